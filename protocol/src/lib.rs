@@ -1,1 +1,18 @@
-//! .
+//! What every part of portgrant speaks: the endpoint grammar, request and reply records, the transfer of descriptors,
+//! the `LISTEN_*` variables, exit statuses.
+//!
+//! Owns no policy and no privilege; it depends on no other crate of portgrant, and all of them depend on it.
+//! The privileged helper links it, so everything here is bounded and total: hostile bytes end in an error.
+
+#![forbid(unsafe_code)]
+
+pub mod endpoint;
+pub mod listen;
+pub mod record;
+pub mod service;
+pub mod socket;
+pub mod status;
+pub mod text;
+pub mod transfer;
+
+pub use endpoint::{Address, Endpoint, EndpointError, Options, Port, Protocol, Resolved};

@@ -1,0 +1,371 @@
+//! The endpoint grammar: what a caller asks for, as text and as a value.
+//!
+//! ```text
+//! endpoint = [NAME "="] [ADDRESS ":"] PORT ["/" PROTOCOL] {"," OPTION ["=" VALUE]}
+//! NAME     = [A-Za-z_][A-Za-z0-9_.-]{0,63}, its "=" before any of , : [ /
+//! ADDRESS  = IPv4 | "[" IPv6 "]" | "*" | "each"
+//! PORT     = 1 to 65535 in digits without leading zero | a service name
+//! PROTOCOL = tcp (default) | udp | sctp | mptcp
+//! ```
+//!
+//! The text is parsed once, into the final type; [`Endpoint`]'s `Display` writes it back, and that text parses to the
+//! same value. A service name stays a name until [`Endpoint::resolve`], because only the reader of services(5) knows
+//! how far that file may be trusted.
+
+mod options;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+pub use options::{KeepAliveTimes, Options};
+
+use crate::service::Services;
+use crate::text::printable;
+
+/// The longest endpoint that is read, in bytes.
+pub const MAX_LEN: usize = 512;
+/// The longest name, in bytes.
+pub const MAX_NAME_LEN: usize = 64;
+/// `IFNAMSIZ` less its NUL: the longest interface name, in bytes (if.h).
+pub const MAX_INTERFACE_LEN: usize = 15;
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Protocol {
+    /// tcp(7)
+    #[default]
+    Tcp,
+    /// udp(7)
+    Udp,
+    /// sctp(7), one-to-one style
+    Sctp,
+    /// Multipath TCP (RFC 8684); the policy knows it as tcp
+    Mptcp,
+}
+
+impl Protocol {
+    /// Its word in the grammar.
+    pub fn word(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+            Protocol::Mptcp => "mptcp",
+        }
+    }
+
+    /// The protocol whose ports it takes: mptcp's are tcp's.
+    pub fn transport(self) -> Protocol {
+        match self {
+            Protocol::Tcp | Protocol::Mptcp => Protocol::Tcp,
+            Protocol::Udp => Protocol::Udp,
+            Protocol::Sctp => Protocol::Sctp,
+        }
+    }
+
+    /// Whether its sockets are listened on and accept connections.
+    pub fn is_stream(self) -> bool {
+        self != Protocol::Udp
+    }
+}
+
+/// The local address that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// None given, or `*`: the dual-stack wildcard.
+    Any,
+    /// An IPv4 address; 0.0.0.0 is the IPv4 wildcard. `[::ffff:a.b.c.d]` is one too.
+    V4(Ipv4Addr),
+    /// An IPv6 address; `[::]` is the dual-stack wildcard, and with v6only the IPv6 one.
+    V6(Ipv6Addr),
+    /// `each` (udp): a socket for every unicast and every broadcast address, and the wildcard.
+    Each,
+}
+
+/// The port that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Port {
+    /// 1 to 65535
+    Number(u16),
+    /// A name to look up in services(5)
+    Service(String),
+}
+
+/// What a caller asks for: one endpoint of the command line or of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// The descriptor's name, where one was given.
+    pub name: Option<String>,
+    /// Where to bind.
+    pub address: Address,
+    /// Which port.
+    pub port: Port,
+    /// Which transport.
+    pub protocol: Protocol,
+    /// What to set on the socket.
+    pub options: Options,
+}
+
+/// An [`Endpoint`] whose service name, if it had one, was looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The endpoint as it was asked for.
+    pub endpoint: Endpoint,
+    /// Its port, 1 to 65535.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Parses a command line word.
+    pub fn from_os(word: &OsStr) -> Result<Endpoint, EndpointError> {
+        word.to_str().ok_or_else(|| EndpointError::NotText(printable(word.as_encoded_bytes())))?.parse()
+    }
+
+    /// Looks its service name up.
+    pub fn resolve(self, services: &Services) -> Result<Resolved, EndpointError> {
+        let port = match &self.port {
+            Port::Number(port) => *port,
+            Port::Service(name) => match services.port(name, self.protocol) {
+                Some(port) => port,
+                None => return Err(unknown_service(name, self.protocol, services)),
+            },
+        };
+        Ok(Resolved { endpoint: self, port })
+    }
+}
+
+fn unknown_service(name: &str, protocol: Protocol, services: &Services) -> EndpointError {
+    match services.ports(name).next() {
+        Some((known, _)) => EndpointError::ServiceProtocol { service: name.to_owned(), protocol, known },
+        None => EndpointError::Service(name.to_owned()),
+    }
+}
+
+impl Resolved {
+    /// The descriptor's name: the one that was given, else `80/tcp`.
+    pub fn name(&self) -> String {
+        match &self.endpoint.name {
+            Some(name) => name.clone(),
+            None => format!("{}/{}", self.port, self.endpoint.protocol.word()),
+        }
+    }
+}
+
+impl fmt::Display for Resolved {
+    /// Address, port and protocol as they will be bound, without name and options: `127.0.0.1:25/tcp`, `80/tcp`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_address(f, self.endpoint.address)?;
+        write!(f, "{}/{}", self.port, self.endpoint.protocol.word())
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.name {
+            write!(f, "{name}=")?;
+        }
+        write_address(f, self.address)?;
+        match &self.port {
+            Port::Number(port) => write!(f, "{port}")?,
+            Port::Service(name) => f.write_str(name)?,
+        }
+        if self.protocol != Protocol::Tcp {
+            write!(f, "/{}", self.protocol.word())?;
+        }
+        self.options.fmt(f)
+    }
+}
+
+fn write_address(f: &mut fmt::Formatter<'_>, address: Address) -> fmt::Result {
+    match address {
+        Address::Any => Ok(()),
+        Address::V4(address) => write!(f, "{address}:"),
+        Address::V6(address) => write!(f, "[{address}]:"),
+        Address::Each => f.write_str("each:"),
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Endpoint, EndpointError> {
+        if text.is_empty() {
+            return Err(EndpointError::Empty);
+        }
+        if text.len() > MAX_LEN {
+            return Err(EndpointError::TooLong(text.len()));
+        }
+        let (name, rest) = split_name(text)?;
+        let (place, options) = match rest.split_once(',') {
+            Some((place, options)) => (place, Some(options)),
+            None => (rest, None),
+        };
+        let (address, port) = split_address(place)?;
+        let (port, protocol) = match port.split_once('/') {
+            Some((port, protocol)) => (port, parse_protocol(protocol)?),
+            None => (port, Protocol::Tcp),
+        };
+        let port = parse_port(port)?;
+        let options = Options::parse(options)?;
+        options.fit(address, protocol)?;
+        Ok(Endpoint { name, address, port, protocol, options })
+    }
+}
+
+fn split_name(text: &str) -> Result<(Option<String>, &str), EndpointError> {
+    match text.find(['=', ',', ':', '[', '/']) {
+        Some(at) if text[at..].starts_with('=') => {
+            let name = &text[..at];
+            if !is_name(name) {
+                return Err(EndpointError::Name(printable(name.as_bytes())));
+            }
+            Ok((Some(name.to_owned()), &text[at + 1..]))
+        }
+        _ => Ok((None, text)),
+    }
+}
+
+/// Whether `name` is one a descriptor may bear.
+pub fn is_name(name: &str) -> bool {
+    name.len() <= MAX_NAME_LEN
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+}
+
+/// Whether `name` can be an interface's (dev_valid_name in the kernel, less what the grammars need for themselves).
+pub fn is_interface(name: &str) -> bool {
+    (1..=MAX_INTERFACE_LEN).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/,:#".contains(&byte))
+}
+
+/// Whether `name` has the form of a service's (RFC 6335, and the `_ . +` that services(5) files hold besides).
+pub fn is_service(name: &str) -> bool {
+    name.len() <= MAX_NAME_LEN
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.+-".contains(c))
+}
+
+fn split_address(place: &str) -> Result<(Address, &str), EndpointError> {
+    let wrong = |word: &str| EndpointError::Address(printable(word.as_bytes()));
+    if let Some(bracketed) = place.strip_prefix('[') {
+        let (address, rest) = bracketed.split_once(']').ok_or_else(|| wrong(place))?;
+        let address: Ipv6Addr = address.parse().map_err(|_| wrong(address))?;
+        let port = rest.strip_prefix(':').ok_or_else(|| EndpointError::Port(printable(rest.as_bytes())))?;
+        return Ok((canonical(address), port));
+    }
+    let Some((address, port)) = place.split_once(':') else { return Ok((Address::Any, place)) };
+    if port.contains(':') {
+        return Err(EndpointError::Brackets(printable(place.as_bytes())));
+    }
+    let address = match address {
+        "*" => Address::Any,
+        "each" => Address::Each,
+        _ => Address::V4(address.parse().map_err(|_| wrong(address))?),
+    };
+    Ok((address, port))
+}
+
+fn canonical(address: Ipv6Addr) -> Address {
+    match address.to_ipv4_mapped() {
+        Some(mapped) => Address::V4(mapped),
+        None => Address::V6(address),
+    }
+}
+
+fn parse_port(word: &str) -> Result<Port, EndpointError> {
+    if let Some(number) = port_number(word) {
+        return Ok(Port::Number(number));
+    }
+    if is_service(word) {
+        return Ok(Port::Service(word.to_owned()));
+    }
+    Err(EndpointError::Port(printable(word.as_bytes())))
+}
+
+/// 1 to 65535 in digits, without sign or leading zero; read into 16 bits, so nothing wider is ever narrowed.
+pub fn port_number(word: &str) -> Option<u16> {
+    let digits = word.bytes().all(|byte| byte.is_ascii_digit()) && !word.starts_with('0');
+    if digits { word.parse().ok() } else { None }
+}
+
+fn parse_protocol(word: &str) -> Result<Protocol, EndpointError> {
+    [Protocol::Tcp, Protocol::Udp, Protocol::Sctp, Protocol::Mptcp]
+        .into_iter()
+        .find(|protocol| protocol.word() == word)
+        .ok_or_else(|| EndpointError::Protocol(printable(word.as_bytes())))
+}
+
+/// Why a text is no endpoint. Each names the word, made printable, and says what was expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant's Display is its description")]
+pub enum EndpointError {
+    Empty,
+    TooLong(usize),
+    NotText(String),
+    Name(String),
+    Address(String),
+    Brackets(String),
+    Port(String),
+    Protocol(String),
+    Service(String),
+    ServiceProtocol { service: String, protocol: Protocol, known: Protocol },
+    Option(String),
+    OptionTwice(&'static str),
+    OptionValue { option: &'static str, word: String, expected: &'static str },
+    OptionNeedsCapability(&'static str),
+    OptionNotFor { option: &'static str, what: &'static str },
+    EachIsUdp(Protocol),
+}
+
+impl fmt::Display for EndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EndpointError::Empty => {
+                f.write_str("the endpoint is empty; expected [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]")
+            }
+            EndpointError::TooLong(len) => write!(f, "the endpoint has {len} bytes; at most {MAX_LEN} are read"),
+            EndpointError::NotText(word) => write!(f, "'{word}' is not UTF-8; an endpoint is ASCII text"),
+            EndpointError::Name(word) => {
+                write!(f, "'{word}' is no name; expected a letter or _, then at most 63 of letters, digits, _ . -")
+            }
+            EndpointError::Address(word) => {
+                write!(f, "'{word}' is no address; expected IPv4, [IPv6], * or each (host names are not looked up)")
+            }
+            EndpointError::Brackets(word) => {
+                write!(f, "'{word}' has two colons; an IPv6 address stands in brackets: [::1]:80")
+            }
+            EndpointError::Port(word) => {
+                write!(f, "'{word}' is no port; expected 1 to 65535 in digits without leading zero, or a service name")
+            }
+            EndpointError::Protocol(word) => write!(f, "'{word}' is no protocol; expected tcp, udp, sctp or mptcp"),
+            EndpointError::Service(word) => write!(f, "'{word}' is no service in {}", crate::service::PATH),
+            EndpointError::ServiceProtocol { service, protocol, known } => write!(
+                f,
+                "'{service}' has no {} entry in {}; expected {service}/{}",
+                protocol.transport().word(),
+                crate::service::PATH,
+                known.word()
+            ),
+            EndpointError::Option(word) => write!(f, "'{word}' is no option; expected one of {}", options::WORDS),
+            EndpointError::OptionTwice(option) => write!(f, "'{option}' is given twice"),
+            EndpointError::OptionValue { option, word, expected } => {
+                write!(f, "'{word}' does not fit '{option}'; expected {expected}")
+            }
+            EndpointError::OptionNeedsCapability(option) => {
+                write!(f, "'{option}' needs a capability that portgrant never holds (CAP_NET_ADMIN or CAP_NET_RAW)")
+            }
+            EndpointError::OptionNotFor { option, what } => write!(f, "'{option}' is not for {what}"),
+            EndpointError::EachIsUdp(protocol) => {
+                write!(f, "'each' is for udp, not {}; expected each:PORT/udp", protocol.word())
+            }
+        }
+    }
+}
+
+impl std::error::Error for EndpointError {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+//! Bytes that somebody else chose, made fit to be shown: in messages, audit lines and records.
+
+use std::fmt::Write;
+
+/// `bytes` in printable ASCII: everything else, and the backslash, as `\xNN`.
+///
+/// What a terminal, a log reader or a record could take for a command (escape sequences, line feeds, bidirectional
+/// marks) never gets through. At most 1,024 bytes are shown, then `...` follows.
+pub fn printable(bytes: &[u8]) -> String {
+    const SHOWN: usize = 1024;
+    let mut out = String::with_capacity(bytes.len().min(SHOWN) + 3);
+    for &byte in bytes.iter().take(SHOWN) {
+        match byte {
+            b' '..=b'[' | b']'..=b'~' => out.push(char::from(byte)),
+            _ => {
+                let _ = write!(out, "\\x{byte:02x}");
+            }
+        }
+    }
+    if bytes.len() > SHOWN {
+        out.push_str("...");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_or_a_log_could_obey_is_escaped() {
+        assert_eq!(printable(b"a b~"), "a b~");
+        assert_eq!(printable(b"\x1b[2J\n\\\x7f"), "\\x1b[2J\\x0a\\x5c\\x7f");
+        assert_eq!(printable("\u{202e}".as_bytes()), "\\xe2\\x80\\xae");
+        assert_eq!(printable(&[b'a'; 2000]).len(), 1027);
+    }
+}

@@ -1,0 +1,152 @@
+//! Descriptors over a Unix socket: one record, one message (SOCK_SEQPACKET, SCM_RIGHTS; see unix(7)).
+//!
+//! Every descriptor is received close-on-exec and owned at once, so that none can leak whatever happens next. A record
+//! or a list of descriptors that was truncated is the end of the conversation.
+
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketFlags, SocketType,
+    getpeername, recvmsg, socketpair, sockopt,
+};
+use sendfd::SendWithFd;
+
+use crate::listen;
+use crate::record::MAX_LEN;
+
+/// Two connected sockets of the kind that records travel over, both close-on-exec.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Whether records may be sent over `socket`: a connected Unix socket of type SOCK_SEQPACKET.
+pub fn check(socket: BorrowedFd<'_>) -> Result<(), TransferError> {
+    let unix = sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX);
+    let seqpacket = sockopt::socket_type(socket) == Ok(SocketType::SEQPACKET);
+    if unix && seqpacket && getpeername(socket).is_ok() { Ok(()) } else { Err(TransferError::NotAConversation) }
+}
+
+/// Sends `record` and `descriptors` as one message.
+///
+/// A peer that is gone raises SIGPIPE (sendfd has no MSG_NOSIGNAL): ignore it first, then it is an error here.
+pub fn send(socket: BorrowedFd<'_>, record: &[u8], descriptors: &[OwnedFd]) -> Result<(), TransferError> {
+    let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    // sendfd speaks through std's types; sendmsg(2) is the same for a datagram and a sequenced packet.
+    let socket = UnixDatagram::from(socket.try_clone_to_owned().map_err(TransferError::System)?);
+    let sent = socket.send_with_fd(record, &numbers).map_err(TransferError::System)?;
+    if sent == record.len() { Ok(()) } else { Err(TransferError::Truncated) }
+}
+
+/// Receives one record and the descriptors that came with it, at most [`listen::MAX`], each close-on-exec.
+pub fn receive(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>), TransferError> {
+    let mut bytes = vec![0; MAX_LEN];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(listen::MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        match recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other.map_err(|errno| TransferError::System(errno.into()))?,
+        }
+    };
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(TransferError::Truncated);
+    }
+    if received.bytes == 0 {
+        return Err(TransferError::Ended);
+    }
+    bytes.truncate(received.bytes);
+    Ok((bytes, descriptors))
+}
+
+/// Why a record or its descriptors did not get through.
+#[derive(Debug)]
+pub enum TransferError {
+    /// Not a connected Unix socket of type SOCK_SEQPACKET
+    NotAConversation,
+    /// The record was too long, or descriptors were lost (RLIMIT_NOFILE, or more than 253)
+    Truncated,
+    /// The other side is gone
+    Ended,
+    /// A system call failed
+    System(io::Error),
+}
+
+impl fmt::Display for TransferError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TransferError::NotAConversation => f.write_str("not a connected Unix socket of type SOCK_SEQPACKET"),
+            TransferError::Truncated => {
+                f.write_str("the record was too long, or descriptors were lost (is RLIMIT_NOFILE too low?)")
+            }
+            TransferError::Ended => f.write_str("the other side ended the conversation"),
+            TransferError::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TransferError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            TransferError::System(error) => Some(error),
+            TransferError::NotAConversation | TransferError::Truncated | TransferError::Ended => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn null() -> OwnedFd {
+        File::open("/dev/null").expect("/dev/null").into()
+    }
+
+    #[test]
+    fn descriptors_arrive_owned_and_close_on_exec() {
+        let (ours, theirs) = pair().expect("socketpair");
+        assert!(check(ours.as_fd()).is_ok());
+        send(theirs.as_fd(), b"hello", &[null(), null()]).expect("sent");
+        let (record, descriptors) = receive(ours.as_fd()).expect("received");
+        assert_eq!((record.as_slice(), descriptors.len()), (b"hello".as_slice(), 2));
+        for descriptor in &descriptors {
+            let flags = rustix::io::fcntl_getfd(descriptor).expect("open");
+            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        }
+    }
+
+    #[test]
+    fn what_was_cut_off_is_an_error_and_a_silence_too() {
+        let (ours, theirs) = pair().expect("socketpair");
+        send(theirs.as_fd(), &[b'x'; MAX_LEN + 1], &[null()]).expect("sent");
+        assert!(matches!(receive(ours.as_fd()), Err(TransferError::Truncated)));
+        send(theirs.as_fd(), &[b'x'; MAX_LEN], &[]).expect("sent");
+        assert!(
+            receive(ours.as_fd()).is_ok_and(|(record, descriptors)| record.len() == MAX_LEN && descriptors.is_empty())
+        );
+        drop(theirs);
+        assert!(matches!(receive(ours.as_fd()), Err(TransferError::Ended)));
+    }
+
+    #[test]
+    fn only_a_connected_seqpacket_socket_carries_records() {
+        let (datagram, _other) = UnixDatagram::pair().expect("pair");
+        for wrong in [null(), OwnedFd::from(datagram)] {
+            assert!(matches!(check(wrong.as_fd()), Err(TransferError::NotAConversation)));
+        }
+        let unconnected = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("socket");
+        assert!(matches!(check(unconnected.as_fd()), Err(TransferError::NotAConversation)));
+    }
+}
