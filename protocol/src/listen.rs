@@ -5,6 +5,7 @@ use std::ffi::{CString, OsString};
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
 use crate::text::printable;
@@ -116,11 +117,15 @@ pub enum PlaceError {
 }
 
 /// Whether the numbers from [`FIRST`] on are free for `count` descriptors. Asked before anything is bound.
-pub fn free(probe: BorrowedFd<'_>, count: usize) -> Result<(), PlaceError> {
-    for number in (FIRST..).take(count) {
-        duplicate_at(probe, number)?;
-    }
-    Ok(())
+pub fn free(count: usize) -> Result<(), PlaceError> {
+    let probe = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(PlaceError::System)?;
+    // Itself out of the way, above the numbers that it asks about.
+    let probe = fcntl_dupfd_cloexec(probe, above(count)).map_err(PlaceError::System)?;
+    (FIRST..).take(count).try_for_each(|number| duplicate_at(probe.as_fd(), number).map(drop))
+}
+
+fn above(count: usize) -> RawFd {
+    (FIRST..).nth(count).unwrap_or(RawFd::MAX)
 }
 
 /// Puts `sockets` at [`FIRST`] and the numbers that follow, to be inherited across execve(2).
@@ -137,7 +142,7 @@ pub fn place(sockets: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, PlaceError> {
 
 /// First all of them above the numbers that they will have, so that none stands in another's place; then each to its own.
 fn replaced(sockets: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, PlaceError> {
-    let above = (FIRST..).nth(sockets.len()).unwrap_or(RawFd::MAX);
+    let above = above(sockets.len());
     let high: Result<Vec<OwnedFd>, Errno> = sockets.iter().map(|socket| fcntl_dupfd_cloexec(socket, above)).collect();
     let high = high.map_err(PlaceError::System)?;
     drop(sockets);

@@ -1,0 +1,100 @@
+//! The audit line: one for every grant and every refusal, to syslog's authpriv.
+//!
+//! Best effort: a dead or full log never blocks a grant. The text is no proof (anybody may write such lines); the
+//! credentials that the log daemon reads from the kernel are. What the caller chose is escaped.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use portgrant_protocol::text::printable;
+
+/// LOG_AUTHPRIV with LOG_INFO and LOG_NOTICE (syslog(3)).
+const GRANT: u32 = (10 << 3) | 6;
+const REFUSAL: u32 = (10 << 3) | 5;
+
+/// What became of one endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was bound for the caller
+    Grant,
+    /// The policy refused it
+    Refuse,
+    /// It was permitted, but the system did not bind it
+    Fail,
+}
+
+/// A line before it is written.
+#[derive(Debug)]
+pub struct Line<'a> {
+    /// What became of it
+    pub outcome: Outcome,
+    /// The caller's real uid
+    pub uid: u32,
+    /// The caller's real gid
+    pub gid: u32,
+    /// The way in
+    pub verb: &'static str,
+    /// The endpoint
+    pub endpoint: String,
+    /// The rule that decided, `file:line`
+    pub rule: Option<String>,
+    /// The program that is executed
+    pub program: Option<&'a Path>,
+}
+
+/// Sends `lines` to /dev/log, and never waits for it.
+pub fn write(lines: &[Line<'_>]) {
+    let Ok(socket) = UnixDatagram::unbound() else { return };
+    if socket.set_nonblocking(true).is_err() {
+        return;
+    }
+    for line in lines {
+        let _ = socket.send_to(line.text().as_bytes(), "/dev/log");
+    }
+}
+
+impl Line<'_> {
+    fn text(&self) -> String {
+        let (priority, word) = match self.outcome {
+            Outcome::Grant => (GRANT, "grant"),
+            Outcome::Refuse => (REFUSAL, "refuse"),
+            Outcome::Fail => (REFUSAL, "fail"),
+        };
+        let Line { uid, gid, verb, endpoint, .. } = self;
+        let rule = self.rule.as_deref().unwrap_or("none");
+        let mut text = format!(
+            "<{priority}>portgrant-binder[{}]: {word} uid={uid} gid={gid} verb={verb} endpoint={endpoint} rule={rule}",
+            std::process::id()
+        );
+        if let Some(program) = self.program {
+            text.extend([
+                " program=\"",
+                &printable(program.as_os_str().as_encoded_bytes()).replace('"', "\\x22"),
+                "\"",
+            ]);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_caller_chose_cannot_end_the_line_or_a_field() {
+        let line = Line {
+            outcome: Outcome::Grant,
+            uid: 1000,
+            gid: 100,
+            verb: "exec",
+            endpoint: "80/tcp".into(),
+            rule: Some("/etc/portgrant.conf:1".into()),
+            program: Some(Path::new("/tmp/a\n<0>b\" uid=0")),
+        };
+        let text = line.text();
+        assert!(text.starts_with("<86>portgrant-binder["), "{text}");
+        let tail = "]: grant uid=1000 gid=100 verb=exec endpoint=80/tcp rule=/etc/portgrant.conf:1 program=\"/tmp/a\\x0a<0>b\\x22 uid=0\"";
+        assert!(text.ends_with(tail), "{text}");
+    }
+}

@@ -1,0 +1,224 @@
+//! The helper's arguments. Read after the drop; kept as bytes, shown printable.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser};
+use portgrant_binder::Error;
+use portgrant_protocol::text::printable;
+use portgrant_protocol::{Address, Endpoint, Options, listen};
+
+pub(crate) const HELP: &str = "\
+portgrant-binder binds ports below 1024 for callers whom /etc/portgrant.conf permits.
+It is the privileged half of portgrant; people type `portgrant`.
+
+Usage:
+  portgrant-binder exec    -l ENDPOINT... [--inetd] [--no-new-privs] -- PROGRAM [ARG...]
+  portgrant-binder pass    -l ENDPOINT... --to FD
+  portgrant-binder bind    -l ENDPOINT --socket FD
+  portgrant-binder explain -l ENDPOINT... [--for USER] [--json] [-- PROGRAM]
+  portgrant-binder check   [--json] [FILE...]
+
+  exec     bind, give up all privilege, execute PROGRAM with the sockets from descriptor 3 on
+  pass     bind, give up all privilege, send the sockets over FD
+  bind     bind the caller's own socket FD, and nothing else
+  explain  say what would be decided, and why; binds nothing
+  check    say whether the policy, or each FILE, is well-formed
+
+Options:
+  -l, --listen ENDPOINT  [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]
+                         80   443/udp   https=[::]:443,v6only   127.0.0.1:25   nntp
+      --inetd            the one socket becomes descriptors 0 and 1 instead of 3
+      --no-new-privs     set no_new_privs before PROGRAM is executed
+      --to FD            a connected Unix socket of type SOCK_SEQPACKET, inherited
+      --socket FD        an unbound socket of the caller's own, inherited
+      --for USER         decide for USER instead of the caller
+      --json             for programs
+  -h, --help             this
+  -V, --version          the version
+
+Exit status: 0 or PROGRAM's own; 64 usage; 69 address in use or not there; 71 the system
+failed; 77 refused by policy; 78 policy or installation broken; 126/127 PROGRAM could not
+be executed / was not found.
+";
+
+/// What is asked of the helper.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Exec(Exec),
+    Pass { listen: Vec<Endpoint>, to: RawFd },
+    Bind { listen: Endpoint, socket: RawFd },
+    Explain(Explain),
+    Check { json: bool, files: Vec<PathBuf> },
+    Help,
+    Version,
+}
+
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub(crate) listen: Vec<Endpoint>,
+    pub(crate) inetd: bool,
+    pub(crate) no_new_privs: bool,
+    /// PROGRAM and its arguments, at least the first
+    pub(crate) program: Vec<OsString>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Explain {
+    pub(crate) listen: Vec<Endpoint>,
+    pub(crate) user: Option<String>,
+    pub(crate) json: bool,
+    pub(crate) program: Option<OsString>,
+}
+
+/// Every option that any verb takes, before it is known whether this one does.
+#[derive(Default)]
+struct Words {
+    listen: Vec<Endpoint>,
+    given: Vec<&'static str>,
+    to: Option<RawFd>,
+    socket: Option<RawFd>,
+    user: Option<String>,
+    rest: Vec<OsString>,
+}
+
+impl Command {
+    pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
+        let mut arguments = arguments.into_iter().skip(1);
+        const VERBS: &str = "expected exec, pass, bind, explain or check";
+        let Some(verb) = arguments.next() else { return Err(usage("no verb was given".to_owned(), VERBS)) };
+        let (allowed, wants_rest): (&[&str], _) = match verb.to_str() {
+            Some("exec") => (&["listen", "inetd", "no-new-privs"], true),
+            Some("pass") => (&["listen", "to"], false),
+            Some("bind") => (&["listen", "socket"], false),
+            Some("explain") => (&["listen", "for", "json"], true),
+            Some("check") => (&["json"], true),
+            Some("-h" | "--help") => return Ok(Command::Help),
+            Some("-V" | "--version") => return Ok(Command::Version),
+            _ => return Err(usage(format!("'{}' is no verb", shown(&verb)), VERBS)),
+        };
+        let words = Words::read(Parser::from_args(arguments), allowed)?;
+        if words.given.contains(&"help") {
+            return Ok(Command::Help);
+        }
+        if let Some(word) = words.rest.first().filter(|_| !wants_rest) {
+            return Err(usage(
+                format!("'{}' is too much", shown(word)),
+                "expected no PROGRAM and no FILE with this verb",
+            ));
+        }
+        if verb != "check" && words.listen.is_empty() {
+            return Err(usage("no endpoint was given".to_owned(), "expected -l ENDPOINT"));
+        }
+        words.command(&verb)
+    }
+}
+
+impl Words {
+    fn read(mut parser: Parser, allowed: &[&'static str]) -> Result<Words, Error> {
+        let mut words = Words::default();
+        while let Some(argument) = parser.next().map_err(lexed)? {
+            let option = match argument {
+                Arg::Short('l') | Arg::Long("listen") => "listen",
+                Arg::Short('h') | Arg::Long("help") => "help",
+                Arg::Long("inetd") => "inetd",
+                Arg::Long("no-new-privs") => "no-new-privs",
+                Arg::Long("to") => "to",
+                Arg::Long("socket") => "socket",
+                Arg::Long("for") => "for",
+                Arg::Long("json") => "json",
+                Arg::Value(first) => {
+                    words.rest.push(first);
+                    words.rest.extend(parser.raw_args().map_err(lexed)?);
+                    break;
+                }
+                Arg::Short(_) | Arg::Long(_) => return Err(lexed(argument.unexpected())),
+            };
+            if option != "help" && !allowed.contains(&option) {
+                return Err(usage(format!("'--{option}' does not go with this verb"), "see --help for what does"));
+            }
+            if option != "listen" && words.given.contains(&option) {
+                return Err(usage(format!("'--{option}' is given twice"), "expected it once"));
+            }
+            words.given.push(option);
+            match option {
+                "listen" => words.listen.push(Endpoint::from_os(&parser.value().map_err(lexed)?)?),
+                "to" => words.to = Some(descriptor(&parser.value().map_err(lexed)?)?),
+                "socket" => words.socket = Some(descriptor(&parser.value().map_err(lexed)?)?),
+                "for" => words.user = Some(user(parser.value().map_err(lexed)?)?),
+                _ => {}
+            }
+        }
+        if words.listen.len() > listen::MAX {
+            return Err(Error::TooMany { sockets: words.listen.len() });
+        }
+        Ok(words)
+    }
+
+    fn command(mut self, verb: &OsStr) -> Result<Command, Error> {
+        let missing = |option: &str, expected| usage(format!("'--{option}' is missing"), expected);
+        let json = self.given.contains(&"json");
+        match verb.to_str() {
+            Some("exec") => {
+                let inetd = self.given.contains(&"inetd");
+                if self.rest.is_empty() {
+                    return Err(usage("no program was given".to_owned(), "expected -- PROGRAM [ARG...]"));
+                }
+                let several = self.listen.len() != 1 || self.listen.iter().any(|asked| asked.address == Address::Each);
+                if inetd && several {
+                    return Err(usage(
+                        "'--inetd' goes with one socket".to_owned(),
+                        "expected one -l ENDPOINT, not each",
+                    ));
+                }
+                let no_new_privs = self.given.contains(&"no-new-privs");
+                Ok(Command::Exec(Exec { listen: self.listen, inetd, no_new_privs, program: self.rest }))
+            }
+            Some("pass") => {
+                let to = self.to.ok_or_else(|| missing("to", "expected --to FD, a connected Unix socket"))?;
+                Ok(Command::Pass { listen: self.listen, to })
+            }
+            Some("bind") => {
+                let socket = self.socket.ok_or_else(|| missing("socket", "expected --socket FD"))?;
+                let listen = self.listen.pop().filter(|_| self.listen.is_empty());
+                let listen =
+                    listen.ok_or_else(|| usage("one socket has one address".to_owned(), "expected one -l ENDPOINT"))?;
+                if listen.options != Options::default() || listen.address == Address::Each {
+                    return Err(usage(
+                        format!("'{listen}' asks for more than an address"),
+                        "expected no options: they are the socket's own, and the caller sets them",
+                    ));
+                }
+                Ok(Command::Bind { listen, socket })
+            }
+            Some("explain") => {
+                let program = self.rest.into_iter().next();
+                Ok(Command::Explain(Explain { listen: self.listen, user: self.user, json, program }))
+            }
+            _ => Ok(Command::Check { json, files: self.rest.into_iter().map(PathBuf::from).collect() }),
+        }
+    }
+}
+
+fn descriptor(word: &OsStr) -> Result<RawFd, Error> {
+    let digits = word.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    let number = word.to_str().filter(|_| digits).and_then(|word| word.parse().ok());
+    number.ok_or_else(|| usage(format!("'{}' is no descriptor", shown(word)), "expected its number in digits"))
+}
+
+fn user(word: OsString) -> Result<String, Error> {
+    word.into_string().map_err(|word| Error::UnknownUser(shown(&word)))
+}
+
+fn usage(what: String, expected: &'static str) -> Error {
+    Error::Usage { what, expected }
+}
+
+fn lexed(error: lexopt::Error) -> Error {
+    usage(printable(error.to_string().as_bytes()), "expected an option of this verb, see --help")
+}
+
+fn shown(word: &OsStr) -> String {
+    printable(word.as_encoded_bytes())
+}

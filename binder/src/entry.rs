@@ -1,0 +1,98 @@
+//! The C entry point, and the rest of what needs unsafe code in the helper: the arguments and the environment as
+//! execve(2) left them, descriptors the caller names by number, SIGPIPE.
+//!
+//! Runs with privilege until [`crate::main`]'s first step is done. Why not `fn main`: Rust's runtime sets SIGPIPE to
+//! ignored first, and what the caller had can then not be told any more. Nothing here is changed that a program executed
+//! later would notice.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::libc;
+
+/// What execve(2) handed over.
+pub(crate) struct Start {
+    /// argv
+    pub(crate) arguments: Vec<OsString>,
+    /// envp, byte for byte
+    pub(crate) environment: Vec<CString>,
+}
+
+/// Where the helper starts, called by the C library.
+// SAFETY: the one `main` of this program, with the signature that the C library calls.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn main(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
+    crate::run(|| {
+        // SAFETY: the C library passes argv and envp as execve(2) laid them out: pointers to strings that live as long
+        // as the process, ended by a null pointer. Nothing has written to them since.
+        let (arguments, pointed) = unsafe { (strings(argv), strings(envp)) };
+        let arguments: Vec<&'static CStr> = arguments.into_iter().take(usize::try_from(argc).unwrap_or(0)).collect();
+        // SAFETY: as above.
+        let environment = unsafe { original_environment(arguments.last().copied()) };
+        let environment = environment.unwrap_or_else(|| pointed.into_iter().map(CStr::to_owned).collect());
+        let arguments = arguments.iter().map(|argument| OsStr::from_bytes(argument.to_bytes()).to_owned()).collect();
+        Start { arguments, environment }
+    })
+    .into()
+}
+
+/// # Safety
+/// `list` is null, or points to pointers to NUL-ended strings that are never freed, the last pointer being null.
+unsafe fn strings(list: *const *const c_char) -> Vec<&'static CStr> {
+    let mut strings = Vec::new();
+    let mut next = list;
+    // SAFETY: by the contract every pointer up to the null one may be read, and each but that is of such a string.
+    while let Some(&pointer) = unsafe { next.as_ref() }
+        && !pointer.is_null()
+    {
+        // SAFETY: not null, so by the contract a string.
+        strings.push(unsafe { CStr::from_ptr(pointer) });
+        next = next.wrapping_add(1);
+    }
+    strings
+}
+
+/// The environment as the caller gave it to execve(2).
+///
+/// A static glibc unlinks TMPDIR, LD_LIBRARY_PATH and others from `envp` in a program with AT_SECURE (ld.so(8)), but
+/// the program that is executed next runs without privilege and must have them. The kernel lays the strings out in
+/// one piece: arguments, environment, the file's name (AT_EXECFN; see fs/exec.c), and the bytes are still there.
+///
+/// # Safety
+/// `last` is the last of argv's strings, in the place where execve(2) put it.
+unsafe fn original_environment(last: Option<&'static CStr>) -> Option<Vec<CString>> {
+    let start = last?.to_bytes_with_nul().as_ptr_range().end;
+    // SAFETY: getauxval(3) takes any number and touches nothing of ours.
+    let end = unsafe { libc::getauxval(libc::AT_EXECFN) };
+    let len = usize::try_from(end).ok()?.checked_sub(start.addr())?;
+    // The kernel's bound for all strings together is a quarter of the stack limit, and at most 6 MiB.
+    if len > 6 << 20 {
+        return None;
+    }
+    // SAFETY: both ends lie in the one area of the strings, which stays mapped and unwritten while the process lives.
+    let bytes = unsafe { std::slice::from_raw_parts(start, len) };
+    let entries = bytes.strip_suffix(b"\0").unwrap_or_default();
+    if entries.is_empty() {
+        return Some(Vec::new());
+    }
+    entries.split(|&byte| byte == 0).map(|entry| CString::new(entry).ok()).collect()
+}
+
+/// The caller's descriptor `number`, which they name on the command line; `None` where it is not open.
+pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD with any number only asks about it.
+    if number < 0 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and it was open when this program started (nothing of ours is but the folders on closed
+    // standard descriptors, whose owner is nobody); called once, for one number.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Lets a write to a peer that is gone fail instead of ending this process. Only where no program is executed after.
+pub(crate) fn ignore_sigpipe() {
+    // SAFETY: SIG_IGN runs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}

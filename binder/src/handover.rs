@@ -1,0 +1,76 @@
+//! The last step: the program is executed with the sockets, or they are sent. Both need [`Renounced`], the proof that
+//! no capability is left.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use portgrant_protocol::record::Reply;
+use portgrant_protocol::{listen, transfer};
+use rustix::io::Errno;
+
+use crate::Error;
+use crate::privilege::Renounced;
+use crate::socket::Bound;
+
+/// What is executed.
+#[derive(Debug, Default)]
+pub struct Program {
+    /// The file
+    pub path: PathBuf,
+    /// argv, the program's name first
+    pub arguments: Vec<CString>,
+    /// Whether the one socket becomes 0 and 1 (inetd's wait) instead of 3
+    pub inetd: bool,
+    /// Whether no_new_privs is set first
+    pub no_new_privs: bool,
+}
+
+/// Executes `program` with `sockets`; returns only if that failed, and then they are closed.
+pub fn execute(_: Renounced, program: &Program, sockets: Vec<Bound>, environment: Vec<CString>) -> Error {
+    let (names, sockets): (Vec<String>, Vec<OwnedFd>) = sockets.into_iter().map(|bound| (bound.name, bound.fd)).unzip();
+    let pid = std::process::id();
+    let (_placed, environment) = match (program.inetd, sockets.first()) {
+        (true, Some(socket)) => match listen::place_inetd(socket) {
+            // The copy that is left here is close-on-exec.
+            Ok(()) => (sockets, listen::environment(environment, pid, None)),
+            Err(error) => return Error::Place(error),
+        },
+        _ => match listen::place(sockets) {
+            Ok(placed) => (placed, listen::environment(environment, pid, Some(&names))),
+            Err(error) => return Error::Place(error),
+        },
+    };
+    if program.no_new_privs
+        && let Err(errno) = rustix::thread::set_no_new_privs(true)
+    {
+        return Error::Call { call: "prctl(PR_SET_NO_NEW_PRIVS)", errno };
+    }
+    let Ok(path) = CString::new(program.path.as_os_str().as_bytes()) else {
+        return Error::ProgramNotFound { program: program.path.clone().into(), errno: Errno::INVAL };
+    };
+    // Not execvp(3), not Command: the first falls back to /bin/sh, the second resets SIGPIPE and the signal mask.
+    let errno = match nix::unistd::execve(&path, &program.arguments, &environment) {
+        Err(errno) => Errno::from_raw_os_error(errno as i32),
+        Ok(never) => match never {},
+    };
+    let program = OsStr::from_bytes(path.to_bytes()).to_owned();
+    if errno == Errno::NOENT {
+        Error::ProgramNotFound { program, errno }
+    } else {
+        Error::ProgramNotExecutable { program: program.into(), errno }
+    }
+}
+
+/// Sends `sockets` over `to`.
+pub fn pass(renounced: &Renounced, to: &OwnedFd, sockets: Vec<Bound>) -> Result<(), Error> {
+    let (names, sockets): (Vec<String>, Vec<OwnedFd>) = sockets.into_iter().map(|bound| (bound.name, bound.fd)).unzip();
+    reply(renounced, to, &Reply::Granted { names }, &sockets)
+}
+
+/// Sends a reply, whatever it says.
+pub fn reply(_: &Renounced, to: &OwnedFd, reply: &Reply, sockets: &[OwnedFd]) -> Result<(), Error> {
+    let record = reply.encode().map_err(Error::Record)?;
+    transfer::send(to.as_fd(), &record, sockets).map_err(Error::Transfer)
+}

@@ -1,0 +1,107 @@
+//! Why an installation gives no privilege. Asked only after privilege proved missing, never up front: a lower
+//! net.ipv4.ip_unprivileged_port_start, or a capability that the caller has anyway, must be allowed to work.
+
+use std::fmt;
+
+use rustix::fs::{StatVfsMountFlags, getxattr, stat, statvfs};
+use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs};
+
+use crate::privilege::Dropped;
+
+/// The helper's own file, whatever it is called.
+const SELF: &str = "/proc/self/exe";
+
+/// What keeps the kernel from giving privilege to the helper, or from honouring it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inert {
+    /// prctl(2): setuid bits and file capabilities are void
+    NoNewPrivs,
+    /// user_namespaces(7): the helper belongs to root outside, or the network namespace does
+    UserNamespace,
+    /// Neither owned by root with the setuid bit, nor cap_net_bind_service=p
+    NoPrivilege,
+    /// mount(8): the file system is mounted nosuid
+    NoSuid,
+    /// CAP_NET_BIND_SERVICE is not in the bounding set
+    BoundingSet,
+    /// ptrace(2): a tracer without privilege
+    Traced,
+    /// The capability is there, and something else forbids: a security module, a seccomp filter
+    Forbidden,
+    /// None of these
+    Unknown,
+}
+
+/// Looks for the reason. Each question is answered by the kernel; one that cannot be asked is passed over.
+pub fn why(dropped: &Dropped) -> Inert {
+    let elsewhere = in_user_namespace();
+    if dropped.has_capability() {
+        return if elsewhere { Inert::UserNamespace } else { Inert::Forbidden };
+    }
+    let setuid = stat(SELF).is_ok_and(|stat| stat.st_mode & 0o4000 != 0);
+    let setuid_root = setuid && stat(SELF).is_ok_and(|stat| stat.st_uid == 0);
+    let capability = has_file_capability();
+    let checks = [
+        (no_new_privs().unwrap_or(false), Inert::NoNewPrivs),
+        (elsewhere && (capability || (setuid && !setuid_root)), Inert::UserNamespace),
+        (!setuid_root && !capability, Inert::NoPrivilege),
+        (statvfs(SELF).is_ok_and(|vfs| vfs.f_flag.contains(StatVfsMountFlags::NOSUID)), Inert::NoSuid),
+        (!capability_is_in_bounding_set(CapabilitySet::NET_BIND_SERVICE).unwrap_or(true), Inert::BoundingSet),
+        (is_traced(), Inert::Traced),
+    ];
+    checks.into_iter().find(|check| check.0).map_or(Inert::Unknown, |check| check.1)
+}
+
+fn in_user_namespace() -> bool {
+    let whole = ["0", "0", "4294967295"];
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_ascii_whitespace().eq(whole))
+}
+
+/// Reads `security.capability` (struct vfs_ns_cap_data): the permitted set's low word stands at byte 4.
+fn has_file_capability() -> bool {
+    let mut value = [0u8; 64];
+    match getxattr(SELF, "security.capability", &mut value) {
+        Ok(8..) => value.get(5).is_some_and(|byte| byte & (1 << 2) != 0),
+        // It has one, of a user namespace that is not this one (see user_namespaces(7)).
+        Err(rustix::io::Errno::OVERFLOW) => true,
+        _ => false,
+    }
+}
+
+fn is_traced() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
+}
+
+impl Inert {
+    /// What to do about it.
+    pub fn fix(self) -> String {
+        let path = std::fs::read_link(SELF).map(|path| path.into_os_string().into_encoded_bytes()).unwrap_or_default();
+        let path = portgrant_protocol::text::printable(&path);
+        match self {
+            Inert::NoNewPrivs => "start it without no_new_privs (systemd: NoNewPrivileges=, and what implies it), or have the sockets passed in".to_owned(),
+            Inert::UserNamespace => "run it outside of the user namespace, or install it inside as that namespace's root".to_owned(),
+            Inert::NoPrivilege => format!("as root, setcap cap_net_bind_service=p {path}   (or chown root {path}; chmod 4755 {path})"),
+            Inert::NoSuid => format!("as root, install it on a file system that is not mounted nosuid; {path} is"),
+            Inert::BoundingSet => "start it with CAP_NET_BIND_SERVICE in the bounding set (systemd: CapabilityBoundingSet=; containers: --cap-add)".to_owned(),
+            Inert::Traced => "trace it as root, or not at all".to_owned(),
+            Inert::Forbidden => "look for a denial in the kernel's log (dmesg, audit)".to_owned(),
+            Inert::Unknown => format!("as root, look at the owner, mode and capability of {path} (ls -l, getcap)"),
+        }
+    }
+}
+
+impl fmt::Display for Inert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Inert::NoNewPrivs => "the helper got no privilege: no_new_privs is set, so its setuid bit or capability is void",
+            Inert::UserNamespace => "the helper's privilege does not count here: this is a user namespace, and the helper or the network is of another",
+            Inert::NoPrivilege => "the helper got no privilege: it has neither cap_net_bind_service=p nor root's setuid bit",
+            Inert::NoSuid => "the helper got no privilege: its file system is mounted nosuid",
+            Inert::BoundingSet => "the helper got no privilege: CAP_NET_BIND_SERVICE is not in the bounding set",
+            Inert::Traced => "the helper got no privilege: it is traced by somebody who has none",
+            Inert::Forbidden => "the kernel forbade it although CAP_NET_BIND_SERVICE was raised: a security module or a seccomp filter",
+            Inert::Unknown => "the helper got no privilege, and none of the known reasons applies",
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! Addresses as sets: what a rule's `on` clause holds, what a request would occupy, and how the two relate.
+//!
+//! The wildcards are members of their own: `0.0.0.0` in a rule is the IPv4 wildcard and nothing else, `0.0.0.0/0` every
+//! IPv4 address and the wildcard. `[::]` in a rule is the dual-stack wildcard, that is both. An IPv4-mapped address is
+//! IPv4, so no IPv6 prefix ever speaks of IPv4.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use portgrant_protocol::Address;
+
+/// One element of a rule's `on` clause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressSet {
+    /// An IPv4 prefix: network, length 0 to 32
+    V4(Ipv4Addr, u8),
+    /// `0.0.0.0`
+    V4Wildcard,
+    /// An IPv6 prefix: network, length 0 to 128
+    V6(Ipv6Addr, u8),
+    /// `[::]`: both wildcards
+    DualWildcard,
+}
+
+/// What a socket occupies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// One IPv4 address
+    V4(Ipv4Addr),
+    /// Every IPv4 address
+    V4Wildcard,
+    /// One IPv6 address
+    V6(Ipv6Addr),
+    /// Every IPv6 address (v6only)
+    V6Wildcard,
+    /// Every address of both families
+    DualWildcard,
+}
+
+/// Why an `on` element is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "crate::policy::Wrong says it")]
+pub enum AddressError {
+    Form,
+    Length,
+    HostBits(String),
+}
+
+impl Span {
+    /// What a socket for `address` occupies. `v6only` counts only where the socket is the helper's own: a caller can
+    /// clear it on one of theirs between this decision and bind(2).
+    pub fn of(address: Address, v6only: bool) -> Span {
+        match address {
+            Address::V4(address) if address.is_unspecified() => Span::V4Wildcard,
+            Address::V4(address) => Span::V4(address),
+            Address::V6(address) if !address.is_unspecified() => Span::V6(address),
+            Address::V6(_) | Address::Any if v6only => Span::V6Wildcard,
+            Address::V6(_) | Address::Any | Address::Each => Span::DualWildcard,
+        }
+    }
+
+    /// Its parts: the dual-stack wildcard is the wildcard of each family.
+    fn parts(self) -> [Option<Span>; 2] {
+        match self {
+            Span::DualWildcard => [Some(Span::V4Wildcard), Some(Span::V6Wildcard)],
+            Span::V4(_) | Span::V4Wildcard | Span::V6(_) | Span::V6Wildcard => [Some(self), None],
+        }
+    }
+
+    /// Whether `sets` together hold all of this; no sets at all stand for every address.
+    pub fn is_within(self, sets: &[AddressSet]) -> bool {
+        sets.is_empty() || self.parts().into_iter().flatten().all(|part| sets.iter().any(|set| set.holds(part)))
+    }
+
+    /// Whether `sets` hold any of what this occupies: a wildcard occupies every address of its family.
+    pub fn overlaps(self, sets: &[AddressSet]) -> bool {
+        let meets = |part: Span, set: &AddressSet| match (part, set) {
+            (Span::V4Wildcard, AddressSet::V4(..)) | (Span::V6Wildcard, AddressSet::V6(..)) => true,
+            _ => set.holds(part),
+        };
+        sets.is_empty() || self.parts().into_iter().flatten().any(|part| sets.iter().any(|set| meets(part, set)))
+    }
+}
+
+impl AddressSet {
+    /// Parses `IPv4[/LEN]` or `[IPv6][/LEN]`.
+    pub fn parse(word: &str) -> Result<AddressSet, AddressError> {
+        let (address, length) = match word.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (word, None),
+        };
+        let bracketed = address.strip_prefix('[').and_then(|address| address.strip_suffix(']'));
+        let Some(v6) = bracketed else {
+            let address = address.parse().map_err(|_| AddressError::Form)?;
+            return AddressSet::v4(address, prefix_length(length, 32)?);
+        };
+        let v6: Ipv6Addr = v6.parse().map_err(|_| AddressError::Form)?;
+        let length = prefix_length(length, 128)?;
+        match v6.to_ipv4_mapped() {
+            Some(mapped) => AddressSet::v4(mapped, length.checked_sub(96).ok_or(AddressError::Length)?),
+            None => AddressSet::v6(v6, length),
+        }
+    }
+
+    fn v4(address: Ipv4Addr, length: u8) -> Result<AddressSet, AddressError> {
+        let network = Ipv4Addr::from(u32::from(address) & mask_v4(length));
+        match (address.is_unspecified(), length) {
+            (true, 32) => Ok(AddressSet::V4Wildcard),
+            _ if network != address => Err(AddressError::HostBits(format!("{network}/{length}"))),
+            _ => Ok(AddressSet::V4(network, length)),
+        }
+    }
+
+    fn v6(address: Ipv6Addr, length: u8) -> Result<AddressSet, AddressError> {
+        let network = Ipv6Addr::from(u128::from(address) & mask_v6(length));
+        match (address.is_unspecified(), length) {
+            (true, 128) => Ok(AddressSet::DualWildcard),
+            _ if network != address => Err(AddressError::HostBits(format!("[{network}]/{length}"))),
+            _ => Ok(AddressSet::V6(network, length)),
+        }
+    }
+
+    /// Whether this holds `part`, one address or one family's wildcard.
+    fn holds(self, part: Span) -> bool {
+        match (self, part) {
+            (AddressSet::V4(network, length), Span::V4(address)) => {
+                u32::from(address) & mask_v4(length) == u32::from(network)
+            }
+            (AddressSet::V6(network, length), Span::V6(address)) => {
+                u128::from(address) & mask_v6(length) == u128::from(network)
+            }
+            // A prefix shorter than everything is of addresses, and the wildcard is none of them.
+            (AddressSet::V4(_, length), Span::V4Wildcard) | (AddressSet::V6(_, length), Span::V6Wildcard) => {
+                length == 0
+            }
+            (AddressSet::V4Wildcard, part) => part == Span::V4Wildcard,
+            (AddressSet::DualWildcard, part) => matches!(part, Span::V4Wildcard | Span::V6Wildcard),
+            (AddressSet::V4(..) | AddressSet::V6(..), _) => false,
+        }
+    }
+}
+
+fn prefix_length(word: Option<&str>, most: u8) -> Result<u8, AddressError> {
+    let Some(word) = word else { return Ok(most) };
+    let digits = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
+    word.parse().ok().filter(|&length| digits && length <= most).ok_or(AddressError::Length)
+}
+
+fn mask_v4(length: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
+}
+
+fn mask_v6(length: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Span::V4(address) => address.fmt(f),
+            Span::V4Wildcard => f.write_str("0.0.0.0"),
+            Span::V6(address) => write!(f, "[{address}]"),
+            Span::V6Wildcard => f.write_str("[::] (IPv6 only)"),
+            Span::DualWildcard => f.write_str("[::] (IPv4 as well)"),
+        }
+    }
+}

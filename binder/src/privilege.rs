@@ -1,0 +1,184 @@
+//! Privilege as a value that moves: [`Privileged`] → [`Dropped`] → [`Renounced`]. Each transition consumes what was
+//! there before, so a wrong order does not compile:
+//!
+//! ```compile_fail
+//! # use portgrant_binder::privilege::Privileged;
+//! let privileged = Privileged::at_start();
+//! let dropped = privileged.drop_to_caller().unwrap();
+//! let again = privileged.drop_to_caller(); // moved: there is nothing left to drop
+//! ```
+//! ```compile_fail
+//! # use portgrant_binder::{policy::Permit, privilege::Privileged, socket};
+//! fn bind_after_renouncing(permit: Permit<'_>) {
+//!     let dropped = Privileged::at_start().drop_to_caller().unwrap();
+//!     let _renounced = dropped.renounce();
+//!     let _ = socket::bind(permit, &dropped); // moved: nothing is bound without privilege's owner
+//! }
+//! ```
+//! ```compile_fail
+//! # use portgrant_binder::{handover, privilege::Privileged};
+//! let dropped = Privileged::at_start().drop_to_caller().unwrap();
+//! handover::execute(dropped, &handover::Program::default(), vec![], vec![]); // not Renounced: no program runs before
+//! ```
+//! The order that compiles, with what each step needs:
+//! ```no_run
+//! # use portgrant_binder::{policy::Permit, privilege::Privileged, socket};
+//! fn order(permit: Permit<'_>) -> Result<(), portgrant_binder::Error> {
+//!     let dropped = Privileged::at_start().drop_to_caller()?;
+//!     let sockets = socket::bind(permit, &dropped)?;
+//!     let renounced = dropped.renounce()?;
+//!     # let _ = (sockets, renounced);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The first transition runs with whatever privilege execve(2) gave, and looks at nothing that the caller chose.
+
+use nix::sys::prctl;
+use nix::unistd::{Gid, Uid, getgid, getresgid, getresuid, getuid, setgid, setresgid, setresuid, setuid};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+
+/// The one capability that is ever kept (capabilities(7)).
+const BIND: CapabilitySet = CapabilitySet::NET_BIND_SERVICE;
+
+/// The process as execve(2) started it: setuid root, with a file capability, or with nothing.
+#[derive(Debug)]
+#[must_use]
+pub struct Privileged(());
+
+/// The caller's real ids in all slots, and CAP_NET_BIND_SERVICE permitted at most, not effective.
+#[derive(Debug)]
+#[must_use]
+pub struct Dropped {
+    uid: Uid,
+    gid: Gid,
+    sets: CapabilitySets,
+}
+
+/// No capability at all, and none to be had again. Only its holder executes a program or sends a descriptor.
+#[derive(Debug)]
+#[must_use]
+pub struct Renounced(());
+
+/// A step that failed, or that did not do what it reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant's Display is its description")]
+pub enum PrivilegeError {
+    Call(&'static str, nix::errno::Errno),
+    IdsNotDropped,
+    CapabilitiesNotDropped,
+    Regained(&'static str),
+}
+
+impl Privileged {
+    /// The state at the C entry point. It claims nothing: the kernel is asked what is there.
+    pub fn at_start() -> Privileged {
+        Privileged(())
+    }
+
+    /// Gives up everything but CAP_NET_BIND_SERVICE (permitted, not effective), re-reads, and proves it by trying to
+    /// get it back. One path for both installs, and for none.
+    pub fn drop_to_caller(self) -> Result<Dropped, PrivilegeError> {
+        let call = |name| move |errno| PrivilegeError::Call(name, errno);
+        // Undumpable whatever fs.suid_dumpable says, until execve: the same uid may neither trace this process nor take
+        // its descriptors (ptrace(2), pidfd_getfd(2)).
+        prctl::set_dumpable(false).map_err(call("prctl(PR_SET_DUMPABLE)"))?;
+        let given = capabilities(None).map_err(capability_call("capget"))?;
+        let (uid, gid) = (getuid(), getgid());
+        // Without this the kernel clears the permitted set when the last uid 0 goes (see capabilities(7)).
+        prctl::set_keepcaps(true).map_err(call("prctl(PR_SET_KEEPCAPS)"))?;
+        setresgid(gid, gid, gid).map_err(call("setresgid"))?;
+        setresuid(uid, uid, uid).map_err(call("setresuid"))?;
+        let sets = CapabilitySets {
+            effective: CapabilitySet::empty(),
+            permitted: given.permitted & BIND,
+            // The caller's own; execve would hand it on, and so does this program.
+            inheritable: given.inheritable,
+        };
+        set_capabilities(None, sets).map_err(capability_call("capset"))?;
+        let dropped = Dropped { uid, gid, sets };
+        dropped.prove()?;
+        Ok(dropped)
+    }
+}
+
+impl Dropped {
+    /// The caller's real uid.
+    pub fn uid(&self) -> u32 {
+        self.uid.as_raw()
+    }
+
+    /// The caller's real gid.
+    pub fn gid(&self) -> u32 {
+        self.gid.as_raw()
+    }
+
+    /// Whether there is anything to raise. Where not, the installation is inert; see [`crate::inert`].
+    pub fn has_capability(&self) -> bool {
+        self.sets.permitted.contains(BIND)
+    }
+
+    /// Runs `act`, one system call, with CAP_NET_BIND_SERVICE effective.
+    pub(crate) fn with_capability<T>(&self, act: impl FnOnce() -> T) -> Result<T, PrivilegeError> {
+        if !self.has_capability() {
+            return Ok(act());
+        }
+        let raised = CapabilitySets { effective: BIND, ..self.sets };
+        set_capabilities(None, raised).map_err(capability_call("capset"))?;
+        let result = act();
+        set_capabilities(None, self.sets).map_err(capability_call("capset"))?;
+        Ok(result)
+    }
+
+    /// Gives up the last capability, for good, and proves it.
+    pub fn renounce(self) -> Result<Renounced, PrivilegeError> {
+        let none = CapabilitySets { permitted: CapabilitySet::empty(), ..self.sets };
+        set_capabilities(None, none).map_err(capability_call("capset"))?;
+        Dropped { sets: none, ..self }.prove()?;
+        Ok(Renounced(()))
+    }
+
+    /// Reads back what is there, then tries to have more: each attempt must fail.
+    fn prove(&self) -> Result<(), PrivilegeError> {
+        let call = |name| move |errno| PrivilegeError::Call(name, errno);
+        let uids = getresuid().map_err(call("getresuid"))?;
+        let gids = getresgid().map_err(call("getresgid"))?;
+        let slots = [uids.real, uids.effective, uids.saved].iter().all(|uid| *uid == self.uid)
+            && [gids.real, gids.effective, gids.saved].iter().all(|gid| *gid == self.gid);
+        if !slots {
+            return Err(PrivilegeError::IdsNotDropped);
+        }
+        if capabilities(None).map_err(capability_call("capget"))? != self.sets {
+            return Err(PrivilegeError::CapabilitiesNotDropped);
+        }
+        if !self.uid.is_root() && setuid(Uid::from_raw(0)).is_ok() {
+            return Err(PrivilegeError::Regained("uid 0"));
+        }
+        if self.gid.as_raw() != 0 && setgid(Gid::from_raw(0)).is_ok() {
+            return Err(PrivilegeError::Regained("gid 0"));
+        }
+        let more = CapabilitySets { permitted: self.sets.permitted | CapabilitySet::SETUID, ..self.sets };
+        let last = CapabilitySets { permitted: BIND, ..self.sets };
+        if set_capabilities(None, more).is_ok() || (!self.has_capability() && set_capabilities(None, last).is_ok()) {
+            return Err(PrivilegeError::Regained("a capability"));
+        }
+        Ok(())
+    }
+}
+
+fn capability_call(name: &'static str) -> impl Fn(rustix::io::Errno) -> PrivilegeError {
+    move |errno| PrivilegeError::Call(name, nix::errno::Errno::from_raw(errno.raw_os_error()))
+}
+
+impl std::fmt::Display for PrivilegeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PrivilegeError::Call(name, errno) => write!(f, "{name}: {}", errno.desc()),
+            PrivilegeError::IdsNotDropped => f.write_str("the ids are not the caller's after setresuid"),
+            PrivilegeError::CapabilitiesNotDropped => f.write_str("the capabilities are not what capset set"),
+            PrivilegeError::Regained(what) => write!(f, "{what} could be had again after it was given up"),
+        }
+    }
+}
+
+impl std::error::Error for PrivilegeError {}

@@ -1,0 +1,271 @@
+//! Sockets: made as the caller, bound by spending a [`Permit`], the caller's own ones judged by what the kernel says.
+//!
+//! Created after the uid is dropped, so the socket's owner is the caller: `ss -e`, owner matches of firewalls and the
+//! kernel's same-uid rule for SO_REUSEPORT tell the truth. Only bind(2) itself runs with the capability.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use nix::sys::socket::{SetSockOpt, SockaddrLike, SockaddrStorage};
+use portgrant_protocol::{Address, Options, Protocol, Resolved};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+
+use crate::Error;
+use crate::inert;
+use crate::policy::Permit;
+use crate::privilege::Dropped;
+use crate::sockopt::{netns_cookie, set_tcp_defer_accept, set_tcp_fastopen};
+
+/// The backlog where none was asked for; the kernel caps it at net.core.somaxconn.
+const BACKLOG: u32 = 4096;
+
+/// A socket that was bound, and is listening if it is a stream socket.
+#[derive(Debug)]
+pub struct Bound {
+    /// The descriptor's name
+    pub name: String,
+    /// The socket, close-on-exec
+    pub fd: OwnedFd,
+}
+
+/// Makes, binds and listens on what `permit` permits: one socket, or for `each` several.
+pub fn bind(permit: Permit<'_>, dropped: &Dropped) -> Result<Vec<Bound>, Error> {
+    let endpoint = permit.endpoint();
+    let options = &endpoint.endpoint.options;
+    let dual = !options.v6only;
+    let any = |dual| (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0, dual);
+    // A link-local address needs its interface (ipv6(7)); the grammar has no zones, `dev` is the interface.
+    let scope = options.dev.as_deref().and_then(|dev| if_nametoindex(dev).ok()).unwrap_or(0);
+    let places = match endpoint.endpoint.address {
+        Address::Any => vec![any(dual)],
+        Address::V4(address) => vec![(address.into(), 0, false)],
+        Address::V6(address) => vec![(address.into(), scope, dual && address.is_unspecified())],
+        Address::Each => [vec![any(true)], each_address(endpoint)?].concat(),
+    };
+    let name = endpoint.name();
+    let mut bound = Vec::with_capacity(places.len());
+    for (index, (ip, scope, dual)) in places.into_iter().enumerate() {
+        let fd = make(endpoint, ip.is_ipv4(), dual)?;
+        let address = match ip {
+            IpAddr::V4(ip) => SocketAddrV4::new(ip, endpoint.port).into(),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, endpoint.port, 0, scope).into(),
+        };
+        bind_to(&fd, &address, endpoint, dropped)?;
+        let name = if index == 0 { name.clone() } else { format!("{name}-{index}") };
+        bound.push(Bound { name, fd });
+    }
+    for socket in &bound {
+        finish(socket.fd.as_fd(), endpoint)?;
+    }
+    Ok(bound)
+}
+
+/// Binds the caller's own socket, which [`check_own`] judged, to what `permit` permits. Sets no option, never listens.
+pub fn bind_own(permit: Permit<'_>, socket: BorrowedFd<'_>, dropped: &Dropped) -> Result<(), Error> {
+    let endpoint = permit.endpoint();
+    let v6 =
+        sockopt::socket_domain(socket).map_err(|errno| failed(endpoint, "SO_DOMAIN", errno))? == AddressFamily::INET6;
+    let ip = match endpoint.endpoint.address {
+        Address::V4(ip) if v6 => ip.to_ipv6_mapped().into(),
+        Address::V4(ip) => ip.into(),
+        Address::V6(ip) => ip.into(),
+        Address::Any | Address::Each => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    bind_to(socket, &SocketAddr::new(ip, endpoint.port), endpoint, dropped)
+}
+
+/// Whether `socket` is one that the bind verb may bind to `endpoint`: unbound, unconnected, of this network namespace,
+/// made by this caller, of the protocol that was asked for.
+///
+/// All that is asked here, the caller cannot change afterwards, or bind(2) itself refuses it then.
+pub fn check_own(socket: BorrowedFd<'_>, endpoint: &Resolved, uid: u32) -> Result<(), Error> {
+    let wrong = |expected| Error::OwnSocket { endpoint: endpoint.to_string(), expected };
+    let asked = endpoint.endpoint.protocol;
+    let (kind, protocols): (_, &[_]) = match asked.transport() {
+        Protocol::Udp => (SocketType::DGRAM, &[ipproto::UDP]),
+        Protocol::Sctp => (SocketType::STREAM, &[ipproto::SCTP]),
+        Protocol::Tcp | Protocol::Mptcp => (SocketType::STREAM, &[ipproto::TCP, ipproto::MPTCP]),
+    };
+    let domain = sockopt::socket_domain(socket).map_err(|_| wrong("a socket"))?;
+    let v6 = domain == AddressFamily::INET6;
+    if !v6 && domain != AddressFamily::INET {
+        return Err(wrong("an AF_INET or AF_INET6 socket"));
+    }
+    if !v6 && !matches!(endpoint.endpoint.address, Address::V4(_)) {
+        return Err(wrong("an AF_INET6 socket, or an IPv4 address for this one"));
+    }
+    let protocol = sockopt::socket_protocol(socket).ok().flatten();
+    if sockopt::socket_type(socket) != Ok(kind) || !protocol.is_some_and(|protocol| protocols.contains(&protocol)) {
+        return Err(wrong("a socket of the protocol that is asked for"));
+    }
+    let local = net::getsockname(socket).ok().and_then(|address| SocketAddr::try_from(address).ok());
+    if local.is_none_or(|local| local.port() != 0) || net::getpeername(socket).is_ok() {
+        return Err(wrong("an unbound, unconnected socket"));
+    }
+    let own = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    let own = own.map_err(|errno| failed(endpoint, "socket", errno))?;
+    let cookie = |fd: BorrowedFd<'_>| netns_cookie(fd).map_err(|errno| failed(endpoint, "SO_NETNS_COOKIE", errno));
+    if cookie(socket)? != cookie(own.as_fd())? {
+        return Err(wrong("a socket of this network namespace"));
+    }
+    let stat = rustix::fs::fstat(socket).map_err(|errno| failed(endpoint, "fstat", errno))?;
+    if stat.st_uid != uid { Err(wrong("a socket that the caller made")) } else { Ok(()) }
+}
+
+fn make(endpoint: &Resolved, v4: bool, dual: bool) -> Result<OwnedFd, Error> {
+    let asked = &endpoint.endpoint;
+    let (kind, protocol) = match asked.protocol {
+        Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
+        Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+        Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
+        Protocol::Mptcp => (SocketType::STREAM, ipproto::MPTCP),
+    };
+    let family = if v4 { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = match net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(protocol)) {
+        Err(Errno::AFNOSUPPORT) if !v4 => return Err(no_ipv6(endpoint)),
+        Err(Errno::PROTONOSUPPORT) => {
+            return Err(Error::NoProtocol { endpoint: endpoint.to_string(), protocol: asked.protocol });
+        }
+        other => other.map_err(|errno| failed(endpoint, "socket", errno))?,
+    };
+    let set = |name, result: Result<(), Errno>| result.map_err(|errno| failed(endpoint, name, errno));
+    if !v4 {
+        set("IPV6_V6ONLY", sockopt::set_ipv6_v6only(&fd, !dual))?;
+    }
+    if asked.protocol.is_stream() || asked.address == Address::Each {
+        set("SO_REUSEADDR", sockopt::set_socket_reuseaddr(&fd, true))?;
+    }
+    set_options(&fd, &asked.options, v4, &set)?;
+    Ok(fd)
+}
+
+fn set_options(
+    fd: &OwnedFd,
+    options: &Options,
+    v4: bool,
+    set: &dyn Fn(&'static str, Result<(), Errno>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let seconds = |seconds: u16| Duration::from_secs(seconds.into());
+    let bytes = |bytes: u32| usize::try_from(bytes).unwrap_or(usize::MAX);
+    if options.reuseport {
+        set("SO_REUSEPORT", sockopt::set_socket_reuseport(fd, true))?;
+    }
+    if options.freebind {
+        let call = if v4 { sockopt::set_ip_freebind } else { sockopt::set_ipv6_freebind };
+        set("IP_FREEBIND", call(fd, true))?;
+    }
+    if let Some(dev) = &options.dev {
+        let result = nix::sys::socket::sockopt::BindToDevice.set(fd, &OsString::from(dev));
+        set("SO_BINDTODEVICE", result.map_err(from_nix))?;
+    }
+    if let Some(times) = options.keepalive {
+        set("SO_KEEPALIVE", sockopt::set_socket_keepalive(fd, true))?;
+        if let Some(times) = times {
+            set("TCP_KEEPIDLE", sockopt::set_tcp_keepidle(fd, seconds(times.idle)))?;
+            set("TCP_KEEPINTVL", sockopt::set_tcp_keepintvl(fd, seconds(times.interval)))?;
+            set("TCP_KEEPCNT", sockopt::set_tcp_keepcnt(fd, times.count.into()))?;
+        }
+    }
+    if let Some(linger) = options.linger {
+        set("SO_LINGER", sockopt::set_socket_linger(fd, Some(seconds(linger))))?;
+    }
+    if let Some(wait) = options.defer_accept {
+        set("TCP_DEFER_ACCEPT", set_tcp_defer_accept(fd.as_fd(), wait))?;
+    }
+    if let Some(queue) = options.fastopen {
+        set("TCP_FASTOPEN", set_tcp_fastopen(fd.as_fd(), queue))?;
+    }
+    if let Some(size) = options.rcvbuf {
+        set("SO_RCVBUF", sockopt::set_socket_recv_buffer_size(fd, bytes(size)))?;
+    }
+    if let Some(size) = options.sndbuf {
+        set("SO_SNDBUF", sockopt::set_socket_send_buffer_size(fd, bytes(size)))?;
+    }
+    if let Some(tos) = options.tos {
+        set("IP_TOS", sockopt::set_ip_tos(fd, tos))?;
+        if !v4 {
+            set("IPV6_TCLASS", sockopt::set_ipv6_tclass(fd, tos.into()))?;
+        }
+    }
+    Ok(())
+}
+
+/// bind(2), the one call that runs with the capability.
+fn bind_to(fd: impl AsFd, address: &SocketAddr, endpoint: &Resolved, dropped: &Dropped) -> Result<(), Error> {
+    match dropped.with_capability(|| net::bind(&fd, address))? {
+        Ok(()) => Ok(()),
+        Err(Errno::ADDRINUSE) => Err(Error::InUse(Box::new(endpoint.clone()))),
+        Err(Errno::ADDRNOTAVAIL) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Err(no_ipv6(endpoint)),
+        Err(Errno::ADDRNOTAVAIL) => Err(Error::NotThere { endpoint: endpoint.to_string() }),
+        Err(Errno::ACCESS | Errno::PERM) => {
+            Err(Error::Inert { endpoint: endpoint.to_string(), why: inert::why(dropped) })
+        }
+        Err(errno) => Err(failed(endpoint, "bind", errno)),
+    }
+}
+
+/// What must be so before the socket leaves: a stream socket listens; `each` shares its port with nobody, although it
+/// needed SO_REUSEADDR to bind a wildcard beside its addresses.
+fn finish(fd: BorrowedFd<'_>, endpoint: &Resolved) -> Result<(), Error> {
+    let asked = &endpoint.endpoint;
+    if asked.address == Address::Each {
+        sockopt::set_socket_reuseaddr(fd, false).map_err(|errno| failed(endpoint, "SO_REUSEADDR", errno))?;
+    }
+    if asked.protocol.is_stream() {
+        let backlog = i32::try_from(asked.options.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX);
+        return match net::listen(fd, backlog) {
+            Err(Errno::ADDRINUSE) => Err(Error::InUse(Box::new(endpoint.clone()))),
+            other => other.map_err(|errno| failed(endpoint, "listen", errno)),
+        };
+    }
+    Ok(())
+}
+
+/// Every unicast and every broadcast address of the interfaces that are up, each once, with its scope.
+fn each_address(endpoint: &Resolved) -> Result<Vec<(IpAddr, u32, bool)>, Error> {
+    let interfaces = getifaddrs().map_err(|errno| failed(endpoint, "getifaddrs", from_nix(errno)))?;
+    let only = endpoint.endpoint.options.dev.as_deref();
+    let mut places = Vec::new();
+    for interface in interfaces {
+        if !interface.flags.contains(InterfaceFlags::IFF_UP) || only.is_some_and(|dev| dev != interface.interface_name)
+        {
+            continue;
+        }
+        let broadcast =
+            if interface.flags.contains(InterfaceFlags::IFF_BROADCAST) { interface.broadcast } else { None };
+        for place in [interface.address, broadcast].iter().flatten().filter_map(place) {
+            if !place.0.is_unspecified() && !places.contains(&place) {
+                places.push(place);
+            }
+        }
+    }
+    Ok(places)
+}
+
+fn place(address: &SockaddrStorage) -> Option<(IpAddr, u32, bool)> {
+    match address.family()? {
+        nix::sys::socket::AddressFamily::Inet => Some((address.as_sockaddr_in()?.ip().into(), 0, false)),
+        nix::sys::socket::AddressFamily::Inet6 => {
+            let v6 = address.as_sockaddr_in6()?;
+            Some((v6.ip().into(), v6.scope_id(), false))
+        }
+        _ => None,
+    }
+}
+
+fn failed(endpoint: &Resolved, call: &'static str, errno: Errno) -> Error {
+    Error::Socket { endpoint: endpoint.to_string(), call, errno }
+}
+
+fn no_ipv6(endpoint: &Resolved) -> Error {
+    Error::NoIpv6 { endpoint: endpoint.to_string(), port: endpoint.port }
+}
+
+fn from_nix(errno: nix::errno::Errno) -> Errno {
+    Errno::from_raw_os_error(errno as i32)
+}

@@ -1,0 +1,49 @@
+//! Socket options that neither nix nor rustix knows. The library's only unsafe code: one getsockopt(2) or setsockopt(2)
+//! each, with the type and size that socket(7) and tcp(7) give.
+#![allow(unsafe_code, clippy::cast_possible_truncation, reason = "sizes of 4 and 8 as socklen_t")]
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::libc::{self, c_int, socklen_t};
+use rustix::io::Errno;
+
+/// TCP_DEFER_ACCEPT, seconds.
+pub(crate) fn set_tcp_defer_accept(socket: BorrowedFd<'_>, seconds: u32) -> Result<(), Errno> {
+    set_tcp(socket, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
+/// TCP_FASTOPEN, queue length.
+pub(crate) fn set_tcp_fastopen(socket: BorrowedFd<'_>, queue: u32) -> Result<(), Errno> {
+    set_tcp(socket, libc::TCP_FASTOPEN, queue)
+}
+
+/// SO_NETNS_COOKIE: which network namespace the socket is of.
+pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let mut cookie = 0u64;
+    let mut len = size_of::<u64>() as socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, the size of `cookie`, and both live across the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    outcome(result).map(|()| cookie)
+}
+
+fn set_tcp(socket: BorrowedFd<'_>, option: c_int, value: u32) -> Result<(), Errno> {
+    let len = size_of::<u32>() as socklen_t;
+    // SAFETY: the kernel reads `len` bytes, the size of `value`, which lives across the call.
+    outcome(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), len) })
+}
+
+fn outcome(result: c_int) -> Result<(), Errno> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+    }
+}

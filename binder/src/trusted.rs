@@ -1,0 +1,211 @@
+//! Files that are root's: opened once, judged by their descriptor, and every folder above them as well.
+//!
+//! Runs as the caller, after the drop; nothing here needs privilege. A name is never looked at twice.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
+use rustix::io::Errno;
+
+/// The most bytes that a trusted file may have.
+pub const MAX_LEN: u64 = 16 << 20;
+/// As many symlinks as the kernel follows (path_resolution(7)).
+const MAX_SYMLINKS: u32 = 40;
+
+/// Why a file or a folder is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant's Display is its description")]
+pub enum Distrust {
+    Missing,
+    Owner(u32),
+    Writable(u32),
+    Symlink,
+    NotAFile,
+    NotAFolder,
+    Unreadable,
+    Empty,
+    TooLarge,
+    Loop,
+    System(Errno),
+}
+
+/// A folder that is root's and that nobody else may write to; so are all above it.
+#[derive(Debug)]
+pub struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// A path, and what is wrong there.
+pub type Finding = (PathBuf, Distrust);
+
+impl Folder {
+    /// Opens the folder at absolute `path`, which holds no symlink.
+    pub fn open(path: &Path) -> Result<Folder, Finding> {
+        let mut folder = Folder::root()?;
+        for component in path.components() {
+            if let Component::Normal(name) = component {
+                folder = folder.enter(name)?;
+            }
+        }
+        Ok(folder)
+    }
+
+    fn root() -> Result<Folder, Finding> {
+        let path = PathBuf::from("/");
+        let fd = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let fd = fd.map_err(|errno| (path.clone(), Distrust::System(errno)))?;
+        Folder { fd, path }.judged()
+    }
+
+    fn enter(&self, name: &OsStr) -> Result<Folder, Finding> {
+        let path = self.path.join(name);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|errno| {
+            let why = if errno == Errno::NOTDIR { Distrust::NotAFolder } else { opening(errno) };
+            (path.clone(), why)
+        })?;
+        Folder { fd, path }.judged()
+    }
+
+    fn judged(self) -> Result<Folder, Finding> {
+        match fstat(&self.fd).map_err(Distrust::System).and_then(|stat| judge(&stat)) {
+            Ok(()) => Ok(self),
+            Err(why) => Err((self.path, why)),
+        }
+    }
+
+    /// Reads file `name` of this folder, whole.
+    pub fn read(&self, name: &OsStr) -> Result<Vec<u8>, Finding> {
+        self.read_judged(name).map_err(|why| (self.path.join(name), why))
+    }
+
+    fn read_judged(&self, name: &OsStr) -> Result<Vec<u8>, Distrust> {
+        // NONBLOCK: a FIFO must not hold us up before it is known for one.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(opening)?;
+        let stat = fstat(&fd).map_err(Distrust::System)?;
+        let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+        judge(&stat)?;
+        match size {
+            _ if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => return Err(Distrust::NotAFile),
+            0 => return Err(Distrust::Empty),
+            1..=MAX_LEN => {}
+            _ => return Err(Distrust::TooLarge),
+        }
+        let mut text = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+        let read = std::fs::File::from(fd).take(MAX_LEN + 1).read_to_end(&mut text);
+        read.map_err(|error| Distrust::System(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        // It grew meanwhile.
+        if text.len() as u64 > MAX_LEN { Err(Distrust::TooLarge) } else { Ok(text) }
+    }
+}
+
+/// Whether the file at absolute `path` is root's alone, and every folder and every symlink on the way.
+///
+/// Then no caller can change what an execve(2) of this very path finds.
+pub fn judge_program(path: &Path) -> Result<(), Finding> {
+    let mut folders = vec![Folder::root()?];
+    let mut ahead: Vec<PathBuf> = components(path);
+    let mut links = 0;
+    while let Some(name) = ahead.pop() {
+        let here = folders.last().expect("the root is never popped");
+        if name.as_os_str() == ".." {
+            if folders.len() > 1 {
+                folders.pop();
+            }
+            continue;
+        }
+        let found = here.path.join(&name);
+        let at = |why| (found.clone(), why);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&here.fd, &name, flags, Mode::empty()).map_err(|errno| at(opening(errno)))?;
+        let stat = fstat(&fd).map_err(|errno| at(Distrust::System(errno)))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => {
+                links += 1;
+                if stat.st_uid != 0 {
+                    return Err(at(Distrust::Owner(stat.st_uid)));
+                }
+                if links > MAX_SYMLINKS {
+                    return Err(at(Distrust::Loop));
+                }
+                let target = readlinkat(&fd, "", Vec::new()).map_err(|errno| at(Distrust::System(errno)))?;
+                let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+                if target.is_absolute() {
+                    folders.truncate(1);
+                }
+                ahead.extend(components(target));
+            }
+            FileType::Directory if !ahead.is_empty() => folders.push(Folder { fd, path: found }.judged()?),
+            FileType::RegularFile if ahead.is_empty() => return judge(&stat).map_err(at),
+            _ => return Err(at(Distrust::NotAFile)),
+        }
+    }
+    Err((path.to_owned(), Distrust::NotAFile))
+}
+
+/// The components of `path`, last first, for a stack.
+fn components(path: &Path) -> Vec<PathBuf> {
+    let wanted = |component: &Component<'_>| matches!(component, Component::Normal(_) | Component::ParentDir);
+    path.components().rev().filter(wanted).map(|component| PathBuf::from(component.as_os_str())).collect()
+}
+
+fn judge(stat: &Stat) -> Result<(), Distrust> {
+    if stat.st_uid != 0 {
+        return Err(Distrust::Owner(stat.st_uid));
+    }
+    // An ACL that lets others write shows in the group bits (acl(5)).
+    if stat.st_mode & 0o022 != 0 { Err(Distrust::Writable(stat.st_mode & 0o7777)) } else { Ok(()) }
+}
+
+fn opening(errno: Errno) -> Distrust {
+    match errno {
+        Errno::NOENT => Distrust::Missing,
+        Errno::LOOP => Distrust::Symlink,
+        Errno::ACCESS => Distrust::Unreadable,
+        other => Distrust::System(other),
+    }
+}
+
+impl Distrust {
+    /// What to do about it.
+    pub fn fix(self, path: &Path) -> String {
+        let path = portgrant_protocol::text::printable(path.as_os_str().as_bytes());
+        match self {
+            Distrust::Missing => format!("as root, create {path}"),
+            Distrust::Owner(_) => format!("as root, chown root {path}"),
+            Distrust::Writable(_) => format!("as root, chmod go-w {path}"),
+            Distrust::Symlink => format!("as root, put the file itself at {path}"),
+            Distrust::NotAFile | Distrust::NotAFolder | Distrust::Loop => format!("as root, look at {path}"),
+            Distrust::Unreadable => format!("as root, chmod 0644 {path} (folders 0755): a policy is no secret"),
+            Distrust::Empty => format!("as root, write rules into {path}; a comment will do where there are none"),
+            Distrust::TooLarge => format!("as root, divide {path} into files below 16 MiB"),
+            Distrust::System(Errno::MFILE) => "raise RLIMIT_NOFILE (ulimit -n)".to_owned(),
+            Distrust::System(_) => format!("look at {path}"),
+        }
+    }
+}
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Distrust::Missing => f.write_str("it does not exist"),
+            Distrust::Owner(uid) => write!(f, "it belongs to uid {uid}, not to root"),
+            Distrust::Writable(mode) => write!(f, "its mode is {mode:04o}: others than root may write to it"),
+            Distrust::Symlink => f.write_str("it is a symlink"),
+            Distrust::NotAFile => f.write_str("it is not a regular file"),
+            Distrust::NotAFolder => f.write_str("it is not a folder (a symlink to one is none)"),
+            Distrust::Unreadable => f.write_str("the caller may not read it"),
+            Distrust::Empty => f.write_str("it is empty"),
+            Distrust::TooLarge => f.write_str("it is larger than 16 MiB"),
+            Distrust::Loop => f.write_str("it leads through more than 40 symlinks"),
+            Distrust::System(errno) => write!(f, "{errno}"),
+        }
+    }
+}
