@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
-use nix::sys::socket::{SetSockOpt, SockaddrLike, SockaddrStorage};
+use nix::sys::socket::{SetSockOpt, SockaddrStorage};
 use portgrant_protocol::{Address, Options, Protocol, Resolved};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
@@ -248,14 +248,8 @@ fn each_address(endpoint: &Resolved) -> Result<Vec<(IpAddr, u32, bool)>, Error> 
 }
 
 fn place(address: &SockaddrStorage) -> Option<(IpAddr, u32, bool)> {
-    match address.family()? {
-        nix::sys::socket::AddressFamily::Inet => Some((address.as_sockaddr_in()?.ip().into(), 0, false)),
-        nix::sys::socket::AddressFamily::Inet6 => {
-            let v6 = address.as_sockaddr_in6()?;
-            Some((v6.ip().into(), v6.scope_id(), false))
-        }
-        _ => None,
-    }
+    let v4 = address.as_sockaddr_in().map(|v4| (v4.ip().into(), 0, false));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| (v6.ip().into(), v6.scope_id(), false)))
 }
 
 fn failed(endpoint: &Resolved, call: &'static str, errno: Errno) -> Error {

@@ -67,7 +67,7 @@ impl Folder {
         let path = self.path.join(name);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|errno| {
-            let why = if errno == Errno::NOTDIR { Distrust::NotAFolder } else { opening(errno) };
+            let why = if errno == Errno::NOTDIR { Distrust::NotAFolder } else { Distrust::opening(errno) };
             (path.clone(), why)
         })?;
         Folder { fd, path }.judged()
@@ -88,7 +88,7 @@ impl Folder {
     fn read_judged(&self, name: &OsStr) -> Result<Vec<u8>, Distrust> {
         // NONBLOCK: a FIFO must not hold us up before it is known for one.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(opening)?;
+        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(Distrust::opening)?;
         let stat = fstat(&fd).map_err(Distrust::System)?;
         let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
         judge(&stat)?;
@@ -124,27 +124,29 @@ pub fn judge_program(path: &Path) -> Result<(), Finding> {
         let found = here.path.join(&name);
         let at = |why| (found.clone(), why);
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&here.fd, &name, flags, Mode::empty()).map_err(|errno| at(opening(errno)))?;
+        let fd = openat(&here.fd, &name, flags, Mode::empty()).map_err(|errno| at(Distrust::opening(errno)))?;
         let stat = fstat(&fd).map_err(|errno| at(Distrust::System(errno)))?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Symlink => {
-                links += 1;
-                if stat.st_uid != 0 {
-                    return Err(at(Distrust::Owner(stat.st_uid)));
-                }
-                if links > MAX_SYMLINKS {
-                    return Err(at(Distrust::Loop));
-                }
-                let target = readlinkat(&fd, "", Vec::new()).map_err(|errno| at(Distrust::System(errno)))?;
-                let target = Path::new(OsStr::from_bytes(target.as_bytes()));
-                if target.is_absolute() {
-                    folders.truncate(1);
-                }
-                ahead.extend(components(target));
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::Symlink {
+            links += 1;
+            if stat.st_uid != 0 {
+                return Err(at(Distrust::Owner(stat.st_uid)));
             }
-            FileType::Directory if !ahead.is_empty() => folders.push(Folder { fd, path: found }.judged()?),
-            FileType::RegularFile if ahead.is_empty() => return judge(&stat).map_err(at),
-            _ => return Err(at(Distrust::NotAFile)),
+            if links > MAX_SYMLINKS {
+                return Err(at(Distrust::Loop));
+            }
+            let target = readlinkat(&fd, "", Vec::new()).map_err(|errno| at(Distrust::System(errno)))?;
+            let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+            if target.is_absolute() {
+                folders.truncate(1);
+            }
+            ahead.extend(components(target));
+        } else if kind == FileType::Directory && !ahead.is_empty() {
+            folders.push(Folder { fd, path: found }.judged()?);
+        } else if kind == FileType::RegularFile && ahead.is_empty() {
+            return judge(&stat).map_err(at);
+        } else {
+            return Err(at(Distrust::NotAFile));
         }
     }
     Err((path.to_owned(), Distrust::NotAFile))
@@ -164,16 +166,17 @@ fn judge(stat: &Stat) -> Result<(), Distrust> {
     if stat.st_mode & 0o022 != 0 { Err(Distrust::Writable(stat.st_mode & 0o7777)) } else { Ok(()) }
 }
 
-fn opening(errno: Errno) -> Distrust {
-    match errno {
-        Errno::NOENT => Distrust::Missing,
-        Errno::LOOP => Distrust::Symlink,
-        Errno::ACCESS => Distrust::Unreadable,
-        other => Distrust::System(other),
-    }
-}
-
 impl Distrust {
+    /// What an error of open(2) means.
+    pub(crate) fn opening(errno: Errno) -> Distrust {
+        match errno {
+            Errno::NOENT => Distrust::Missing,
+            Errno::LOOP => Distrust::Symlink,
+            Errno::ACCESS => Distrust::Unreadable,
+            other => Distrust::System(other),
+        }
+    }
+
     /// What to do about it.
     pub fn fix(self, path: &Path) -> String {
         let path = portgrant_protocol::text::printable(path.as_os_str().as_bytes());

@@ -190,7 +190,8 @@ impl Rule {
     }
 
     /// Whether the rule concerns `caller` and any part of `ask`. A group is the caller's if they have it or if their
-    /// account does; an interface is touched by a socket on it and by one on all of them.
+    /// account does; an interface is touched by a socket on it and by one on all of them. A datagram socket is on all
+    /// of them whatever it was bound to: its holder lifts SO_BINDTODEVICE by connect(2) with AF_UNSPEC (Linux 6.18).
     fn denies(&self, caller: &Caller, ask: &Ask<'_>) -> bool {
         let subject = match self.subject {
             Subject::Uid(uid) => caller.uid == uid,
@@ -200,7 +201,8 @@ impl Rule {
             Subject::Any => true,
             Subject::Nobody => false,
         };
-        let dev = self.dev.is_none() || ask.dev().is_none() || self.dev.as_deref() == ask.dev();
+        let held_to = ask.dev().filter(|_| ask.protocol() != Protocol::Udp);
+        let dev = self.dev.is_none() || held_to.is_none() || self.dev.as_deref() == held_to;
         subject && self.has_port(ask) && dev && ask.span().overlaps(&self.addresses)
     }
 

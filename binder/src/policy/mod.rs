@@ -252,10 +252,7 @@ pub fn installed_sources() -> Result<Vec<Source>, Error> {
 /// The names to read in `folder`, which was judged: nobody but root puts or takes any.
 fn conf_files(folder: &Path) -> Result<Vec<OsString>, Error> {
     let failed = |error: std::io::Error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => Distrust::Unreadable,
-            _ => Distrust::System(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO)),
-        };
+        let why = Distrust::opening(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO));
         Error::Untrusted { path: folder.to_owned(), why }
     };
     let mut names = Vec::new();

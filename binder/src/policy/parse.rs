@@ -65,6 +65,7 @@ pub enum Wrong {
     PrefixLength(String),
     HostBits(String, String),
     Device(String),
+    DatagramDevice,
     Twice(&'static str),
     Order(&'static str),
     OnlyInPermit(&'static str),
@@ -384,7 +385,14 @@ impl<'a> Parser<'a> {
 
     fn device(&mut self, rule: &mut Rule) -> Result<Option<Word<'a>>, Stop> {
         match self.words.next()? {
-            Some(word) if is_interface(word.text) => rule.dev = Some(word.text.to_owned()),
+            Some(word) if is_interface(word.text) => {
+                rule.dev = Some(word.text.to_owned());
+                if rule.effect == Effect::Permit
+                    && rule.ports.iter().any(|ports| ports.protocols.contains(Protocol::Udp))
+                {
+                    self.warnings.push((word.column, Wrong::DatagramDevice));
+                }
+            }
             Some(word) => return Err((word.column, Wrong::Device(shown(word.text))).into()),
             None => return Err((self.words.end(), Wrong::Device(String::new())).into()),
         }
@@ -452,6 +460,10 @@ impl fmt::Display for Wrong {
             }
             Wrong::HostBits(word, network) => write!(f, "'{word}' has bits beyond its length; expected {network}"),
             Wrong::Device(word) => write!(f, "'{word}' is no interface; expected a name of 1 to 15 bytes"),
+            Wrong::DatagramDevice => f.write_str(
+                "'dev' does not hold for udp: whoever has the socket can lift it by connect(2) with AF_UNSPEC; \
+                 expected another user for what must be kept apart",
+            ),
             Wrong::Twice(word) => write!(f, "'{word}' is given twice"),
             Wrong::Order(word) => {
                 write!(f, "'{word}' comes too late; expected on, dev, reserved reuseport freebind hold, exec")

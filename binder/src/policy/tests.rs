@@ -268,8 +268,19 @@ fn a_range_of_rsh_and_nfs_needs_its_word_and_a_service_does_not() {
 #[test]
 fn an_unknown_name_in_a_permit_is_a_warning() {
     let policy = policy("permit nobody-here 80\npermit :nogroup 80\npermit alice gopher quic/tcp\n");
-    let warned: Vec<_> = policy.warnings.iter().map(|problem| (problem.line, problem.column)).collect();
-    assert_eq!(warned, [(1, 8), (2, 8), (3, 14), (3, 21)]);
+    assert_eq!(warned(&policy), [(1, 8), (2, 8), (3, 14), (3, 21)]);
+}
+
+#[test]
+fn an_interface_in_a_permit_of_udp_is_a_warning() {
+    assert_eq!(
+        warned(&policy("permit alice 53 dev eth0\npermit alice 53/udp dev eth0\ndeny alice 53/udp dev eth0")),
+        [(2, 25)]
+    );
+}
+
+fn warned(policy: &Policy) -> Vec<(usize, usize)> {
+    policy.warnings.iter().map(|problem| (problem.line, problem.column)).collect()
 }
 
 #[test]
@@ -418,7 +429,7 @@ impl Line {
             Probe::Wildcard4 | Probe::Wildcard6 => occupied.contains(probe),
         };
         let named = |probe: &Probe| self.on.is_empty() || self.on.iter().any(|on| naively_holds(on, *probe));
-        let dev = self.dev.is_none() || asked.dev.is_none() || self.dev == asked.dev;
+        let dev = self.dev.is_none() || asked.dev.is_none() || self.dev == asked.dev || asked.protocol == "udp";
         !self.permit
             && self.naively_concerns(asked)
             && dev
