@@ -20,8 +20,8 @@ Usage:
   portgrant-binder explain -l ENDPOINT... [--for USER] [--json] [-- PROGRAM]
   portgrant-binder check   [--json] [FILE...]
 
-  exec     bind, give up all privilege, execute PROGRAM with the sockets from descriptor 3 on
-  pass     bind, give up all privilege, send the sockets over FD
+  exec     bind, give up privilege, execute PROGRAM with the sockets from descriptor 3 on
+  pass     bind, give up privilege, send the sockets over FD
   bind     bind the caller's own socket FD, and nothing else
   explain  say what would be decided, and why; binds nothing
   check    say whether the policy, or each FILE, is well-formed
@@ -39,8 +39,8 @@ Options:
   -V, --version          the version
 
 Exit status: 0 or PROGRAM's own; 64 usage; 69 address in use or not there; 71 the system
-failed; 77 refused by policy; 78 policy or installation broken; 126/127 PROGRAM could not
-be executed / was not found.
+failed; 77 refused by policy; 78 policy or installation broken; 126 PROGRAM could not be
+executed; 127 it was not found.
 ";
 
 /// What is asked of the helper.

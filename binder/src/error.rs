@@ -164,6 +164,15 @@ impl Error {
                 "it is not in /etc/passwd",
                 "name a user of /etc/passwd",
             ),
+            // The overflow id (65534) can be read but not set: the caller has no id here (see user_namespaces(7)).
+            Error::Privilege(error @ PrivilegeError::Call("setresgid" | "setresuid", nix::errno::Errno::EINVAL)) => {
+                Report::new(
+                    status::BROKEN,
+                    "the caller is nobody here, so nothing is done",
+                    format_args!("{error}: their uid or gid is not mapped into this user namespace"),
+                    Inert::UserNamespace.fix(),
+                )
+            }
             Error::Privilege(error) => Report::new(
                 status::SYSTEM,
                 "privilege could not be given up, so nothing is done",

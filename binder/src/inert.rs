@@ -11,6 +11,9 @@ use crate::privilege::Dropped;
 /// The helper's own file, whatever it is called.
 const SELF: &str = "/proc/self/exe";
 
+/// How a user namespace shows who is not mapped into it (/proc/sys/kernel/overflowuid).
+const OVERFLOW_UID: u32 = 65534;
+
 /// What keeps the kernel from giving privilege to the helper, or from honouring it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inert {
@@ -38,13 +41,15 @@ pub fn why(dropped: &Dropped) -> Inert {
     if dropped.has_capability() {
         return if elsewhere { Inert::UserNamespace } else { Inert::Forbidden };
     }
-    let setuid = stat(SELF).is_ok_and(|stat| stat.st_mode & 0o4000 != 0);
-    let setuid_root = setuid && stat(SELF).is_ok_and(|stat| stat.st_uid == 0);
-    let capability = has_file_capability();
+    let mode_and_owner = stat(SELF).map(|stat| (stat.st_mode & 0o4000 != 0, stat.st_uid)).unwrap_or((false, 0));
+    let setuid_root = mode_and_owner == (true, 0);
+    let setuid_of_another = mode_and_owner == (true, OVERFLOW_UID);
+    let capability = file_capability();
+    let of_another = setuid_of_another || capability == Some(Of::AnotherNamespace);
     let checks = [
         (no_new_privs().unwrap_or(false), Inert::NoNewPrivs),
-        (elsewhere && (capability || (setuid && !setuid_root)), Inert::UserNamespace),
-        (!setuid_root && !capability, Inert::NoPrivilege),
+        (elsewhere && of_another, Inert::UserNamespace),
+        (!setuid_root && capability.is_none(), Inert::NoPrivilege),
         (statvfs(SELF).is_ok_and(|vfs| vfs.f_flag.contains(StatVfsMountFlags::NOSUID)), Inert::NoSuid),
         (!capability_is_in_bounding_set(CapabilitySet::NET_BIND_SERVICE).unwrap_or(true), Inert::BoundingSet),
         (is_traced(), Inert::Traced),
@@ -57,14 +62,22 @@ fn in_user_namespace() -> bool {
     std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_ascii_whitespace().eq(whole))
 }
 
-/// Reads `security.capability` (struct vfs_ns_cap_data): the permitted set's low word stands at byte 4.
-fn has_file_capability() -> bool {
+/// Whose root a file capability counts for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    ThisNamespace,
+    AnotherNamespace,
+}
+
+/// Reads `security.capability` (struct vfs_ns_cap_data): the revision in byte 3, the permitted set's low word from byte 4.
+/// The kernel shows one that counts here as revision 2, another as revision 3 or not at all (cap_inode_getsecurity).
+fn file_capability() -> Option<Of> {
     let mut value = [0u8; 64];
     match getxattr(SELF, "security.capability", &mut value) {
-        Ok(8..) => value.get(5).is_some_and(|byte| byte & (1 << 2) != 0),
-        // It has one, of a user namespace that is not this one (see user_namespaces(7)).
-        Err(rustix::io::Errno::OVERFLOW) => true,
-        _ => false,
+        Ok(8..) if value[5] & (1 << 2) == 0 => None,
+        Ok(8..) => Some(if value[3] == 3 { Of::AnotherNamespace } else { Of::ThisNamespace }),
+        Err(rustix::io::Errno::OVERFLOW) => Some(Of::AnotherNamespace),
+        _ => None,
     }
 }
 

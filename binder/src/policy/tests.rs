@@ -135,6 +135,8 @@ const VERDICTS: &[(&str, &[&str])] = &[
     // Interfaces.
     ("permit alice 80 dev eth1", &["+alice 80,dev=eth1", "-alice 80", "-alice 80,dev=eth0", "-alice 80,dev=eth11"]),
     ("permit alice 80\ndeny alice 80 dev eth1", &["-alice 80", "-alice 80,dev=eth1", "+alice 80,dev=eth0"]),
+    // The holder of a datagram socket can take it off its interface.
+    ("permit alice 80/udp\ndeny alice 80 dev eth1", &["-alice 80/udp", "-alice 80/udp,dev=eth0"]),
     // Options that must be granted, and those that need not.
     (
         "permit alice 80",
