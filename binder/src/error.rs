@@ -191,6 +191,12 @@ impl Error {
                 "there is no interface of the name given with dev=",
                 "see ip link for those there are",
             ),
+            Error::Socket { endpoint, call: "bind", errno: Errno::INVAL } => Report::new(
+                status::UNAVAILABLE,
+                format!("{endpoint} cannot be bound"),
+                "bind: the address does not fit the socket: a link-local one needs its interface",
+                "name the interface with dev=",
+            ),
             Error::Socket { endpoint, call, errno } => Report::new(
                 status::SYSTEM,
                 format!("{endpoint} cannot be bound"),

@@ -128,7 +128,7 @@ fn make(endpoint: &Resolved, v4: bool, dual: bool) -> Result<OwnedFd, Error> {
     let family = if v4 { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = match net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(protocol)) {
         Err(Errno::AFNOSUPPORT) if !v4 => return Err(no_ipv6(endpoint)),
-        Err(Errno::PROTONOSUPPORT) => {
+        Err(Errno::PROTONOSUPPORT | Errno::NOPROTOOPT | Errno::SOCKTNOSUPPORT) => {
             return Err(Error::NoProtocol { endpoint: endpoint.to_string(), protocol: asked.protocol });
         }
         other => other.map_err(|errno| failed(endpoint, "socket", errno))?,

@@ -1,0 +1,46 @@
+//! A server that takes one more socket while it runs: `mailbox PATH`.
+//!
+//! It starts with nothing, makes its socket file at PATH, and greets on every listener that is sent there. Any program
+//! that speaks portgrant's records can send one, the helper among them: its `pass --to FD`, with FD connected to PATH.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::ExitCode;
+
+use portgrant_server::{Error, Mailbox, Sockets};
+
+fn main() -> ExitCode {
+    let Some(path) = std::env::args_os().nth(1) else {
+        eprintln!("mailbox: no path is given; expected mailbox PATH");
+        return ExitCode::from(64);
+    };
+    let mailbox = match Mailbox::bind(path) {
+        Ok(mailbox) => mailbox,
+        Err(error) => {
+            eprintln!("mailbox: {error}");
+            return ExitCode::from(error.status());
+        }
+    };
+    loop {
+        // Whatever one peer gets wrong, the next one is welcome.
+        if let Err(error) = mailbox.receive().and_then(greet_on_each) {
+            eprintln!("mailbox: {error}");
+        }
+    }
+}
+
+fn greet_on_each(sockets: Sockets) -> Result<(), Error> {
+    for socket in sockets {
+        println!("{} at {}", socket.name(), socket.local()?);
+        let listener = socket.into_tcp()?;
+        std::thread::spawn(move || greet(&listener));
+    }
+    Ok(())
+}
+
+fn greet(listener: &TcpListener) {
+    for client in listener.incoming().flatten() {
+        let _ =
+            writeln!(&client, "hello, {}", client.peer_addr().map_or_else(|e| e.to_string(), |a| a.ip().to_string()));
+    }
+}

@@ -1,0 +1,124 @@
+//! Asking for sockets while the server runs: what is asked for, who is asked, and whether that is what came.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use portgrant_protocol::endpoint::{Address, Endpoint, Port, Resolved};
+use portgrant_protocol::listen;
+use portgrant_protocol::record::Reply;
+use portgrant_protocol::service::{self, Services};
+
+use crate::{Error, Socket, Sockets, helper};
+
+/// A request for sockets: endpoints, all or none of which are bound.
+///
+/// ```no_run
+/// # use portgrant_server::Request;
+/// let mut sockets = Request::new().listen("https=443")?.listen("dns=each:53/udp")?.send()?;
+/// let https = sockets.tcp("https")?;
+/// for socket in sockets {
+///     println!("{} at {}", socket.name(), socket.local()?); // dns, dns-1, …
+/// }
+/// # Ok::<(), portgrant_server::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use = "nothing is asked for until it is sent"]
+pub struct Request {
+    endpoints: Vec<Endpoint>,
+    helper: Option<PathBuf>,
+}
+
+impl Request {
+    /// A request for nothing yet.
+    pub fn new() -> Request {
+        Request::default()
+    }
+
+    /// Asks for `endpoint` as well, the text of one (see [`endpoint`](crate::endpoint)).
+    pub fn listen(self, endpoint: &str) -> Result<Request, Error> {
+        let parsed = endpoint.parse().map_err(|source| Error::Endpoint { text: endpoint.to_owned(), source })?;
+        Ok(self.endpoint(parsed))
+    }
+
+    /// Asks for `endpoint` as well.
+    pub fn endpoint(mut self, endpoint: Endpoint) -> Request {
+        self.endpoints.push(endpoint);
+        self
+    }
+
+    /// Asks the helper at `path` instead of the one that [`helper::locate`] finds.
+    pub fn helper(self, path: impl Into<PathBuf>) -> Request {
+        Request { helper: Some(path.into()), ..self }
+    }
+
+    /// Asks, and receives. Each socket is compared with what was asked for: its name, protocol, address, port, and
+    /// that it listens.
+    ///
+    /// The helper runs as a child for a moment. A server that ignores SIGCHLD, or reaps every child that ends, may go on
+    /// doing so.
+    pub fn send(self) -> Result<Sockets, Error> {
+        if self.endpoints.is_empty() || self.endpoints.len() > listen::MAX {
+            return Err(Error::Endpoints { count: self.endpoints.len() });
+        }
+        let services = services(&self.endpoints);
+        let asked: Result<Vec<Resolved>, Error> =
+            self.endpoints.iter().map(|endpoint| resolve(endpoint.clone(), &services)).collect();
+        let asked = asked?;
+        let helper = match self.helper {
+            Some(path) => path,
+            None => helper::locate()?,
+        };
+        match helper::pass(&helper, &self.endpoints)? {
+            (Reply::Granted { names }, descriptors) => verify(&asked, pair(names, descriptors)?),
+            (Reply::Refused(refusal), _) => Err(Error::Refused(refusal)),
+        }
+    }
+}
+
+/// Names and descriptors that came in one reply.
+pub(crate) fn pair(names: Vec<String>, descriptors: Vec<OwnedFd>) -> Result<Vec<Socket>, Error> {
+    if names.len() != descriptors.len() {
+        return Err(Error::Count { names: names.len(), descriptors: descriptors.len() });
+    }
+    Ok(names.into_iter().zip(descriptors).map(|(name, descriptor)| Socket::new(name, descriptor)).collect())
+}
+
+/// Whether `received` is what was asked for, in that order: one socket an endpoint, and of `each` at least one.
+fn verify(asked: &[Resolved], received: Vec<Socket>) -> Result<Sockets, Error> {
+    let mut rest = received.iter().peekable();
+    for asked in asked {
+        let name = asked.name();
+        let Some(socket) = rest.next() else { return Err(Error::NotReceived { name }) };
+        is_asked(socket, &name, asked)?;
+        if asked.endpoint.address == Address::Each {
+            let mut numbered = (1..).map(|number| format!("{name}-{number}"));
+            let mut is_next =
+                |socket: &&Socket| numbered.next().is_some_and(|name| is_asked(socket, &name, asked).is_ok());
+            while rest.next_if(&mut is_next).is_some() {}
+        }
+    }
+    match rest.next() {
+        Some(surplus) => Err(Error::NotAskedFor { name: surplus.name().to_owned() }),
+        None => Ok(received.into_iter().collect()),
+    }
+}
+
+fn is_asked(socket: &Socket, name: &str, asked: &Resolved) -> Result<(), Error> {
+    if socket.name() != name {
+        return Err(Error::NotAskedFor { name: socket.name().to_owned() });
+    }
+    socket.facts()?.fit(asked).map_err(|mismatch| Error::mismatch(name, asked, mismatch))
+}
+
+/// `endpoint` with its service name, if it has one, looked up.
+pub(crate) fn resolve(endpoint: Endpoint, services: &Services) -> Result<Resolved, Error> {
+    let text = endpoint.to_string();
+    endpoint.resolve(services).map_err(|source| Error::Endpoint { text, source })
+}
+
+/// services(5), read only if one of `endpoints` has a name to look up. A file that cannot be read holds no names: the
+/// error then says which name is not in it.
+pub(crate) fn services(endpoints: &[Endpoint]) -> Services {
+    let any_named = endpoints.iter().any(|endpoint| matches!(endpoint.port, Port::Service(_)));
+    Services::parse(&if any_named { std::fs::read(service::PATH).unwrap_or_default() } else { Vec::new() })
+}
