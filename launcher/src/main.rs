@@ -1,2 +1,43 @@
-//! .
-fn main() {}
+//! The program `portgrant`: the C entry point, and the one place with unsafe code. All else is in the library.
+//!
+//! Why not `fn main`: Rust's runtime sets SIGPIPE to ignored before it, and what the caller had can then not be told any
+//! more. The program that is executed must find every signal as the caller left it.
+
+#![no_main]
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
+
+use portgrant_launcher::Start;
+
+/// Where the program starts.
+///
+/// # Safety
+/// Called once, by the C library, with argv and envp as execve(2) laid them out.
+// SAFETY: the one `main` of this program, with the signature that the C library calls.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
+    // SAFETY: execve(2) lays out pointers to NUL-ended strings, the last pointer null. Nothing has written to them since,
+    // and no other thread runs.
+    let (arguments, environment) = unsafe { (strings(argv), strings(envp)) };
+    let arguments = arguments.into_iter().take(usize::try_from(argc).unwrap_or(0));
+    let arguments: Vec<OsString> = arguments.map(|word| OsStr::from_bytes(word.to_bytes()).to_owned()).collect();
+    portgrant_launcher::run(Start { arguments, environment }).into()
+}
+
+/// # Safety
+/// `list` is null, or points to pointers to NUL-ended strings, the last pointer being null.
+unsafe fn strings(list: *const *const c_char) -> Vec<CString> {
+    let mut strings = Vec::new();
+    let mut next = list;
+    // SAFETY: by the contract every pointer up to the null one may be read.
+    while let Some(&string) = unsafe { next.as_ref() }
+        && !string.is_null()
+    {
+        // SAFETY: not null, so by the contract a NUL-ended string.
+        strings.push(unsafe { CStr::from_ptr(string) }.to_owned());
+        next = next.wrapping_add(1);
+    }
+    strings
+}

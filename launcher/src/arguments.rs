@@ -1,0 +1,183 @@
+//! The command line: its grammar, its help, and what it says of a word that does not fit.
+
+use std::ffi::OsString;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::{ContextKind, ErrorKind};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use portgrant_protocol::text::printable;
+use portgrant_protocol::{Address, Endpoint};
+use portgrant_server::Message;
+
+use crate::Error;
+
+const ENDPOINTS: &str = "\
+An ENDPOINT is [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]:
+  80                      port 80, every address, IPv4 and IPv6, tcp
+  nntp                    a service by its name in /etc/services
+  0.0.0.0:80              every IPv4 address, as `listen 80;` means it to nginx
+  https=[::]:443,v6only   with a name for the program to find it by
+  127.0.0.1:53/udp        another protocol: tcp, udp, sctp or mptcp
+  each:520/udp            a socket for each address of this host
+Options: reuseport v6only backlog= freebind dev= keepalive[=] linger=
+  defer_accept= fastopen= rcvbuf= sndbuf= tos=";
+
+const EXAMPLES: &str = "\
+Examples:
+  portgrant exec -l 80 -- ./server             as descriptor 3, announced by LISTEN_FDS
+  portgrant exec -l 25 --inetd -- exim4 -bw    as descriptor 0
+  portgrant explain 80                         may I? by which rule?
+
+Exit status: the program's own, or
+   64  the command line is wrong         78   the policy or the installation is broken
+   69  address in use, or not there      126  the program cannot be executed
+   71  the system failed                 127  the program was not found
+   77  refused by the policy";
+
+/// Start a program with sockets on ports below 1024, as an ordinary user.
+///
+/// Which ports are yours is written in /etc/portgrant.conf and /etc/portgrant.d/*.conf.
+#[derive(Debug, Parser)]
+#[command(name = "portgrant", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Arguments {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+    /// Tell each step on standard error
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Execute a program with sockets that it could not bind itself
+    Exec(Exec),
+    /// Say whether the policy permits something, and by which rule; nothing is bound
+    Explain(Explain),
+}
+
+/// `portgrant exec`
+#[derive(Debug, clap::Args)]
+#[command(after_help = ENDPOINTS)]
+pub struct Exec {
+    /// A socket to hand over; repeatable, all or none are bound
+    #[arg(short, long, value_name = "ENDPOINT", required = true, value_parser = endpoint(), allow_hyphen_values = true)]
+    pub listen: Vec<Endpoint>,
+    /// Hand the one socket over as descriptors 0 and 1, as inetd's wait services have it, instead of from 3 on
+    #[arg(long)]
+    pub inetd: bool,
+    /// Set no_new_privs: setuid programs that the program executes gain nothing
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// The program, a path or a name to look up in PATH, and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    pub program: Vec<OsString>,
+}
+
+/// `portgrant explain`
+#[derive(Debug, clap::Args)]
+#[command(after_help = ENDPOINTS)]
+pub struct Explain {
+    /// What is asked about; repeatable
+    #[arg(short, long, value_name = "ENDPOINT", value_parser = endpoint(), allow_hyphen_values = true)]
+    pub listen: Vec<Endpoint>,
+    /// What is asked about, without -l
+    #[arg(value_name = "ENDPOINT", value_parser = endpoint(), required_unless_present = "listen", allow_negative_numbers = true)]
+    pub endpoints: Vec<Endpoint>,
+    /// Another user than the one who asks
+    #[arg(long = "for", value_name = "USER")]
+    pub user: Option<OsString>,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The program that would be executed; rules may be bound to one
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub program: Vec<OsString>,
+}
+
+/// Endpoints are parsed here, so that a wrong one is told at once, by its word.
+fn endpoint() -> impl TypedValueParser<Value = Endpoint> {
+    OsStringValueParser::new().try_map(|word| Endpoint::from_os(&word))
+}
+
+/// Reads argv.
+pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
+    let parsed = Arguments::try_parse_from(arguments).map_err(|error| {
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            return Error::Answered(error.render().to_string());
+        }
+        Error::Usage(Box::new(complaint(&error)))
+    })?;
+    if let Command::Exec(asked) = &parsed.command
+        && asked.inetd
+    {
+        one_socket(&asked.listen)?;
+    }
+    Ok(parsed)
+}
+
+/// inetd's convention has room for one.
+fn one_socket(listen: &[Endpoint]) -> Result<(), Error> {
+    let what = match listen {
+        [Endpoint { address: Address::Each, .. }] => {
+            "--inetd does not go with 'each', which is several sockets".to_owned()
+        }
+        [_] => return Ok(()),
+        several => format!("--inetd goes with one -l ENDPOINT, not {}", several.len()),
+    };
+    let fix = "expected one socket, which becomes descriptor 0; without --inetd they begin at descriptor 3";
+    Err(Error::Usage(Box::new(Message::new(what).fix(fix))))
+}
+
+/// What clap found, in this project's words; the caller's are made printable.
+#[expect(clippy::wildcard_enum_match_arm, reason = "clap may find more: its own words serve for that")]
+fn complaint(error: &clap::Error) -> Message {
+    let context = |kind| error.get(kind).map(|found| printable(found.to_string().as_bytes())).unwrap_or_default();
+    let (word, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
+    match error.kind() {
+        ErrorKind::ValueValidation => {
+            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            // Of bytes that are not UTF-8 clap keeps a replacement; the reason names them as they are.
+            let is_text = !error.get(ContextKind::InvalidValue).is_some_and(|v| v.to_string().contains('\u{fffd}'));
+            let word = if is_text { format!("'{value}'") } else { "that".to_owned() };
+            Message::new(format!("{word} is no endpoint")).why(why).fix("see portgrant exec --help for what is")
+        }
+        ErrorKind::MissingRequiredArgument if word.contains("--listen") => {
+            Message::new("no endpoint is given").fix("expected -l ENDPOINT, as in -l 80 or -l 127.0.0.1:53/udp")
+        }
+        ErrorKind::MissingRequiredArgument if word.contains("PROGRAM") => {
+            Message::new("no program is given").fix("expected -- PROGRAM [ARG...] at the end")
+        }
+        ErrorKind::MissingRequiredArgument => {
+            Message::new("no endpoint is given").fix("expected ENDPOINT, as in 80 or 127.0.0.1:53/udp")
+        }
+        ErrorKind::UnknownArgument if word.starts_with('-') => Message::new(format!("'{word}' is no option here"))
+            .fix("see --help for those there are; what is the program's own stands after --"),
+        ErrorKind::UnknownArgument => Message::new(format!("'{word}' is not expected here"))
+            .fix("an endpoint is given with -l ENDPOINT, the program after --"),
+        ErrorKind::InvalidSubcommand => {
+            let word = context(ContextKind::InvalidSubcommand);
+            Message::new(format!("'{word}' is no command")).fix(format!("expected {}", commands()))
+        }
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Message::new("no command is given").fix(format!("expected {}; see portgrant --help", commands()))
+        }
+        ErrorKind::InvalidValue if value.is_empty() => {
+            Message::new(format!("{word} lacks its value")).fix("see --help")
+        }
+        ErrorKind::ArgumentConflict => Message::new(format!("{word} is given twice")).fix("expected it once"),
+        _ => Message::new(printable(first_line(&error.to_string()).as_bytes())).fix("see --help"),
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().map_or("", |line| line.trim_start_matches("error: "))
+}
+
+fn commands() -> String {
+    let command = Arguments::command();
+    let names: Vec<&str> =
+        command.get_subcommands().map(clap::Command::get_name).filter(|&name| name != "help").collect();
+    names.join(" or ")
+}

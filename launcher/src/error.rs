@@ -1,0 +1,119 @@
+//! What ends the launcher, and what it tells.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use portgrant_protocol::listen::PlaceError;
+use portgrant_protocol::status;
+use portgrant_protocol::text::printable;
+use portgrant_server::{Message, Refusal};
+
+/// Everything that ends the launcher itself: it executes a program otherwise.
+#[derive(Debug)]
+pub enum Error {
+    /// Help or the version was asked for: the text
+    Answered(String),
+    /// The command line is wrong
+    Usage(Box<Message>),
+    /// There is no such program
+    NotFound {
+        /// As it was given
+        program: OsString,
+        /// What was looked for
+        why: String,
+    },
+    /// The program cannot be executed
+    NotExecutable {
+        /// The file that it is
+        program: PathBuf,
+        /// What stands against it
+        why: String,
+    },
+    /// A number is taken at which a socket must go, or the system would not put it there
+    Place(PlaceError),
+    /// no_new_privs could not be set
+    NoNewPrivileges(std::io::Error),
+    /// The grant is for another program
+    ForAnother {
+        /// The refusal, which names the one it is for
+        refusal: Box<Refusal>,
+        /// The program that was to be executed
+        program: PathBuf,
+    },
+    /// There are no sockets
+    Sockets(portgrant_server::Error),
+}
+
+impl Error {
+    /// The exit status that says it.
+    pub fn status(&self) -> u8 {
+        match self {
+            Error::Answered(_) => status::OK,
+            Error::Usage(_) | Error::Place(PlaceError::Occupied(_)) => status::USAGE,
+            Error::NotFound { .. } => status::NOT_FOUND,
+            Error::NotExecutable { .. } => status::NOT_EXECUTABLE,
+            Error::Place(PlaceError::System(_)) | Error::NoNewPrivileges(_) => status::SYSTEM,
+            Error::ForAnother { refusal, .. } => refusal.status,
+            Error::Sockets(error) => error.status(),
+        }
+    }
+
+    /// What happened, why, and what to do.
+    pub fn message(&self) -> Message {
+        match self {
+            Error::Answered(text) => Message::new(text.as_str()),
+            Error::Usage(message) => message.as_ref().clone(),
+            Error::NotFound { program, why } => {
+                Message::new(format!("'{}' was not found", printable(program.as_encoded_bytes())))
+                    .why(why.as_str())
+                    .fix("name a program along PATH, or its path")
+            }
+            Error::NotExecutable { program, why } => {
+                Message::new(format!("{} cannot be executed", printable(program.as_os_str().as_encoded_bytes())))
+                    .why(why.as_str())
+                    .fix("name a file that this user may execute; nothing is tried with /bin/sh")
+            }
+            Error::Place(PlaceError::Occupied(number)) => Message::new(format!("descriptor {number} is open already"))
+                .why("a socket must go there, and what the caller opened stays open")
+                .fix(format!("close it for this command, in a shell with {number}>&-")),
+            Error::Place(PlaceError::System(errno)) => Message::new("the sockets could not be put in their places")
+                .why(errno.to_string())
+                .fix("raise the limit of open files (ulimit -n)"),
+            Error::NoNewPrivileges(error) => Message::new("no_new_privs could not be set").why(error.to_string()),
+            Error::ForAnother { refusal, program, .. } => {
+                let message = portgrant_server::Error::Refused(refusal.as_ref().clone()).message();
+                let instead = format!("PROGRAM is {}", printable(program.as_os_str().as_encoded_bytes()));
+                let why = message.why.map(|why| format!("{why}; {instead}"));
+                Message { why: why.or(Some(instead)), ..message }
+            }
+            Error::Sockets(error) => error.message(),
+        }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.message().fmt(f)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Sockets(error) => Some(error),
+            Error::NoNewPrivileges(error) => Some(error),
+            Error::Answered(_)
+            | Error::Usage(_)
+            | Error::NotFound { .. }
+            | Error::NotExecutable { .. }
+            | Error::Place(_)
+            | Error::ForAnother { .. } => None,
+        }
+    }
+}
+
+impl From<portgrant_server::Error> for Error {
+    fn from(error: portgrant_server::Error) -> Error {
+        Error::Sockets(error)
+    }
+}

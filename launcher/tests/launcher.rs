@@ -1,0 +1,344 @@
+//! The program as people run it, with scripts in the helper's place where none needs privilege.
+
+#[path = "../../server/tests/stand_in/mod.rs"]
+mod stand_in;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use stand_in::{Folder, free_port};
+
+/// Not a test: what the others' helpers run.
+#[test]
+#[ignore = "runs as the helper of the other tests"]
+fn helper() {
+    stand_in::help();
+}
+
+const PORTGRANT: &str = env!("CARGO_BIN_EXE_portgrant");
+
+fn portgrant(helper: &Path) -> Command {
+    let mut command = Command::new(PORTGRANT);
+    command.env("PORTGRANT_BINDER", helper);
+    command
+}
+
+/// A shell that runs `script`, in which "$0" is the launcher.
+fn shell(helper: &Path, script: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script, PORTGRANT]).env("PORTGRANT_BINDER", helper);
+    command
+}
+
+/// Exit status, standard output, standard error.
+fn outcome(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (status.code().expect("it ends by itself"), text(stdout), text(stderr))
+}
+
+/// A helper that leaves a trace where it is run, and the trace.
+fn tracing_helper(folder: &Folder) -> (std::path::PathBuf, std::path::PathBuf) {
+    let trace = folder.join("was-run");
+    (folder.script("tracing", &format!("echo \"$*\" >>'{}'; exit 71", trace.display())), trace)
+}
+
+#[test]
+fn a_wrong_command_line_is_status_64_and_names_the_word_and_what_was_expected() {
+    const WRONG: &[(&[&str], &str, &str)] = &[
+        (&[], "no command", "exec or explain"),
+        (&["serve"], "'serve' is no command", "exec or explain"),
+        (&["exec"], "no endpoint", "-l ENDPOINT"),
+        (&["exec", "-l"], "--listen <ENDPOINT> lacks its value", "--help"),
+        (&["exec", "-l", "80"], "no program", "-- PROGRAM"),
+        (&["exec", "-l", "80", "--"], "no program", "-- PROGRAM"),
+        (&["exec", "--", "true"], "no endpoint", "-l ENDPOINT"),
+        (&["exec", "-l", "80", "true"], "'true' is not expected", "after --"),
+        (&["exec", "-l", "80", "--quick", "--", "true"], "'--quick' is no option", "--help"),
+        (&["exec", "-l", "80", "--inetd", "--inetd", "--", "true"], "--inetd is given twice", "once"),
+        (&["exec", "-l", "80", "-l", "81", "--inetd", "--", "true"], "one -l ENDPOINT, not 2", "descriptor 0"),
+        (&["exec", "-l", "each:69/udp", "--inetd", "--", "true"], "'each'", "one socket"),
+        (&["explain"], "no endpoint", "expected ENDPOINT"),
+        (&["exec", "-l", "0", "--", "true"], "'0' is no port", "1 to 65535"),
+        (&["exec", "-l", "65536", "--", "true"], "'65536' is no port", "1 to 65535"),
+        (&["exec", "-l", "-1", "--", "true"], "'-1' is no port", "1 to 65535"),
+        (&["explain", "-1"], "'-1' is no port", "1 to 65535"),
+        (&["exec", "-l", "080", "--", "true"], "'080' is no port", "1 to 65535"),
+        (&["exec", "-l", "0x50", "--", "true"], "'0x50' is no port", "1 to 65535"),
+        (&["exec", "-l", "", "--", "true"], "empty", "[ADDRESS:]PORT"),
+        (&["exec", "-l", "no-such-service", "--", "true"], "'no-such-service' is no service", "/etc/services"),
+        (&["exec", "-l", "80/icmp", "--", "true"], "'icmp' is no protocol", "tcp, udp"),
+        (&["exec", "-l", "80,fast", "--", "true"], "'fast' is no option", "reuseport"),
+        (&["exec", "-l", "80,tos=1,tos=1", "--", "true"], "'tos' is given twice", "'80,tos=1,tos=1'"),
+        (&["exec", "-l", "[::1:80", "--", "true"], "is no address", "[IPv6]"),
+        (&["exec", "-l", "8\u{1b}[2J", "--", "true"], r"'8\x1b[2J'", "1 to 65535"),
+        (&["\u{1b}[2J"], r"'\x1b[2J' is no command", "exec or explain"),
+    ];
+    let folder = Folder::new("usage");
+    let (helper, trace) = tracing_helper(&folder);
+    for (words, named, expected) in WRONG {
+        let (status, output, complaint) = outcome(portgrant(&helper).args(*words));
+        assert_eq!((status, output.as_str()), (64, ""), "{words:?}: {complaint}");
+        assert!(complaint.starts_with("portgrant: "), "{words:?}: {complaint}");
+        assert!(complaint.contains(named) && complaint.contains(expected), "{words:?}: {complaint}");
+    }
+    let not_text = OsStr::from_bytes(b"8\xff");
+    let (status, _, complaint) = outcome(portgrant(&helper).args(["exec", "-l"]).arg(not_text).args(["--", "true"]));
+    assert!(status == 64 && complaint.contains(r"'8\xff' is not UTF-8"), "{complaint}");
+    let long = "1".repeat(65536);
+    let (status, _, complaint) = outcome(portgrant(&helper).args(["exec", "-l", &long, "--", "true"]));
+    assert!(status == 64 && complaint.contains("65536 bytes") && complaint.len() < 2048, "{complaint}");
+    assert!(!trace.exists(), "the helper was never asked");
+}
+
+#[test]
+fn help_and_version_are_answers_and_no_errors() {
+    let nowhere = Path::new("/nonexistent");
+    for (words, expected) in
+        [(&["--help"][..], "Usage:"), (&["exec", "--help"], "ENDPOINT"), (&["--version"], "portgrant 0")]
+    {
+        let (status, output, complaint) = outcome(portgrant(nowhere).args(words));
+        assert_eq!((status, complaint.as_str()), (0, ""), "{words:?}");
+        assert!(output.contains(expected), "{words:?}: {output}");
+        assert!(output.lines().all(|line| line.len() <= 100), "{output}");
+    }
+    // A reader that is gone ends it as it would any program: by SIGPIPE, not by a panic.
+    let (_, _, complaint) = outcome(&mut shell(nowhere, "\"$0\" exec --help | true; sleep 0.1"));
+    assert_eq!(complaint, "");
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_is_told_before_anything_is_asked() {
+    let folder = Folder::new("program");
+    let (helper, trace) = tracing_helper(&folder);
+    let plain = folder.join("plain");
+    std::fs::write(&plain, "").expect("written");
+    let plain = plain.to_str().expect("text");
+    for (program, expected_status, expected) in [
+        ("no-such-program", 127, "in no folder of PATH"),
+        ("/nonexistent/program", 127, "no such file"),
+        ("", 127, "'' was not found"),
+        ("/usr", 126, "it is a folder"),
+        (plain, 126, "not executable"),
+    ] {
+        let (status, _, complaint) = outcome(portgrant(&helper).args(["exec", "-l", "80", "--", program]));
+        assert_eq!(status, expected_status, "{complaint}");
+        assert!(complaint.contains(program) && complaint.contains(expected), "{complaint}");
+    }
+    assert!(!trace.exists(), "the helper was never asked");
+}
+
+#[test]
+fn what_only_execve_finds_out_is_told_too_and_no_shell_is_tried() {
+    let folder = Folder::new("execve");
+    let helper = folder.granting_helper();
+    let lost = folder.script("lost", "");
+    let written = Command::new("/bin/sh")
+        .args(["-c", "printf '#! /no/such/shell -e\\n' >\"$0\"; printf 'echo tried\\n' >\"$1\"; chmod 755 \"$1\""])
+        .args([&lost, &folder.join("plain")])
+        .status();
+    assert!(written.expect("/bin/sh").success());
+    for (program, expected_status, expected) in
+        [("lost", 127, "its interpreter /no/such/shell is not there"), ("plain", 126, "begins with #!")]
+    {
+        let port = free_port();
+        let endpoint = format!("127.0.0.1:{port}");
+        let (status, output, complaint) =
+            outcome(portgrant(&helper).args(["exec", "-l", &endpoint, "--"]).arg(folder.join(program)));
+        assert_eq!((status, output.as_str()), (expected_status, ""), "{complaint}");
+        assert!(complaint.contains(expected), "{complaint}");
+        assert!(std::net::TcpListener::bind(&endpoint).is_ok(), "nothing stayed bound");
+    }
+}
+
+#[test]
+fn the_program_finds_its_sockets_from_3_on_announced_to_itself() {
+    let folder = Folder::new("announced");
+    let (one, two) = (free_port(), free_port());
+    let program = "echo $LISTEN_FDS $LISTEN_FDNAMES $((LISTEN_PID - $$)) ${LISTEN_PIDFDID-none}; \
+                   for n in 0 1 2 3 4 5 6 7 8 9; do test -e /proc/$$/fd/$n && echo $n; done; exit 0";
+    let (status, output, complaint) = outcome(
+        portgrant(&folder.granting_helper())
+            .env("LISTEN_PIDFDID", "12")
+            .args(["exec", "-l", &format!("web=127.0.0.1:{one}"), "-l", &format!("127.0.0.1:{two}/udp")])
+            .args(["--", "sh", "-c", program]),
+    );
+    assert_eq!((status, complaint.as_str()), (0, ""));
+    assert_eq!(output, format!("2 web:{two}/udp 0 none\n0\n1\n2\n3\n4\n"));
+}
+
+#[test]
+fn with_inetd_the_socket_is_descriptors_0_and_1_and_nothing_is_announced() {
+    let folder = Folder::new("inetd");
+    // In a subshell: the shell that is looked at redirects nothing of its own.
+    let program = "(for n in 0 1 3 4; do readlink /proc/$$/fd/$n || echo none; done; \
+                   echo ${LISTEN_FDS-unset} ${LISTEN_PID-unset}) >&2; exit 5";
+    let (status, _, told) = outcome(portgrant(&folder.granting_helper()).env("LISTEN_FDS", "7").args([
+        "exec",
+        "--inetd",
+        "-l",
+        &format!("127.0.0.1:{}", free_port()),
+        "--",
+        "sh",
+        "-c",
+        program,
+    ]));
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(status, 5, "the program's own");
+    assert!(lines[0].starts_with("socket:") && lines[0] == lines[1], "{told}");
+    assert_eq!(lines[2..], ["none", "none", "unset unset"], "{told}");
+}
+
+/// What `program` prints, run by a shell with `launcher` before it.
+fn printed(folder: &Folder, before: &str, launcher: &str, program: &str) -> String {
+    let (status, output, complaint) =
+        outcome(shell(&folder.granting_helper(), &format!("{before} {launcher} {program}")).env("ODD", "a\u{7}\u{fc}"));
+    assert_eq!(status, 0, "{complaint}");
+    output
+}
+
+#[test]
+fn the_program_gets_what_the_caller_had() {
+    let folder = Folder::new("as-it-was");
+    let launcher = format!("\"$0\" exec -l 127.0.0.1:{} --", free_port());
+    for (before, program) in [
+        ("exec", "grep Sig[BIC] /proc/self/status"),
+        ("exec env --ignore-signal=PIPE --ignore-signal=CHLD --block-signal=USR1", "grep Sig[BIC] /proc/self/status"),
+        ("umask 027; cd /usr; exec", "sh -c 'umask; pwd; ulimit -a; id'"),
+        ("exec 7</etc 9>/dev/null; exec", "sh -c 'readlink /proc/self/fd/7 /proc/self/fd/9'"),
+        ("exec", "sh -c 'echo \"$1\"' x \"$(printf 'a\\377b')\" | od -c"),
+    ] {
+        let with = printed(&folder, before, &launcher, program);
+        assert_eq!(with, printed(&folder, before, "", program), "{before}, {program}");
+        assert!(!with.is_empty());
+    }
+    // The environment byte for byte and in its order, but for what announces the socket.
+    let with = printed(&folder, "exec", &launcher, "cat /proc/self/environ");
+    let kept: String = with.split_inclusive('\0').filter(|entry| !entry.starts_with("LISTEN_")).collect();
+    assert_eq!(kept, printed(&folder, "exec", "", "cat /proc/self/environ"));
+    assert_eq!(with.split('\0').filter(|entry| entry.starts_with("LISTEN_")).count(), 3);
+}
+
+#[test]
+fn closed_standard_descriptors_stay_closed_and_no_socket_lands_there() {
+    let folder = Folder::new("closed");
+    let program = "for n in 0 1 2 3 4 5; do test -e /proc/$$/fd/$n && echo $n >&7; done; exit 0";
+    let script = format!("exec 7>&1; \"$0\" exec -l 127.0.0.1:{} -- sh -c '{program}' <&- >&- 2>&-", free_port());
+    assert_eq!(outcome(&mut shell(&folder.granting_helper(), &script)), (0, "3\n".to_owned(), String::new()));
+}
+
+#[test]
+fn a_descriptor_where_a_socket_must_go_is_an_error_that_names_it_before_anything_is_asked() {
+    let folder = Folder::new("occupied");
+    let (helper, trace) = tracing_helper(&folder);
+    let (status, _, complaint) = outcome(&mut shell(&helper, "exec \"$0\" exec -l 80 -l 81 -- true 4</dev/null"));
+    assert_eq!(status, 64);
+    assert!(complaint.contains("descriptor 4 is open already") && complaint.contains("4>&-"), "{complaint}");
+    assert!(!trace.exists(), "the helper was never asked");
+    // With --inetd nothing goes there.
+    let inetd = format!("exec \"$0\" exec --inetd -l 127.0.0.1:{} -- true 3</dev/null", free_port());
+    assert_eq!(outcome(&mut shell(&folder.granting_helper(), &inetd)), (0, String::new(), String::new()));
+}
+
+#[test]
+fn no_new_privs_is_set_where_it_is_asked_for_and_only_there() {
+    let folder = Folder::new("no-new-privs");
+    let program = "grep NoNewPrivs /proc/self/status";
+    let with = format!("\"$0\" exec --no-new-privs -l 127.0.0.1:{} --", free_port());
+    assert_eq!(printed(&folder, "exec", &with, program), "NoNewPrivs:\t1\n");
+    let without = with.replace("--no-new-privs ", "");
+    assert_eq!(printed(&folder, "exec", &without, program), printed(&folder, "exec", "", program));
+}
+
+#[test]
+fn a_refusal_is_told_in_three_lines_and_with_its_status() {
+    let folder = Folder::new("refusal");
+    let record = "PORTGRANT=1\nSTATUS=77\nWHY=80/tcp is refused for alice (uid 1000): no rule permits it\n\
+                  FIX=as root, add  permit alice 80  to /etc/portgrant.d/alice.conf\n";
+    let refused = outcome(portgrant(&folder.answering_helper(record, 0)).args(["exec", "-l", "80", "--", "true"]));
+    let told = "portgrant: 80/tcp is refused for alice (uid 1000)\n  why: no rule permits it\n  \
+                fix: as root, add  permit alice 80  to /etc/portgrant.d/alice.conf\n";
+    assert_eq!(refused, (77, String::new(), told.to_owned()));
+}
+
+#[test]
+fn a_grant_that_is_bound_to_the_program_is_left_to_the_helper() {
+    let folder = Folder::new("bound");
+    let record = "PORTGRANT=1\nSTATUS=77\nWHY=80/tcp is refused for alice: it is only for one program\n\
+                  FIX=start that program\nPROGRAM=/bin/sh\n";
+    folder.answering_helper(record, 0);
+    let helper = folder.script(
+        "either",
+        "case $1 in exec) for word; do echo \"$word\"; done;; *) exec \"${0%/*}/answering\" \"$@\";; esac",
+    );
+    let asked = ["exec", "--no-new-privs", "-l", "web=80,tos=1", "-l", "[::1]:53/udp", "--"];
+    let (status, output, complaint) = outcome(portgrant(&helper).args(asked).args(["/bin/sh", "-c", "a  b"]));
+    assert_eq!((status, complaint.as_str()), (0, ""));
+    assert_eq!(output, "exec\n-l\nweb=80,tos=1\n-l\n[::1]:53/udp\n--no-new-privs\n--\n/bin/sh\n-c\na  b\n");
+
+    let (status, output, complaint) = outcome(portgrant(&helper).args(asked).args(["/bin/cat"]));
+    assert_eq!((status, output.as_str()), (77, ""));
+    assert!(complaint.contains("only for one program; PROGRAM is /bin/cat\n  fix: start that program"), "{complaint}");
+}
+
+#[test]
+fn a_missing_or_broken_helper_is_status_78_and_says_where_it_was_looked_for() {
+    let folder = Folder::new("helper");
+    let (status, _, complaint) =
+        outcome(Command::new(PORTGRANT).env_remove("PORTGRANT_BINDER").args(["explain", "80"]));
+    if status == 78 {
+        assert!(complaint.contains("/usr/libexec/portgrant/portgrant-binder"), "{complaint}");
+    } else {
+        assert!(Path::new("/usr/libexec/portgrant").exists() || Path::new("/usr/local/libexec/portgrant").exists());
+    }
+    let plain = folder.join("plain");
+    std::fs::write(&plain, "").expect("written");
+    for (helper, expected) in [
+        (Path::new("portgrant-binder"), "absolute"),
+        (Path::new("/nonexistent"), "is not there"),
+        (&plain, "Permission denied"),
+    ] {
+        for words in [&["exec", "-l", "80", "--", "true"][..], &["explain", "80"]] {
+            let (status, _, complaint) = outcome(portgrant(helper).args(words));
+            assert_eq!(status, 78, "{words:?}: {complaint}");
+            assert!(complaint.contains(expected) && complaint.contains("fix: "), "{complaint}");
+        }
+    }
+}
+
+#[test]
+fn explain_is_the_helpers_own_answer() {
+    let folder = Folder::new("explain");
+    let helper = folder.script("printing", "for word; do echo \"$word\"; done; exit 77");
+    let (status, output, complaint) = outcome(portgrant(&helper).args([
+        "explain",
+        "-l",
+        "80",
+        "443/udp",
+        "--for",
+        "alice",
+        "--json",
+        "--",
+        "/usr/sbin/innd",
+        "-f",
+    ]));
+    assert_eq!((status, complaint.as_str()), (77, ""));
+    assert_eq!(output, "explain\n-l\n80\n-l\n443/udp\n--for\nalice\n--json\n--\n/usr/sbin/innd\n-f\n");
+}
+
+#[test]
+fn each_step_is_shown_with_v_and_none_without_whatever_the_environment_says() {
+    let folder = Folder::new("steps");
+    let helper = folder.granting_helper();
+    let endpoint = format!("127.0.0.1:{}", free_port());
+    let exec = ["exec", "-l", &endpoint, "--", "true"];
+    assert_eq!(outcome(portgrant(&helper).env("RUST_LOG", "trace").args(exec)), (0, String::new(), String::new()));
+    let (status, _, steps) = outcome(portgrant(&helper).env("RUST_LOG", "off").arg("-v").args(exec));
+    assert_eq!(status, 0);
+    for expected in ["the program is /", &format!("for {endpoint}\n"), "descriptor 3 is", "executing"] {
+        assert!(steps.contains(expected), "{steps}");
+    }
+    assert!(steps.lines().all(|line| line.starts_with("portgrant: ")), "{steps}");
+}
