@@ -1,0 +1,63 @@
+//! Every grant and every refusal leaves one line in authpriv, and the caller's bytes cannot forge another.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+
+use portgrant_tests::{BINDER, World, both_installs};
+
+both_installs![every_verdict_is_one_line, bytes_of_the_callers_are_escaped, explaining_and_checking_log_nothing];
+
+fn tail(line: &str) -> &str {
+    line.split_once("]: ").map_or("", |line| line.1)
+}
+
+/// PG-6
+fn every_verdict_is_one_line(world: &World) {
+    world.policy("permit alice 80 81\ndeny bob any\n");
+    let log = world.syslog();
+    world.as_user("alice").run([BINDER, "exec", "-l", "80", "-l", "127.0.0.1:81", "--", "true"]).succeeds();
+    world.as_user("alice").run([BINDER, "exec", "-l", "80", "-l", "82", "--", "true"]).exits(77);
+    world.as_user("bob").run([BINDER, "exec", "-l", "80", "--", "true"]).exits(77);
+    world.as_user("alice").run([BINDER, "exec", "-l", "10.9.9.9:80", "--", "true"]).exits(69);
+    let lines = log.lines();
+    let [first, second, refused, denied, failed] = lines.as_slice() else { panic!("{lines:#?}") };
+    assert!(first.starts_with("<86>portgrant-binder[") && refused.starts_with("<85>portgrant-binder["), "{lines:#?}");
+    let grant = "grant uid=1000 gid=1000 verb=exec endpoint";
+    let program = r#"program="/usr/bin/true""#;
+    assert_eq!(tail(first), format!("{grant}=80/tcp rule=/etc/portgrant.conf:1 {program}"));
+    assert_eq!(tail(second), format!("{grant}=127.0.0.1:81/tcp rule=/etc/portgrant.conf:1 {program}"));
+    assert_eq!(tail(refused), format!("refuse uid=1000 gid=1000 verb=exec endpoint=82/tcp rule=none {program}"));
+    assert_eq!(
+        tail(denied),
+        format!("refuse uid=1001 gid=1001 verb=exec endpoint=80/tcp rule=/etc/portgrant.conf:2 {program}")
+    );
+    assert_eq!(
+        tail(failed),
+        format!("fail uid=1000 gid=1000 verb=exec endpoint=10.9.9.9:80/tcp rule=/etc/portgrant.conf:1 {program}")
+    );
+}
+
+/// PG-6
+fn bytes_of_the_callers_are_escaped(world: &World) {
+    world.policy("permit alice 80\n");
+    let log = world.syslog();
+    let odd = OsStr::from_bytes(b"/home/alice/a\n<86>portgrant-binder[1]: grant uid=0\" x\xff\x1b[2J");
+    world.as_root().run([OsStr::new("cp"), OsStr::new("/bin/true"), odd]).succeeds();
+    std::fs::set_permissions(odd, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    let words = [BINDER, "exec", "-l", "name=80", "--"].map(OsStr::new);
+    world.as_user("alice").env("USER", "root").run([&words[..], &[odd]].concat()).succeeds();
+    let lines = log.lines();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    let escaped = r#"program="/home/alice/a\x0a<86>portgrant-binder[1]: grant uid=0\x22 x\xff\x1b[2J""#;
+    assert!(lines[0].ends_with(escaped) && lines[0].contains(" uid=1000 "), "{lines:#?}");
+}
+
+fn explaining_and_checking_log_nothing(world: &World) {
+    world.policy("permit alice 80\n");
+    let log = world.syslog();
+    world.as_user("alice").run([BINDER, "explain", "-l", "80"]).succeeds();
+    world.as_user("alice").run([BINDER, "explain", "-l", "81"]).exits(77);
+    world.as_user("alice").run([BINDER, "check"]).succeeds();
+    assert_eq!(log.lines(), Vec::<String>::new());
+}

@@ -1,0 +1,97 @@
+//! Installations that give no privilege: each is told apart, with what to do about it, and nothing is bound.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use portgrant_tests::{BINDER, Caller, World, both_installs};
+
+both_installs![
+    under_no_new_privs_the_helper_says_so,
+    without_its_bit_or_capability_the_helper_says_so,
+    on_a_nosuid_mount_the_helper_says_so,
+    without_the_bounding_set_the_helper_says_so,
+    inside_a_user_namespace_the_helper_says_so,
+    traced_by_its_caller_the_helper_says_so,
+    where_no_privilege_is_needed_an_inert_helper_binds,
+    a_refusal_comes_before_any_word_of_the_installation,
+];
+
+fn inert(caller: Caller, words: &[&str], why: &str, fix: &str) {
+    let outcome = caller.run(words);
+    outcome.exits(78).complains("80/tcp is permitted but cannot be bound").complains(why).complains(fix);
+}
+
+const EXEC: [&str; 6] = [BINDER, "exec", "-l", "80", "--", "true"];
+
+fn under_no_new_privs_the_helper_says_so(world: &World) {
+    world.policy("permit alice 80\n");
+    inert(world.as_user("alice").no_new_privs(), &EXEC, "no_new_privs is set", "NoNewPrivileges=");
+}
+
+fn without_its_bit_or_capability_the_helper_says_so(world: &World) {
+    world.policy("permit alice 80\n");
+    // What a copy, a backup or a package upgrade leaves behind.
+    fs::copy(BINDER, "/usr/local/bin/copy").expect("copy");
+    fs::set_permissions("/usr/local/bin/copy", fs::Permissions::from_mode(0o755)).expect("chmod");
+    let words = ["/usr/local/bin/copy", "exec", "-l", "80", "--", "true"];
+    let fix = "setcap cap_net_bind_service=p /usr/local/bin/copy";
+    inert(world.as_user("alice"), &words, "it has neither cap_net_bind_service=p nor root's setuid bit", fix);
+    // Another capability, or another owner's bit, is none of these.
+    world.as_root().run(["setcap", "cap_net_raw=p", "/usr/local/bin/copy"]).succeeds();
+    inert(world.as_user("alice"), &words, "it has neither", fix);
+    world.as_root().run(["setcap", "-r", "/usr/local/bin/copy"]).succeeds();
+    world.as_root().run(["chown", "bob", "/usr/local/bin/copy"]).succeeds();
+    world.as_root().run(["chmod", "4755", "/usr/local/bin/copy"]).succeeds();
+    inert(world.as_user("alice"), &words, "it has neither", fix);
+}
+
+fn on_a_nosuid_mount_the_helper_says_so(world: &World) {
+    world.policy("permit alice 80\n");
+    world.as_root().run(["mount", "-o", "remount,nosuid", "/usr/libexec"]).succeeds();
+    inert(world.as_user("alice"), &EXEC, "mounted nosuid", BINDER);
+}
+
+fn without_the_bounding_set_the_helper_says_so(world: &World) {
+    world.policy("permit alice 80\n");
+    inert(world.as_user("alice").no_bounding_set(), &EXEC, "not in the bounding set", "CapabilityBoundingSet=");
+}
+
+fn inside_a_user_namespace_the_helper_says_so(world: &World) {
+    world.policy("permit alice 80\npermit root 80\n");
+    for apart in [&["--user"][..], &["--user", "--map-root-user"], &["--user", "--map-current-user"]] {
+        let words = [&["unshare"], apart, &EXEC].concat();
+        let outcome = world.as_user("alice").run(words);
+        // Either the caller is nobody there, or the policy's root is (65534), or the privilege does not count.
+        let told = outcome.stderr.contains("user namespace") || outcome.stderr.contains("it belongs to uid 65534");
+        assert!(told && outcome.status.code() == Some(78), "{apart:?}: {outcome}");
+    }
+    // A network of one's own, too: there the port is bound by whoever owns it, without any helper.
+    let own = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--net",
+        "python3",
+        "-c",
+        "import socket; socket.socket().bind(('', 80))",
+    ];
+    world.as_user("alice").run(own).succeeds();
+    assert_eq!(world.listening(), []);
+}
+
+fn traced_by_its_caller_the_helper_says_so(world: &World) {
+    world.policy("permit alice 80\n");
+    let words = [&["strace", "-o", "/dev/null"], &EXEC[..]].concat();
+    inert(world.as_user("alice"), &words, "traced by somebody who has none", "trace it as root");
+}
+
+fn where_no_privilege_is_needed_an_inert_helper_binds(world: &World) {
+    world.policy("permit alice 80\n");
+    fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "80").expect("the world's own sysctl");
+    world.as_user("alice").no_new_privs().run(EXEC).succeeds();
+}
+
+fn a_refusal_comes_before_any_word_of_the_installation(world: &World) {
+    world.policy("permit bob 80\n");
+    world.as_user("alice").no_new_privs().run(EXEC).exits(77).complains("refused for alice");
+}

@@ -1,0 +1,16 @@
+//! The installed programs with real users and real servers. `tests/run` starts this.
+
+mod audit;
+mod exim;
+mod explaining;
+mod handing_over;
+mod hostile;
+mod inert;
+mod innd;
+mod nginx;
+mod own_socket;
+mod passing;
+mod policy_files;
+mod privilege;
+mod refusals;
+mod world;

@@ -1,0 +1,212 @@
+//! The pass verb: sockets over a Unix socket, and a record that says what they are, or why there are none.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::socket::{getsockopt, sockopt};
+use portgrant_protocol::record::{Refusal, Reply};
+use portgrant_protocol::socket::Facts;
+use portgrant_protocol::{Protocol, transfer};
+use portgrant_tests::{BINDER, Outcome, World, both_installs};
+
+both_installs![
+    the_sockets_arrive_named_listening_and_owned_by_the_caller,
+    a_refusal_arrives_as_a_record_and_nothing_else,
+    a_grant_bound_to_a_program_names_it_and_passes_nothing,
+    only_a_connected_seqpacket_socket_is_sent_to,
+    a_peer_that_is_gone_gets_nothing_and_nothing_stays_bound,
+    every_option_is_set_on_the_socket,
+    every_protocol_is_bound_as_it_was_asked,
+    each_binds_every_address_and_shares_none,
+    a_socket_is_v6only_only_when_asked,
+    ten_lines_of_python_are_a_client,
+];
+
+/// What the helper sent, and how it ended.
+fn pass(world: &World, endpoints: &[&str]) -> (Reply, Vec<OwnedFd>, Outcome) {
+    let (ours, theirs) = transfer::pair().expect("socketpair");
+    let listen = endpoints.iter().flat_map(|endpoint| ["-l", endpoint]);
+    let words: Vec<&str> = [BINDER, "pass"].into_iter().chain(listen).chain(["--to", "5"]).collect();
+    let outcome = world.as_user("alice").fd(5, theirs).run(words);
+    let (record, sockets) = transfer::receive(ours.as_fd()).expect("a record");
+    (Reply::parse(&record).expect("a reply"), sockets, outcome)
+}
+
+fn granted(world: &World, endpoints: &[&str]) -> (Vec<String>, Vec<OwnedFd>) {
+    let (reply, sockets, outcome) = pass(world, endpoints);
+    outcome.succeeds().is_silent();
+    let Reply::Granted { names } = reply else { panic!("{reply:?}") };
+    assert_eq!(names.len(), sockets.len());
+    (names, sockets)
+}
+
+fn refused(world: &World, endpoints: &[&str]) -> (Refusal, Outcome) {
+    let (reply, sockets, outcome) = pass(world, endpoints);
+    assert!(sockets.is_empty(), "a refusal came with a descriptor");
+    let Reply::Refused(refusal) = reply else { panic!("{reply:?}") };
+    (refusal, outcome)
+}
+
+fn facts(socket: &OwnedFd) -> Facts {
+    Facts::of(socket.as_fd()).expect("an internet socket")
+}
+
+fn the_sockets_arrive_named_listening_and_owned_by_the_caller(world: &World) {
+    world.policy("permit alice 80 53/udp\n");
+    let (names, sockets) = granted(world, &["web=127.0.0.1:80", "53/udp"]);
+    assert_eq!(names, ["web", "53/udp"]);
+    let web = facts(&sockets[0]);
+    assert_eq!((web.protocol, web.local, web.listening), (Protocol::Tcp, ([127, 0, 0, 1], 80).into(), true));
+    assert_eq!((facts(&sockets[1]).protocol, facts(&sockets[1]).local.port()), (Protocol::Udp, 53));
+    assert!(world.listening().iter().all(|socket| socket.uid == 1000), "{:?}", world.listening());
+    TcpStream::connect("127.0.0.1:80").expect("it is listening");
+}
+
+fn a_refusal_arrives_as_a_record_and_nothing_else(world: &World) {
+    world.policy("permit bob 80\ndeny alice 81\n");
+    let (refusal, outcome) = refused(world, &["80"]);
+    outcome.exits(77).is_silent();
+    assert_eq!((refusal.status, refusal.rule, refusal.program), (77, None, None));
+    assert!(refusal.why.starts_with("80/tcp is refused for alice (uid 1000): none of the 2 rules"), "{}", refusal.why);
+    assert!(refusal.fix.is_some_and(|fix| fix.contains("permit alice 80")));
+    let (refusal, _) = refused(world, &["81"]);
+    assert_eq!(refusal.rule.as_deref(), Some("/etc/portgrant.conf:2"));
+    world.policy("permit alice 80x\n");
+    let (refusal, outcome) = refused(world, &["80"]);
+    outcome.exits(78).is_silent();
+    assert!(refusal.why.contains("/etc/portgrant.conf:1:14"), "{}", refusal.why);
+}
+
+fn a_grant_bound_to_a_program_names_it_and_passes_nothing(world: &World) {
+    world.policy("permit alice 80 exec /usr/bin/true\n");
+    let (refusal, outcome) = refused(world, &["80"]);
+    outcome.exits(77);
+    assert_eq!(refusal.program.as_deref(), Some("/usr/bin/true"));
+}
+
+fn only_a_connected_seqpacket_socket_is_sent_to(world: &World) {
+    world.policy("permit alice 80\n");
+    let (stream, _other) = UnixStream::pair().expect("pair");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    for wrong in [OwnedFd::from(stream), udp.into(), std::fs::File::open("/dev/null").expect("open").into()] {
+        let outcome = world.as_user("alice").fd(5, wrong).run([BINDER, "pass", "-l", "80", "--to", "5"]);
+        outcome.exits(64).complains("connected Unix socket of type SOCK_SEQPACKET");
+    }
+}
+
+/// PG-4
+fn a_peer_that_is_gone_gets_nothing_and_nothing_stays_bound(world: &World) {
+    world.policy("permit alice 80\n");
+    let (ours, theirs) = transfer::pair().expect("socketpair");
+    drop(ours);
+    let outcome = world.as_user("alice").fd(5, theirs).run([BINDER, "pass", "-l", "80", "--to", "5"]);
+    outcome.exits(71).complains("the reply could not be sent");
+    assert_eq!(world.listening(), []);
+}
+
+fn every_option_is_set_on_the_socket(world: &World) {
+    world.policy("permit alice 80 53/udp reuseport freebind\n");
+    let all = "80,reuseport,freebind,dev=lo,keepalive=61:7:3,linger=9,defer_accept=5,fastopen=6,rcvbuf=65536,sndbuf=65536,tos=16,backlog=7";
+    let (_, sockets) = granted(world, &[all, "53/udp,reuseport,rcvbuf=32768,tos=8"]);
+    let (tcp, udp) = (&sockets[0], &sockets[1]);
+    assert!(getsockopt(tcp, sockopt::ReuseAddr).expect("get") && !getsockopt(udp, sockopt::ReuseAddr).expect("get"));
+    assert!(getsockopt(tcp, sockopt::ReusePort).expect("get") && getsockopt(udp, sockopt::ReusePort).expect("get"));
+    assert_eq!(getsockopt(tcp, sockopt::BindToDevice).expect("get"), "lo");
+    assert!(getsockopt(tcp, sockopt::KeepAlive).expect("get"));
+    assert_eq!(getsockopt(tcp, sockopt::TcpKeepIdle).expect("get"), 61);
+    assert_eq!(getsockopt(tcp, sockopt::TcpKeepInterval).expect("get"), 7);
+    assert_eq!(getsockopt(tcp, sockopt::TcpKeepCount).expect("get"), 3);
+    let linger = getsockopt(tcp, sockopt::Linger).expect("get");
+    assert_eq!((linger.l_onoff, linger.l_linger), (1, 9));
+    assert_eq!(getsockopt(tcp, sockopt::RcvBuf).expect("get"), 131_072); // the kernel doubles it (socket(7))
+    assert_eq!(getsockopt(tcp, sockopt::SndBuf).expect("get"), 131_072);
+    assert_eq!(getsockopt(udp, sockopt::RcvBuf).expect("get"), 65536);
+    assert_eq!(getsockopt(tcp, sockopt::Ipv6TClass).expect("get"), 16);
+    assert_eq!(getsockopt(udp, sockopt::Ipv4Tos).expect("get"), 8);
+    let ss = world.as_root().run(["ss", "-Hltn"]).stdout;
+    assert_eq!(ss.split_whitespace().nth(2), Some("7"), "the backlog: {ss}");
+    drop(sockets);
+    let plain = &granted(world, &["127.0.0.1:80,freebind"]).1[0];
+    assert!(
+        !getsockopt(plain, sockopt::ReusePort).expect("get") && !getsockopt(plain, sockopt::KeepAlive).expect("get")
+    );
+    assert!(getsockopt(plain, sockopt::IpFreebind).expect("get"));
+}
+
+fn every_protocol_is_bound_as_it_was_asked(world: &World) {
+    world.policy("permit alice 80 80/udp 80/sctp\n");
+    for (endpoint, protocol) in
+        [("80", Protocol::Tcp), ("80/udp", Protocol::Udp), ("80/mptcp", Protocol::Mptcp), ("80/sctp", Protocol::Sctp)]
+    {
+        let (reply, sockets, outcome) = pass(world, &[endpoint]);
+        match reply {
+            Reply::Granted { .. } => {
+                assert_eq!((facts(&sockets[0]).protocol, facts(&sockets[0]).local.port()), (protocol, 80));
+            }
+            // A kernel may be built without it; then that is what is said.
+            Reply::Refused(refusal) => {
+                outcome.exits(69);
+                assert!(refusal.why.contains(&format!("this kernel has no {}", protocol.word())), "{}", refusal.why);
+                assert!(matches!(protocol, Protocol::Sctp | Protocol::Mptcp), "{}", refusal.why);
+            }
+        }
+    }
+}
+
+/// PG-8
+fn each_binds_every_address_and_shares_none(world: &World) {
+    for words in [
+        &["link", "add", "pg0", "type", "veth"][..],
+        &["addr", "add", "10.7.0.1/24", "brd", "+", "dev", "pg0"],
+        &["addr", "add", "fd07::1/64", "dev", "pg0", "nodad"],
+        &["link", "set", "pg0", "up"],
+    ] {
+        world.as_root().run([&["ip"], words].concat()).succeeds();
+    }
+    world.policy("permit alice 520/udp reserved\npermit bob 521/udp on 10.7.0.1 reserved\n");
+    let (names, sockets) = granted(world, &["rip=each:520/udp"]);
+    assert_eq!((names[0].as_str(), names[1].as_str()), ("rip", "rip-1"));
+    let bound: Vec<IpAddr> = sockets.iter().map(|socket| facts(socket).local.ip()).collect();
+    assert!(bound[0].is_unspecified() && facts(&sockets[0]).dual_stack, "{bound:?}");
+    for address in ["127.0.0.1", "::1", "10.7.0.1", "10.7.0.255", "fd07::1"] {
+        assert!(bound.contains(&address.parse().expect("an address")), "{address} is not in {bound:?}");
+    }
+    for socket in &sockets {
+        assert!(!getsockopt(socket, sockopt::ReuseAddr).expect("get"), "another could bind beside it");
+    }
+    // The address that was asked is the one that receives.
+    let asked = bound.iter().position(|ip| *ip == IpAddr::V4(Ipv4Addr::new(10, 7, 0, 1))).expect("there");
+    let client = UdpSocket::bind("10.7.0.1:0").expect("bind");
+    client.send_to(b"hello", SocketAddr::from(([10, 7, 0, 1], 520))).expect("send");
+    let server = UdpSocket::from(sockets[asked].try_clone().expect("dup"));
+    assert_eq!(server.recv(&mut [0; 9]).expect("receive"), 5);
+    // A rule for one address is not one for all.
+    world.policy("permit alice 520/udp on 10.7.0.1 reserved\n");
+    refused(world, &["each:520/udp"]).1.exits(77);
+}
+
+fn a_socket_is_v6only_only_when_asked(world: &World) {
+    world.policy("permit alice 80\n");
+    let dual = granted(world, &["80"]).1;
+    assert!(facts(&dual[0]).dual_stack);
+    drop(dual);
+    let both = granted(world, &["[::]:80,v6only", "0.0.0.0:80"]).1;
+    assert!(!facts(&both[0]).dual_stack && facts(&both[1]).local.is_ipv4());
+}
+
+fn ten_lines_of_python_are_a_client(world: &World) {
+    world.policy("permit alice 80\n");
+    let script = "import socket, subprocess, sys\n\
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
+        helper = [sys.argv[1], 'pass', '-l', sys.argv[2], '--to', '0']\n\
+        subprocess.Popen(helper, stdin=theirs); theirs.close()\n\
+        record, fds, flags, _ = socket.recv_fds(ours, 4096, 253)\n\
+        reply = dict(line.split('=', 1) for line in record.decode().splitlines())\n\
+        if reply['STATUS'] != '0': sys.exit(reply['WHY'])\n\
+        server = socket.socket(fileno=fds[0])\n\
+        print(reply['NAMES'], server.getsockname())\n";
+    let ask = |endpoint| world.as_user("alice").run(["python3", "-c", script, BINDER, endpoint]);
+    ask("web=0.0.0.0:80").succeeds().prints("web ('0.0.0.0', 80)");
+    ask("81").exits(1).complains("81/tcp is refused for alice");
+}

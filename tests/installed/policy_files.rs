@@ -1,0 +1,163 @@
+//! Policy files that cannot be believed: everything is refused (78), and it is said which file, and why.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use portgrant_tests::{BINDER, Outcome, World, both_installs};
+
+both_installs![
+    a_policy_that_cannot_be_believed_refuses_everything,
+    a_folder_above_the_policy_must_be_roots,
+    one_malformed_line_refuses_everything,
+    files_of_the_folder_are_read_in_byte_order_and_others_are_not,
+    passwd_group_and_services_must_be_roots_too,
+    the_caller_cannot_choose_another_policy,
+    a_hundred_thousand_rules_are_read,
+];
+
+const CONF: &str = "/etc/portgrant.conf";
+
+fn ask(world: &World) -> Outcome {
+    world.as_user("alice").run([BINDER, "exec", "-l", "80", "--", "touch", "/tmp/ran"])
+}
+
+fn chmod(path: &str, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap_or_else(|error| panic!("chmod {path}: {error}"));
+}
+
+/// PG-5
+fn a_policy_that_cannot_be_believed_refuses_everything(world: &World) {
+    let good = || {
+        let _ = fs::remove_file(CONF);
+        world.policy("permit alice 80\n");
+    };
+    ask(world).exits(78).complains("/etc/portgrant.conf: it does not exist");
+    good();
+    fs::write(CONF, "").expect("write");
+    ask(world).exits(78).complains("/etc/portgrant.conf: it is empty");
+    good();
+    chmod(CONF, 0o664);
+    ask(world).exits(78).complains("its mode is 0664").complains("chmod go-w /etc/portgrant.conf");
+    chmod(CONF, 0o646);
+    ask(world).exits(78).complains("its mode is 0646");
+    chmod(CONF, 0o600);
+    ask(world).exits(78).complains("may not read it").complains("chmod 0644");
+    good();
+    world.as_root().run(["chown", "alice", CONF]).succeeds();
+    ask(world).exits(78).complains("it belongs to uid 1000, not to root");
+    fs::remove_file(CONF).expect("rm");
+    world.file("/etc/elsewhere", "permit alice 80\n");
+    symlink("/etc/elsewhere", CONF).expect("symlink");
+    ask(world).exits(78).complains("it is a symlink");
+    fs::remove_file(CONF).expect("rm");
+    world.as_root().run(["mkfifo", "-m", "644", CONF]).succeeds();
+    ask(world).exits(78).complains("it is not a regular file");
+    fs::remove_file(CONF).expect("rm");
+    fs::create_dir(CONF).expect("mkdir");
+    ask(world).exits(78).complains("it is not a regular file");
+    fs::remove_dir(CONF).expect("rmdir");
+    good();
+    fs::OpenOptions::new().write(true).open(CONF).and_then(|file| file.set_len((16 << 20) + 1)).expect("truncate");
+    ask(world).exits(78).complains("it is larger than 16 MiB");
+    assert!(!fs::exists("/tmp/ran").expect("stat"));
+    good();
+    ask(world).succeeds();
+}
+
+fn a_folder_above_the_policy_must_be_roots(world: &World) {
+    world.policy("permit alice 80\n");
+    world.policy_file("more.conf", "permit alice 81\n");
+    for folder in ["/etc/portgrant.d", "/etc", "/"] {
+        chmod(folder, 0o775);
+        ask(world).exits(78).complains(&format!("{folder}: its mode is 0775"));
+        chmod(folder, 0o755);
+    }
+    world.as_root().run(["chown", "alice", "/etc/portgrant.d"]).succeeds();
+    ask(world).exits(78).complains("/etc/portgrant.d: it belongs to uid 1000");
+    fs::rename("/etc/portgrant.d", "/etc/away").expect("mv");
+    symlink("/etc/away", "/etc/portgrant.d").expect("symlink");
+    ask(world).exits(78).complains("/etc/portgrant.d: it is not a folder");
+    fs::remove_file("/etc/portgrant.d").expect("rm");
+    ask(world).succeeds();
+}
+
+/// PG-5
+fn one_malformed_line_refuses_everything(world: &World) {
+    world.policy("permit alice 80\n");
+    world.policy_file("a.conf", "# fine\npermit bob 81\ndeny mallroy any\n permit bob 8o\n");
+    let outcome = ask(world);
+    outcome
+        .exits(78)
+        .complains("/etc/portgrant.d/a.conf:3:6: user 'mallroy' is not in /etc/passwd")
+        .complains("(and 1 more)");
+    let check = world.as_user("alice").run([BINDER, "check"]);
+    check.exits(78).prints("/etc/portgrant.d/a.conf:3:6: error: user 'mallroy' is not in /etc/passwd");
+    check.prints("    deny mallroy any\n         ^\n").prints("/etc/portgrant.d/a.conf:4:13: error: '8o' is no port");
+    check
+        .prints("    permit bob 8o\n                ^\n".trim_start_matches(' '))
+        .prints("2 rules, 2 files, 2 errors, 0 warnings\n");
+    world.policy_file("a.conf", "permit nobody-here 81\n");
+    ask(world).succeeds();
+    world
+        .as_user("alice")
+        .run([BINDER, "check"])
+        .succeeds()
+        .prints("warning: user 'nobody-here'")
+        .prints("1 warning\n");
+}
+
+fn files_of_the_folder_are_read_in_byte_order_and_others_are_not(world: &World) {
+    world.policy("# nothing here\n");
+    for skipped in [".hidden.conf", "alice.conf~", "alice.conf.dpkg-new", "README", "alice"] {
+        world.policy_file(skipped, "permit alice 80\n");
+    }
+    ask(world).exits(77).complains("there is no rule in");
+    for name in ["b.conf", "a.conf", "B.conf", "10.conf", "9.conf"] {
+        world.policy_file(name, "permit alice 80\n");
+    }
+    let explain = || world.as_user("alice").run([BINDER, "explain", "-l", "80"]);
+    for name in ["10.conf", "9.conf", "B.conf", "a.conf", "b.conf"] {
+        explain().succeeds().prints(&format!("rule: /etc/portgrant.d/{name}:1  permit alice 80\n"));
+        fs::remove_file(format!("/etc/portgrant.d/{name}")).expect("rm");
+    }
+    world.policy_file("deny.conf", "");
+    explain().exits(78).complains("/etc/portgrant.d/deny.conf: it is empty");
+}
+
+fn passwd_group_and_services_must_be_roots_too(world: &World) {
+    for (rule, file) in
+        [("permit alice 80", "passwd"), ("permit :alice 80", "group"), ("permit uid:1000 http", "services")]
+    {
+        let path = format!("/etc/{file}");
+        chmod(&path, 0o666);
+        world.policy(&format!("{rule}\n"));
+        ask(world).exits(78).complains(&format!("{path}: its mode is 0666"));
+        // Not needed, not read.
+        world.policy("permit uid:1000 80\n");
+        ask(world).succeeds();
+        chmod(&path, 0o644);
+        world.policy(&format!("{rule}\n"));
+        ask(world).succeeds();
+    }
+}
+
+/// PG-5
+fn the_caller_cannot_choose_another_policy(world: &World) {
+    world.policy("permit bob 80\n");
+    world.folder("/home/alice/etc", "alice", 0o755);
+    world.file("/home/alice/portgrant.conf", "permit alice 80\n");
+    let caller = world.as_user("alice").folder("/home/alice").env("PORTGRANT_CONF", "/home/alice/portgrant.conf");
+    caller.run([BINDER, "exec", "-l", "80", "--", "true"]).exits(77);
+    // A draft may be checked, and is only read.
+    world.as_user("alice").run([BINDER, "check", "/home/alice/portgrant.conf"]).succeeds().prints("1 rule, 1 file");
+    world.as_user("alice").run([BINDER, "check", "/etc/shadow"]).exits(71).complains("Permission denied");
+    world.as_user("alice").run([BINDER, "check", "/no/such"]).exits(71).complains("/no/such");
+}
+
+fn a_hundred_thousand_rules_are_read(world: &World) {
+    let many: String = (0..100_000).map(|uid| format!("permit uid:{} {}\n", uid + 5000, uid % 500 + 1)).collect();
+    world.policy(&many);
+    ask(world).exits(77).complains("none of the 100000 rules");
+    world.policy_file("alice.conf", "permit alice 80\n");
+    ask(world).succeeds();
+}

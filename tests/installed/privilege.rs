@@ -1,0 +1,86 @@
+//! How much runs with privilege, counted from outside: the system calls between `main` and the loss of uid 0, and those
+//! made while CAP_NET_BIND_SERVICE is effective.
+
+use portgrant_tests::{BINDER, Install, World, both_installs};
+
+both_installs![
+    few_system_calls_are_made_with_privilege,
+    nothing_of_the_callers_is_looked_at_before_the_drop,
+    explain_and_check_never_raise_the_capability,
+];
+
+/// The calls of the helper from `main` on, which begins with prctl(PR_SET_DUMPABLE). Traced by root, so that the kernel
+/// gives privilege all the same.
+fn calls(world: &World, words: &[&str]) -> Vec<String> {
+    let strace = ["strace", "-u", "alice", "-o", "/tmp/calls", "-s", "4096", BINDER];
+    let _ = world.as_root().run([&strace, words].concat());
+    let trace = std::fs::read_to_string("/tmp/calls").expect("a trace");
+    let calls: Vec<String> = trace.lines().map(str::to_owned).collect();
+    let start =
+        calls.iter().position(|call| call.starts_with("prctl(PR_SET_DUMPABLE, SUID_DUMP_DISABLE")).expect("main");
+    let end = calls.iter().skip(start).position(|call| call.starts_with("execve(") || call.starts_with("exit_group("));
+    calls[start..start + end.expect("an end")].to_vec()
+}
+
+fn raises(call: &str) -> bool {
+    call.starts_with("capset(") && call.contains("effective=1<<CAP_NET_BIND_SERVICE")
+}
+
+/// How many calls are made up to the drop of uid 0, and how many with the capability effective.
+fn privileged(calls: &[String], install: Install) -> (usize, usize) {
+    let as_root = match install {
+        Install::Setuid => calls.iter().position(|call| call.starts_with("setresuid(")).expect("a drop") + 1,
+        Install::FileCapability => 0,
+    };
+    let (mut raised, mut effective) = (false, 0);
+    for call in calls {
+        effective += usize::from(raised);
+        if call.starts_with("capset(") {
+            raised = raises(call);
+        }
+    }
+    (as_root, effective)
+}
+
+/// PG-2
+fn few_system_calls_are_made_with_privilege(world: &World) {
+    world.policy("permit alice 80 81 82/udp\n");
+    for endpoints in [&["-l", "80"][..], &["-l", "80", "-l", "81"], &["-l", "80", "-l", "81", "-l", "82/udp"]] {
+        let calls = calls(world, &[&["exec"], endpoints, &["--", "/bin/true"]].concat());
+        let (as_root, effective) = privileged(&calls, world.install());
+        let count = endpoints.len() / 2;
+        assert_eq!(
+            calls.iter().filter(|call| call.starts_with("bind(") && call.ends_with("= 0")).count(),
+            count,
+            "{calls:#?}"
+        );
+        assert!(as_root <= 10, "{as_root} calls as root: {calls:#?}");
+        // bind(2), and the capset(2) that lowers it again.
+        assert_eq!(effective, 2 * count, "{calls:#?}");
+        // Every attempt to have more fails, and is made again after the last bind.
+        let last = calls.iter().rposition(|call| call.starts_with("bind(")).expect("a bind");
+        let after: Vec<&String> = calls.iter().skip(last).filter(|call| call.contains("EPERM")).collect();
+        assert!(after.iter().any(|call| call.starts_with("setuid(0)")), "{calls:#?}");
+        assert!(after.iter().filter(|call| call.starts_with("capset(")).count() >= 2, "{calls:#?}");
+    }
+}
+
+/// PG-5
+fn nothing_of_the_callers_is_looked_at_before_the_drop(world: &World) {
+    world.policy("permit alice 80\n");
+    let calls = calls(world, &["exec", "-l", "80", "--", "/bin/true"]);
+    let dropped = calls.iter().position(|call| call.starts_with("setresuid(")).expect("a drop");
+    let harmless = ["prctl(", "capget(", "getuid(", "getgid(", "setresgid(", "setresuid("];
+    for call in &calls[..=dropped] {
+        assert!(harmless.iter().any(|name| call.starts_with(name)), "{call}");
+    }
+    assert!(calls[..=dropped].iter().all(|call| !call.contains('"')), "{calls:#?}");
+}
+
+fn explain_and_check_never_raise_the_capability(world: &World) {
+    world.policy("permit alice 80\n");
+    for words in [&["explain", "-l", "80"][..], &["explain", "-l", "81"], &["check"]] {
+        let calls = calls(world, words);
+        assert!(!calls.iter().any(|call| raises(call) || call.starts_with("bind(")), "{calls:#?}");
+    }
+}
