@@ -146,14 +146,19 @@ impl World {
         Process::read(pid)
     }
 
-    /// The same, once it sleeps: before that a program that just started may still be loading its libraries.
+    /// The same, once it sleeps as the program that it was to become: before that it may still be portgrant, or be
+    /// loading its libraries.
     ///
     /// # Panics
     /// Where there is no such process, or it does not come to rest.
     #[must_use]
     pub fn process_at_rest(&self, pid: u32) -> Process {
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !processes::sleeps(pid) {
+        let is_portgrant = || {
+            let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            [BINDER, LAUNCHER].map(Path::new).contains(&program.as_path())
+        };
+        while is_portgrant() || !processes::sleeps(pid) {
             assert!(Instant::now() < deadline, "process {pid} does not come to rest");
             thread::sleep(Duration::from_millis(1));
         }

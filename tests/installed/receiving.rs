@@ -1,0 +1,100 @@
+//! The server crate against the installed helper: asking for more while it runs, and its own Unix socket.
+
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use portgrant_server::{Error, Mailbox, Request, Sockets};
+use portgrant_tests::{BINDER, Running, World, both_installs};
+
+both_installs![
+    a_running_program_asks_for_sockets_and_gets_typed_ones,
+    what_is_refused_says_why_in_the_error,
+    a_mailbox_receives_one_port_more,
+    a_mailbox_turns_others_away_and_goes_on,
+];
+
+const MAILBOX: &str = "/tmp/server.sock";
+
+fn helper() -> Request {
+    Request::new().helper(BINDER)
+}
+
+/// Somebody with a connection to the mailbox has the helper pass a port over it.
+fn pass(world: &World, user: &str, endpoint: &str) -> Running {
+    let to: OwnedFd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).expect("socket");
+    connect(std::os::fd::AsRawFd::as_raw_fd(&to), &UnixAddr::new(MAILBOX).expect("short")).expect("connect");
+    world.as_user(user).fd(5, to).spawn([BINDER, "pass", "-l", endpoint, "--to", "5"])
+}
+
+fn a_running_program_asks_for_sockets_and_gets_typed_ones(world: &World) {
+    world.policy("permit root 80 53/udp nntp\n");
+    let request = helper().listen("web=127.0.0.1:80").and_then(|request| request.listen("53/udp"));
+    let mut sockets = request.and_then(|request| request.listen("nntp")).and_then(Request::send).expect("granted");
+    assert_eq!(sockets.names().collect::<Vec<_>>(), ["web", "53/udp", "119/tcp"]);
+    assert!(matches!(sockets.udp("web"), Err(Error::WrongKind { .. })));
+    assert!(matches!(sockets.tcp_at("web", "127.0.0.2:80"), Err(Error::WrongAddress { .. })));
+    let web = sockets.tcp_at("web", "127.0.0.1:80").expect("still there");
+    assert_eq!(sockets.udp("53/udp").expect("there").local_addr().expect("bound").port(), 53);
+    let _client = TcpStream::connect("127.0.0.1:80").expect("connect");
+    web.accept().expect("accept");
+    drop((web, sockets));
+    assert_eq!(world.listening(), []);
+}
+
+fn what_is_refused_says_why_in_the_error(world: &World) {
+    world.policy("permit alice 80\npermit root 25 exec /usr/bin/true\n");
+    let ask = |endpoint| helper().listen(endpoint).and_then(Request::send).map(|_: Sockets| ());
+    let Err(Error::Refused(refusal)) = ask("80") else { panic!("not refused") };
+    assert_eq!((refusal.status, refusal.program), (77, None));
+    let Err(Error::Refused(refusal)) = ask("25") else { panic!("not refused") };
+    assert_eq!(refusal.program.as_deref(), Some("/usr/bin/true"));
+    let Err(Error::Refused(refusal)) = ask("10.9.9.9:80") else { panic!("not refused") };
+    assert_eq!(refusal.status, 77);
+    world.policy("permit root 80\n");
+    let Err(Error::Refused(refusal)) = ask("10.9.9.9:80") else { panic!("not refused") };
+    assert!((refusal.status, refusal.why.contains("no interface")) == (69, true), "{refusal:?}");
+}
+
+fn a_mailbox_receives_one_port_more(world: &World) {
+    world.policy("permit root 80 443\n");
+    let mailbox = Mailbox::bind(MAILBOX).expect("bound");
+    assert_eq!(std::fs::metadata(MAILBOX).expect("there").permissions().mode() & 0o777, 0o600);
+    for (endpoint, port) in [("80", 80), ("https=0.0.0.0:443", 443)] {
+        let helper = pass(world, "root", endpoint);
+        let received = mailbox.receive().expect("received");
+        helper.wait(Duration::from_secs(10)).succeeds();
+        let socket = received.into_iter().next().expect("one");
+        assert_eq!(socket.local().expect("bound").port(), port);
+        let listener = socket.into_tcp().expect("a listener");
+        TcpStream::connect(("127.0.0.1", port)).expect("connect");
+        listener.accept().expect("accept");
+    }
+    let helper = pass(world, "root", "81");
+    assert!(matches!(mailbox.receive(), Err(Error::Refused(_))));
+    helper.wait(Duration::from_secs(10)).exits(77);
+    drop(mailbox);
+    assert!(!std::fs::exists(MAILBOX).expect("stat"));
+}
+
+fn a_mailbox_turns_others_away_and_goes_on(world: &World) {
+    world.policy("permit alice 81\npermit root 80\n");
+    let mailbox = Mailbox::bind(MAILBOX).expect("bound").patience(Duration::from_millis(200));
+    std::fs::set_permissions(MAILBOX, std::fs::Permissions::from_mode(0o666)).expect("chmod");
+    // Whoever connects is who counts, so alice connects herself.
+    let script = "import socket, time\ns = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
+        s.connect('/tmp/server.sock')\ntime.sleep(5)\n";
+    let foreign = world.as_user("alice").spawn(["python3", "-c", script]);
+    assert!(matches!(mailbox.receive(), Err(Error::ForeignPeer { uid: 1000, .. })));
+    drop(foreign);
+    let silent = world.as_root().spawn(["python3", "-c", script]);
+    assert!(matches!(mailbox.receive(), Err(Error::SilentPeer { .. })));
+    drop(silent);
+    let helper = pass(world, "root", "80");
+    let received = thread::scope(|scope| scope.spawn(|| mailbox.receive()).join()).expect("no panic");
+    assert_eq!(received.expect("received").names().collect::<Vec<_>>(), ["80/tcp"]);
+    helper.wait(Duration::from_secs(10)).succeeds();
+}
