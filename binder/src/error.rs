@@ -1,11 +1,11 @@
 //! What can go wrong, as one flat enum; each has an exit status, and a message that says what, why and what to do.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use portgrant_protocol::endpoint::EndpointError;
 use portgrant_protocol::listen::{self, PlaceError};
+use portgrant_protocol::program::Unfit;
 use portgrant_protocol::record::{self, RecordError};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::transfer::TransferError;
@@ -39,8 +39,7 @@ pub enum Error {
     OwnSocket { endpoint: String, expected: &'static str },
     Place(PlaceError),
     Call { call: &'static str, errno: Errno },
-    ProgramNotFound { program: OsString, errno: Errno },
-    ProgramNotExecutable { program: PathBuf, errno: Errno },
+    Program(Unfit),
     Record(RecordError),
     Transfer(TransferError),
 }
@@ -250,18 +249,7 @@ impl Error {
                 Report::new(status::SYSTEM, "the sockets could not be put in place", errno, limits)
             }
             Error::Call { call, errno } => Report::new(status::SYSTEM, format!("{call} failed"), errno, limits),
-            Error::ProgramNotFound { program, errno } => Report::new(
-                status::NOT_FOUND,
-                format!("'{}' was not found", printable(program.as_encoded_bytes())),
-                errno,
-                "name a program along PATH, or its path; a script's interpreter must be there as well",
-            ),
-            Error::ProgramNotExecutable { program, errno } => Report::new(
-                status::NOT_EXECUTABLE,
-                format!("'{}' cannot be executed", printable(program.as_os_str().as_encoded_bytes())),
-                errno,
-                not_executable(errno),
-            ),
+            Error::Program(unfit) => Report::new(unfit.status(), unfit.to_string(), &unfit.why, unfit.fix()),
             Error::Record(error) => Report::new(
                 status::USAGE,
                 "the reply does not fit into a record",
@@ -299,16 +287,6 @@ fn malformed(policy: &Policy, problems: &[Problem]) -> Report {
     )
 }
 
-fn not_executable(errno: Errno) -> &'static str {
-    match errno {
-        Errno::ISDIR => "it is a folder; name the program in it",
-        Errno::NOEXEC => "a script begins with #! and its interpreter; there is no fallback to /bin/sh",
-        Errno::AGAIN => "RLIMIT_NPROC is exceeded (ulimit -u)",
-        Errno::TOOBIG => "its arguments and environment are too long",
-        _ => "see that the caller may execute it, and search the folders above it",
-    }
-}
-
 impl From<PrivilegeError> for Error {
     fn from(error: PrivilegeError) -> Error {
         Error::Privilege(error)
@@ -318,5 +296,11 @@ impl From<PrivilegeError> for Error {
 impl From<EndpointError> for Error {
     fn from(error: EndpointError) -> Error {
         Error::Endpoint(error)
+    }
+}
+
+impl From<Unfit> for Error {
+    fn from(unfit: Unfit) -> Error {
+        Error::Program(unfit)
     }
 }

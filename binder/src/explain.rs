@@ -11,8 +11,8 @@ use portgrant_binder::names::Names;
 use portgrant_binder::policy::{Ask, Caller, Decision, Policy, Problem, Source, decide, installed_sources};
 use portgrant_binder::privilege::Dropped;
 use portgrant_binder::trusted::Distrust;
-use portgrant_binder::{Error, Report, program, trusted, who};
-use portgrant_protocol::{Resolved, status};
+use portgrant_binder::{Error, Report, trusted, who};
+use portgrant_protocol::{Resolved, program, status};
 
 use crate::command::Explain;
 

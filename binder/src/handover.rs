@@ -1,11 +1,12 @@
 //! The last step: the program is executed with the sockets, or they are sent. Both need [`Renounced`], the proof that
 //! no capability is left.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use portgrant_protocol::program::Unfit;
 use portgrant_protocol::record::Reply;
 use portgrant_protocol::{listen, transfer};
 use rustix::io::Errno;
@@ -20,7 +21,7 @@ pub struct Program {
     /// The file
     pub path: PathBuf,
     /// argv, the program's name first
-    pub arguments: Vec<CString>,
+    pub arguments: Vec<OsString>,
     /// Whether the one socket becomes 0 and 1 (inetd's wait) instead of 3
     pub inetd: bool,
     /// Whether no_new_privs is set first
@@ -47,19 +48,13 @@ pub fn execute(_: Renounced, program: &Program, sockets: Vec<Bound>, environment
     {
         return Error::Call { call: "prctl(PR_SET_NO_NEW_PRIVS)", errno };
     }
-    let Ok(path) = CString::new(program.path.as_os_str().as_bytes()) else {
-        return Error::ProgramNotFound { program: program.path.clone().into(), errno: Errno::INVAL };
-    };
+    // What execve(2) gave, execve(2) gets: no word of a command line holds a NUL.
+    let c_string = |word: &OsStr| CString::new(word.as_bytes()).unwrap_or_default();
+    let arguments: Vec<CString> = program.arguments.iter().map(|word| c_string(word)).collect();
     // Not execvp(3), not Command: the first falls back to /bin/sh, the second resets SIGPIPE and the signal mask.
-    let errno = match nix::unistd::execve(&path, &program.arguments, &environment) {
-        Err(errno) => Errno::from_raw_os_error(errno as i32),
+    match nix::unistd::execve(&c_string(program.path.as_os_str()), &arguments, &environment) {
+        Err(errno) => Unfit::by_execve(&program.path, Errno::from_raw_os_error(errno as i32)).into(),
         Ok(never) => match never {},
-    };
-    let program = OsStr::from_bytes(path.to_bytes()).to_owned();
-    if errno == Errno::NOENT {
-        Error::ProgramNotFound { program, errno }
-    } else {
-        Error::ProgramNotExecutable { program: program.into(), errno }
     }
 }
 

@@ -11,7 +11,6 @@ pub mod inert;
 pub mod names;
 pub mod policy;
 pub mod privilege;
-pub mod program;
 pub mod socket;
 mod sockopt;
 pub mod trusted;

@@ -17,8 +17,8 @@ use portgrant_binder::names::Names;
 use portgrant_binder::policy::{Caller, Policy};
 use portgrant_binder::privilege::{Dropped, Privileged};
 use portgrant_binder::socket::{self, Bound};
-use portgrant_binder::{Error, handover, program};
-use portgrant_protocol::{Endpoint, listen, status, transfer};
+use portgrant_binder::{Error, handover};
+use portgrant_protocol::{Endpoint, listen, program, status, transfer};
 use rustix::fs::{Mode, OFlags};
 
 use crate::command::{Command, Exec};
@@ -64,8 +64,8 @@ fn exec(dropped: Dropped, asked: Exec, environment: Vec<CString>) -> Result<u8, 
     }
     let sockets = sockets(&dropped, "exec", asked.listen, Some(&path))?;
     let renounced = dropped.renounce()?;
-    let arguments = program::c_strings(asked.program);
-    let program = handover::Program { path, arguments, inetd: asked.inetd, no_new_privs: asked.no_new_privs };
+    let program =
+        handover::Program { path, arguments: asked.program, inetd: asked.inetd, no_new_privs: asked.no_new_privs };
     Err(handover::execute(renounced, &program, sockets, environment))
 }
 

@@ -1,9 +1,9 @@
 //! What ends the launcher, and what it tells.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use portgrant_protocol::listen::PlaceError;
+use portgrant_protocol::program::Unfit;
 use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
 use portgrant_server::{Message, Refusal};
@@ -15,20 +15,8 @@ pub enum Error {
     Answered(String),
     /// The command line is wrong
     Usage(Box<Message>),
-    /// There is no such program
-    NotFound {
-        /// As it was given
-        program: OsString,
-        /// What was looked for
-        why: String,
-    },
-    /// The program cannot be executed
-    NotExecutable {
-        /// The file that it is
-        program: PathBuf,
-        /// What stands against it
-        why: String,
-    },
+    /// The program is not there, or cannot be executed
+    Program(Unfit),
     /// A number is taken at which a socket must go, or the system would not put it there
     Place(PlaceError),
     /// no_new_privs could not be set
@@ -50,8 +38,7 @@ impl Error {
         match self {
             Error::Answered(_) => status::OK,
             Error::Usage(_) | Error::Place(PlaceError::Occupied(_)) => status::USAGE,
-            Error::NotFound { .. } => status::NOT_FOUND,
-            Error::NotExecutable { .. } => status::NOT_EXECUTABLE,
+            Error::Program(unfit) => unfit.status(),
             Error::Place(PlaceError::System(_)) | Error::NoNewPrivileges(_) => status::SYSTEM,
             Error::ForAnother { refusal, .. } => refusal.status,
             Error::Sockets(error) => error.status(),
@@ -63,16 +50,7 @@ impl Error {
         match self {
             Error::Answered(text) => Message::new(text.as_str()),
             Error::Usage(message) => message.as_ref().clone(),
-            Error::NotFound { program, why } => {
-                Message::new(format!("'{}' was not found", printable(program.as_encoded_bytes())))
-                    .why(why.as_str())
-                    .fix("name a program along PATH, or its path")
-            }
-            Error::NotExecutable { program, why } => {
-                Message::new(format!("{} cannot be executed", printable(program.as_os_str().as_encoded_bytes())))
-                    .why(why.as_str())
-                    .fix("name a file that this user may execute; nothing is tried with /bin/sh")
-            }
+            Error::Program(unfit) => Message::new(unfit.to_string()).why(unfit.why.to_string()).fix(unfit.fix()),
             Error::Place(PlaceError::Occupied(number)) => Message::new(format!("descriptor {number} is open already"))
                 .why("a socket must go there, and what the caller opened stays open")
                 .fix(format!("close it for this command, in a shell with {number}>&-")),
@@ -102,12 +80,8 @@ impl std::error::Error for Error {
         match self {
             Error::Sockets(error) => Some(error),
             Error::NoNewPrivileges(error) => Some(error),
-            Error::Answered(_)
-            | Error::Usage(_)
-            | Error::NotFound { .. }
-            | Error::NotExecutable { .. }
-            | Error::Place(_)
-            | Error::ForAnother { .. } => None,
+            Error::Program(unfit) => Some(unfit),
+            Error::Answered(_) | Error::Usage(_) | Error::Place(_) | Error::ForAnother { .. } => None,
         }
     }
 }
@@ -115,5 +89,11 @@ impl std::error::Error for Error {
 impl From<portgrant_server::Error> for Error {
     fn from(error: portgrant_server::Error) -> Error {
         Error::Sockets(error)
+    }
+}
+
+impl From<Unfit> for Error {
+    fn from(unfit: Unfit) -> Error {
+        Error::Program(unfit)
     }
 }

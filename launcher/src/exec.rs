@@ -8,6 +8,7 @@ use std::path::Path;
 
 use log::debug;
 use portgrant_protocol::listen;
+use portgrant_protocol::program::Unfit;
 use portgrant_protocol::text::printable;
 use portgrant_server::{Error as SocketError, Refusal, Request, Sockets};
 
@@ -16,7 +17,7 @@ use crate::{Error, Exec, helper, program};
 /// Becomes the program. What can be known to fail is found before anything is bound.
 pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible, Error> {
     let name = asked.program.first().map_or(OsStr::new(""), OsString::as_os_str);
-    let path = program::find(name, &environment)?;
+    let path = portgrant_protocol::program::find(name, &environment)?;
     debug!("the program is {}", path.display());
     if !asked.inetd {
         listen::free(asked.listen.len()).map_err(Error::Place)?;
@@ -51,7 +52,7 @@ fn hand_over(asked: &Exec, path: &Path, sockets: Sockets, environment: Vec<CStri
         rustix::thread::set_no_new_privs(true).map_err(|errno| Error::NoNewPrivileges(errno.into()))?;
     }
     debug!("executing {}", path.display());
-    program::execute(path, &asked.program, &environment).map_err(|errno| program::refused_by_the_kernel(path, errno))
+    program::execute(path, &asked.program, &environment).map_err(|errno| Unfit::by_execve(path, errno).into())
 }
 
 fn place(asked: &Exec, sockets: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Error> {

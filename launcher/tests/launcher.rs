@@ -222,11 +222,14 @@ fn the_program_gets_what_the_caller_had() {
 }
 
 #[test]
-fn closed_standard_descriptors_stay_closed_and_no_socket_lands_there() {
+fn closed_standard_descriptors_stay_closed_and_nothing_is_written_to_what_could_land_there() {
     let folder = Folder::new("closed");
-    let program = "for n in 0 1 2 3 4 5; do test -e /proc/$$/fd/$n && echo $n >&7; done; exit 0";
-    let script = format!("exec 7>&1; \"$0\" exec -l 127.0.0.1:{} -- sh -c '{program}' <&- >&- 2>&-", free_port());
-    assert_eq!(outcome(&mut shell(&folder.granting_helper(), &script)), (0, "3\n".to_owned(), String::new()));
+    let program = "for n in 0 1 2 3 4 5 6; do test -e /proc/$$/fd/$n && echo $n >&7; done; exit 0";
+    let (one, two) = (free_port(), free_port());
+    // With -v: what is told would go to a socket, were one received as descriptor 2, and end the launcher with SIGPIPE.
+    let script =
+        format!("exec 7>&1; \"$0\" -v exec -l 127.0.0.1:{one} -l 127.0.0.1:{two} -- sh -c '{program}' <&- >&- 2>&-");
+    assert_eq!(outcome(&mut shell(&folder.granting_helper(), &script)), (0, "3\n4\n".to_owned(), String::new()));
 }
 
 #[test]
@@ -334,8 +337,11 @@ fn each_step_is_shown_with_v_and_none_without_whatever_the_environment_says() {
     let helper = folder.granting_helper();
     let endpoint = format!("127.0.0.1:{}", free_port());
     let exec = ["exec", "-l", &endpoint, "--", "true"];
-    assert_eq!(outcome(portgrant(&helper).env("RUST_LOG", "trace").args(exec)), (0, String::new(), String::new()));
-    let (status, _, steps) = outcome(portgrant(&helper).env("RUST_LOG", "off").arg("-v").args(exec));
+    assert_eq!(
+        outcome(portgrant(&helper).env("RUST_LOG", "portgrant_launcher=trace").args(exec)),
+        (0, String::new(), String::new())
+    );
+    let (status, _, steps) = outcome(portgrant(&helper).env("RUST_LOG", "portgrant_launcher=off").arg("-v").args(exec));
     assert_eq!(status, 0);
     for expected in ["the program is /", &format!("for {endpoint}\n"), "descriptor 3 is", "executing"] {
         assert!(steps.contains(expected), "{steps}");

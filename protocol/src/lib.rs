@@ -8,6 +8,7 @@
 
 pub mod endpoint;
 pub mod listen;
+pub mod program;
 pub mod record;
 pub mod service;
 pub mod socket;

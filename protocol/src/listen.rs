@@ -118,9 +118,10 @@ pub enum PlaceError {
 
 /// Whether the numbers from [`FIRST`] on are free for `count` descriptors. Asked before anything is bound.
 pub fn free(count: usize) -> Result<(), PlaceError> {
-    let probe = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(PlaceError::System)?;
+    let opened = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(PlaceError::System)?;
     // Itself out of the way, above the numbers that it asks about.
-    let probe = fcntl_dupfd_cloexec(probe, above(count)).map_err(PlaceError::System)?;
+    let probe = duplicate(opened.as_fd(), above(count))?;
+    drop(opened);
     (FIRST..).take(count).try_for_each(|number| duplicate_at(probe.as_fd(), number).map(drop))
 }
 
@@ -143,16 +144,22 @@ pub fn place(sockets: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, PlaceError> {
 /// First all of them above the numbers that they will have, so that none stands in another's place; then each to its own.
 fn replaced(sockets: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, PlaceError> {
     let above = above(sockets.len());
-    let high: Result<Vec<OwnedFd>, Errno> = sockets.iter().map(|socket| fcntl_dupfd_cloexec(socket, above)).collect();
-    let high = high.map_err(PlaceError::System)?;
+    let high = sockets.iter().map(|socket| duplicate(socket.as_fd(), above)).collect::<Result<Vec<_>, _>>()?;
     drop(sockets);
     (FIRST..).zip(&high).map(|(number, socket)| duplicate_at(socket.as_fd(), number)).collect()
 }
 
 /// F_DUPFD gives the lowest free number from `number` on: another one means that `number` is taken.
 fn duplicate_at(fd: BorrowedFd<'_>, number: RawFd) -> Result<OwnedFd, PlaceError> {
-    let duplicate = fcntl_dupfd_cloexec(fd, number).map_err(PlaceError::System)?;
+    let duplicate = duplicate(fd, number)?;
     if duplicate.as_raw_fd() == number { Ok(duplicate) } else { Err(PlaceError::Occupied(number)) }
+}
+
+fn duplicate(fd: BorrowedFd<'_>, least: RawFd) -> Result<OwnedFd, PlaceError> {
+    fcntl_dupfd_cloexec(fd, least).map_err(|errno| {
+        // Numbers beyond RLIMIT_NOFILE are an invalid argument to fcntl(2); what it means is that there are too few.
+        PlaceError::System(if errno == Errno::INVAL { Errno::MFILE } else { errno })
+    })
 }
 
 /// Puts `socket` at 0 and 1, as inetd's `wait` services have it. Standard error stays the caller's.

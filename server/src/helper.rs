@@ -51,7 +51,8 @@ fn is_setid() -> bool {
 
 /// Runs `helper` to bind `endpoints`, and receives its one reply with the descriptors that came along.
 ///
-/// Whatever happens, no child is left behind: the helper's end of the conversation closes with it, and it is waited for.
+/// Whatever happens, no child is left behind: the helper's end of the conversation closes with it, and it is waited
+/// for.
 pub(crate) fn pass(helper: &Path, endpoints: &[Endpoint]) -> Result<(Reply, Vec<OwnedFd>), Error> {
     let (ours, theirs) =
         transfer::pair().map_err(|source| Error::System { what: "cannot make a pair of sockets", source })?;
@@ -70,8 +71,8 @@ pub(crate) fn pass(helper: &Path, endpoints: &[Endpoint]) -> Result<(Reply, Vec<
 
 /// The command, and with it our copy of the helper's end, is gone when this returns: only so is its silence noticed.
 ///
-/// Nothing is set on the command that would make std fork by itself (a folder, a uid, a hook): its posix_spawn(3) reports
-/// a failed execve also where SIGCHLD is ignored, and there its own fork panics.
+/// Nothing is set on the command that would make std fork by itself (a folder, a uid, a hook): its posix_spawn(3)
+/// reports a failed execve also where SIGCHLD is ignored, and there its own fork panics.
 fn start(helper: &Path, endpoints: &[Endpoint], conversation: OwnedFd) -> Result<Child, Error> {
     let mut command = Command::new(helper);
     command.arg("pass");

@@ -29,7 +29,8 @@
 //!   whole grammar is in [`endpoint`].
 //! * Every descriptor is asked of the kernel before it becomes a typed value: of the wrong kind, not listening, at
 //!   another address and not there are different [`Error`]s, each with what happened, why, and what to do.
-//! * What came by [`Sockets::request`] is what was asked for, or nothing: the helper binds all of the endpoints or none.
+//! * What came by [`Sockets::request`] is what was asked for, or nothing: the helper binds all of the endpoints or
+//!   none.
 //! * Nothing is ever taken that was not handed over, every descriptor is close-on-exec from the start, and what is not
 //!   taken stays in [`Sockets`] and closes with it.
 //!

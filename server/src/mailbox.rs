@@ -54,15 +54,16 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Makes the socket file. One that a server left behind when it died is replaced; one that is answered, and whatever
-    /// else is at `path`, is left alone and an error.
+    /// Makes the socket file. One that a server left behind when it died is replaced; one that is answered, and
+    /// whatever else is at `path`, is left alone and an error.
     pub fn bind(path: impl Into<PathBuf>) -> Result<Mailbox, Error> {
         let path = path.into();
         let failed = |errno: Errno| Error::Mailbox { path: path.clone(), source: errno.into() };
         let address = SocketAddrUnix::new(&path).map_err(failed)?;
         let socket =
             socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(failed)?;
-        // The mode of the socket is the mode that bind(2) gives the file (less the umask): it is never wider for a moment.
+        // The mode of the socket is the mode that bind(2) gives the file (less the umask): it is never wider for a
+        // moment.
         fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed)?;
         match bind(&socket, &address) {
             Err(Errno::ADDRINUSE) => {
@@ -183,8 +184,8 @@ fn remove_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), Error> {
         Err(Errno::CONNREFUSED) => {}
         _ => return Err(occupied("a socket that somebody holds")),
     }
-    // Another server may have come to the same conclusion and be there already: what is taken out of the way must be the
-    // very file that did not answer.
+    // Another server may have come to the same conclusion and be there already: what is taken out of the way must be
+    // the very file that did not answer.
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".{}", std::process::id()));
     let aside = PathBuf::from(aside);

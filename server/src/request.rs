@@ -54,8 +54,8 @@ impl Request {
     /// Asks, and receives. Each socket is compared with what was asked for: its name, protocol, address, port, and
     /// that it listens.
     ///
-    /// The helper runs as a child for a moment. A server that ignores SIGCHLD, or reaps every child that ends, may go on
-    /// doing so.
+    /// The helper runs as a child for a moment. A server that ignores SIGCHLD, or reaps every child that ends, may go
+    /// on doing so.
     pub fn send(self) -> Result<Sockets, Error> {
         if self.endpoints.is_empty() || self.endpoints.len() > listen::MAX {
             return Err(Error::Endpoints { count: self.endpoints.len() });

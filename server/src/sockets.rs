@@ -142,8 +142,9 @@ impl Sockets {
         self.take(name, Protocol::Tcp, None).map(TcpListener::from)
     }
 
-    /// Takes the tcp listener that bears `name` and is bound to `address`, an endpoint such as `[::]:443`, `127.0.0.1:25`
-    /// or `443`: another address is [`Error::WrongAddress`]. Where several bear the name, the one at `address`.
+    /// Takes the tcp listener that bears `name` and is bound to `address`, an endpoint such as `[::]:443`,
+    /// `127.0.0.1:25` or `443`: another address is [`Error::WrongAddress`]. Where several bear the name, the one at
+    /// `address`.
     pub fn tcp_at(&mut self, name: &str, address: &str) -> Result<TcpListener, Error> {
         let asked = resolve(address, Protocol::Tcp)?;
         self.take(name, Protocol::Tcp, Some(&asked)).map(TcpListener::from)

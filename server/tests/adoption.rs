@@ -1,5 +1,5 @@
-//! Adoption of what a process is started with, seen from outside: the example `hello` is started with descriptors, and a
-//! client asks it.
+//! Adoption of what a process is started with, seen from outside: the example `hello` is started with descriptors, and
+//! a client asks it.
 
 mod stand_in;
 

@@ -136,10 +136,10 @@ fn a_program_that_cannot_be_executed_leaves_nothing_bound(world: &World) {
         ("no-such-program", 127, "'no-such-program' was not found"),
         ("/no/such/program", 127, "'/no/such/program' was not found"),
         ("/etc/passwd/x", 127, "was not found"),
-        ("/home/alice/lost", 127, "a script's interpreter must be there as well"),
+        ("/home/alice/lost", 127, "its interpreter /no/such/interpreter is not there"),
         ("/etc", 126, "it is a folder"),
         ("/etc/passwd", 126, "'/etc/passwd' cannot be executed"),
-        ("/home/alice/script", 126, "no fallback to /bin/sh"),
+        ("/home/alice/script", 126, "nothing is tried with /bin/sh"),
         // Looked up as the caller: what is hidden looks the same whether it is there or not.
         ("/home/bob/hidden/program", 126, "Permission denied"),
         ("/home/bob/hidden/nothing", 126, "Permission denied"),

@@ -1,5 +1,5 @@
-//! Programs that stand in for the helper where nothing needs privilege: scripts, and the test program itself, which binds
-//! ports above 1023 as the helper does and sends them. Shared by the tests of several crates.
+//! Programs that stand in for the helper where nothing needs privilege: scripts, and the test program itself, which
+//! binds ports above 1023 as the helper does and sends them. Shared by the tests of several crates.
 
 #![allow(dead_code, reason = "each test program uses its part of it")]
 

@@ -1,0 +1,253 @@
+//! The program to execute: which file a name stands for, and why it cannot be executed. Looked up as the caller, since a
+//! lookup with more rights would tell them which hidden files there are.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fmt;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, FileType, access, stat};
+use rustix::io::Errno;
+
+use crate::status;
+use crate::text::printable;
+
+/// Where a name is looked up without PATH (confstr(3), `_CS_PATH`).
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+
+/// A program that is not executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfit {
+    /// The name that was given, or the path that was found
+    pub program: OsString,
+    /// What stands against it
+    pub why: Why,
+}
+
+/// What stands against a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant's Display is its description")]
+pub enum Why {
+    NotAlongPath,
+    NoSuchFile,
+    NoInterpreter(String),
+    NoLoader,
+    Folder,
+    NotAFile,
+    NotPermitted,
+    NotAProgram,
+    TooLong,
+    ProcessLimit,
+    System(Errno),
+}
+
+/// The file that execvp(3) would execute for `name`, with the PATH of `environment`; but one that is not executable is said
+/// to be so, and there is no shell to try it with. An empty element of PATH is the working directory.
+pub fn find(name: &OsStr, environment: &[CString]) -> Result<PathBuf, Unfit> {
+    if name.as_bytes().contains(&b'/') || name.is_empty() {
+        return judge(Path::new(name));
+    }
+    let path = environment.iter().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH="));
+    let mut nearest = Unfit { program: name.to_owned(), why: Why::NotAlongPath };
+    for folder in path.unwrap_or(DEFAULT_PATH).split(|&byte| byte == b':') {
+        let folder = if folder.is_empty() { b"." } else { folder };
+        let candidate = Path::new(OsStr::from_bytes(folder)).join(name);
+        // A folder that this user may not search (another's home in an inherited PATH) tells nothing about the name.
+        if stat(&candidate).is_err() {
+            continue;
+        }
+        match judge(&candidate) {
+            Err(unfit) if nearest.why == Why::NotAlongPath && unfit.status() == status::NOT_EXECUTABLE => {
+                nearest = unfit;
+            }
+            Err(_) => {}
+            found => return found,
+        }
+    }
+    Err(nearest)
+}
+
+fn judge(path: &Path) -> Result<PathBuf, Unfit> {
+    let unfit = |why| Err(Unfit { program: path.into(), why });
+    let kind = match stat(path) {
+        Ok(file) => FileType::from_raw_mode(file.st_mode),
+        Err(Errno::NOENT | Errno::NOTDIR) => return unfit(Why::NoSuchFile),
+        Err(errno) => return unfit(Why::System(errno)),
+    };
+    if kind.is_dir() {
+        return unfit(Why::Folder);
+    }
+    match access(path, Access::EXEC_OK) {
+        _ if !kind.is_file() => unfit(Why::NotAFile),
+        Ok(()) => Ok(path.to_owned()),
+        Err(Errno::ACCESS) => unfit(Why::NotPermitted),
+        Err(errno) => unfit(Why::System(errno)),
+    }
+}
+
+impl Unfit {
+    /// Why execve(2) answered `errno` for the file at `path`.
+    pub fn by_execve(path: &Path, errno: Errno) -> Unfit {
+        let why = match errno {
+            Errno::NOENT => match (stat(path), interpreter(path)) {
+                (Err(_), _) => Why::NoSuchFile,
+                (Ok(_), Some(interpreter)) => Why::NoInterpreter(interpreter),
+                (Ok(_), None) => Why::NoLoader,
+            },
+            Errno::ACCESS => Why::NotPermitted,
+            Errno::NOEXEC => Why::NotAProgram,
+            Errno::TOOBIG => Why::TooLong,
+            Errno::AGAIN => Why::ProcessLimit,
+            errno => Why::System(errno),
+        };
+        Unfit { program: path.into(), why }
+    }
+
+    /// The exit status that says it, as env(1): 127 for what is not there, else 126.
+    pub fn status(&self) -> u8 {
+        match self.why {
+            Why::NotAlongPath | Why::NoSuchFile | Why::NoInterpreter(_) | Why::NoLoader => status::NOT_FOUND,
+            Why::Folder
+            | Why::NotAFile
+            | Why::NotPermitted
+            | Why::NotAProgram
+            | Why::TooLong
+            | Why::ProcessLimit
+            | Why::System(_) => status::NOT_EXECUTABLE,
+        }
+    }
+
+    /// What to do about it.
+    pub fn fix(&self) -> &'static str {
+        match self.why {
+            Why::NotAlongPath | Why::NoSuchFile => "name a program along PATH, or its path",
+            Why::NoInterpreter(_) | Why::NoLoader => "install what it needs, or name another",
+            Why::Folder | Why::NotAFile => "name the program itself",
+            Why::NotPermitted | Why::System(_) => "see that this user may execute it, and search the folders above it",
+            Why::NotAProgram => "begin a script with #! and its interpreter; nothing is tried with /bin/sh",
+            Why::TooLong => "give it less",
+            Why::ProcessLimit => "raise RLIMIT_NPROC (ulimit -u), or end other processes of this user",
+        }
+    }
+}
+
+impl fmt::Display for Unfit {
+    /// What happened, without the reason: `'x' was not found`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.status() == status::NOT_FOUND { "was not found" } else { "cannot be executed" };
+        write!(f, "'{}' {what}", printable(self.program.as_encoded_bytes()))
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::NotAlongPath => f.write_str("it is in no folder of PATH that this user may search"),
+            Why::NoSuchFile => f.write_str("there is no such file"),
+            Why::NoInterpreter(name) => write!(f, "it is a script, and its interpreter {name} is not there"),
+            Why::NoLoader => f.write_str("it needs a loader that is not there (another distribution or architecture?)"),
+            Why::Folder => f.write_str("it is a folder"),
+            Why::NotAFile => f.write_str("it is no regular file"),
+            Why::NotPermitted => {
+                f.write_str("it is not executable for this user, or its file system is mounted noexec")
+            }
+            Why::NotAProgram => f.write_str("it is neither a binary for this machine nor a script that begins with #!"),
+            Why::TooLong => f.write_str("its arguments and its environment are too long"),
+            Why::ProcessLimit => f.write_str("this user has too many processes"),
+            Why::System(errno) => errno.fmt(f),
+        }
+    }
+}
+
+/// The first word after `#!`. The kernel reads 256 bytes (BINPRM_BUF_SIZE).
+fn interpreter(path: &Path) -> Option<String> {
+    let mut start = Vec::new();
+    std::fs::File::open(path).ok()?.take(256).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty()).map(printable)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A folder with `bin/tool` (0755), `bin/plain` (0644), `other/plain` (0755), `bin/folder/`.
+    fn world(name: &str) -> PathBuf {
+        let root = std::env::temp_dir().join(format!("portgrant-{name}-{}", std::process::id()));
+        for folder in ["bin/folder", "other"] {
+            fs::create_dir_all(root.join(folder)).expect("a folder");
+        }
+        for (file, mode) in [("bin/tool", 0o755), ("bin/plain", 0o644), ("other/plain", 0o755)] {
+            fs::write(root.join(file), "").expect("a file");
+            fs::set_permissions(root.join(file), fs::Permissions::from_mode(mode)).expect("chmod");
+        }
+        root
+    }
+
+    fn path(folders: &[&Path]) -> Vec<CString> {
+        let joined = folders.iter().map(|folder| folder.as_os_str()).collect::<Vec<_>>().join(OsStr::new(":"));
+        let mut entry = OsString::from("PATH=");
+        entry.push(joined);
+        vec![c"LANG=C".to_owned(), CString::new(entry.as_bytes()).expect("no NUL")]
+    }
+
+    #[test]
+    fn a_name_is_looked_up_and_a_path_is_not() {
+        let root = world("looked-up");
+        let (bin, other) = (root.join("bin"), root.join("other"));
+        let both = path(&[&bin, &other]);
+        assert_eq!(find("tool".as_ref(), &both), Ok(bin.join("tool")));
+        assert_eq!(find("plain".as_ref(), &both), Ok(other.join("plain")), "what is not executable is passed over");
+        assert_eq!(find(bin.join("tool").as_ref(), &path(&[])), Ok(bin.join("tool")));
+        assert_eq!(find("sh".as_ref(), &[]).as_deref(), Ok(Path::new("/bin/sh")), "without PATH");
+        fs::remove_dir_all(root).expect("removed");
+    }
+
+    #[test]
+    fn what_cannot_be_executed_says_why() {
+        let root = world("says-why");
+        let bin = root.join("bin");
+        let only = path(&[Path::new("/nonexistent"), &bin]);
+        let cases = [
+            (OsStr::new("folder"), 126, Why::Folder),
+            (OsStr::new("plain"), 126, Why::NotPermitted),
+            (OsStr::new("nothing"), 127, Why::NotAlongPath),
+            (OsStr::new(""), 127, Why::NoSuchFile),
+            (OsStr::new("/nonexistent/tool"), 127, Why::NoSuchFile),
+            (OsStr::new("/etc/passwd/tool"), 127, Why::NoSuchFile),
+            (OsStr::new("/dev/null"), 126, Why::NotAFile),
+        ];
+        for (name, status, why) in cases {
+            let unfit = find(name, &only).expect_err("unfit");
+            assert_eq!((unfit.status(), &unfit.why), (status, &why), "{name:?}");
+            assert!(unfit.to_string().contains(&*name.to_string_lossy()), "{unfit}");
+        }
+        fs::remove_dir_all(root).expect("removed");
+    }
+
+    #[test]
+    fn the_working_directory_is_looked_in_only_where_path_says_so() {
+        let here = path(&[Path::new("/nonexistent"), Path::new("")]);
+        // Tests run in the crate's folder; what is there is not executable, and that it was seen is told.
+        assert_eq!(find("Cargo.toml".as_ref(), &here).expect_err("not executable").status(), 126);
+        assert_eq!(find("Cargo.toml".as_ref(), &path(&[Path::new("/nonexistent")])).expect_err("unseen").status(), 127);
+    }
+
+    #[test]
+    fn what_execve_says_is_told_in_words() {
+        let root = world("execve");
+        let tool = root.join("bin/tool");
+        assert_eq!(Unfit::by_execve(&tool, Errno::NOENT).why, Why::NoLoader);
+        assert_eq!(Unfit::by_execve(&root.join("gone"), Errno::NOENT).why, Why::NoSuchFile);
+        fs::write(&tool, "#! /no/such/sh -e\n").expect("a script");
+        assert_eq!(Unfit::by_execve(&tool, Errno::NOENT).why, Why::NoInterpreter("/no/such/sh".into()));
+        assert_eq!(Unfit::by_execve(&tool, Errno::NOEXEC).status(), 126);
+        fs::remove_dir_all(root).expect("removed");
+    }
+}
