@@ -69,8 +69,8 @@ enum Of {
     AnotherNamespace,
 }
 
-/// Reads `security.capability` (struct vfs_ns_cap_data): the revision in byte 3, the permitted set's low word from byte 4.
-/// The kernel shows one that counts here as revision 2, another as revision 3 or not at all (cap_inode_getsecurity).
+/// Reads `security.capability` (struct vfs_ns_cap_data): the revision in byte 3, the permitted set's low word from
+/// byte 4. The kernel shows one that counts here as revision 2, another as revision 3 or not at all (cap_inode_getsecurity).
 fn file_capability() -> Option<Of> {
     let mut value = [0u8; 64];
     match getxattr(SELF, "security.capability", &mut value) {
@@ -90,31 +90,53 @@ impl Inert {
     /// What to do about it.
     pub fn fix(self) -> String {
         let path = std::fs::read_link(SELF).map(|path| path.into_os_string().into_encoded_bytes()).unwrap_or_default();
-        let path = portgrant_protocol::text::printable(&path);
+        self.words().1.replace("HELPER", &portgrant_protocol::text::printable(&path))
+    }
+
+    /// The reason, and what to do about it with HELPER for the helper's path.
+    fn words(self) -> (&'static str, &'static str) {
         match self {
-            Inert::NoNewPrivs => "start it without no_new_privs (systemd: NoNewPrivileges=, and what implies it), or have the sockets passed in".to_owned(),
-            Inert::UserNamespace => "run it outside of the user namespace, or install it inside as that namespace's root".to_owned(),
-            Inert::NoPrivilege => format!("as root, setcap cap_net_bind_service=p {path}   (or chown root {path}; chmod 4755 {path})"),
-            Inert::NoSuid => format!("as root, install it on a file system that is not mounted nosuid; {path} is"),
-            Inert::BoundingSet => "start it with CAP_NET_BIND_SERVICE in the bounding set (systemd: CapabilityBoundingSet=; containers: --cap-add)".to_owned(),
-            Inert::Traced => "trace it as root, or not at all".to_owned(),
-            Inert::Forbidden => "look for a denial in the kernel's log (dmesg, audit)".to_owned(),
-            Inert::Unknown => format!("as root, look at the owner, mode and capability of {path} (ls -l, getcap)"),
+            Inert::NoNewPrivs => (
+                "the helper got no privilege: no_new_privs is set, so its setuid bit or capability is void",
+                "start it without no_new_privs (systemd: NoNewPrivileges=, and what implies it), or have the sockets \
+                 passed in",
+            ),
+            Inert::UserNamespace => (
+                "the helper's privilege does not count here: this is a user namespace, and the helper or the network \
+                 is of another",
+                "run it outside of the user namespace, or install it inside as that namespace's root",
+            ),
+            Inert::NoPrivilege => (
+                "the helper got no privilege: it has neither cap_net_bind_service=p nor root's setuid bit",
+                "as root, setcap cap_net_bind_service=p HELPER   (or chown root HELPER; chmod 4755 HELPER)",
+            ),
+            Inert::NoSuid => (
+                "the helper got no privilege: its file system is mounted nosuid",
+                "as root, install it on a file system that is not mounted nosuid; HELPER is",
+            ),
+            Inert::BoundingSet => (
+                "the helper got no privilege: CAP_NET_BIND_SERVICE is not in the bounding set",
+                "start it with CAP_NET_BIND_SERVICE in the bounding set (systemd: CapabilityBoundingSet=; \
+                 containers: --cap-add)",
+            ),
+            Inert::Traced => (
+                "the helper got no privilege: it is traced by somebody who has none",
+                "trace it as root, or not at all",
+            ),
+            Inert::Forbidden => (
+                "the kernel forbade it although CAP_NET_BIND_SERVICE was raised: a security module or a seccomp filter",
+                "look for a denial in the kernel's log (dmesg, audit)",
+            ),
+            Inert::Unknown => (
+                "the helper got no privilege, and none of the known reasons applies",
+                "as root, look at the owner, mode and capability of HELPER (ls -l, getcap)",
+            ),
         }
     }
 }
 
 impl fmt::Display for Inert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Inert::NoNewPrivs => "the helper got no privilege: no_new_privs is set, so its setuid bit or capability is void",
-            Inert::UserNamespace => "the helper's privilege does not count here: this is a user namespace, and the helper or the network is of another",
-            Inert::NoPrivilege => "the helper got no privilege: it has neither cap_net_bind_service=p nor root's setuid bit",
-            Inert::NoSuid => "the helper got no privilege: its file system is mounted nosuid",
-            Inert::BoundingSet => "the helper got no privilege: CAP_NET_BIND_SERVICE is not in the bounding set",
-            Inert::Traced => "the helper got no privilege: it is traced by somebody who has none",
-            Inert::Forbidden => "the kernel forbade it although CAP_NET_BIND_SERVICE was raised: a security module or a seccomp filter",
-            Inert::Unknown => "the helper got no privilege, and none of the known reasons applies",
-        })
+        f.write_str(self.words().0)
     }
 }

@@ -9,7 +9,7 @@ mod entry;
 mod explain;
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use portgrant_binder::grant::{self, Request};
@@ -19,7 +19,6 @@ use portgrant_binder::privilege::{Dropped, Privileged};
 use portgrant_binder::socket::{self, Bound};
 use portgrant_binder::{Error, handover};
 use portgrant_protocol::{Endpoint, listen, program, status, transfer};
-use rustix::fs::{Mode, OFlags};
 
 use crate::command::{Command, Exec};
 use crate::entry::Start;
@@ -32,7 +31,7 @@ fn run(start: impl FnOnce() -> Start) -> u8 {
         Err(error) => return explain::complain(Error::from(error).report()),
     };
     let start = start();
-    occupy_standard_descriptors();
+    listen::occupy_standard_descriptors();
     let done = match Command::parse(start.arguments) {
         Ok(Command::Exec(asked)) => exec(dropped, asked, start.environment),
         Ok(Command::Pass { listen, to }) => pass(dropped, listen, to),
@@ -44,17 +43,6 @@ fn run(start: impl FnOnce() -> Start) -> u8 {
         Err(error) => Err(error),
     };
     done.unwrap_or_else(|error| explain::complain(error.report()))
-}
-
-/// Closed standard descriptors get a folder that can be neither read nor written, close-on-exec: no socket and no policy
-/// lands there, and the program finds them as closed as its caller left them.
-fn occupy_standard_descriptors() {
-    while let Ok(folder) = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-        if folder.as_raw_fd() > 2 {
-            return;
-        }
-        let _kept_open = folder.into_raw_fd();
-    }
 }
 
 fn exec(dropped: Dropped, asked: Exec, environment: Vec<CString>) -> Result<u8, Error> {

@@ -1,13 +1,13 @@
 //! Privilege as a value that moves: [`Privileged`] → [`Dropped`] → [`Renounced`]. Each transition consumes what was
 //! there before, so a wrong order does not compile:
 //!
-//! ```compile_fail
+//! ```compile_fail,E0382
 //! # use portgrant_binder::privilege::Privileged;
 //! let privileged = Privileged::at_start();
 //! let dropped = privileged.drop_to_caller().unwrap();
 //! let again = privileged.drop_to_caller(); // moved: there is nothing left to drop
 //! ```
-//! ```compile_fail
+//! ```compile_fail,E0382
 //! # use portgrant_binder::{policy::Permit, privilege::Privileged, socket};
 //! fn bind_after_renouncing(permit: Permit<'_>) {
 //!     let dropped = Privileged::at_start().drop_to_caller().unwrap();
@@ -15,7 +15,7 @@
 //!     let _ = socket::bind(permit, &dropped); // moved: nothing is bound without privilege's owner
 //! }
 //! ```
-//! ```compile_fail
+//! ```compile_fail,E0308
 //! # use portgrant_binder::{handover, privilege::Privileged};
 //! let dropped = Privileged::at_start().drop_to_caller().unwrap();
 //! handover::execute(dropped, &handover::Program::default(), vec![], vec![]); // not Renounced: no program runs before

@@ -13,12 +13,10 @@ mod program;
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
-use std::os::fd::{AsRawFd, IntoRawFd};
 
 use log::LevelFilter;
-use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
-use rustix::fs::{Mode, OFlags};
+use portgrant_protocol::{listen, status};
 
 pub use arguments::{Arguments, Command, Exec, Explain};
 pub use error::Error;
@@ -34,7 +32,7 @@ pub struct Start {
 
 /// From the entry point to the exit status. Does not return where another program is executed.
 pub fn run(start: Start) -> u8 {
-    occupy_standard_descriptors();
+    listen::occupy_standard_descriptors();
     let Err(error) = arguments::parse(&start.arguments).and_then(|arguments| {
         log_steps(arguments.verbose > 0);
         match arguments.command {
@@ -43,17 +41,6 @@ pub fn run(start: Start) -> u8 {
         }
     });
     if let Error::Answered(text) = &error { answer(text) } else { complain(&error) }
-}
-
-/// Closed standard descriptors get a folder that can be neither read nor written, close-on-exec: no socket lands there, and
-/// the program finds them as closed as its caller left them.
-fn occupy_standard_descriptors() {
-    while let Ok(folder) = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-        if folder.as_raw_fd() > 2 {
-            return;
-        }
-        let _kept_open = folder.into_raw_fd();
-    }
 }
 
 /// With `-v`, each step on standard error. RUST_LOG is not read: what the launcher writes is up to its own options, and

@@ -3,7 +3,7 @@
 
 use std::ffi::{CString, OsString};
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
@@ -114,6 +114,17 @@ pub enum PlaceError {
     Occupied(RawFd),
     /// The system would not give it (RLIMIT_NOFILE, say)
     System(Errno),
+}
+
+/// Closed standard descriptors get a folder that can be neither read nor written, close-on-exec: no socket and no file
+/// lands there, and the program that is executed finds them as closed as they were. Called before anything is opened.
+pub fn occupy_standard_descriptors() {
+    while let Ok(folder) = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        if folder.as_raw_fd() > 2 {
+            return;
+        }
+        let _kept_open = folder.into_raw_fd();
+    }
 }
 
 /// Whether the numbers from [`FIRST`] on are free for `count` descriptors. Asked before anything is bound.

@@ -30,20 +30,20 @@ pub enum Decision<'p> {
 
 /// Permission to bind one endpoint, once. Only [`decide`] makes it, nothing copies it, and the bind spends it.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0599
 /// # use portgrant_binder::policy::Permit;
 /// fn twice(permit: Permit<'_>) {
 ///     drop(permit.clone()); // nothing copies a permit
 /// }
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0382
 /// # use portgrant_binder::{policy::Permit, privilege::Dropped, socket};
 /// fn twice(permit: Permit<'_>, dropped: &Dropped) {
 ///     let _ = socket::bind(permit, dropped);
 ///     let _ = socket::bind(permit, dropped); // spent
 /// }
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// # use portgrant_binder::policy::{Permit, Rule};
 /// fn forged(endpoint: portgrant_protocol::Resolved, rule: &Rule) -> Permit<'_> {
 ///     Permit { endpoint, rule } // its fields are decide's alone

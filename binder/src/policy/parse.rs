@@ -230,7 +230,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A name that the tables do not hold breaks a deny, which would otherwise deny nobody, and matches nobody in a permit.
+    /// A name that the tables do not hold breaks a deny, which would deny nobody, and in a permit matches nobody.
     fn unknown(&mut self, effect: Effect, column: usize, wrong: Wrong) -> Result<(), Stop> {
         if effect == Effect::Deny {
             return Err((column, wrong).into());
