@@ -115,8 +115,8 @@ fn socket_kind(endpoint: &Resolved) -> String {
 /// The `check` verb: 0 where the policy is well-formed, warnings or not, else 78.
 pub(crate) fn check(dropped: Dropped, as_json: bool, files: Vec<PathBuf>) -> Result<u8, Error> {
     let _renounced = dropped.renounce()?;
-    let sources = if files.is_empty() { installed_sources()? } else { read_as_caller(files)? };
     let names = Names::system();
+    let sources = if files.is_empty() { installed_sources(&names)? } else { read_as_caller(files)? };
     let (policy, problems) = match Policy::parse(sources, &names)? {
         Ok(policy) => (policy, Vec::new()),
         Err(malformed) => malformed,

@@ -5,6 +5,7 @@
 
 use std::cell::OnceCell;
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::path::Path;
 
 use portgrant_protocol::service::Services;
@@ -13,37 +14,27 @@ use crate::Error;
 use crate::trusted::{Distrust, Folder};
 
 /// A line of passwd(5), as far as it matters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User<'a> {
     /// The login name
-    pub name: String,
+    pub name: &'a str,
     /// Its uid
     pub uid: u32,
     /// Its primary gid
     pub gid: u32,
 }
 
-/// A line of group(5).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
-    /// The group's name
-    pub name: String,
-    /// Its gid
-    pub gid: u32,
-    /// The login names of its members
-    pub members: Vec<String>,
-}
-
-/// The tables, ordered by name.
+/// The tables, each read when it is first needed.
 #[derive(Debug, Default)]
 pub struct Names {
-    users: OnceCell<Vec<User>>,
-    groups: OnceCell<Vec<Group>>,
+    etc: OnceCell<Folder>,
+    users: OnceCell<Table>,
+    groups: OnceCell<Table>,
     services: OnceCell<Services>,
 }
 
 impl Names {
-    /// The system's tables, each read when it is first needed.
+    /// The system's tables.
     pub fn system() -> Names {
         Names::default()
     }
@@ -51,91 +42,121 @@ impl Names {
     /// Tables given as text, for tests and for policies of another place.
     pub fn of(passwd: &[u8], group: &[u8], services: &[u8]) -> Names {
         Names {
-            users: OnceCell::from(parse_users(passwd)),
-            groups: OnceCell::from(parse_groups(group)),
+            etc: OnceCell::new(),
+            users: OnceCell::from(Table::of(passwd)),
+            groups: OnceCell::from(Table::of(group)),
             services: OnceCell::from(Services::parse(services)),
         }
     }
 
     /// The user `name`; the first line wins, as in getpwnam(3).
-    pub fn user(&self, name: &str) -> Result<Option<&User>, Error> {
-        let users = self.users()?;
-        Ok(users.get(users.partition_point(|user| user.name.as_str() < name)).filter(|user| user.name == name))
+    pub fn user(&self, name: &str) -> Result<Option<User<'_>>, Error> {
+        Ok(self.users()?.line(name).and_then(user))
     }
 
-    /// The names of `uid`.
-    pub fn users_of(&self, uid: u32) -> Result<impl Iterator<Item = &User>, Error> {
-        Ok(self.users()?.iter().filter(move |user| user.uid == uid))
+    /// The accounts of `uid`.
+    pub fn users_of(&self, uid: u32) -> Result<impl Iterator<Item = User<'_>>, Error> {
+        Ok(self.users()?.lines().filter_map(user).filter(move |user| user.uid == uid))
     }
 
     /// The gid of group `name`.
     pub fn group(&self, name: &str) -> Result<Option<u32>, Error> {
-        let groups = self.groups()?;
-        let found = groups.get(groups.partition_point(|group| group.name.as_str() < name));
-        Ok(found.filter(|group| group.name == name).map(|group| group.gid))
+        Ok(self.groups()?.line(name).and_then(group).map(|group| group.0))
     }
 
     /// The groups of the accounts with `uid`, primary ones included: what initgroups(3) would give them.
     pub fn account_groups(&self, uid: u32) -> Result<Vec<u32>, Error> {
-        let users: Vec<&User> = self.users_of(uid)?.collect();
-        let is_member = |group: &&Group| users.iter().any(|user| group.members.contains(&user.name));
-        let member_of = self.groups()?.iter().filter(is_member).map(|group| group.gid);
+        let users: Vec<User<'_>> = self.users_of(uid)?.collect();
+        let is_member = |members: &str| members.split(',').any(|member| users.iter().any(|user| user.name == member));
+        let groups = self.groups()?.lines().filter_map(group);
+        let member_of = groups.filter(|group| is_member(group.1)).map(|group| group.0);
         Ok(users.iter().map(|user| user.gid).chain(member_of).collect())
     }
 
     /// The table of services(5).
     pub fn services(&self) -> Result<&Services, Error> {
-        once(&self.services, "services", Services::parse)
+        self.once(&self.services, "services", Services::parse)
     }
 
-    fn users(&self) -> Result<&Vec<User>, Error> {
-        once(&self.users, "passwd", parse_users)
+    /// /etc, opened and judged once: the policy lies there as well.
+    pub fn etc(&self) -> Result<&Folder, Error> {
+        if let Some(etc) = self.etc.get() {
+            return Ok(etc);
+        }
+        let etc = Folder::open(Path::new("/etc")).map_err(|(path, why)| Error::Untrusted { path, why })?;
+        Ok(self.etc.get_or_init(|| etc))
     }
 
-    fn groups(&self) -> Result<&Vec<Group>, Error> {
-        once(&self.groups, "group", parse_groups)
+    fn users(&self) -> Result<&Table, Error> {
+        self.once(&self.users, "passwd", Table::of)
+    }
+
+    fn groups(&self) -> Result<&Table, Error> {
+        self.once(&self.groups, "group", Table::of)
+    }
+
+    fn once<'a, T>(&self, cell: &'a OnceCell<T>, file: &str, parse: impl Fn(&[u8]) -> T) -> Result<&'a T, Error> {
+        if let Some(table) = cell.get() {
+            return Ok(table);
+        }
+        let text = match self.etc()?.read(OsStr::new(file)) {
+            Ok(text) => text,
+            // No such table names nobody, which is safe: in a permit it matches nobody, in a deny it is an error.
+            Err((_, Distrust::Missing | Distrust::Empty)) => Vec::new(),
+            Err((path, why)) => return Err(Error::Untrusted { path, why }),
+        };
+        Ok(cell.get_or_init(|| parse(&text)))
     }
 }
 
-fn once<'a, T>(cell: &'a OnceCell<T>, file: &str, parse: impl Fn(&[u8]) -> T) -> Result<&'a T, Error> {
-    if let Some(table) = cell.get() {
-        return Ok(table);
+/// A file of `NAME:…` lines, ordered by name; what else is in a line is read when it is asked for.
+#[derive(Debug)]
+struct Table {
+    text: String,
+    lines: Vec<Range<usize>>,
+}
+
+impl Table {
+    fn of(text: &[u8]) -> Table {
+        // A name that is no UTF-8 is then one that no rule can hold: rules are ASCII.
+        let text = String::from_utf8_lossy(text).into_owned();
+        let mut at = 0;
+        let mut lines = Vec::new();
+        for line in text.split_inclusive('\n') {
+            lines.push(at..at + line.trim_end_matches('\n').len());
+            at += line.len();
+        }
+        // Stable: of two lines for one name the file's first comes first.
+        lines.sort_by_key(|line| name(text.get(line.clone()).unwrap_or_default()));
+        Table { text, lines }
     }
-    let text = match Folder::open(Path::new("/etc")).and_then(|etc| etc.read(OsStr::new(file))) {
-        Ok(text) => text,
-        // No such table names nobody, which is safe: in a permit it matches nobody, in a deny it is an error.
-        Err((_, Distrust::Missing | Distrust::Empty)) => Vec::new(),
-        Err((path, why)) => return Err(Error::Untrusted { path, why }),
-    };
-    Ok(cell.get_or_init(|| parse(&text)))
+
+    fn line(&self, wanted: &str) -> Option<&str> {
+        let first = self.lines.partition_point(|line| name(self.text.get(line.clone()).unwrap_or_default()) < wanted);
+        let line = self.text.get(self.lines.get(first)?.clone())?;
+        (name(line) == wanted).then_some(line)
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().filter_map(|line| self.text.get(line.clone()))
+    }
 }
 
-fn parse_users(text: &[u8]) -> Vec<User> {
-    let fields = |line: &str| {
-        let mut fields = line.split(':');
-        let (name, _password) = (fields.next()?, fields.next()?);
-        Some(User { name: name.to_owned(), uid: id(fields.next()?)?, gid: id(fields.next()?)? })
-    };
-    let mut users: Vec<User> = lines(text).filter_map(fields).collect();
-    users.sort_by(|a, b| a.name.cmp(&b.name));
-    users
+fn name(line: &str) -> &str {
+    line.split(':').next().unwrap_or_default()
 }
 
-fn parse_groups(text: &[u8]) -> Vec<Group> {
-    let fields = |line: &str| {
-        let mut fields = line.split(':');
-        let (name, _password) = (fields.next()?, fields.next()?);
-        let gid = id(fields.next()?)?;
-        let members = fields.next().unwrap_or_default().split(',').filter(|member| !member.is_empty());
-        Some(Group { name: name.to_owned(), gid, members: members.map(str::to_owned).collect() })
-    };
-    let mut groups: Vec<Group> = lines(text).filter_map(fields).collect();
-    groups.sort_by(|a, b| a.name.cmp(&b.name));
-    groups
+/// `NAME:PASSWORD:UID:GID:…`
+fn user(line: &str) -> Option<User<'_>> {
+    let mut fields = line.split(':');
+    let (name, _password) = (fields.next()?, fields.next()?);
+    Some(User { name, uid: id(fields.next()?)?, gid: id(fields.next()?)? })
 }
 
-fn lines(text: &[u8]) -> impl Iterator<Item = &str> {
-    text.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok())
+/// `NAME:PASSWORD:GID:MEMBER,MEMBER`: the gid and the members.
+fn group(line: &str) -> Option<(u32, &str)> {
+    let mut fields = line.split(':').skip(2);
+    Some((id(fields.next()?)?, fields.next().unwrap_or_default()))
 }
 
 /// A uid or gid in digits; 4294967295 is none ("no change" in setresuid(2)).
@@ -156,7 +177,7 @@ mod tests {
         assert_eq!(names.user("ali")?, None);
         assert_eq!(names.user("x")?, None);
         assert_eq!(names.user("y")?, None);
-        assert_eq!(names.users_of(0)?.map(|user| user.name.as_str()).collect::<Vec<_>>(), ["root", "toor"]);
+        assert_eq!(names.users_of(0)?.map(|user| user.name).collect::<Vec<_>>(), ["root", "toor"]);
         assert_eq!(names.account_groups(1001)?, [100, 33]);
         assert_eq!(names.account_groups(4)?, []);
         assert_eq!(names.group("web")?, Some(33));

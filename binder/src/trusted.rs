@@ -2,14 +2,14 @@
 //!
 //! Runs as the caller, after the drop; nothing here needs privilege. A name is never looked at twice.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
 use rustix::io::Errno;
 
 /// The most bytes that a trusted file may have.
@@ -63,7 +63,22 @@ impl Folder {
         Folder { fd, path }.judged()
     }
 
-    fn enter(&self, name: &OsStr) -> Result<Folder, Finding> {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names in it.
+    pub fn names(&self) -> Result<Vec<OsString>, Finding> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let listed = openat(&self.fd, ".", flags, Mode::empty()).and_then(Dir::new).and_then(|folder| {
+            folder.map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned())).collect()
+        });
+        listed.map_err(|errno| (self.path.clone(), Distrust::opening(errno)))
+    }
+
+    /// Opens the folder `name` in it.
+    pub fn enter(&self, name: &OsStr) -> Result<Folder, Finding> {
         let path = self.path.join(name);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|errno| {

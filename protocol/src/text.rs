@@ -8,13 +8,16 @@ use std::fmt::Write;
 /// marks) never gets through. At most 1,024 bytes are shown, then `...` follows.
 pub fn printable(bytes: &[u8]) -> String {
     const SHOWN: usize = 1024;
+    let plain = |byte: &u8| matches!(byte, b' '..=b'[' | b']'..=b'~');
+    if bytes.len() <= SHOWN && bytes.iter().all(plain) {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
     let mut out = String::with_capacity(bytes.len().min(SHOWN) + 3);
     for &byte in bytes.iter().take(SHOWN) {
-        match byte {
-            b' '..=b'[' | b']'..=b'~' => out.push(char::from(byte)),
-            _ => {
-                let _ = write!(out, "\\x{byte:02x}");
-            }
+        if plain(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "\\x{byte:02x}");
         }
     }
     if bytes.len() > SHOWN {

@@ -106,7 +106,7 @@ fn a_peer_that_is_gone_gets_nothing_and_nothing_stays_bound(world: &World) {
 }
 
 fn every_option_is_set_on_the_socket(world: &World) {
-    world.policy("permit alice 80 53/udp reuseport freebind\n");
+    world.policy("permit alice 80 81 53/udp reuseport freebind\n");
     let all = "80,reuseport,freebind,dev=lo,keepalive=61:7:3,linger=9,defer_accept=5,fastopen=6,rcvbuf=65536,sndbuf=65536,tos=16,backlog=7";
     let (_, sockets) = granted(world, &[all, "53/udp,reuseport,rcvbuf=32768,tos=8"]);
     let (tcp, udp) = (&sockets[0], &sockets[1]);
@@ -126,8 +126,7 @@ fn every_option_is_set_on_the_socket(world: &World) {
     assert_eq!(getsockopt(udp, sockopt::Ipv4Tos).expect("get"), 8);
     let ss = world.as_root().run(["ss", "-Hltn"]).stdout;
     assert_eq!(ss.split_whitespace().nth(2), Some("7"), "the backlog: {ss}");
-    drop(sockets);
-    let plain = &granted(world, &["127.0.0.1:80,freebind"]).1[0];
+    let plain = &granted(world, &["127.0.0.1:81,freebind"]).1[0];
     assert!(
         !getsockopt(plain, sockopt::ReusePort).expect("get") && !getsockopt(plain, sockopt::KeepAlive).expect("get")
     );
@@ -135,14 +134,14 @@ fn every_option_is_set_on_the_socket(world: &World) {
 }
 
 fn every_protocol_is_bound_as_it_was_asked(world: &World) {
-    world.policy("permit alice 80 80/udp 80/sctp\n");
-    for (endpoint, protocol) in
-        [("80", Protocol::Tcp), ("80/udp", Protocol::Udp), ("80/mptcp", Protocol::Mptcp), ("80/sctp", Protocol::Sctp)]
-    {
-        let (reply, sockets, outcome) = pass(world, &[endpoint]);
+    world.policy("permit alice 80 81 82/udp 83/sctp\n");
+    let protocols = [(80, Protocol::Tcp), (81, Protocol::Mptcp), (82, Protocol::Udp), (83, Protocol::Sctp)];
+    for (port, protocol) in protocols {
+        let (reply, sockets, outcome) = pass(world, &[&format!("{port}/{}", protocol.word())]);
         match reply {
             Reply::Granted { .. } => {
-                assert_eq!((facts(&sockets[0]).protocol, facts(&sockets[0]).local.port()), (protocol, 80));
+                let facts = facts(&sockets[0]);
+                assert_eq!((facts.protocol, facts.local.port()), (protocol, port));
             }
             // A kernel may be built without it; then that is what is said.
             Reply::Refused(refusal) => {
@@ -187,10 +186,9 @@ fn each_binds_every_address_and_shares_none(world: &World) {
 }
 
 fn a_socket_is_v6only_only_when_asked(world: &World) {
-    world.policy("permit alice 80\n");
-    let dual = granted(world, &["80"]).1;
+    world.policy("permit alice 80 81\n");
+    let dual = granted(world, &["81"]).1;
     assert!(facts(&dual[0]).dual_stack);
-    drop(dual);
     let both = granted(world, &["[::]:80,v6only", "0.0.0.0:80"]).1;
     assert!(!facts(&both[0]).dual_stack && facts(&both[1]).local.is_ipv4());
 }

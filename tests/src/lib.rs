@@ -4,6 +4,9 @@
 //! A [`World`] is one test's machine. Everything that the test's thread does happens in it: its own file accesses and
 //! connections as well as the programs that it starts [as some user](World::as_user).
 //!
+//! Worlds share a process: a socket that a test itself opens or receives may be held for a moment by another test's
+//! child, between fork and execve. So a test that drops one does not bind the same port again.
+//!
 //! ```no_run
 //! use portgrant_tests::{BINDER, World, both_installs};
 //!

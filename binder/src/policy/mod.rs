@@ -9,9 +9,9 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use portgrant_protocol::Protocol;
 
@@ -24,11 +24,9 @@ use crate::names::Names;
 use crate::privilege::Dropped;
 use crate::trusted::{Distrust, Folder};
 
-/// The folder of the policy.
-const FOLDER: &str = "/etc";
-/// The file that must be there.
+/// The file in /etc that must be there.
 const FILE: &str = "portgrant.conf";
-/// The folder of further files, which may be missing.
+/// The folder in /etc of further files, which may be missing.
 const MORE: &str = "portgrant.d";
 
 /// The caller, as the policy knows them.
@@ -49,13 +47,10 @@ pub struct Caller {
 impl Caller {
     /// Whoever started this process: real uid, real gid, supplementary groups.
     pub fn current(dropped: &Dropped, policy: &Policy, names: &Names) -> Result<Caller, Error> {
-        let groups = nix::unistd::getgroups().map_err(|errno| Error::Call {
-            call: "getgroups",
-            errno: rustix::io::Errno::from_raw_os_error(errno as i32),
-        })?;
+        let groups = rustix::process::getgroups().map_err(|errno| Error::Call { call: "getgroups", errno })?;
         let uid = dropped.uid();
         let account_groups = if policy.denies_a_group() { names.account_groups(uid)? } else { Vec::new() };
-        let groups = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();
+        let groups = groups.into_iter().map(rustix::process::Gid::as_raw).collect();
         Ok(Caller { uid, gid: dropped.gid(), groups, account_groups, name: None })
     }
 
@@ -70,7 +65,8 @@ impl Caller {
     /// With the login name that /etc/passwd has for the uid, if any.
     pub fn named(mut self, names: &Names) -> Caller {
         if self.name.is_none() {
-            self.name = names.users_of(self.uid).ok().and_then(|mut users| users.next()).map(|user| user.name.clone());
+            self.name =
+                names.users_of(self.uid).ok().and_then(|mut users| users.next()).map(|user| user.name.to_owned());
         }
         self
     }
@@ -181,7 +177,7 @@ pub struct Policy {
 impl Policy {
     /// The installed policy; an error where any of it cannot be believed or read.
     pub fn installed(names: &Names) -> Result<Policy, Error> {
-        match Policy::parse(installed_sources()?, names)? {
+        match Policy::parse(installed_sources(names)?, names)? {
             Ok(policy) => Ok(policy),
             Err((policy, problems)) => Err(Error::Malformed { policy, problems }),
         }
@@ -230,38 +226,23 @@ impl Policy {
 }
 
 /// `/etc/portgrant.conf`, then `/etc/portgrant.d/*.conf` in byte order.
-pub fn installed_sources() -> Result<Vec<Source>, Error> {
+pub fn installed_sources(names: &Names) -> Result<Vec<Source>, Error> {
     let untrusted = |(path, why)| Error::Untrusted { path, why };
-    let etc = Folder::open(Path::new(FOLDER)).map_err(untrusted)?;
-    let source = |folder: &Folder, path: PathBuf| {
-        let text = folder.read(path.file_name().unwrap_or_default()).map_err(untrusted)?;
-        Ok::<_, Error>(Source { path, text })
+    let source = |folder: &Folder, name: &OsStr| {
+        let text = folder.read(name).map_err(untrusted)?;
+        Ok::<_, Error>(Source { path: folder.path().join(name), text })
     };
-    let mut sources = vec![source(&etc, Path::new(FOLDER).join(FILE))?];
-    let more = Path::new(FOLDER).join(MORE);
-    let folder = match Folder::open(&more) {
-        Err((path, Distrust::Missing)) if path == more => return Ok(sources),
+    let etc = names.etc()?;
+    let mut sources = vec![source(etc, OsStr::new(FILE))?];
+    let more = match etc.enter(OsStr::new(MORE)) {
+        Err((_, Distrust::Missing)) => return Ok(sources),
         other => other.map_err(untrusted)?,
     };
-    for name in conf_files(&more)? {
-        sources.push(source(&folder, more.join(name))?);
+    let mut files = more.names().map_err(untrusted)?;
+    files.retain(|name| name.as_bytes().ends_with(b".conf") && !name.as_bytes().starts_with(b"."));
+    files.sort();
+    for name in files {
+        sources.push(source(&more, &name)?);
     }
     Ok(sources)
-}
-
-/// The names to read in `folder`, which was judged: nobody but root puts or takes any.
-fn conf_files(folder: &Path) -> Result<Vec<OsString>, Error> {
-    let failed = |error: std::io::Error| {
-        let why = Distrust::opening(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO));
-        Error::Untrusted { path: folder.to_owned(), why }
-    };
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name().into_vec();
-        if name.ends_with(b".conf") && !name.starts_with(b".") {
-            names.push(OsString::from_vec(name));
-        }
-    }
-    names.sort();
-    Ok(names)
 }

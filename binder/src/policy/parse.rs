@@ -217,17 +217,17 @@ impl<'a> Parser<'a> {
         if word.text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err((word.column, Wrong::BareNumber(shown(word.text))).into());
         }
-        let (found, unknown) = match word.text.strip_prefix(':') {
-            Some(group) => (self.names.group(group)?.map(Subject::Gid), Wrong::UnknownGroup(shown(group))),
-            None => {
-                let user = self.names.user(word.text)?;
-                (user.map(|user| Subject::Uid(user.uid)), Wrong::UnknownUser(shown(word.text)))
-            }
+        let group = word.text.strip_prefix(':');
+        let found = match group {
+            Some(group) => self.names.group(group)?.map(Subject::Gid),
+            None => self.names.user(word.text)?.map(|user| Subject::Uid(user.uid)),
         };
-        match found {
-            Some(subject) => Ok(subject),
-            None => self.unknown(effect, word.column, unknown).map(|()| Subject::Nobody),
+        if let Some(subject) = found {
+            return Ok(subject);
         }
+        let user = || Wrong::UnknownUser(shown(word.text));
+        self.unknown(effect, word.column, group.map_or_else(user, |group| Wrong::UnknownGroup(shown(group))))?;
+        Ok(Subject::Nobody)
     }
 
     /// A name that the tables do not hold breaks a deny, which would deny nobody, and in a permit matches nobody.

@@ -1,6 +1,7 @@
 //! The policy as tables of request and verdict, then against a second, naive evaluator under random policies.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use portgrant_protocol::{Endpoint, Resolved};
 use proptest::prelude::*;
