@@ -8,6 +8,8 @@ use std::path::Path;
 
 use portgrant_protocol::text::printable;
 
+use crate::Error;
+
 /// LOG_AUTHPRIV with LOG_INFO and LOG_NOTICE (syslog(3)).
 const GRANT: u32 = (10 << 3) | 6;
 const REFUSAL: u32 = (10 << 3) | 5;
@@ -15,11 +17,11 @@ const REFUSAL: u32 = (10 << 3) | 5;
 /// What became of one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was bound for the caller
+    /// It is about to be bound for the caller
     Grant,
     /// The policy refused it
     Refuse,
-    /// It was permitted, but the system did not bind it
+    /// It was granted, but not all of the request could be bound
     Fail,
 }
 
@@ -42,15 +44,18 @@ pub struct Line<'a> {
     pub program: Option<&'a Path>,
 }
 
-/// Sends `lines` to /dev/log, and never waits for it.
-pub fn write(lines: &[Line<'_>]) {
-    let Ok(socket) = UnixDatagram::unbound() else { return };
-    if socket.set_nonblocking(true).is_err() {
-        return;
-    }
+/// Sends `lines` to /dev/log, and never waits for it. A log that is dead or full is nobody's fault here; that there is no
+/// socket to speak through could be the caller's doing (RLIMIT_NOFILE), and is an error.
+pub fn write(lines: &[Line<'_>]) -> Result<(), Error> {
+    let socket = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
+    let socket = socket.map_err(|error| Error::Call {
+        call: "socket, for the audit line,",
+        errno: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
+    })?;
     for line in lines {
         let _ = socket.send_to(line.text().as_bytes(), "/dev/log");
     }
+    Ok(())
 }
 
 impl Line<'_> {

@@ -73,10 +73,7 @@ unsafe fn original_environment(last: Option<&'static CStr>) -> Option<Vec<CStrin
     }
     // SAFETY: both ends lie in the one area of the strings, which stays mapped and unwritten while the process lives.
     let bytes = unsafe { std::slice::from_raw_parts(start, len) };
-    let entries = bytes.strip_suffix(b"\0").unwrap_or_default();
-    if entries.is_empty() {
-        return Some(Vec::new());
-    }
+    let Some(entries) = bytes.strip_suffix(b"\0") else { return Some(Vec::new()) };
     entries.split(|&byte| byte == 0).map(|entry| CString::new(entry).ok()).collect()
 }
 

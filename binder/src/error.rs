@@ -76,9 +76,13 @@ impl Report {
         let (why, fix) = match refusal.reason {
             Reason::NoRule => (no_rule(policy), add),
             Reason::Address(rule) => (format!("not all of that address is in the rule at {}", place(rule)), add),
-            Reason::Device(rule) => {
-                (format!("the interface is not that of the rule at {}", place(rule)), "ask for it with dev=".to_owned())
-            }
+            Reason::Device(rule) => (
+                format!("the interface is not that of the rule at {}", place(rule)),
+                format!(
+                    "ask for dev={}, in exec or pass (one's own socket can leave it)",
+                    rule.dev.as_deref().unwrap_or("")
+                ),
+            ),
             Reason::Option(rule, option) => (
                 format!("{option} is not granted by the rule at {}", place(rule)),
                 format!("as root, add the word {option} to that rule, or ask without it"),
@@ -179,9 +183,11 @@ impl Error {
                 "look at what confines this process (seccomp, a security module)",
             ),
             Error::Untrusted { path, why } => broken(&path, why, "the policy is refused"),
-            Error::UntrustedProgram { path, why, rule } => {
-                Report { rule: Some(rule), ..broken(&path, why, "the program of an exec rule is refused") }
-            }
+            Error::UntrustedProgram { path, why, rule } => Report {
+                rule: Some(rule),
+                fix: "as root, put it where only root may write, all folders above included, and name it there".into(),
+                ..broken(&path, why, "the program of an exec rule is refused")
+            },
             Error::Malformed { policy, problems } => malformed(&policy, &problems),
             Error::Refused(report) => *report,
             Error::Socket { endpoint, call: "SO_BINDTODEVICE", errno: Errno::NODEV } => Report::new(

@@ -10,8 +10,8 @@ use portgrant_binder::grant::resolve;
 use portgrant_binder::names::Names;
 use portgrant_binder::policy::{Ask, Caller, Decision, Policy, Problem, Source, decide, installed_sources};
 use portgrant_binder::privilege::Dropped;
-use portgrant_binder::trusted::Distrust;
 use portgrant_binder::{Error, Report, trusted, who};
+use portgrant_protocol::text::printable;
 use portgrant_protocol::{Resolved, program, status};
 
 use crate::command::Explain;
@@ -151,12 +151,9 @@ pub(crate) fn check(dropped: Dropped, as_json: bool, files: Vec<PathBuf>) -> Res
 
 /// Drafts are read as anybody would read them: what they must be to be believed is not asked of them.
 fn read_as_caller(files: Vec<PathBuf>) -> Result<Vec<Source>, Error> {
-    let read = |path: PathBuf| match std::fs::read(&path) {
+    let read = |path: PathBuf| match trusted::read_unjudged(&path) {
         Ok(text) => Ok(Source { path, text }),
-        Err(error) => {
-            let errno = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
-            Err(Error::Untrusted { path, why: Distrust::System(errno) })
-        }
+        Err(why) => Err(Error::Untrusted { path, why }),
     };
     files.into_iter().map(read).collect()
 }
@@ -189,9 +186,9 @@ fn located(out: &mut String, policy: &Policy, kind: &str, place: (usize, usize, 
 
 fn program_warning(path: &Path) -> Option<String> {
     if let Err((path, why)) = trusted::judge_program(path) {
-        return Some(format!("the rule cannot be used: {}: {why}", path.display()));
+        return Some(format!("the rule cannot be used: {}: {why}", printable(path.as_os_str().as_encoded_bytes())));
     }
-    let name = path.file_name()?.to_string_lossy();
+    let name = printable(path.file_name()?.as_encoded_bytes());
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
     let script = std::fs::File::open(path).is_ok_and(|mut file| {
         let mut first = [0; 2];

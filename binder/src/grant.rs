@@ -9,7 +9,7 @@ use portgrant_protocol::{Endpoint, Port, Resolved};
 use crate::audit::{self, Line, Outcome};
 use crate::names::Names;
 use crate::policy::{Ask, Caller, Decision, Permit, Policy, Refusal, Rule, decide};
-use crate::{Error, Report, trusted};
+use crate::{Error, Report, socket, trusted};
 
 /// Who asks, in which way, and what decides.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +26,9 @@ pub struct Request<'a> {
     pub program: Option<&'a Path>,
 }
 
-/// Looks up the service name of `endpoint`, if it has one.
-pub fn resolve(endpoint: Endpoint, names: &Names) -> Result<Resolved, Error> {
+/// Looks up the service and the interface that `endpoint` names, if it does.
+pub fn resolve(mut endpoint: Endpoint, names: &Names) -> Result<Resolved, Error> {
+    endpoint.options.dev = endpoint.options.dev.as_deref().map(socket::interface);
     let none = Services::default();
     let services = match endpoint.port {
         Port::Service(_) => names.services()?,
@@ -52,7 +53,8 @@ impl<'a> Request<'a> {
                 .iter()
                 .map(|refusal| self.line(Outcome::Refuse, &refusal.endpoint, refusal.reason.rule()))
                 .collect();
-            audit::write(&lines);
+            // Nothing is bound whether this is written or not.
+            let _ = audit::write(&lines);
             return Err(self.refused(first));
         }
         for rule in permits.iter().map(Permit::rule) {
@@ -65,6 +67,9 @@ impl<'a> Request<'a> {
     }
 
     /// Spends every permit with `bind`; the first failure ends it, and what was bound until then is closed.
+    ///
+    /// The grant is logged before anything is bound: afterwards the caller could end this process, or take its
+    /// descriptors from it (prlimit(2)), before the line is written.
     pub fn spend<T>(
         &self,
         permits: Vec<Permit<'a>>,
@@ -72,11 +77,13 @@ impl<'a> Request<'a> {
     ) -> Result<Vec<T>, Error> {
         let line = |permit: &Permit<'a>| self.line(Outcome::Grant, permit.endpoint(), Some(permit.rule()));
         let mut lines: Vec<Line<'_>> = permits.iter().map(line).collect();
+        audit::write(&lines)?;
         let bound: Result<Vec<T>, Error> = permits.into_iter().map(bind).collect();
         if bound.is_err() {
             lines.iter_mut().for_each(|line| line.outcome = Outcome::Fail);
+            // It is an error already, and a better one.
+            let _ = audit::write(&lines);
         }
-        audit::write(&lines);
         bound
     }
 

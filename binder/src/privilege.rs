@@ -81,7 +81,7 @@ impl Privileged {
     pub fn drop_to_caller(self) -> Result<Dropped, PrivilegeError> {
         let call = |name| move |errno| PrivilegeError::Call(name, errno);
         // Undumpable whatever fs.suid_dumpable says, until execve: the same uid may neither trace this process nor take
-        // its descriptors (ptrace(2), pidfd_getfd(2)).
+        // its descriptors (ptrace(2), pidfd_getfd(2)). A change of uid sets it to what fs.suid_dumpable says, so twice.
         prctl::set_dumpable(false).map_err(call("prctl(PR_SET_DUMPABLE)"))?;
         let given = capabilities(None).map_err(capability_call("capget"))?;
         let (uid, gid) = (getuid(), getgid());
@@ -89,6 +89,7 @@ impl Privileged {
         prctl::set_keepcaps(true).map_err(call("prctl(PR_SET_KEEPCAPS)"))?;
         setresgid(gid, gid, gid).map_err(call("setresgid"))?;
         setresuid(uid, uid, uid).map_err(call("setresuid"))?;
+        prctl::set_dumpable(false).map_err(call("prctl(PR_SET_DUMPABLE)"))?;
         let sets = CapabilitySets {
             effective: CapabilitySet::empty(),
             permitted: given.permitted & BIND,

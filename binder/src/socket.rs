@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
-use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use nix::net::if_::{InterfaceFlags, if_indextoname, if_nametoindex};
 use nix::sys::socket::{SetSockOpt, SockaddrStorage};
 use portgrant_protocol::{Address, Options, Protocol, Resolved};
 use rustix::io::Errno;
@@ -63,6 +63,13 @@ pub fn bind(permit: Permit<'_>, dropped: &Dropped) -> Result<Vec<Bound>, Error> 
         finish(socket.fd.as_fd(), endpoint)?;
     }
     Ok(bound)
+}
+
+/// The name by which the kernel knows interface `dev`, which may be an alternative one (`ip link property`): rules and
+/// requests must speak of the same. A name that is none stays as it is, and is an error when the socket is made.
+pub fn interface(dev: &str) -> String {
+    let name = if_nametoindex(dev).and_then(if_indextoname).ok();
+    name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| dev.to_owned())
 }
 
 /// Binds the caller's own socket, which [`check_own`] judged, to what `permit` permits. Sets no option, never listens.
@@ -137,8 +144,12 @@ fn make(endpoint: &Resolved, v4: bool, dual: bool) -> Result<OwnedFd, Error> {
     if !v4 {
         set("IPV6_V6ONLY", sockopt::set_ipv6_v6only(&fd, !dual))?;
     }
-    if asked.protocol.is_stream() || asked.address == Address::Each {
+    if asked.protocol.is_stream() {
         set("SO_REUSEADDR", sockopt::set_socket_reuseaddr(&fd, true))?;
+    }
+    if asked.address == Address::Each {
+        // A wildcard beside its addresses. Not SO_REUSEADDR: with that another uid could bind beside them meanwhile.
+        set("SO_REUSEPORT", sockopt::set_socket_reuseport(&fd, true))?;
     }
     set_options(&fd, &asked.options, v4, &set)?;
     Ok(fd)
@@ -209,12 +220,11 @@ fn bind_to(fd: impl AsFd, address: &SocketAddr, endpoint: &Resolved, dropped: &D
     }
 }
 
-/// What must be so before the socket leaves: a stream socket listens; `each` shares its port with nobody, although it
-/// needed SO_REUSEADDR to bind a wildcard beside its addresses.
+/// What must be so before the socket leaves: a stream socket listens; `each` shares its port with nobody any more.
 fn finish(fd: BorrowedFd<'_>, endpoint: &Resolved) -> Result<(), Error> {
     let asked = &endpoint.endpoint;
-    if asked.address == Address::Each {
-        sockopt::set_socket_reuseaddr(fd, false).map_err(|errno| failed(endpoint, "SO_REUSEADDR", errno))?;
+    if asked.address == Address::Each && !asked.options.reuseport {
+        sockopt::set_socket_reuseport(fd, false).map_err(|errno| failed(endpoint, "SO_REUSEPORT", errno))?;
     }
     if asked.protocol.is_stream() {
         let backlog = i32::try_from(asked.options.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX);

@@ -101,24 +101,38 @@ impl Folder {
     }
 
     fn read_judged(&self, name: &OsStr) -> Result<Vec<u8>, Distrust> {
-        // NONBLOCK: a FIFO must not hold us up before it is known for one.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(Distrust::opening)?;
-        let stat = fstat(&fd).map_err(Distrust::System)?;
-        let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
-        judge(&stat)?;
-        match size {
-            _ if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => return Err(Distrust::NotAFile),
-            0 => return Err(Distrust::Empty),
-            1..=MAX_LEN => {}
-            _ => return Err(Distrust::TooLarge),
+        let fd = openat(&self.fd, name, READ | OFlags::NOFOLLOW, Mode::empty()).map_err(Distrust::opening)?;
+        judge(&fstat(&fd).map_err(Distrust::System)?)?;
+        match read_whole(fd)? {
+            text if text.is_empty() => Err(Distrust::Empty),
+            text => Ok(text),
         }
-        let mut text = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-        let read = std::fs::File::from(fd).take(MAX_LEN + 1).read_to_end(&mut text);
-        read.map_err(|error| Distrust::System(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
-        // It grew meanwhile.
-        if text.len() as u64 > MAX_LEN { Err(Distrust::TooLarge) } else { Ok(text) }
     }
+}
+
+/// NONBLOCK: a FIFO must not hold us up before it is known for one.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// Reads a file that nothing will be decided by, within the same bounds, and wherever its path leads.
+pub fn read_unjudged(path: &Path) -> Result<Vec<u8>, Distrust> {
+    let fd = rustix::fs::open(path, READ, Mode::empty()).map_err(Distrust::System)?;
+    read_whole(fd)
+}
+
+fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Distrust> {
+    let stat = fstat(&fd).map_err(Distrust::System)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Distrust::NotAFile);
+    }
+    let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+    if size > MAX_LEN {
+        return Err(Distrust::TooLarge);
+    }
+    let mut text = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    let read = std::fs::File::from(fd).take(MAX_LEN + 1).read_to_end(&mut text);
+    read.map_err(|error| Distrust::System(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+    // It grew meanwhile.
+    if text.len() as u64 > MAX_LEN { Err(Distrust::TooLarge) } else { Ok(text) }
 }
 
 /// Whether the file at absolute `path` is root's alone, and every folder and every symlink on the way.

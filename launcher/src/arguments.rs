@@ -141,7 +141,9 @@ fn complaint(error: &clap::Error) -> Message {
             // Of bytes that are not UTF-8 clap keeps a replacement; the reason names them as they are.
             let is_text = !error.get(ContextKind::InvalidValue).is_some_and(|v| v.to_string().contains('\u{fffd}'));
             let word = if is_text { format!("'{value}'") } else { "that".to_owned() };
-            Message::new(format!("{word} is no endpoint")).why(why).fix("see portgrant exec --help for what is")
+            Message::new(format!("{word} is no endpoint"))
+                .why(why)
+                .fix("see portgrant exec --help for the forms there are")
         }
         ErrorKind::MissingRequiredArgument if word.contains("--listen") => {
             Message::new("no endpoint is given").fix("expected -l ENDPOINT, as in -l 80 or -l 127.0.0.1:53/udp")

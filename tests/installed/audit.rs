@@ -4,9 +4,14 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
-use portgrant_tests::{BINDER, World, both_installs};
+use portgrant_tests::{BINDER, Resource, World, both_installs};
 
-both_installs![every_verdict_is_one_line, bytes_of_the_callers_are_escaped, explaining_and_checking_log_nothing];
+both_installs![
+    every_verdict_is_one_line,
+    no_grant_goes_without_its_line,
+    bytes_of_the_callers_are_escaped,
+    explaining_and_checking_log_nothing,
+];
 
 fn tail(line: &str) -> &str {
     line.split_once("]: ").map_or("", |line| line.1)
@@ -21,12 +26,13 @@ fn every_verdict_is_one_line(world: &World) {
     world.as_user("bob").run([BINDER, "exec", "-l", "80", "--", "true"]).exits(77);
     world.as_user("alice").run([BINDER, "exec", "-l", "10.9.9.9:80", "--", "true"]).exits(69);
     let lines = log.lines();
-    let [first, second, refused, denied, failed] = lines.as_slice() else { panic!("{lines:#?}") };
+    let [first, second, refused, denied, granted, failed] = lines.as_slice() else { panic!("{lines:#?}") };
     assert!(first.starts_with("<86>portgrant-binder[") && refused.starts_with("<85>portgrant-binder["), "{lines:#?}");
     let grant = "grant uid=1000 gid=1000 verb=exec endpoint";
     let program = r#"program="/usr/bin/true""#;
     assert_eq!(tail(first), format!("{grant}=80/tcp rule=/etc/portgrant.conf:1 {program}"));
     assert_eq!(tail(second), format!("{grant}=127.0.0.1:81/tcp rule=/etc/portgrant.conf:1 {program}"));
+    assert!(tail(granted).starts_with("grant ") && granted.contains("endpoint=10.9.9.9:80/tcp"), "{lines:#?}");
     assert_eq!(tail(refused), format!("refuse uid=1000 gid=1000 verb=exec endpoint=82/tcp rule=none {program}"));
     assert_eq!(
         tail(denied),
@@ -36,6 +42,26 @@ fn every_verdict_is_one_line(world: &World) {
         tail(failed),
         format!("fail uid=1000 gid=1000 verb=exec endpoint=10.9.9.9:80/tcp rule=/etc/portgrant.conf:1 {program}")
     );
+}
+
+/// PG-6
+fn no_grant_goes_without_its_line(world: &World) {
+    world.policy("permit alice 80\n");
+    let log = world.syslog();
+    // The helper runs under the caller's uid, so the caller may end it: the moment the port is theirs, say.
+    let script = "import socket, subprocess, sys\n\
+        s = socket.socket()\n\
+        helper = [sys.argv[1], 'bind', '-l', '127.0.0.1:80', '--socket', str(s.fileno())]\n\
+        p = subprocess.Popen(helper, pass_fds=[s.fileno()])\n\
+        while s.getsockname()[1] == 0 and p.poll() is None: pass\n\
+        p.kill()\n";
+    for turn in 1..=20 {
+        world.as_user("alice").run(["python3", "-c", script, BINDER]).succeeds();
+        assert_eq!(log.lines().len(), turn, "a port was bound and no line written");
+    }
+    // Without a descriptor for the log there is no grant: one for the socket would be left.
+    let limited = world.as_user("alice").limit(Resource::RLIMIT_NOFILE, 3);
+    limited.run([BINDER, "exec", "-l", "80", "--", "true"]).exits(71);
 }
 
 /// PG-6

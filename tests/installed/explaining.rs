@@ -7,6 +7,7 @@ both_installs![
     explain_decides_for_another_user_as_a_login_would,
     explain_is_readable_by_programs,
     check_warns_of_exec_rules_that_bind_nothing,
+    check_shows_nothing_that_a_terminal_obeys_and_reads_only_files,
     help_and_version_are_printed,
 ];
 
@@ -59,6 +60,21 @@ fn check_warns_of_exec_rules_that_bind_nothing(world: &World) {
     check
         .prints("/etc/portgrant.conf:2:1: warning: the rule cannot be used: /no: it does not exist")
         .prints("2 warnings\n");
+}
+
+fn check_shows_nothing_that_a_terminal_obeys_and_reads_only_files(world: &World) {
+    std::fs::write("/tmp/odd.conf", b"permit alice 80 exec /usr/\x1b[31mred\x01x\xff\n").expect("write");
+    let check = |words: &[&str]| world.as_user("alice").run([&[BINDER, "check"], words].concat());
+    let text = check(&["/tmp/odd.conf"]);
+    text.succeeds().prints("/usr/\\x1b[31mred\\x01x\\xff: it does not exist");
+    assert!(text.stdout.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)), "{text}");
+    let json = check(&["--json", "/tmp/odd.conf"]);
+    let script = "import json, sys\nassert json.loads(sys.argv[1])[0]['line'] == '1'\n";
+    world.as_user("alice").run(["python3", "-c", script, &json.succeeds().stdout]).succeeds();
+    world.as_root().run(["mkfifo", "-m", "644", "/tmp/fifo"]).succeeds();
+    for odd in ["/tmp/fifo", "/dev/zero", "/tmp"] {
+        check(&[odd]).exits(78).complains("it is not a regular file");
+    }
 }
 
 fn help_and_version_are_printed(world: &World) {

@@ -172,7 +172,8 @@ fn each_binds_every_address_and_shares_none(world: &World) {
         assert!(bound.contains(&address.parse().expect("an address")), "{address} is not in {bound:?}");
     }
     for socket in &sockets {
-        assert!(!getsockopt(socket, sockopt::ReuseAddr).expect("get"), "another could bind beside it");
+        let shares = [getsockopt(socket, sockopt::ReuseAddr), getsockopt(socket, sockopt::ReusePort)];
+        assert_eq!(shares, [Ok(false), Ok(false)], "another could bind beside it");
     }
     // The address that was asked is the one that receives.
     let asked = bound.iter().position(|ip| *ip == IpAddr::V4(Ipv4Addr::new(10, 7, 0, 1))).expect("there");
@@ -180,6 +181,31 @@ fn each_binds_every_address_and_shares_none(world: &World) {
     client.send_to(b"hello", SocketAddr::from(([10, 7, 0, 1], 520))).expect("send");
     let server = UdpSocket::from(sockets[asked].try_clone().expect("dup"));
     assert_eq!(server.recv(&mut [0; 9]).expect("receive"), 5);
+    // Nor while it is bound: the helper is stopped by a tracer after each bind(2) of another port, and bob tries.
+    world.policy("permit root 522/udp reserved\npermit bob 522/udp reserved\n");
+    let tries = "import socket, sys\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT): s.setsockopt(socket.SOL_SOCKET, option, 1)\n\
+        import subprocess; sys.exit(subprocess.run([sys.argv[1], 'bind', '-l', '10.7.0.1:522/udp', '--socket', str(s.fileno())], \
+        pass_fds=[s.fileno()], stderr=-3).returncode)\n";
+    world.file("/tmp/tries.py", tries);
+    let slow =
+        "strace -o /dev/null -e trace=bind -e inject=bind:delay_exit=300000 -- \"$0\" pass -l each:522/udp --to 5";
+    let (ours, theirs) = transfer::pair().expect("socketpair");
+    let helper = world.as_root().fd(5, theirs).spawn(["sh", "-c", slow, BINDER]);
+    let (mut tried, mut record) = (0, None);
+    std::thread::scope(|scope| {
+        let received = scope.spawn(|| transfer::receive(ours.as_fd()));
+        while !received.is_finished() {
+            if world.listening().iter().any(|socket| socket.address == "10.7.0.1" && socket.port == 522) {
+                world.as_user("bob").run(["python3", "/tmp/tries.py", BINDER]).exits(69);
+                tried += 1;
+            }
+        }
+        record = Some(received.join().expect("no panic").expect("a record"));
+    });
+    assert!(tried > 0, "bob came too late");
+    helper.wait(std::time::Duration::from_secs(10)).succeeds();
+    assert!(matches!(Reply::parse(&record.expect("received").0), Ok(Reply::Granted { .. })));
     // A rule for one address is not one for all.
     world.policy("permit alice 520/udp on 10.7.0.1 reserved\n");
     refused(world, &["each:520/udp"]).1.exits(77);

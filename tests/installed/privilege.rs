@@ -75,6 +75,8 @@ fn nothing_of_the_callers_is_looked_at_before_the_drop(world: &World) {
         assert!(harmless.iter().any(|name| call.starts_with(name)), "{call}");
     }
     assert!(calls[..=dropped].iter().all(|call| !call.contains('"')), "{calls:#?}");
+    // setresuid(2) sets what fs.suid_dumpable says; only then is it final.
+    assert!(calls[dropped + 1].starts_with("prctl(PR_SET_DUMPABLE, SUID_DUMP_DISABLE"), "{calls:#?}");
 }
 
 fn explain_and_check_never_raise_the_capability(world: &World) {

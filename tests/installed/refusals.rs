@@ -15,6 +15,7 @@ both_installs![
     a_program_that_cannot_be_executed_leaves_nothing_bound,
     sixty_four_kibibytes_of_arguments_are_no_trouble,
     a_host_without_ipv6_is_told_so,
+    an_interface_is_known_by_all_of_its_names,
     a_group_rule_holds_by_the_callers_groups_and_a_deny_by_the_account,
     a_program_of_an_exec_rule_must_be_roots_all_the_way,
 ];
@@ -175,6 +176,41 @@ fn a_host_without_ipv6_is_told_so(world: &World) {
     let asked = |endpoint| world.as_user("alice").run([BINDER, "exec", "-l", endpoint, "--", "true"]);
     asked("[::1]:80").exits(69).complains("no interface");
     asked("0.0.0.0:80").succeeds();
+    // A kernel without IPv6: a filter answers EAFNOSUPPORT to socket(AF_INET6). Set by root, so without no_new_privs.
+    let script = "import ctypes, os, struct, sys\n\
+        nr = {'x86_64': 41, 'aarch64': 198}[os.uname().machine]\n\
+        code = [(0x20, 0, 0, 0), (0x15, 0, 3, nr), (0x20, 0, 0, 16), (0x15, 0, 1, 10), (6, 0, 0, 0x50000 | 97), (6, 0, 0, 0x7fff0000)]\n\
+        filter = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *one) for one in code))\n\
+        program = struct.pack('HxxxxxxP', len(code), ctypes.addressof(filter))\n\
+        assert ctypes.CDLL(None).prctl(22, 2, program, 0, 0) == 0\n\
+        os.setgroups([]); os.setgid(1000); os.setuid(1000)\n\
+        os.execv(sys.argv[1], [sys.argv[1], 'exec', '-l', sys.argv[2], '--', 'true'])\n";
+    let without = |endpoint| world.as_root().run(["python3", "-c", script, BINDER, endpoint]);
+    without("80").exits(69).complains("this host has no IPv6").complains("ask for 0.0.0.0:80");
+    without("0.0.0.0:80").succeeds();
+}
+
+/// PG-1
+fn an_interface_is_known_by_all_of_its_names(world: &World) {
+    for words in
+        [&["link", "add", "pg0", "type", "veth"][..], &["link", "property", "add", "dev", "pg0", "altname", "alt0"]]
+    {
+        world.as_root().run([&["ip"], words].concat()).succeeds();
+    }
+    let asked = |dev| {
+        let endpoint = format!("80,dev={dev}");
+        world.as_user("alice").run([BINDER, "exec", "-l", &endpoint, "--", "true"])
+    };
+    for denied in ["pg0", "alt0"] {
+        world.policy(&format!("permit alice 80\ndeny alice 80 dev {denied}\n"));
+        asked("pg0").exits(77).complains("denied by the rule");
+        asked("alt0").exits(77).complains("denied by the rule");
+        asked("lo").succeeds();
+        world.policy(&format!("permit alice 80 dev {denied}\n"));
+        asked("pg0").succeeds();
+        asked("alt0").succeeds();
+        asked("lo").exits(77).complains("ask for dev=pg0");
+    }
 }
 
 fn a_group_rule_holds_by_the_callers_groups_and_a_deny_by_the_account(world: &World) {
@@ -212,7 +248,10 @@ fn a_program_of_an_exec_rule_must_be_roots_all_the_way(world: &World) {
         change(0o755);
         exec().succeeds();
         world.as_root().run(["chown", "alice", path]).succeeds();
-        exec().exits(78).complains(&format!("{path}: it belongs to uid 1000")).complains(&format!("chown root {path}"));
+        exec()
+            .exits(78)
+            .complains(&format!("{path}: it belongs to uid 1000"))
+            .complains("put it where only root may write");
         world.as_root().run(["chown", "root", path]).succeeds();
     }
     world.as_root().run(["chown", "-h", "alice", "/opt/b"]).succeeds();

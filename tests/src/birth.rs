@@ -75,6 +75,7 @@ impl Birth {
             unistd::unlinkat(nix::fcntl::AT_FDCWD, folder, unistd::UnlinkatFlags::RemoveDir)?;
         }
         umask(Mode::from_bits_truncate(self.umask));
+        default_signals()?;
         self.become_user()?;
         if self.no_new_privs {
             prctl::set_no_new_privs()?;
@@ -106,6 +107,15 @@ impl Birth {
         setresuid(self.uids[0], self.uids[1], self.uids[2])?;
         Ok(())
     }
+}
+
+/// As after a login, whatever started the tests ignored or blocked (nohup, a job in the background).
+fn default_signals() -> io::Result<()> {
+    for number in Signal::iterator().filter(|number| !matches!(number, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default action installs no handler.
+        unsafe { signal(number, SigHandler::SigDfl) }?;
+    }
+    Ok(SigSet::all().thread_unblock()?)
 }
 
 /// Has the child of `command` become that caller.

@@ -35,6 +35,8 @@ pub enum Span {
     V6Wildcard,
     /// Every address of both families
     DualWildcard,
+    /// The same, and each address by itself: `each`
+    Each,
 }
 
 /// Why an `on` element is none.
@@ -55,21 +57,26 @@ impl Span {
             Address::V4(address) => Span::V4(address),
             Address::V6(address) if !address.is_unspecified() => Span::V6(address),
             Address::V6(_) | Address::Any if v6only => Span::V6Wildcard,
-            Address::V6(_) | Address::Any | Address::Each => Span::DualWildcard,
+            Address::V6(_) | Address::Any => Span::DualWildcard,
+            Address::Each => Span::Each,
         }
     }
 
     /// Its parts: the dual-stack wildcard is the wildcard of each family.
     fn parts(self) -> [Option<Span>; 2] {
         match self {
-            Span::DualWildcard => [Some(Span::V4Wildcard), Some(Span::V6Wildcard)],
+            Span::DualWildcard | Span::Each => [Some(Span::V4Wildcard), Some(Span::V6Wildcard)],
             Span::V4(_) | Span::V4Wildcard | Span::V6(_) | Span::V6Wildcard => [Some(self), None],
         }
     }
 
     /// Whether `sets` together hold all of this; no sets at all stand for every address.
     pub fn is_within(self, sets: &[AddressSet]) -> bool {
-        sets.is_empty() || self.parts().into_iter().flatten().all(|part| sets.iter().any(|set| set.holds(part)))
+        // What holds the wildcards themselves holds no address; each wants all of them.
+        let counts =
+            |set: &AddressSet| self != Span::Each || *set != AddressSet::V4Wildcard && *set != AddressSet::DualWildcard;
+        let held = |part| sets.iter().any(|set| counts(set) && set.holds(part));
+        sets.is_empty() || self.parts().into_iter().flatten().all(held)
     }
 
     /// Whether `sets` hold any of what this occupies: a wildcard occupies every address of its family.
@@ -162,6 +169,7 @@ impl fmt::Display for Span {
             Span::V6(address) => write!(f, "[{address}]"),
             Span::V6Wildcard => f.write_str("[::] (IPv6 only)"),
             Span::DualWildcard => f.write_str("[::] (IPv4 as well)"),
+            Span::Each => f.write_str("[::] (IPv4 as well) and every address that is there"),
         }
     }
 }

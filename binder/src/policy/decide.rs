@@ -3,6 +3,7 @@
 //! A permit must contain the whole request, by one rule; a deny applies where it overlaps any part of it; deny beats
 //! permit; what no rule permits is refused.
 
+use std::net::Ipv6Addr;
 use std::path::Path;
 
 use portgrant_protocol::{Address, Protocol, Resolved};
@@ -215,7 +216,8 @@ impl Rule {
     }
 }
 
-/// The narrowest rule that would permit `endpoint` to `caller`, and the file to put it into.
+/// A rule that would permit `endpoint` to `caller`, and no more than its address, port and options; and the file to put
+/// it into.
 pub fn suggestion(caller: &Caller, endpoint: &Resolved) -> (String, String) {
     // A name that the grammar would read otherwise, or that is no good file name, is not put into anybody's mouth.
     let plain = |name: &&str| portgrant_protocol::endpoint::is_name(name) && *name != "any";
@@ -229,15 +231,9 @@ pub fn suggestion(caller: &Caller, endpoint: &Resolved) -> (String, String) {
         rule.extend(["/", asked.protocol.word()]);
     }
     match asked.address {
+        Address::Any | Address::V6(Ipv6Addr::UNSPECIFIED) if asked.options.v6only => rule.push_str(" on [::]/0"),
         Address::V4(address) => rule.extend([" on ", &address.to_string()]),
-        Address::V6(address) => rule.extend([
-            " on ",
-            &if asked.options.v6only && address.is_unspecified() {
-                "[::]/0".to_owned()
-            } else {
-                format!("[{address}]")
-            },
-        ]),
+        Address::V6(address) => rule.extend([" on ", &format!("[{address}]")]),
         Address::Any | Address::Each => {}
     }
     if let Some(dev) = &asked.options.dev {

@@ -19,10 +19,10 @@ pub use address::{AddressError, AddressSet, Span};
 pub use decide::{Ask, Decision, Permit, Reason, Refusal, decide, suggestion};
 pub use parse::{Problem, Wrong};
 
-use crate::Error;
 use crate::names::Names;
 use crate::privilege::Dropped;
 use crate::trusted::{Distrust, Folder};
+use crate::{Error, socket};
 
 /// The file in /etc that must be there.
 const FILE: &str = "portgrant.conf";
@@ -178,7 +178,12 @@ impl Policy {
     /// The installed policy; an error where any of it cannot be believed or read.
     pub fn installed(names: &Names) -> Result<Policy, Error> {
         match Policy::parse(installed_sources(names)?, names)? {
-            Ok(policy) => Ok(policy),
+            Ok(mut policy) => {
+                for dev in policy.rules.iter_mut().filter_map(|rule| rule.dev.as_mut()) {
+                    *dev = socket::interface(dev);
+                }
+                Ok(policy)
+            }
             Err((policy, problems)) => Err(Error::Malformed { policy, problems }),
         }
     }

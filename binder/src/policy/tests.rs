@@ -158,9 +158,13 @@ const VERDICTS: &[(&str, &[&str])] = &[
     ),
     ("permit news 119 exec /a b #c \t", &["+news 119 /a b #c"]),
     ("permit news 119 exec /x\npermit news 119", &["+news 119"]),
-    // each is decided as the wildcard.
+    // each wants every address of both families, and is denied by any of them.
     ("permit alice 520/udp reserved", &["+alice each:520/udp"]),
+    ("permit alice 520/udp on 0.0.0.0/0 [::]/0 reserved", &["+alice each:520/udp"]),
     ("permit alice 520/udp on 0.0.0.0/0 reserved", &["-alice each:520/udp"]),
+    ("permit alice 520/udp on [::] reserved", &["-alice each:520/udp", "+alice 520/udp"]),
+    ("permit alice 520/udp on [::]/0 0.0.0.0 reserved", &["-alice each:520/udp", "+alice 520/udp"]),
+    ("permit alice 520/udp reserved\ndeny alice 520 on 10.0.0.1", &["-alice each:520/udp"]),
     // An unknown name in a permit matches nobody, and the rest of the line still counts.
     ("permit nobody-here 80\npermit alice gopher 80", &["+alice 80", "-root 80"]),
     ("permit :nogroup 80", &["-root 80", "-alice 80"]),
