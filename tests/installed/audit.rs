@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use portgrant_tests::{BINDER, Resource, World, both_installs};
 
@@ -46,19 +47,18 @@ fn every_verdict_is_one_line(world: &World) {
 
 /// PG-6
 fn no_grant_goes_without_its_line(world: &World) {
-    world.policy("permit alice 80\n");
+    world.policy("permit root 80/udp\npermit alice 80\n");
     let log = world.syslog();
-    // The helper runs under the caller's uid, so the caller may end it: the moment the port is theirs, say.
-    let script = "import socket, subprocess, sys\n\
-        s = socket.socket()\n\
-        helper = [sys.argv[1], 'bind', '-l', '127.0.0.1:80', '--socket', str(s.fileno())]\n\
-        p = subprocess.Popen(helper, pass_fds=[s.fileno()])\n\
-        while s.getsockname()[1] == 0 and p.poll() is None: pass\n\
-        p.kill()\n";
-    for turn in 1..=20 {
-        world.as_user("alice").run(["python3", "-c", script, BINDER]).succeeds();
-        assert_eq!(log.lines().len(), turn, "a port was bound and no line written");
+    // The helper runs under the caller's uid, so the caller may end it as soon as the port is bound. Here it is held up
+    // right after bind(2), before it can do anything else.
+    let slow = ["strace", "-o", "/dev/null", "-e", "trace=bind", "-e", "inject=bind:delay_exit=20000000"];
+    let held = world.as_root().spawn([&slow[..], &[BINDER, "exec", "-l", "80/udp", "--", "true"]].concat());
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while world.listening().is_empty() {
+        assert!(Instant::now() < deadline, "nothing is bound: {:?}", held.output());
     }
+    assert_eq!(log.lines().len(), 1, "a port is bound and no line written");
+    drop(held);
     // Without a descriptor for the log there is no grant: one for the socket would be left.
     let limited = world.as_user("alice").limit(Resource::RLIMIT_NOFILE, 3);
     limited.run([BINDER, "exec", "-l", "80", "--", "true"]).exits(71);
