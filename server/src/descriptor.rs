@@ -1,9 +1,12 @@
-//! The one place with unsafe code: a number that the environment announces becomes a descriptor that is owned.
+//! The one place with unsafe code: a number that the environment announces becomes a descriptor that is owned, and socket
+//! options that neither nix nor rustix knows, one getsockopt(2) or setsockopt(2) each.
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::libc::{self, c_int, socklen_t};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
 /// Whether `number` came across execve(2): it is open, and not close-on-exec.
@@ -30,4 +33,19 @@ pub(crate) fn take(number: RawFd) -> OwnedFd {
     // It cannot fail on a number that is open; were it to, the descriptor would be inheritable as it was before.
     let _ = fcntl_setfd(&descriptor, FdFlags::CLOEXEC);
     descriptor
+}
+
+/// TCP_INFO's first 104 bytes, which every Linux since 2.6 has (the struct has only grown at its end).
+pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<[u8; 104]> {
+    let mut info = [0u8; 104];
+    let mut length: socklen_t = 104;
+    // SAFETY: the kernel writes at most `length` bytes, the size of `info`; both live across the call.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length)
+    };
+    outcome(result).map(|()| info)
+}
+
+fn outcome(result: c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -34,19 +34,28 @@
 //! * Nothing is ever taken that was not handed over, every descriptor is close-on-exec from the start, and what is not
 //!   taken stays in [`Sockets`] and closes with it.
 //!
+//! | question | answer |
+//! |---|---|
+//! | Who holds the address that is already in use? | [`holders`] |
+//! | What is this connection doing, has the peer got everything? | [`TcpInfo`] |
+//!
 //! There is no async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
 
 mod descriptor;
 mod error;
 pub mod helper;
+mod holder;
 mod inetd;
 mod inherited;
 mod mailbox;
 mod message;
 mod request;
+mod sock_diag;
 mod sockets;
+mod tcp_info;
 
 pub use error::Error;
+pub use holder::{Holder, HolderState, Process, holders};
 pub use mailbox::Mailbox;
 pub use message::Message;
 pub use portgrant_protocol::record::Refusal;
@@ -54,3 +63,4 @@ pub use portgrant_protocol::socket::{Facts, Mismatch};
 pub use portgrant_protocol::{Endpoint, Protocol, endpoint, status};
 pub use request::Request;
 pub use sockets::{Socket, Sockets};
+pub use tcp_info::{TcpInfo, TcpState};
