@@ -46,6 +46,22 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<[u8; 104]> {
     outcome(result).map(|()| info)
 }
 
+/// TCP_DEFER_ACCEPT, seconds.
+pub(crate) fn set_tcp_defer_accept(socket: BorrowedFd<'_>, seconds: u32) -> io::Result<()> {
+    set_tcp(socket, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
+/// TCP_FASTOPEN, queue length.
+pub(crate) fn set_tcp_fastopen(socket: BorrowedFd<'_>, queue: u32) -> io::Result<()> {
+    set_tcp(socket, libc::TCP_FASTOPEN, queue)
+}
+
+fn set_tcp(socket: BorrowedFd<'_>, option: c_int, value: u32) -> io::Result<()> {
+    let fd = socket.as_raw_fd();
+    // SAFETY: the kernel reads 4 bytes, the size of `value`, which lives across the call.
+    outcome(unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, option, (&raw const value).cast(), 4) })
+}
+
 fn outcome(result: c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -16,8 +16,8 @@ use portgrant_protocol::text::printable;
 use portgrant_protocol::transfer::TransferError;
 use portgrant_protocol::{listen, status};
 
-use crate::Message;
 use crate::helper::VARIABLE;
+use crate::{Holder, HolderState, Message};
 
 /// Why there is no socket. [`Error::message`] says it in three parts, `Display` in one line.
 #[derive(Debug)]
@@ -162,6 +162,63 @@ pub enum Error {
         /// How long it was waited for
         patience: Duration,
     },
+    /// An address that another socket holds, or one that overlaps it
+    InUse {
+        /// What was to be bound, `127.0.0.1:80/tcp`
+        endpoint: String,
+        /// Who is in the way, the likeliest first; empty where the kernel does not say
+        holders: Vec<Holder>,
+    },
+    /// No interface has the address
+    NotThere {
+        /// What was to be bound
+        endpoint: String,
+    },
+    /// This host has no IPv6
+    NoIpv6 {
+        /// What was to be bound
+        endpoint: String,
+        /// Its port
+        port: u16,
+    },
+    /// This kernel has no such protocol
+    NoProtocol {
+        /// What was to be bound
+        endpoint: String,
+        /// The protocol
+        protocol: Protocol,
+    },
+    /// A port that is not for everybody, where nobody was asked or there is nobody to ask
+    Privileged {
+        /// What was to be bound
+        endpoint: String,
+    },
+    /// `each` is several sockets, and one was asked for
+    EachIsSeveral {
+        /// The endpoint
+        endpoint: String,
+    },
+    /// A socket could not be made, bound or listened on, for another reason
+    Bind {
+        /// What was to be bound
+        endpoint: String,
+        /// Why not
+        source: io::Error,
+    },
+    /// The kernel did not take a socket option's value
+    SocketOption {
+        /// The option: `TCP_KEEPIDLE`
+        option: &'static str,
+        /// Why not
+        source: io::Error,
+    },
+    /// An adopted socket lacks an option that has to be set before it is bound
+    OptionTooLate {
+        /// The socket's name
+        name: String,
+        /// The endpoint's option: `reuseport`, `dev`
+        option: &'static str,
+    },
     /// A system call failed
     System {
         /// What could not be done
@@ -187,7 +244,11 @@ impl Error {
     /// The exit status that says it ([`status`]), for a program that ends with it.
     pub fn status(&self) -> u8 {
         match self {
-            Error::Endpoint { .. } | Error::Endpoints { .. } => status::USAGE,
+            Error::Endpoint { .. } | Error::Endpoints { .. } | Error::EachIsSeveral { .. } => status::USAGE,
+            Error::InUse { .. } | Error::NotThere { .. } | Error::NoIpv6 { .. } | Error::NoProtocol { .. } => {
+                status::UNAVAILABLE
+            }
+            Error::Privileged { .. } => status::REFUSED,
             Error::Refused(refusal) => refusal.status,
             Error::HelperNotAbsolute { .. } | Error::HelperMissing { .. } => status::BROKEN,
             Error::Helper { source, .. } if is_out_of_something(source) => status::SYSTEM,
@@ -211,6 +272,9 @@ impl Error {
             | Error::MailboxOccupied { .. }
             | Error::ForeignPeer { .. }
             | Error::SilentPeer { .. }
+            | Error::Bind { .. }
+            | Error::SocketOption { .. }
+            | Error::OptionTooLate { .. }
             | Error::System { .. } => status::SYSTEM,
         }
     }
@@ -250,6 +314,15 @@ impl Error {
             Error::SilentPeer { patience } => {
                 format!("a peer came to the mailbox and said nothing for {} seconds", patience.as_secs_f32())
             }
+            Error::InUse { endpoint, .. } => format!("{endpoint} is in use"),
+            Error::NotThere { endpoint }
+            | Error::NoIpv6 { endpoint, .. }
+            | Error::NoProtocol { endpoint, .. }
+            | Error::Privileged { endpoint }
+            | Error::Bind { endpoint, .. } => format!("{endpoint} cannot be bound"),
+            Error::EachIsSeveral { endpoint } => format!("{endpoint} is several sockets, and one is asked for"),
+            Error::SocketOption { option, .. } => format!("{option} cannot be set"),
+            Error::OptionTooLate { name, option } => format!("{} lacks {option}", quoted(name)),
             Error::System { what, .. } => (*what).to_owned(),
         }
     }
@@ -279,9 +352,22 @@ impl Error {
                 "it is none of {}",
                 places.iter().map(|place| shown(place)).collect::<Vec<_>>().join(", ")
             )),
-            Error::Helper { source, .. } | Error::Mailbox { source, .. } | Error::System { source, .. } => {
-                Some(source.to_string())
+            Error::Helper { source, .. }
+            | Error::Mailbox { source, .. }
+            | Error::Bind { source, .. }
+            | Error::SocketOption { source, .. }
+            | Error::System { source, .. } => Some(source.to_string()),
+            Error::InUse { holders, .. } => Some(in_use(holders)),
+            Error::NotThere { .. } => Some("no interface of this network namespace has that address".to_owned()),
+            Error::NoIpv6 { .. } => {
+                Some("this host has no IPv6, and the endpoint asks for it (no address means [::])".to_owned())
             }
+            Error::NoProtocol { protocol, .. } => Some(format!("this kernel has no {}", protocol.word())),
+            Error::Privileged { .. } => {
+                Some("ports below net.ipv4.ip_unprivileged_port_start are not for every user".to_owned())
+            }
+            Error::EachIsSeveral { .. } => Some("each is a socket for every address".to_owned()),
+            Error::OptionTooLate { .. } => Some("it must be set before bind(2)".to_owned()),
             Error::NoAnswer { status, .. } => status.map(|status| format!("it ended with {status}")),
             Error::Refused(refusal) => said(&refusal.why).1.map(str::to_owned),
             Error::Transfer(source) => Some(source.to_string()),
@@ -346,9 +432,51 @@ impl Error {
             Error::Mailbox { .. } => "see that the folder is there and that this user may write to it",
             Error::MailboxOccupied { .. } => "choose another path, or stop what holds this one",
             Error::ForeignPeer { .. } => "send as the user that the server runs as",
-            Error::System { .. } => return None,
+            Error::InUse { endpoint, holders } => return Some(make_room(endpoint, holders)),
+            Error::NotThere { .. } => {
+                "see ip addr for those there are; freebind, where it is granted, binds before it comes"
+            }
+            Error::NoIpv6 { port, .. } => return Some(format!("ask for 0.0.0.0:{port}")),
+            Error::NoProtocol { protocol, .. } => {
+                return Some(format!("as root, modprobe {0}, or enable it (sysctl)", protocol.word()));
+            }
+            Error::Privileged { .. } => {
+                "have portgrant installed and a rule made (portgrant explain), or start this program with the socket: \
+                 portgrant exec, a systemd socket unit"
+            }
+            Error::EachIsSeveral { .. } => "take all of them: Sockets::request",
+            Error::OptionTooLate { .. } => {
+                "have who starts this program set it: as an option of the endpoint, or of the socket unit"
+            }
+            Error::Bind { .. } | Error::SocketOption { .. } | Error::System { .. } => return None,
         };
         Some(fix.to_owned())
+    }
+}
+
+fn in_use(holders: &[Holder]) -> String {
+    match holders {
+        [] => "another socket holds this address, or one that overlaps it".to_owned(),
+        [only] => only.to_string(),
+        [first, others @ ..] => format!("{first}, and {} more", others.len()),
+    }
+}
+
+/// What to do about the first of `holders`.
+fn make_room(endpoint: &str, holders: &[Holder]) -> String {
+    let flag = if endpoint.ends_with("/udp") { "u" } else { "t" };
+    match holders.first() {
+        None => format!("as root, see who: ss -Hanp{flag}"),
+        Some(holder) if holder.is_own() => "take the socket that is there, or close it first".to_owned(),
+        Some(Holder { state: HolderState::TimeWait { .. } | HolderState::Connection(_), .. }) => {
+            "wait until it is over; it would not matter if that connection's server had set SO_REUSEADDR".to_owned()
+        }
+        Some(Holder { process: Some(_), .. }) => "stop it, or serve at another address or port".to_owned(),
+        Some(Holder { local, .. }) => format!(
+            "stop it, or serve at another address or port; its program is seen by that user and by root: ss -Hanp{flag} \
+             'sport = :{}'",
+            local.port()
+        ),
     }
 }
 
@@ -394,7 +522,11 @@ impl std::error::Error for Error {
             Error::Announcement(source) => Some(source),
             Error::Transfer(source) => Some(source),
             Error::Record(source) => Some(source),
-            Error::Helper { source, .. } | Error::Mailbox { source, .. } | Error::System { source, .. } => Some(source),
+            Error::Helper { source, .. }
+            | Error::Mailbox { source, .. }
+            | Error::Bind { source, .. }
+            | Error::SocketOption { source, .. }
+            | Error::System { source, .. } => Some(source),
             Error::Endpoints { .. }
             | Error::AdoptedBefore { .. }
             | Error::Missing { .. }
@@ -413,7 +545,14 @@ impl std::error::Error for Error {
             | Error::NotAskedFor { .. }
             | Error::MailboxOccupied { .. }
             | Error::ForeignPeer { .. }
-            | Error::SilentPeer { .. } => None,
+            | Error::SilentPeer { .. }
+            | Error::InUse { .. }
+            | Error::NotThere { .. }
+            | Error::NoIpv6 { .. }
+            | Error::NoProtocol { .. }
+            | Error::Privileged { .. }
+            | Error::EachIsSeveral { .. }
+            | Error::OptionTooLate { .. } => None,
         }
     }
 }

@@ -1,6 +1,14 @@
 //! Serve on ports below 1024 without ever being root.
 //!
-//! A server gets its sockets in one of four ways, and takes each by its name, as a type of the standard library:
+//! One call gets a socket, as a type of the standard library:
+//!
+//! ```no_run
+//! let https: std::net::TcpListener = portgrant_server::listen("https=443")?.into_tcp()?;
+//! # Ok::<(), portgrant_server::Error>(())
+//! ```
+//!
+//! It adopts the inherited one of that name or address, else binds it itself where it may, else asks the helper; see
+//! [`Server`]. Each of these can be had by itself as well:
 //!
 //! ```no_run
 //! use portgrant_server::Sockets;
@@ -21,6 +29,7 @@
 //! | from where | how |
 //! |---|---|
 //! | `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES` (sd_listen_fds(3)) | [`Sockets::inherited`] |
+//! | bind(2) by this process, where everybody may | [`Bind`] |
 //! | descriptor 0, as inetd's `wait` services have it | [`Sockets::inetd`] |
 //! | the helper, asked by this process while it runs | [`Sockets::request`], [`Request`] |
 //! | this server's own Unix socket, to which somebody sends one more | [`Mailbox`] |
@@ -36,11 +45,15 @@
 //!
 //! | question | answer |
 //! |---|---|
+//! | Which of SO_REUSEADDR and SO_REUSEPORT? | [`Bind`] sets what is safe |
+//! | How do several workers share a port? | [`Server::group`] |
+//! | How are keep-alive, user time-out and linger set? | [`StreamOptions`] |
 //! | Who holds the address that is already in use? | [`holders`] |
 //! | What is this connection doing, has the peer got everything? | [`TcpInfo`] |
 //!
 //! There is no async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
 
+mod bind;
 mod descriptor;
 mod error;
 pub mod helper;
@@ -50,10 +63,13 @@ mod inherited;
 mod mailbox;
 mod message;
 mod request;
+mod server;
 mod sock_diag;
 mod sockets;
+mod stream_options;
 mod tcp_info;
 
+pub use bind::Bind;
 pub use error::Error;
 pub use holder::{Holder, HolderState, Process, holders};
 pub use mailbox::Mailbox;
@@ -62,5 +78,7 @@ pub use portgrant_protocol::record::Refusal;
 pub use portgrant_protocol::socket::{Facts, Mismatch};
 pub use portgrant_protocol::{Endpoint, Protocol, endpoint, status};
 pub use request::Request;
-pub use sockets::{Socket, Sockets};
+pub use server::{Server, listen};
+pub use sockets::{Origin, Socket, Sockets};
+pub use stream_options::{KeepAlive, Linger, StreamOptions};
 pub use tcp_info::{TcpInfo, TcpState};

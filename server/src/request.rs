@@ -4,11 +4,11 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use portgrant_protocol::endpoint::{Address, Endpoint, Port, Resolved};
-use portgrant_protocol::listen;
-use portgrant_protocol::record::Reply;
+use portgrant_protocol::record::{Refusal, Reply};
 use portgrant_protocol::service::{self, Services};
+use portgrant_protocol::{listen, status};
 
-use crate::{Error, Socket, Sockets, helper};
+use crate::{Error, Origin, Socket, Sockets, helper, holder};
 
 /// A request for sockets: endpoints, all or none of which are bound.
 ///
@@ -70,8 +70,19 @@ impl Request {
         };
         match helper::pass(&helper, &self.endpoints)? {
             (Reply::Granted { names }, descriptors) => verify(&asked, pair(names, descriptors)?),
-            (Reply::Refused(refusal), _) => Err(Error::Refused(refusal)),
+            (Reply::Refused(refusal), _) => Err(refused(&asked, refusal)),
         }
+    }
+}
+
+/// The refusal; of an address that is in use who holds it, which the helper does not look into.
+fn refused(asked: &[Resolved], refusal: Refusal) -> Error {
+    let in_use = |asked: &&Resolved| refusal.why.starts_with(&format!("{asked} is in use"));
+    match asked.iter().find(in_use) {
+        Some(asked) if refusal.status == status::UNAVAILABLE => {
+            Error::InUse { endpoint: asked.to_string(), holders: holder::of(asked).unwrap_or_default() }
+        }
+        _ => Error::Refused(refusal),
     }
 }
 
@@ -99,7 +110,7 @@ fn verify(asked: &[Resolved], received: Vec<Socket>) -> Result<Sockets, Error> {
     }
     match rest.next() {
         Some(surplus) => Err(Error::NotAskedFor { name: surplus.name().to_owned() }),
-        None => Ok(received.into_iter().collect()),
+        None => Ok(received.into_iter().map(|socket| socket.of(Origin::Helper)).collect()),
     }
 }
 

@@ -7,24 +7,45 @@ use portgrant_protocol::endpoint::{EndpointError, Resolved};
 use portgrant_protocol::socket::{Facts, Mismatch};
 use portgrant_protocol::{Endpoint, Protocol};
 
-use crate::{Error, Request, inetd, inherited, request};
+use crate::{Error, Request, bind, inetd, inherited, request};
 
-/// One adopted descriptor, with its name.
+/// Who bound a [`Socket`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// It was handed over: inherited, by inetd, to a mailbox
+    Adopted,
+    /// This process
+    Bound,
+    /// The helper, which this process asked
+    Helper,
+}
+
+/// One descriptor, with its name.
 #[derive(Debug)]
 pub struct Socket {
     name: String,
+    origin: Origin,
     facts: Result<Facts, Mismatch>,
     descriptor: OwnedFd,
 }
 
 impl Socket {
     pub(crate) fn new(name: String, descriptor: OwnedFd) -> Socket {
-        Socket { facts: Facts::of(descriptor.as_fd()), name, descriptor }
+        Socket { facts: Facts::of(descriptor.as_fd()), origin: Origin::Adopted, name, descriptor }
+    }
+
+    pub(crate) fn of(self, origin: Origin) -> Socket {
+        Socket { origin, ..self }
     }
 
     /// Its name: `https`, or `443/tcp` where none was given. `unknown` if the announcer named none.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Who bound it.
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// What the kernel said of it when it was adopted; an error for what is no internet socket (a service manager may
@@ -219,6 +240,35 @@ impl Sockets {
         }
     }
 
+    /// Takes the socket that is what is asked for, with the options that are asked for: one of that name if there is,
+    /// else one at that address. One of that name that is something else is an error, and none at all is `None`.
+    pub(crate) fn take_asked(&mut self, asked: &Resolved) -> Result<Option<Socket>, Error> {
+        let (name, transport) = (asked.name(), asked.endpoint.protocol.transport());
+        let named = |socket: &&Socket| socket.name == name;
+        let fits = |socket: &Socket| socket.fit(transport, Some(asked)).is_ok();
+        let index = self.sockets.iter().position(|socket| named(&socket) && fits(socket));
+        let Some(index) = index.or_else(|| self.sockets.iter().position(fits)) else {
+            return match self.sockets.iter().find(named) {
+                Some(other) => other.fit(transport, Some(asked)).map(|()| None),
+                None => Ok(None),
+            };
+        };
+        if let Some(socket) = self.sockets.get(index) {
+            bind::adjust(socket, &asked.endpoint.options)?;
+        }
+        let socket = self.sockets.remove(index);
+        self.taken.push(socket.name.clone());
+        Ok(Some(socket))
+    }
+
+    /// Undoes [`Sockets::take_asked`].
+    pub(crate) fn put_back(&mut self, sockets: Vec<Socket>) {
+        for socket in sockets {
+            self.taken.retain(|taken| *taken != socket.name);
+            self.sockets.push(socket);
+        }
+    }
+
     fn remove(&mut self, index: usize) -> OwnedFd {
         let socket = self.sockets.remove(index);
         self.taken.push(socket.name);
@@ -227,7 +277,7 @@ impl Sockets {
 }
 
 /// `address` as an endpoint, of `transport` where it names no other.
-fn resolve(address: &str, transport: Protocol) -> Result<Resolved, Error> {
+pub(crate) fn resolve(address: &str, transport: Protocol) -> Result<Resolved, Error> {
     let wrong = |source: EndpointError| Error::Endpoint { text: address.to_owned(), source };
     let mut endpoint: Endpoint = address.parse().map_err(wrong)?;
     if endpoint.protocol == Protocol::default() {
