@@ -57,7 +57,7 @@ impl Bind {
     }
 
     /// With SO_REUSEPORT, the endpoint's option `reuseport`: several sockets of this user share the port, and the kernel
-    /// deals connections and datagrams out among them. All of them must have it.
+    /// deals connections and datagrams out among them. All of them must have it. See [`steer_by_cpu`](crate::steer_by_cpu).
     pub fn reuse_port(mut self) -> Bind {
         self.endpoint.options.reuseport = true;
         self

@@ -46,7 +46,7 @@
 //! | question | answer |
 //! |---|---|
 //! | Which of SO_REUSEADDR and SO_REUSEPORT? | [`Bind`] sets what is safe |
-//! | How do several workers share a port? | [`Server::group`] |
+//! | How do several workers share a port? | [`Server::group`], [`steer_by_cpu`] |
 //! | How are keep-alive, user time-out and linger set? | [`StreamOptions`] |
 //! | Who holds the address that is already in use? | [`holders`] |
 //! | What is this connection doing, has the peer got everything? | [`TcpInfo`] |
@@ -66,6 +66,7 @@ mod request;
 mod server;
 mod sock_diag;
 mod sockets;
+mod steering;
 mod stream_options;
 mod tcp_info;
 
@@ -80,5 +81,6 @@ pub use portgrant_protocol::{Endpoint, Protocol, endpoint, status};
 pub use request::Request;
 pub use server::{Server, listen};
 pub use sockets::{Origin, Socket, Sockets};
+pub use steering::steer_by_cpu;
 pub use stream_options::{KeepAlive, Linger, StreamOptions};
 pub use tcp_info::{TcpInfo, TcpState};

@@ -70,7 +70,8 @@ impl Server {
     }
 
     /// As many sockets for one endpoint as there are `workers`, all with `reuseport`: each worker, thread or process,
-    /// accepts from its own, without a lock or a thundering herd, and the kernel deals out by a hash of the addresses.
+    /// accepts from its own, without a lock or a thundering herd, and the kernel deals out by a hash of the addresses; by
+    /// CPU after [`steer_by_cpu`](crate::steer_by_cpu).
     ///
     /// Nobody but this user can join the group. A rule must grant `reuseport` where the helper is asked.
     ///
@@ -80,6 +81,7 @@ impl Server {
     /// # let endpoint = format!("{free}");
     /// let workers = std::thread::available_parallelism()?.get();
     /// let group = Server::new()?.group(&endpoint, workers)?; // 127.0.0.1:8080
+    /// portgrant_server::steer_by_cpu(&group)?;
     /// for socket in group {
     ///     let listener = socket.into_tcp()?;
     ///     std::thread::spawn(move || for stream in listener.incoming() { /* … */ });
