@@ -48,6 +48,7 @@
 //! | Which of SO_REUSEADDR and SO_REUSEPORT? | [`Bind`] sets what is safe |
 //! | How do several workers share a port? | [`Server::group`], [`steer_by_cpu`] |
 //! | How are keep-alive, user time-out and linger set? | [`StreamOptions`] |
+//! | How does a connection end without losing the last answer? | [`close_gracefully`] |
 //! | Who holds the address that is already in use? | [`holders`] |
 //! | What is this connection doing, has the peer got everything? | [`TcpInfo`] |
 //!
@@ -56,6 +57,7 @@
 mod bind;
 mod descriptor;
 mod error;
+mod farewell;
 pub mod helper;
 mod holder;
 mod inetd;
@@ -72,6 +74,7 @@ mod tcp_info;
 
 pub use bind::Bind;
 pub use error::Error;
+pub use farewell::{Farewell, Patience, Peer, close_gracefully};
 pub use holder::{Holder, HolderState, Process, holders};
 pub use mailbox::Mailbox;
 pub use message::Message;

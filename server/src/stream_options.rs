@@ -41,6 +41,7 @@ impl From<KeepAliveTimes> for KeepAlive {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Linger {
     /// It returns at once, and the kernel goes on sending. The default, and mostly what is wanted;
+    /// [`close_gracefully`](crate::close_gracefully) is what SO_LINGER is often taken for.
     Background,
     /// It blocks until all is acknowledged, at most that long (in seconds, rounded up), also in a non-blocking program.
     /// Zero is [`Linger::Reset`].
