@@ -15,4 +15,5 @@ mod policy_files;
 mod privilege;
 mod receiving;
 mod refusals;
+mod sockets;
 mod world;
