@@ -276,6 +276,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_still_on_its_way_is_waited_for() {
+        let (client, mut stream) = pair();
+        client.shutdown(Shutdown::Write).expect("its end");
+        stream.set_nonblocking(true).expect("set");
+        while stream.write(&[b'x'; 65536]).is_ok() {}
+        let later = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            (&client).read_to_end(&mut Vec::new())
+        });
+        let farewell = close_gracefully(stream, Patience::default()).expect("closed");
+        assert!(farewell.is_complete() && farewell.state == TcpState::Close, "{farewell:?}");
+        assert!(later.join().expect("no panic").is_ok());
+    }
+
+    #[test]
     fn a_non_blocking_stream_is_waited_for_as_well() {
         let (client, stream) = pair();
         stream.set_nonblocking(true).expect("set");
