@@ -43,14 +43,16 @@
 //! * Nothing is ever taken that was not handed over, every descriptor is close-on-exec from the start, and what is not
 //!   taken stays in [`Sockets`] and closes with it.
 //!
+//! What chapter 4 of the Unix socket FAQ asks:
+//!
 //! | question | answer |
 //! |---|---|
-//! | Which of SO_REUSEADDR and SO_REUSEPORT? | [`Bind`] sets what is safe |
-//! | How do several workers share a port? | [`Server::group`], [`steer_by_cpu`] |
-//! | How are keep-alive, user time-out and linger set? | [`StreamOptions`] |
-//! | How does a connection end without losing the last answer? | [`close_gracefully`] |
-//! | Who holds the address that is already in use? | [`holders`] |
-//! | What is this connection doing, has the peer got everything? | [`TcpInfo`] |
+//! | 4.1 Address already in use: by whom, for how long? | [`Error::InUse`] says it, [`holders`] |
+//! | 4.2 Why do sockets not close; how does a connection end without losing the last answer? | [`close_gracefully`], [`TcpInfo`] |
+//! | 4.5, 4.12 Which of SO_REUSEADDR and SO_REUSEPORT; can another user take the port? | [`Bind`] sets what is safe, and then nobody can |
+//! | 4.5 How do several workers share a port? | [`Server::group`], [`steer_by_cpu`] |
+//! | 4.6, 4.7 How are linger, keep-alive and user time-out set? | [`StreamOptions`] |
+//! | 4.8 How does an ordinary user serve on a port below 1024? | [`listen`], [`Server`] |
 //!
 //! There is no async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
 
