@@ -1,4 +1,5 @@
-//! Binding a socket without privilege, with the options that keep it safe; and the same options on one that was adopted.
+//! Binding a socket without privilege, with the options that keep it safe; and the same options on one that was
+//! adopted.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,8 +17,8 @@ use crate::{Endpoint, Error, KeepAlive, Linger, Origin, Socket, StreamOptions, d
 /// The backlog where none was asked for; the kernel caps it at net.core.somaxconn.
 const BACKLOG: u32 = 4096;
 
-/// A socket to be bound by this process itself, without asking anybody: for ports that the kernel gives to everybody (from
-/// `ip_unprivileged_port_start` on). [`Server::listen`](crate::Server::listen) asks for the others.
+/// A socket to be bound by this process itself, without asking anybody: for ports that the kernel gives to everybody
+/// (from `ip_unprivileged_port_start` on). [`Server::listen`](crate::Server::listen) asks for the others.
 ///
 /// | option | stream | datagram | why |
 /// |---|---|---|---|
@@ -56,8 +57,9 @@ impl Bind {
         Bind { endpoint, stream: StreamOptions::new() }
     }
 
-    /// With SO_REUSEPORT, the endpoint's option `reuseport`: several sockets of this user share the port, and the kernel
-    /// deals connections and datagrams out among them. All of them must have it. See [`steer_by_cpu`](crate::steer_by_cpu).
+    /// With SO_REUSEPORT, the endpoint's option `reuseport`: several sockets of this user share the port, and the
+    /// kernel deals connections and datagrams out among them. All of them must have it. See
+    /// [`steer_by_cpu`](crate::steer_by_cpu).
     pub fn reuse_port(mut self) -> Bind {
         self.endpoint.options.reuseport = true;
         self
@@ -76,8 +78,8 @@ impl Bind {
 
     /// Binds it, and listens if it is a stream socket.
     ///
-    /// Errors: [`Error::InUse`], [`Error::NotThere`], [`Error::NoIpv6`], [`Error::NoProtocol`], [`Error::Privileged`] for
-    /// a port that is not for everybody, [`Error::EachIsSeveral`], [`Error::SocketOption`], [`Error::Bind`].
+    /// Errors: [`Error::InUse`], [`Error::NotThere`], [`Error::NoIpv6`], [`Error::NoProtocol`], [`Error::Privileged`]
+    /// for a port that is not for everybody, [`Error::EachIsSeveral`], [`Error::SocketOption`], [`Error::Bind`].
     pub fn socket(&self) -> Result<Socket, Error> {
         let services = request::services(std::slice::from_ref(&self.endpoint));
         let asked = request::resolve(self.endpoint.clone(), &services)?;

@@ -1,5 +1,5 @@
-//! The one place with unsafe code: a number that the environment announces becomes a descriptor that is owned, and socket
-//! options that neither nix nor rustix knows, one getsockopt(2) or setsockopt(2) each.
+//! The one place with unsafe code: a number that the environment announces becomes a descriptor that is owned, and
+//! socket options that neither nix nor rustix knows, one getsockopt(2) or setsockopt(2) each.
 
 #![allow(unsafe_code)]
 

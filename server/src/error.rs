@@ -473,7 +473,7 @@ fn make_room(endpoint: &str, holders: &[Holder]) -> String {
         }
         Some(Holder { process: Some(_), .. }) => "stop it, or serve at another address or port".to_owned(),
         Some(Holder { local, .. }) => format!(
-            "stop it, or serve at another address or port; its program is seen by that user and by root: ss -Hanp{flag} \
+            "stop it, or serve at another address or port; that user and root see its program: ss -Hanp{flag} \
              'sport = :{}'",
             local.port()
         ),

@@ -64,15 +64,16 @@ impl Farewell {
 /// until what was sent is acknowledged, and closes; all of it within `patience`.
 ///
 /// A plain close(2) with something unread, say the rest of a request that is answered with an error, is a reset: it can
-/// overtake the answer, and the peer then never sees that. And close(2) does not tell whether the peer was there at all.
+/// overtake the answer, and the peer then never sees that. And close(2) does not tell whether the peer was there at
+/// all.
 ///
 /// When the patience is over it is closed all the same. If the peer was [`Silent`](Peer::Silent), the kernel goes on
 /// sending what is left, for some minutes (net.ipv4.tcp_orphan_retries), and needs no descriptor for it; if it was
 /// [`Sending`](Peer::Sending), what it sent is unread and so it is reset. Where that is to be so at once:
 /// [`Linger::Reset`](crate::Linger::Reset).
 ///
-/// It blocks, also where the stream is non-blocking. Copies of the descriptor, here or in children, keep the connection's
-/// memory but not the peer waiting: shutdown(2) is for all of them.
+/// It blocks, also where the stream is non-blocking. Copies of the descriptor, here or in children, keep the
+/// connection's memory but not the peer waiting: shutdown(2) is for all of them.
 ///
 /// ```
 /// use std::io::{Read, Write};

@@ -68,9 +68,9 @@ impl Holder {
     }
 }
 
-/// Who holds `endpoint`, or an address that overlaps it (a wildcard beside a specific address, `[::]` beside IPv4). Those
-/// that listen or are bound come first, connections after them, TIME_WAIT last. Empty where nobody does, or where the
-/// kernel does not say.
+/// Who holds `endpoint`, or an address that overlaps it (a wildcard beside a specific address, `[::]` beside IPv4).
+/// Those that listen or are bound come first, connections after them, TIME_WAIT last. Empty where nobody does, or where
+/// the kernel does not say.
 ///
 /// Everybody sees address, state and owner; pid and program only of one's own processes, and root of all.
 ///

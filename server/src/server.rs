@@ -10,12 +10,14 @@ use crate::{Error, Origin, Request, Socket, Sockets, bind, sockets};
 
 /// Where a server's sockets come from. For each endpoint, in this order:
 ///
-/// 1. what this process inherited under the endpoint's name or at its address (`portgrant exec`, a systemd socket unit);
-/// 2. its own bind(2), where the kernel lets it: from `ip_unprivileged_port_start` on, or with whatever else permits it;
+/// 1. what this process inherited under the endpoint's name or at its address (`portgrant exec`, a systemd socket
+///    unit);
+/// 2. its own bind(2), where the kernel lets it: from `ip_unprivileged_port_start` on, or with whatever else permits
+///    it;
 /// 3. the helper, which asks the policy. (The one place that knows whom to ask is [`helper`](crate::helper).)
 ///
-/// Which of them it was makes no difference to what comes: name, protocol, address and port are as asked, and so are all
-/// of the endpoint's options. [`Socket::origin`] tells.
+/// Which of them it was makes no difference to what comes: name, protocol, address and port are as asked, and so are
+/// all of the endpoint's options. [`Socket::origin`] tells.
 ///
 /// ```no_run
 /// use portgrant_server::Server;
@@ -28,10 +30,10 @@ use crate::{Error, Origin, Request, Socket, Sockets, bind, sockets};
 /// # Ok::<(), portgrant_server::Error>(())
 /// ```
 ///
-/// An inherited socket of the endpoint's name that is at another address is an error, not a reason to go on: whoever started
-/// the program meant something. (Who wants it wherever it is takes it from [`Sockets`] by its name alone.) What must be set
-/// before bind(2) and is not, `reuseport` or another `dev`, is [`Error::OptionTooLate`]; `freebind` has served its purpose
-/// on a socket that is bound.
+/// An inherited socket of the endpoint's name that is at another address is an error, not a reason to go on: whoever
+/// started the program meant something. (Who wants it wherever it is takes it from [`Sockets`] by its name alone.) What
+/// must be set before bind(2) and is not, `reuseport` or another `dev`, is [`Error::OptionTooLate`]; `freebind` has
+/// served its purpose on a socket that is bound.
 #[derive(Debug, Default)]
 pub struct Server {
     inherited: Sockets,
@@ -70,8 +72,8 @@ impl Server {
     }
 
     /// As many sockets for one endpoint as there are `workers`, all with `reuseport`: each worker, thread or process,
-    /// accepts from its own, without a lock or a thundering herd, and the kernel deals out by a hash of the addresses; by
-    /// CPU after [`steer_by_cpu`](crate::steer_by_cpu).
+    /// accepts from its own, without a lock or a thundering herd, and the kernel deals out by a hash of the addresses;
+    /// by CPU after [`steer_by_cpu`](crate::steer_by_cpu).
     ///
     /// Nobody but this user can join the group. A rule must grant `reuseport` where the helper is asked.
     ///
@@ -156,8 +158,8 @@ impl From<Sockets> for Server {
     }
 }
 
-/// The socket for `endpoint`: [`Server::listen`], of one [`Server`] that the process has. The first call adopts what was
-/// inherited, so that [`Sockets::inherited`] and [`Server::new`] come too late from then on.
+/// The socket for `endpoint`: [`Server::listen`], of one [`Server`] that the process has. The first call adopts what
+/// was inherited, so that [`Sockets::inherited`] and [`Server::new`] come too late from then on.
 ///
 /// ```
 /// # let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;

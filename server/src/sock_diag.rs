@@ -1,8 +1,8 @@
 //! The kernel's table of sockets, asked for one port: sock_diag(7).
 //!
 //! By hand, and without a dependency: it is one request and one fixed answer, and the crate for it
-//! (netlink-packet-sock-diag 0.5) drops how long TIME_WAIT lasts, which people want to know, and brings a macro compiler.
-//! Everything is read within its bounds; what is not understood ends the entry.
+//! (netlink-packet-sock-diag 0.5) drops how long TIME_WAIT lasts, which people want to know, and brings a macro
+//! compiler. Everything is read within its bounds; what is not understood ends the entry.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -12,8 +12,9 @@ use crate::Error;
 /// `group`. With as many sockets as CPUs and each worker kept on its own, a connection stays where its packets arrive.
 ///
 /// `group` must be the whole of a SO_REUSEPORT group in the order in which it was bound, as [`Server::group`] gives it:
-/// the kernel counts that way. When one of them closes, the last takes its place in the count, and a CPU without a socket
-/// is dealt out by hash again. It takes no privilege (SO_ATTACH_REUSEPORT_CBPF, socket(7); Linux 4.5, for tcp 4.6).
+/// the kernel counts that way. When one of them closes, the last takes its place in the count, and a CPU without a
+/// socket is dealt out by hash again. It takes no privilege (SO_ATTACH_REUSEPORT_CBPF, socket(7); Linux 4.5, for tcp
+/// 4.6).
 ///
 /// [`Server::group`]: crate::Server::group
 ///

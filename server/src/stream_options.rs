@@ -46,8 +46,8 @@ pub enum Linger {
     /// It blocks until all is acknowledged, at most that long (in seconds, rounded up), also in a non-blocking program.
     /// Zero is [`Linger::Reset`].
     Wait(Duration),
-    /// It throws the data away and resets the connection. There is no TIME_WAIT after it, and the peer may lose what it had
-    /// not read.
+    /// It throws the data away and resets the connection. There is no TIME_WAIT after it, and the peer may lose what it
+    /// had not read.
     Reset,
 }
 
@@ -96,9 +96,9 @@ impl StreamOptions {
         StreamOptions { keep_alive: Some(None), ..self }
     }
 
-    /// TCP_USER_TIMEOUT: how long sent data may go unacknowledged before the connection ends, in milliseconds. (Without it
-    /// that is some 15 minutes.) With keep-alive it replaces `count`: a connection ends once nothing was heard for so long.
-    /// Zero is the system's default.
+    /// TCP_USER_TIMEOUT: how long sent data may go unacknowledged before the connection ends, in milliseconds. (Without
+    /// it that is some 15 minutes.) With keep-alive it replaces `count`: a connection ends once nothing was heard for
+    /// so long. Zero is the system's default.
     pub fn user_timeout(self, timeout: Duration) -> StreamOptions {
         StreamOptions { user_timeout: Some(timeout), ..self }
     }
@@ -110,7 +110,8 @@ impl StreamOptions {
 
     /// Sets them on a listener or a connection.
     ///
-    /// A value that the kernel does not take is [`Error::SocketOption`], which names the option; those before it are set.
+    /// A value that the kernel does not take is [`Error::SocketOption`], which names the option; those before it are
+    /// set.
     pub fn apply(&self, socket: impl AsFd) -> Result<(), Error> {
         let set = |option, result: Result<(), Errno>| {
             result.map_err(|errno| Error::SocketOption { option, source: io::Error::from(errno) })

@@ -120,7 +120,8 @@ impl TcpInfo {
 
     pub(crate) fn read(stream: impl AsFd) -> io::Result<TcpInfo> {
         let bytes = descriptor::tcp_info(stream.as_fd())?;
-        // struct tcp_info: eight bytes of flags, then words of 32 bits; from the first version on these are at these places.
+        // struct tcp_info: eight bytes of flags, then words of 32 bits; from the first version on these are at these
+        // places.
         let word = |index: usize| {
             let word = bytes.get(8 + 4 * index..).and_then(|bytes| bytes.first_chunk().copied());
             u32::from_ne_bytes(word.unwrap_or_default())

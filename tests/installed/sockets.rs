@@ -116,7 +116,8 @@ const HIJACK: &str = "\
 import socket, sys
 kind, port = (socket.SOCK_DGRAM if sys.argv[1] == 'udp' else socket.SOCK_STREAM), int(sys.argv[2])
 got = 0
-for family, addresses in ((socket.AF_INET, ('127.0.0.1', '0.0.0.0')), (socket.AF_INET6, ('::1', '::', '::ffff:127.0.0.1'))):
+v4, v6 = ('127.0.0.1', '0.0.0.0'), ('::1', '::', '::ffff:127.0.0.1')
+for family, addresses in ((socket.AF_INET, v4), (socket.AF_INET6, v6)):
     for address in addresses:
         for options in ((), (socket.SO_REUSEADDR,), (socket.SO_REUSEPORT,), (socket.SO_REUSEADDR, socket.SO_REUSEPORT)):
             for only in ((0, 1) if family == socket.AF_INET6 and ':ffff' not in address else (0,)):
