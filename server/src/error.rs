@@ -49,6 +49,35 @@ pub enum Error {
         /// Its name
         name: String,
     },
+    /// A descriptor that was adopted before, by this or another convention
+    NumberTaken {
+        /// Its number
+        number: i32,
+    },
+    /// A variable that should hold descriptor numbers and does not
+    Variable {
+        /// The variable
+        variable: String,
+        /// What it holds, made printable
+        value: String,
+    },
+    /// A descriptor that a variable numbers and that was not handed over
+    NotInherited {
+        /// Its number
+        number: i32,
+        /// The variable
+        variable: String,
+    },
+    /// A listener where one connection was expected
+    NotAConnection {
+        /// The descriptor's name
+        name: String,
+    },
+    /// A connection whose peer is gone already
+    PeerGone {
+        /// The descriptor's name
+        name: String,
+    },
     /// No socket, none of the internet, or one of another protocol
     WrongKind {
         /// The socket's name
@@ -196,6 +225,11 @@ impl Error {
             Error::Announcement(_)
             | Error::AdoptedBefore { .. }
             | Error::Missing { .. }
+            | Error::NumberTaken { .. }
+            | Error::Variable { .. }
+            | Error::NotInherited { .. }
+            | Error::NotAConnection { .. }
+            | Error::PeerGone { .. }
             | Error::WrongKind { .. }
             | Error::NotListening { .. }
             | Error::WrongAddress { .. }
@@ -228,6 +262,11 @@ impl Error {
             Error::Announcement(_) => "the sockets that the environment announces are not for this process".to_owned(),
             Error::AdoptedBefore { what } => format!("{what} is adopted a second time"),
             Error::Missing { number, name } => format!("descriptor {number} ({}) was not handed over", quoted(name)),
+            Error::NumberTaken { number } => format!("descriptor {number} is adopted a second time"),
+            Error::Variable { variable, value } => format!("{} is '{value}'", printable(variable.as_bytes())),
+            Error::NotInherited { number, .. } => format!("descriptor {number} was not handed over"),
+            Error::NotAConnection { name } => format!("{} is a listener, and no connection", quoted(name)),
+            Error::PeerGone { name } => format!("the client of {} is gone already", quoted(name)),
             Error::WrongKind { name, .. } => format!("{} is of the wrong kind", quoted(name)),
             Error::NotListening { name } => format!("{} is not listening", quoted(name)),
             Error::WrongAddress { name, expected, .. } => format!("{} is not at {expected}", quoted(name)),
@@ -264,6 +303,13 @@ impl Error {
             Error::Missing { .. } => {
                 Some("LISTEN_FDS counts it, and it was closed before this program began".to_owned())
             }
+            Error::NumberTaken { .. } => Some("two owners would close each other's descriptors".to_owned()),
+            Error::Variable { .. } => Some(format!("expected at most {} descriptor numbers from 3 on", listen::MAX)),
+            Error::NotInherited { variable, .. } => {
+                Some(format!("{} numbers it, and it was closed before", printable(variable.as_bytes())))
+            }
+            Error::NotAConnection { .. } => Some("inetd's `wait` hands over the listener itself".to_owned()),
+            Error::PeerGone { .. } => Some("it is not connected any more".to_owned()),
             Error::WrongKind { mismatch, .. } => Some(mismatch.to_string()),
             Error::NotListening { .. } => Some("it is bound, and listen(2) was not called on it".to_owned()),
             Error::WrongAddress { found, dual_stack, .. } => {
@@ -301,10 +347,30 @@ impl Error {
             Error::Endpoint { .. } => return None,
             Error::Endpoints { count: 0 } => "ask for one: 80, 443/udp, https=[::]:443",
             Error::Endpoints { .. } => "ask for some of them in another request",
-            Error::Announcement(_) => {
+            Error::Announcement(AnnouncementError::TooMany { .. }) => {
+                "hand over fewer, or spread them over more processes"
+            }
+            Error::Announcement(AnnouncementError::Stale { .. }) => {
+                "look at what starts this program: the variables are an earlier process's, and must not be inherited"
+            }
+            Error::Announcement(AnnouncementError::Names { .. }) => {
+                "give each descriptor one name without a colon, as FileDescriptorName= in a socket unit does"
+            }
+            Error::Announcement(AnnouncementError::Variable { .. } | AnnouncementError::ForAnother { .. }) => {
                 "start this program itself, with exec where a script starts it; or unset LISTEN_FDS, LISTEN_PID and \
                  LISTEN_FDNAMES if nothing was to be handed over"
             }
+            Error::NumberTaken { .. } => "adopt by one convention, once, early in main, and hand the result on",
+            Error::Variable { .. } => {
+                "write the numbers with commas, 3,4, or unset it if nothing was to be handed over"
+            }
+            Error::NotInherited { .. } => {
+                "look at what starts this program: it must leave the descriptor open across execve"
+            }
+            Error::NotAConnection { .. } => {
+                "say nowait in inetd.conf (Accept=yes in a socket unit), or adopt a listener"
+            }
+            Error::PeerGone { .. } => "end quietly: nobody waits for an answer",
             Error::AdoptedBefore { .. } => "adopt once, early in main, and hand the result on",
             Error::Missing { .. } => {
                 "look at what starts this program: it must leave the descriptor open across execve"
@@ -398,6 +464,11 @@ impl std::error::Error for Error {
             Error::Endpoints { .. }
             | Error::AdoptedBefore { .. }
             | Error::Missing { .. }
+            | Error::NumberTaken { .. }
+            | Error::Variable { .. }
+            | Error::NotInherited { .. }
+            | Error::NotAConnection { .. }
+            | Error::PeerGone { .. }
             | Error::WrongKind { .. }
             | Error::NotListening { .. }
             | Error::WrongAddress { .. }

@@ -1,6 +1,6 @@
 //! Serve on ports below 1024 without ever being root.
 //!
-//! A server gets its sockets in one of four ways, and takes each by its name, as a type of the standard library:
+//! A server gets its sockets in one of these ways, and takes each by its name, as a type of the standard library:
 //!
 //! ```no_run
 //! use portgrant_server::Sockets;
@@ -21,7 +21,9 @@
 //! | from where | how |
 //! |---|---|
 //! | `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES` (sd_listen_fds(3)) | [`Sockets::inherited`] |
+//! | a variable of some program's own, `UNICORN_FD=3,4` | [`Sockets::from_variable`] |
 //! | descriptor 0, as inetd's `wait` services have it | [`Sockets::inetd`] |
+//! | descriptor 0, as inetd's `nowait` services have it: one connection | [`Connection::inetd`] |
 //! | the helper, asked by this process while it runs | [`Sockets::request`], [`Request`] |
 //! | this server's own Unix socket, to which somebody sends one more | [`Mailbox`] |
 //!
@@ -37,6 +39,7 @@
 //! There is no async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
 
 mod descriptor;
+pub mod environment;
 mod error;
 pub mod helper;
 mod inetd;
@@ -45,8 +48,10 @@ mod mailbox;
 mod message;
 mod request;
 mod sockets;
+mod variable;
 
 pub use error::Error;
+pub use inetd::Connection;
 pub use mailbox::Mailbox;
 pub use message::Message;
 pub use portgrant_protocol::record::Refusal;
