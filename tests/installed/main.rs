@@ -6,6 +6,7 @@ mod explaining;
 mod handing_over;
 mod hostile;
 mod inert;
+mod inetd;
 mod innd;
 mod launching;
 mod nginx;
