@@ -1,4 +1,5 @@
-//! The one place with unsafe code: a number that the environment announces becomes a descriptor that is owned.
+//! The one place with unsafe code: a number that the environment announces becomes a descriptor that is owned, and
+//! (feature `daemon`) fork(2) and _exit(2).
 
 #![allow(unsafe_code)]
 
@@ -60,6 +61,39 @@ fn own(number: RawFd) -> OwnedFd {
     // It cannot fail on a number that is open; were it to, the descriptor would be inheritable as it was before.
     let _ = fcntl_setfd(&descriptor, FdFlags::CLOEXEC);
     descriptor
+}
+
+/// Which side of a fork this is.
+#[cfg(feature = "daemon")]
+pub(crate) enum Fork {
+    /// The one that was there before, with the pid of the other
+    Parent(nix::unistd::Pid),
+    /// The new one
+    Child,
+}
+
+/// fork(2), in a process of one thread: with more, the child may do next to nothing (signal-safety(7)).
+#[cfg(feature = "daemon")]
+pub(crate) fn fork() -> Result<Fork, crate::Error> {
+    let tasks = std::fs::read_dir("/proc/self/task").map_err(|source| crate::Error::ThreadsUnknown { source })?;
+    let count = tasks.count();
+    if count != 1 {
+        return Err(crate::Error::Threads { count });
+    }
+    // SAFETY: this thread is the only one (asked just before, and nobody is there to start another), so no lock is held
+    // by a thread that the child does not have: the child may do whatever its parent may.
+    match unsafe { nix::unistd::fork() } {
+        Ok(nix::unistd::ForkResult::Parent { child }) => Ok(Fork::Parent(child)),
+        Ok(nix::unistd::ForkResult::Child) => Ok(Fork::Child),
+        Err(errno) => Err(crate::Error::System { what: "cannot fork", source: errno.into() }),
+    }
+}
+
+/// _exit(2): ends without the handlers of exit(3), which belong to the process that goes on.
+#[cfg(feature = "daemon")]
+pub(crate) fn leave(status: u8) -> ! {
+    // SAFETY: it only ends the process.
+    unsafe { nix::libc::_exit(i32::from(status)) }
 }
 
 #[cfg(test)]

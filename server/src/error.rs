@@ -191,6 +191,65 @@ pub enum Error {
         /// How long it was waited for
         patience: Duration,
     },
+    /// A process with other threads cannot fork
+    Threads {
+        /// How many it has
+        count: usize,
+    },
+    /// How many threads there are cannot be told, so there is no fork
+    ThreadsUnknown {
+        /// Why not
+        source: io::Error,
+    },
+    /// The daemon ended before it was up
+    NotReady,
+    /// The daemon's working folder cannot be entered
+    Folder {
+        /// Which
+        path: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
+    /// The pid file could not be made or written
+    PidFile {
+        /// Where
+        path: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
+    /// The pid file is locked: the daemon is there already
+    PidFileHeld {
+        /// Where
+        path: PathBuf,
+        /// The pid that stands in it
+        pid: Option<u32>,
+    },
+    /// There is something at the pid file's path that is not to be written to
+    PidFileOccupied {
+        /// Where
+        path: PathBuf,
+        /// What it is
+        by: &'static str,
+    },
+    /// `NOTIFY_SOCKET` is no address
+    NotifyAddress {
+        /// What it is, made printable
+        address: String,
+    },
+    /// The service manager cannot be told
+    Notify {
+        /// Its socket, made printable
+        address: String,
+        /// Why not
+        source: io::Error,
+    },
+    /// A variable of the service manager's watchdog is no number
+    Watchdog {
+        /// The variable
+        variable: &'static str,
+        /// What it holds, made printable
+        value: String,
+    },
     /// A system call failed
     System {
         /// What could not be done
@@ -245,6 +304,16 @@ impl Error {
             | Error::MailboxOccupied { .. }
             | Error::ForeignPeer { .. }
             | Error::SilentPeer { .. }
+            | Error::Threads { .. }
+            | Error::ThreadsUnknown { .. }
+            | Error::NotReady
+            | Error::Folder { .. }
+            | Error::PidFile { .. }
+            | Error::PidFileHeld { .. }
+            | Error::PidFileOccupied { .. }
+            | Error::NotifyAddress { .. }
+            | Error::Notify { .. }
+            | Error::Watchdog { .. }
             | Error::System { .. } => status::SYSTEM,
         }
     }
@@ -289,6 +358,16 @@ impl Error {
             Error::SilentPeer { patience } => {
                 format!("a peer came to the mailbox and said nothing for {} seconds", patience.as_secs_f32())
             }
+            Error::Threads { count } => format!("this process has {count} threads, and cannot become a daemon"),
+            Error::ThreadsUnknown { .. } => "cannot tell how many threads this process has".to_owned(),
+            Error::NotReady => "the daemon ended before it was up".to_owned(),
+            Error::Folder { path, .. } => format!("cannot work in {}", shown(path)),
+            Error::PidFile { path, .. } => format!("cannot write the pid file {}", shown(path)),
+            Error::PidFileHeld { path, .. } => format!("{} is locked: the daemon is up already", shown(path)),
+            Error::PidFileOccupied { path, .. } => format!("cannot make a pid file at {}", shown(path)),
+            Error::NotifyAddress { address } => format!("NOTIFY_SOCKET is '{address}'"),
+            Error::Notify { address, .. } => format!("cannot tell the service manager at {address}"),
+            Error::Watchdog { variable, value } => format!("{variable} is '{value}'"),
             Error::System { what, .. } => (*what).to_owned(),
         }
     }
@@ -325,9 +404,13 @@ impl Error {
                 "it is none of {}",
                 places.iter().map(|place| shown(place)).collect::<Vec<_>>().join(", ")
             )),
-            Error::Helper { source, .. } | Error::Mailbox { source, .. } | Error::System { source, .. } => {
-                Some(source.to_string())
-            }
+            Error::Helper { source, .. }
+            | Error::Mailbox { source, .. }
+            | Error::System { source, .. }
+            | Error::ThreadsUnknown { source, .. }
+            | Error::Folder { source, .. }
+            | Error::PidFile { source, .. }
+            | Error::Notify { source, .. } => Some(source.to_string()),
             Error::NoAnswer { status, .. } => status.map(|status| format!("it ended with {status}")),
             Error::Refused(refusal) => said(&refusal.why).1.map(str::to_owned),
             Error::Transfer(source) => Some(source.to_string()),
@@ -339,6 +422,14 @@ impl Error {
             Error::MailboxOccupied { by, .. } => Some(format!("there is {by}")),
             Error::ForeignPeer { own, .. } => Some(format!("only uid {own} and root may send sockets")),
             Error::SilentPeer { .. } => None,
+            Error::Threads { .. } => Some("fork(2) takes one thread along, and the locks of all".to_owned()),
+            Error::NotReady => None,
+            Error::PidFileHeld { pid, .. } => pid.map(|pid| format!("process {pid} holds it")),
+            Error::PidFileOccupied { by, .. } => Some(format!("there is {by}")),
+            Error::NotifyAddress { .. } => {
+                Some("expected an absolute path, or @ and the name of an abstract socket".to_owned())
+            }
+            Error::Watchdog { .. } => Some("expected a number above 0".to_owned()),
         }
     }
 
@@ -412,6 +503,18 @@ impl Error {
             Error::Mailbox { .. } => "see that the folder is there and that this user may write to it",
             Error::MailboxOccupied { .. } => "choose another path, or stop what holds this one",
             Error::ForeignPeer { .. } => "send as the user that the server runs as",
+            Error::Threads { .. } => "start the daemon first in main, before tokio's runtime and any thread",
+            Error::ThreadsUnknown { .. } => "mount /proc, or stay in the foreground",
+            Error::NotReady => "see what it wrote to standard error before, or start it in the foreground",
+            Error::Folder { .. } => "see that the folder is there and that this user may enter it",
+            Error::PidFile { .. } => "make a folder in /run that this user may write to, as RuntimeDirectory= does",
+            Error::PidFileHeld { .. } => "end that one first, or give this one a pid file of its own",
+            Error::PidFileOccupied { .. } => "remove it, or choose a path that only this user may write to",
+            Error::NotifyAddress { .. } => "look at what starts this program, or unset it if no service manager does",
+            Error::Notify { .. } => {
+                "see that its socket is there, also inside of a chroot, and that this user may write to it"
+            }
+            Error::Watchdog { .. } => "look at what starts this program, or unset WATCHDOG_USEC and WATCHDOG_PID",
             Error::System { .. } => return None,
         };
         Some(fix.to_owned())
@@ -460,7 +563,13 @@ impl std::error::Error for Error {
             Error::Announcement(source) => Some(source),
             Error::Transfer(source) => Some(source),
             Error::Record(source) => Some(source),
-            Error::Helper { source, .. } | Error::Mailbox { source, .. } | Error::System { source, .. } => Some(source),
+            Error::Helper { source, .. }
+            | Error::Mailbox { source, .. }
+            | Error::System { source, .. }
+            | Error::ThreadsUnknown { source, .. }
+            | Error::Folder { source, .. }
+            | Error::PidFile { source, .. }
+            | Error::Notify { source, .. } => Some(source),
             Error::Endpoints { .. }
             | Error::AdoptedBefore { .. }
             | Error::Missing { .. }
@@ -484,7 +593,13 @@ impl std::error::Error for Error {
             | Error::NotAskedFor { .. }
             | Error::MailboxOccupied { .. }
             | Error::ForeignPeer { .. }
-            | Error::SilentPeer { .. } => None,
+            | Error::SilentPeer { .. }
+            | Error::Threads { .. }
+            | Error::NotReady
+            | Error::PidFileHeld { .. }
+            | Error::PidFileOccupied { .. }
+            | Error::NotifyAddress { .. }
+            | Error::Watchdog { .. } => None,
         }
     }
 }

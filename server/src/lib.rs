@@ -36,8 +36,19 @@
 //! * Nothing is ever taken that was not handed over, every descriptor is close-on-exec from the start, and what is not
 //!   taken stays in [`Sockets`] and closes with it.
 //!
-//! There is no async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
+//! The FAQ's other wishes are features, none of them a default:
+//!
+//! | feature | what it gives |
+//! |---|---|
+//! | `daemon` | `daemon::Daemon` (background, pid file, exit status 0 means that it is up), `Signals`, `Notify` |
+//! | `tokio` | with `daemon`, `Signals::next` as a future |
+//!
+//! [`environment`] keeps what was meant for the server from its children.
+//!
+//! There is no other async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
 
+#[cfg(feature = "daemon")]
+pub mod daemon;
 mod descriptor;
 pub mod environment;
 mod error;
@@ -50,6 +61,8 @@ mod request;
 mod sockets;
 mod variable;
 
+#[cfg(feature = "daemon")]
+pub use daemon::{Notify, Signal, Signals};
 pub use error::Error;
 pub use inetd::Connection;
 pub use mailbox::Mailbox;
