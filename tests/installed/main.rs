@@ -1,6 +1,7 @@
 //! The installed programs with real users and real servers. `tests/run` starts this.
 
 mod audit;
+mod daemon;
 mod exim;
 mod explaining;
 mod handing_over;
