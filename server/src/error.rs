@@ -250,6 +250,18 @@ pub enum Error {
         /// What it holds, made printable
         value: String,
     },
+    /// No terminal could be opened
+    Terminal {
+        /// Why not
+        source: io::Error,
+    },
+    /// The program behind a terminal could not be started
+    Program {
+        /// Which
+        program: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
     /// A system call failed
     System {
         /// What could not be done
@@ -314,6 +326,8 @@ impl Error {
             | Error::NotifyAddress { .. }
             | Error::Notify { .. }
             | Error::Watchdog { .. }
+            | Error::Terminal { .. }
+            | Error::Program { .. }
             | Error::System { .. } => status::SYSTEM,
         }
     }
@@ -368,6 +382,8 @@ impl Error {
             Error::NotifyAddress { address } => format!("NOTIFY_SOCKET is '{address}'"),
             Error::Notify { address, .. } => format!("cannot tell the service manager at {address}"),
             Error::Watchdog { variable, value } => format!("{variable} is '{value}'"),
+            Error::Terminal { .. } => "cannot open a terminal".to_owned(),
+            Error::Program { program, .. } => format!("cannot run {}", shown(program)),
             Error::System { what, .. } => (*what).to_owned(),
         }
     }
@@ -410,7 +426,9 @@ impl Error {
             | Error::ThreadsUnknown { source, .. }
             | Error::Folder { source, .. }
             | Error::PidFile { source, .. }
-            | Error::Notify { source, .. } => Some(source.to_string()),
+            | Error::Notify { source, .. }
+            | Error::Terminal { source, .. }
+            | Error::Program { source, .. } => Some(source.to_string()),
             Error::NoAnswer { status, .. } => status.map(|status| format!("it ended with {status}")),
             Error::Refused(refusal) => said(&refusal.why).1.map(str::to_owned),
             Error::Transfer(source) => Some(source.to_string()),
@@ -515,6 +533,8 @@ impl Error {
                 "see that its socket is there, also inside of a chroot, and that this user may write to it"
             }
             Error::Watchdog { .. } => "look at what starts this program, or unset WATCHDOG_USEC and WATCHDOG_PID",
+            Error::Terminal { .. } => "see that /dev/ptmx and /dev/pts are there, and not all in use (kernel.pty.max)",
+            Error::Program { .. } => "name a program along PATH, or its path, that this user may execute",
             Error::System { .. } => return None,
         };
         Some(fix.to_owned())
@@ -569,7 +589,9 @@ impl std::error::Error for Error {
             | Error::ThreadsUnknown { source, .. }
             | Error::Folder { source, .. }
             | Error::PidFile { source, .. }
-            | Error::Notify { source, .. } => Some(source),
+            | Error::Notify { source, .. }
+            | Error::Terminal { source, .. }
+            | Error::Program { source, .. } => Some(source),
             Error::Endpoints { .. }
             | Error::AdoptedBefore { .. }
             | Error::Missing { .. }

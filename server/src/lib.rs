@@ -41,6 +41,7 @@
 //! | feature | what it gives |
 //! |---|---|
 //! | `daemon` | `daemon::Daemon` (background, pid file, exit status 0 means that it is up), `Signals`, `Notify` |
+//! | `telnet` | `telnet::Telnet` (one character at a time), `telnet::Terminal` (a program on a pseudo-terminal) |
 //! | `tokio` | with `daemon`, `Signals::next` as a future |
 //!
 //! [`environment`] keeps what was meant for the server from its children.
@@ -59,6 +60,8 @@ mod mailbox;
 mod message;
 mod request;
 mod sockets;
+#[cfg(feature = "telnet")]
+pub mod telnet;
 mod variable;
 
 #[cfg(feature = "daemon")]
