@@ -17,4 +17,5 @@ mod policy_files;
 mod privilege;
 mod receiving;
 mod refusals;
+mod telnet;
 mod world;
