@@ -41,7 +41,6 @@ use std::process::ExitCode;
 
 use nix::sys::signal::SigSet;
 use nix::sys::wait::waitpid;
-use portgrant_protocol::listen::occupy_standard_descriptors;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{setsid, umask};
@@ -118,8 +117,6 @@ impl Daemon {
     /// It returns in the process that called it, with an error, where nothing was begun ([`Error::Threads`],
     /// [`Error::PidFileHeld`]) and where the daemon ended before it was up ([`Error::NotReady`]).
     pub fn start(self) -> Result<Starting, Error> {
-        // Else a pipe or the pid file would stand where a standard descriptor belongs.
-        occupy_standard_descriptors();
         let pid_file = self.pid_file.as_deref().map(PidFile::lock).transpose()?;
         let (news, teller) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| system("cannot make a pipe", errno))?;
         // What is buffered would be written twice.

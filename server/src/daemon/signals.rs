@@ -205,6 +205,7 @@ mod tests {
             send(&[Number::HUP]);
         });
         let mut fds = [PollFd::new(&signals, PollFlags::IN)];
+        assert_eq!(poll(&mut fds, Some(&Default::default())), Ok(0), "nothing is there to be read yet");
         let patience = Duration::from_secs(10).try_into().expect("a time");
         while poll(&mut fds, Some(&patience)) == Err(Errno::INTR) {}
         assert!(!fds[0].revents().is_empty());

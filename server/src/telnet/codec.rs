@@ -315,6 +315,14 @@ mod tests {
     }
 
     #[test]
+    fn a_subnegotiation_without_an_end_is_not_kept() {
+        let mut codec = Codec::new(Lines::Terminal);
+        assert!(decoded(&mut codec, &[&[IAC, SB][..], &[b'x'; 100_000]].concat()).is_empty());
+        assert!(codec.subnegotiation.len() <= MAX_SUBNEGOTIATION + 1);
+        assert_eq!(decoded(&mut codec, &[IAC, SE, b'x']), b"x");
+    }
+
+    #[test]
     fn a_terminals_name_is_a_name_or_unknown() {
         let told = |name: &[u8]| {
             let mut codec = Codec::new(Lines::Terminal);

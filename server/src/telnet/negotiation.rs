@@ -142,6 +142,19 @@ mod tests {
         assert!(negotiation.is_on(Side::Remote, NAWS) && !negotiation.is_on(Side::Local, NAWS));
     }
 
+    #[test]
+    fn who_changes_their_mind_before_the_answer_gets_what_was_asked_for_last() {
+        let mut negotiation = Negotiation::new(&[]);
+        let mut ask = |on| negotiation.ask(Side::Local, ECHO, on);
+        assert_eq!([ask(true), ask(false)], [Some(true), None], "the answer is waited for");
+        assert_eq!(negotiation.hear(Side::Local, ECHO, true), Some(false));
+        let mut ask = |on| negotiation.ask(Side::Local, ECHO, on);
+        assert_eq!([ask(true), ask(false), ask(true)], [None; 3]);
+        assert_eq!(negotiation.hear(Side::Local, ECHO, false), Some(true));
+        assert_eq!(negotiation.hear(Side::Local, ECHO, true), None);
+        assert!(negotiation.is_on(Side::Local, ECHO) && negotiation.is_settled());
+    }
+
     /// What happens next between two sides that are connected by two queues.
     #[derive(Debug, Clone, Copy)]
     enum Step {
