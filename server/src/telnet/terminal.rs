@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use pty_process::Size;
 use pty_process::blocking::{self as pty, Pty};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::sockopt;
-use rustix::time::Timespec;
 
 use super::codec::{Codec, Lines};
 use super::{Window, prepare};
