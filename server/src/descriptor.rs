@@ -1,19 +1,51 @@
-//! The one place with unsafe code: a number that the environment announces becomes a descriptor that is owned, and
-//! socket options that neither nix nor rustix knows, one getsockopt(2) or setsockopt(2) each.
+//! The one place with unsafe code: a number that the environment announces becomes a descriptor that is owned, socket
+//! options that neither nix nor rustix knows, one getsockopt(2) or setsockopt(2) each, and (feature `daemon`) fork(2) and
+//! _exit(2).
 
 #![allow(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 
 use nix::libc::{self, c_int, socklen_t};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+
+/// Every number that was ever taken here: two owners would close each other's descriptor.
+static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+
+/// Why a number is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unavailable {
+    /// It did not come across execve(2)
+    Missing(RawFd),
+    /// It was taken before
+    Taken(RawFd),
+}
+
+/// Takes `numbers`, all or none, and makes them close-on-exec.
+pub(crate) fn take(numbers: &[RawFd]) -> Result<Vec<OwnedFd>, Unavailable> {
+    // Held to the end: each number is looked at and taken by one thread.
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut asked = BTreeSet::new();
+    for &number in numbers {
+        if taken.contains(&number) || !asked.insert(number) {
+            return Err(Unavailable::Taken(number));
+        }
+        if !is_inherited(number) {
+            return Err(Unavailable::Missing(number));
+        }
+    }
+    taken.append(&mut asked);
+    Ok(numbers.iter().map(|&number| own(number)).collect())
+}
 
 /// Whether `number` came across execve(2): it is open, and not close-on-exec.
 ///
 /// What this process opened itself is close-on-exec (std and every careful library see to that), so a number that the
 /// announcer left closed, and that something here has got since, is not mistaken for what was announced.
-pub(crate) fn is_inherited(number: RawFd) -> bool {
+fn is_inherited(number: RawFd) -> bool {
     if number < 0 {
         return false;
     }
@@ -23,12 +55,11 @@ pub(crate) fn is_inherited(number: RawFd) -> bool {
     fcntl_getfd(descriptor).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC))
 }
 
-/// Takes `number`, which [`is_inherited`] found, and makes it close-on-exec.
-///
-/// The caller sees to it that each number is taken once in the life of the process.
-pub(crate) fn take(number: RawFd) -> OwnedFd {
-    // SAFETY: the number is open (asked just before), it was handed to this process in so many words (LISTEN_FDS), and
-    // it is taken once; it is not close-on-exec, so no value of this process's own making holds it.
+/// `number` as a value. [`take`] alone calls it, once for each number in the life of the process.
+fn own(number: RawFd) -> OwnedFd {
+    // SAFETY: the number is open (asked just before), it was handed to this process in so many words (LISTEN_FDS, or a
+    // variable that the server names), and it is taken once; it is not close-on-exec, so no value of this process's own
+    // making holds it.
     let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
     // It cannot fail on a number that is open; were it to, the descriptor would be inheritable as it was before.
     let _ = fcntl_setfd(&descriptor, FdFlags::CLOEXEC);
@@ -64,4 +95,73 @@ fn set_tcp(socket: BorrowedFd<'_>, option: c_int, value: u32) -> io::Result<()> 
 
 fn outcome(result: c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Which side of a fork this is.
+#[cfg(feature = "daemon")]
+pub(crate) enum Fork {
+    /// The one that was there before, with the pid of the other
+    Parent(nix::unistd::Pid),
+    /// The new one
+    Child,
+}
+
+/// fork(2), in a process of one thread: with more, the child may do next to nothing (signal-safety(7)).
+#[cfg(feature = "daemon")]
+pub(crate) fn fork() -> Result<Fork, crate::Error> {
+    let tasks = std::fs::read_dir("/proc/self/task").map_err(|source| crate::Error::ThreadsUnknown { source })?;
+    let count = tasks.count();
+    if count != 1 {
+        return Err(crate::Error::Threads { count });
+    }
+    // SAFETY: this thread is the only one (asked just before, and nobody is there to start another), so no lock is held
+    // by a thread that the child does not have: the child may do whatever its parent may.
+    match unsafe { nix::unistd::fork() } {
+        Ok(nix::unistd::ForkResult::Parent { child }) => Ok(Fork::Parent(child)),
+        Ok(nix::unistd::ForkResult::Child) => Ok(Fork::Child),
+        Err(errno) => Err(crate::Error::System { what: "cannot fork", source: errno.into() }),
+    }
+}
+
+/// _exit(2): ends without the handlers of exit(3), which belong to the process that goes on.
+#[cfg(feature = "daemon")]
+pub(crate) fn leave(status: u8) -> ! {
+    // SAFETY: it only ends the process.
+    unsafe { libc::_exit(i32::from(status)) }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+
+    use rustix::io::fcntl_dupfd_cloexec;
+
+    use super::*;
+
+    /// Puts `descriptor` at `number` as if it had been inherited: nobody's, and not close-on-exec.
+    pub(crate) fn leave_at(number: RawFd, descriptor: impl AsFd) {
+        let copy: OwnedFd = fcntl_dupfd_cloexec(descriptor, number).expect("a duplicate");
+        assert_eq!(copy.as_raw_fd(), number, "each test has numbers of its own");
+        fcntl_setfd(&copy, FdFlags::empty()).expect("open");
+        let _ = copy.into_raw_fd();
+    }
+
+    /// Whether it is still there to be taken.
+    pub(crate) fn is_left_at(number: RawFd) -> bool {
+        is_inherited(number)
+    }
+
+    #[test]
+    fn all_are_taken_or_none_and_each_once() {
+        let null = std::fs::File::open("/dev/null").expect("/dev/null");
+        leave_at(600, &null);
+        leave_at(601, &null);
+        assert_eq!(take(&[600, 602]).expect_err("602 is closed"), Unavailable::Missing(602));
+        assert_eq!(take(&[600, 601, 600]).expect_err("600 is there twice"), Unavailable::Taken(600));
+        assert!(is_inherited(600) && is_inherited(601), "none was taken");
+        assert_eq!(take(&[601, 600]).expect("both").len(), 2);
+        leave_at(600, &null);
+        assert_eq!(take(&[600]).expect_err("though it is open again"), Unavailable::Taken(600));
+        assert_eq!(take(&[-1]).expect_err("no number"), Unavailable::Missing(-1));
+    }
 }

@@ -49,6 +49,35 @@ pub enum Error {
         /// Its name
         name: String,
     },
+    /// A descriptor that was adopted before, by this or another convention
+    NumberTaken {
+        /// Its number
+        number: i32,
+    },
+    /// A variable that should hold descriptor numbers and does not
+    Variable {
+        /// The variable
+        variable: String,
+        /// What it holds, made printable
+        value: String,
+    },
+    /// A descriptor that a variable numbers and that was not handed over
+    NotInherited {
+        /// Its number
+        number: i32,
+        /// The variable
+        variable: String,
+    },
+    /// A listener where one connection was expected
+    NotAConnection {
+        /// The descriptor's name
+        name: String,
+    },
+    /// A connection whose peer is gone already
+    PeerGone {
+        /// The descriptor's name
+        name: String,
+    },
     /// No socket, none of the internet, or one of another protocol
     WrongKind {
         /// The socket's name
@@ -219,6 +248,77 @@ pub enum Error {
         /// The endpoint's option: `reuseport`, `dev`
         option: &'static str,
     },
+    /// A process with other threads cannot fork
+    Threads {
+        /// How many it has
+        count: usize,
+    },
+    /// How many threads there are cannot be told, so there is no fork
+    ThreadsUnknown {
+        /// Why not
+        source: io::Error,
+    },
+    /// The daemon ended before it was up
+    NotReady,
+    /// The daemon's working folder cannot be entered
+    Folder {
+        /// Which
+        path: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
+    /// The pid file could not be made or written
+    PidFile {
+        /// Where
+        path: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
+    /// The pid file is locked: the daemon is there already
+    PidFileHeld {
+        /// Where
+        path: PathBuf,
+        /// The pid that stands in it
+        pid: Option<u32>,
+    },
+    /// There is something at the pid file's path that is not to be written to
+    PidFileOccupied {
+        /// Where
+        path: PathBuf,
+        /// What it is
+        by: &'static str,
+    },
+    /// `NOTIFY_SOCKET` is no address
+    NotifyAddress {
+        /// What it is, made printable
+        address: String,
+    },
+    /// The service manager cannot be told
+    Notify {
+        /// Its socket, made printable
+        address: String,
+        /// Why not
+        source: io::Error,
+    },
+    /// A variable of the service manager's watchdog is no number
+    Watchdog {
+        /// The variable
+        variable: &'static str,
+        /// What it holds, made printable
+        value: String,
+    },
+    /// No terminal could be opened
+    Terminal {
+        /// Why not
+        source: io::Error,
+    },
+    /// The program behind a terminal could not be started
+    Program {
+        /// Which
+        program: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
     /// A system call failed
     System {
         /// What could not be done
@@ -257,6 +357,11 @@ impl Error {
             Error::Announcement(_)
             | Error::AdoptedBefore { .. }
             | Error::Missing { .. }
+            | Error::NumberTaken { .. }
+            | Error::Variable { .. }
+            | Error::NotInherited { .. }
+            | Error::NotAConnection { .. }
+            | Error::PeerGone { .. }
             | Error::WrongKind { .. }
             | Error::NotListening { .. }
             | Error::WrongAddress { .. }
@@ -275,6 +380,18 @@ impl Error {
             | Error::Bind { .. }
             | Error::SocketOption { .. }
             | Error::OptionTooLate { .. }
+            | Error::Threads { .. }
+            | Error::ThreadsUnknown { .. }
+            | Error::NotReady
+            | Error::Folder { .. }
+            | Error::PidFile { .. }
+            | Error::PidFileHeld { .. }
+            | Error::PidFileOccupied { .. }
+            | Error::NotifyAddress { .. }
+            | Error::Notify { .. }
+            | Error::Watchdog { .. }
+            | Error::Terminal { .. }
+            | Error::Program { .. }
             | Error::System { .. } => status::SYSTEM,
         }
     }
@@ -292,6 +409,11 @@ impl Error {
             Error::Announcement(_) => "the sockets that the environment announces are not for this process".to_owned(),
             Error::AdoptedBefore { what } => format!("{what} is adopted a second time"),
             Error::Missing { number, name } => format!("descriptor {number} ({}) was not handed over", quoted(name)),
+            Error::NumberTaken { number } => format!("descriptor {number} is adopted a second time"),
+            Error::Variable { variable, value } => format!("{} is '{value}'", printable(variable.as_bytes())),
+            Error::NotInherited { number, .. } => format!("descriptor {number} was not handed over"),
+            Error::NotAConnection { name } => format!("{} is a listener, and no connection", quoted(name)),
+            Error::PeerGone { name } => format!("the client of {} is gone already", quoted(name)),
             Error::WrongKind { name, .. } => format!("{} is of the wrong kind", quoted(name)),
             Error::NotListening { name } => format!("{} is not listening", quoted(name)),
             Error::WrongAddress { name, expected, .. } => format!("{} is not at {expected}", quoted(name)),
@@ -323,6 +445,18 @@ impl Error {
             Error::EachIsSeveral { endpoint } => format!("{endpoint} is several sockets, and one is asked for"),
             Error::SocketOption { option, .. } => format!("{option} cannot be set"),
             Error::OptionTooLate { name, option } => format!("{} lacks {option}", quoted(name)),
+            Error::Threads { count } => format!("this process has {count} threads, and cannot become a daemon"),
+            Error::ThreadsUnknown { .. } => "cannot tell how many threads this process has".to_owned(),
+            Error::NotReady => "the daemon ended before it was up".to_owned(),
+            Error::Folder { path, .. } => format!("cannot work in {}", shown(path)),
+            Error::PidFile { path, .. } => format!("cannot write the pid file {}", shown(path)),
+            Error::PidFileHeld { path, .. } => format!("{} is locked: the daemon is up already", shown(path)),
+            Error::PidFileOccupied { path, .. } => format!("cannot make a pid file at {}", shown(path)),
+            Error::NotifyAddress { address } => format!("NOTIFY_SOCKET is '{address}'"),
+            Error::Notify { address, .. } => format!("cannot tell the service manager at {address}"),
+            Error::Watchdog { variable, value } => format!("{variable} is '{value}'"),
+            Error::Terminal { .. } => "cannot open a terminal".to_owned(),
+            Error::Program { program, .. } => format!("cannot run {}", shown(program)),
             Error::System { what, .. } => (*what).to_owned(),
         }
     }
@@ -337,6 +471,13 @@ impl Error {
             Error::Missing { .. } => {
                 Some("LISTEN_FDS counts it, and it was closed before this program began".to_owned())
             }
+            Error::NumberTaken { .. } => Some("two owners would close each other's descriptors".to_owned()),
+            Error::Variable { .. } => Some(format!("expected at most {} descriptor numbers from 3 on", listen::MAX)),
+            Error::NotInherited { variable, .. } => {
+                Some(format!("{} numbers it, and it was closed before", printable(variable.as_bytes())))
+            }
+            Error::NotAConnection { .. } => Some("inetd's `wait` hands over the listener itself".to_owned()),
+            Error::PeerGone { .. } => Some("it is not connected any more".to_owned()),
             Error::WrongKind { mismatch, .. } => Some(mismatch.to_string()),
             Error::NotListening { .. } => Some("it is bound, and listen(2) was not called on it".to_owned()),
             Error::WrongAddress { found, dual_stack, .. } => {
@@ -356,7 +497,13 @@ impl Error {
             | Error::Mailbox { source, .. }
             | Error::Bind { source, .. }
             | Error::SocketOption { source, .. }
-            | Error::System { source, .. } => Some(source.to_string()),
+            | Error::System { source, .. }
+            | Error::ThreadsUnknown { source, .. }
+            | Error::Folder { source, .. }
+            | Error::PidFile { source, .. }
+            | Error::Notify { source, .. }
+            | Error::Terminal { source, .. }
+            | Error::Program { source, .. } => Some(source.to_string()),
             Error::InUse { holders, .. } => Some(in_use(holders)),
             Error::NotThere { .. } => Some("no interface of this network namespace has that address".to_owned()),
             Error::NoIpv6 { .. } => {
@@ -379,6 +526,14 @@ impl Error {
             Error::MailboxOccupied { by, .. } => Some(format!("there is {by}")),
             Error::ForeignPeer { own, .. } => Some(format!("only uid {own} and root may send sockets")),
             Error::SilentPeer { .. } => None,
+            Error::Threads { .. } => Some("fork(2) takes one thread along, and the locks of all".to_owned()),
+            Error::NotReady => None,
+            Error::PidFileHeld { pid, .. } => pid.map(|pid| format!("process {pid} holds it")),
+            Error::PidFileOccupied { by, .. } => Some(format!("there is {by}")),
+            Error::NotifyAddress { .. } => {
+                Some("expected an absolute path, or @ and the name of an abstract socket".to_owned())
+            }
+            Error::Watchdog { .. } => Some("expected a number above 0".to_owned()),
         }
     }
 
@@ -387,10 +542,30 @@ impl Error {
             Error::Endpoint { .. } => return None,
             Error::Endpoints { count: 0 } => "ask for one: 80, 443/udp, https=[::]:443",
             Error::Endpoints { .. } => "ask for some of them in another request",
-            Error::Announcement(_) => {
+            Error::Announcement(AnnouncementError::TooMany { .. }) => {
+                "hand over fewer, or spread them over more processes"
+            }
+            Error::Announcement(AnnouncementError::Stale { .. }) => {
+                "look at what starts this program: the variables are an earlier process's, and must not be inherited"
+            }
+            Error::Announcement(AnnouncementError::Names { .. }) => {
+                "give each descriptor one name without a colon, as FileDescriptorName= in a socket unit does"
+            }
+            Error::Announcement(AnnouncementError::Variable { .. } | AnnouncementError::ForAnother { .. }) => {
                 "start this program itself, with exec where a script starts it; or unset LISTEN_FDS, LISTEN_PID and \
                  LISTEN_FDNAMES if nothing was to be handed over"
             }
+            Error::NumberTaken { .. } => "adopt by one convention, once, early in main, and hand the result on",
+            Error::Variable { .. } => {
+                "write the numbers with commas, 3,4, or unset it if nothing was to be handed over"
+            }
+            Error::NotInherited { .. } => {
+                "look at what starts this program: it must leave the descriptor open across execve"
+            }
+            Error::NotAConnection { .. } => {
+                "say nowait in inetd.conf (Accept=yes in a socket unit), or adopt a listener"
+            }
+            Error::PeerGone { .. } => "end quietly: nobody waits for an answer",
             Error::AdoptedBefore { .. } => "adopt once, early in main, and hand the result on",
             Error::Missing { .. } => {
                 "look at what starts this program: it must leave the descriptor open across execve"
@@ -449,6 +624,20 @@ impl Error {
                 "have who starts this program set it: as an option of the endpoint, or of the socket unit"
             }
             Error::Bind { .. } | Error::SocketOption { .. } | Error::System { .. } => return None,
+            Error::Threads { .. } => "start the daemon first in main, before tokio's runtime and any thread",
+            Error::ThreadsUnknown { .. } => "mount /proc, or stay in the foreground",
+            Error::NotReady => "see what it wrote to standard error before, or start it in the foreground",
+            Error::Folder { .. } => "see that the folder is there and that this user may enter it",
+            Error::PidFile { .. } => "make a folder in /run that this user may write to, as RuntimeDirectory= does",
+            Error::PidFileHeld { .. } => "end that one first, or give this one a pid file of its own",
+            Error::PidFileOccupied { .. } => "remove it, or choose a path that only this user may write to",
+            Error::NotifyAddress { .. } => "look at what starts this program, or unset it if no service manager does",
+            Error::Notify { .. } => {
+                "see that its socket is there, also inside of a chroot, and that this user may write to it"
+            }
+            Error::Watchdog { .. } => "look at what starts this program, or unset WATCHDOG_USEC and WATCHDOG_PID",
+            Error::Terminal { .. } => "see that /dev/ptmx and /dev/pts are there, and not all in use (kernel.pty.max)",
+            Error::Program { .. } => "name a program along PATH, or its path, that this user may execute",
         };
         Some(fix.to_owned())
     }
@@ -526,10 +715,21 @@ impl std::error::Error for Error {
             | Error::Mailbox { source, .. }
             | Error::Bind { source, .. }
             | Error::SocketOption { source, .. }
-            | Error::System { source, .. } => Some(source),
+            | Error::System { source, .. }
+            | Error::ThreadsUnknown { source, .. }
+            | Error::Folder { source, .. }
+            | Error::PidFile { source, .. }
+            | Error::Notify { source, .. }
+            | Error::Terminal { source, .. }
+            | Error::Program { source, .. } => Some(source),
             Error::Endpoints { .. }
             | Error::AdoptedBefore { .. }
             | Error::Missing { .. }
+            | Error::NumberTaken { .. }
+            | Error::Variable { .. }
+            | Error::NotInherited { .. }
+            | Error::NotAConnection { .. }
+            | Error::PeerGone { .. }
             | Error::WrongKind { .. }
             | Error::NotListening { .. }
             | Error::WrongAddress { .. }
@@ -553,6 +753,12 @@ impl std::error::Error for Error {
             | Error::Privileged { .. }
             | Error::EachIsSeveral { .. }
             | Error::OptionTooLate { .. } => None,
+            Error::Threads { .. }
+            | Error::NotReady
+            | Error::PidFileHeld { .. }
+            | Error::PidFileOccupied { .. }
+            | Error::NotifyAddress { .. }
+            | Error::Watchdog { .. } => None,
         }
     }
 }

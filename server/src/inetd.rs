@@ -1,12 +1,15 @@
-//! Adoption of descriptor 0: inetd's `wait` services, and `portgrant exec --inetd`.
+//! Adoption of descriptor 0: inetd's services, `wait` and `nowait`, and `portgrant exec --inetd`.
 
-use std::os::fd::BorrowedFd;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use portgrant_protocol::Protocol;
 use portgrant_protocol::listen::FIRST;
-use portgrant_protocol::socket::Facts;
+use portgrant_protocol::socket::{Facts, Mismatch};
 use rustix::fs::{Mode, OFlags, fstat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::net::getpeername;
 use rustix::stdio;
 
 use crate::{Error, Socket, Sockets};
@@ -16,17 +19,94 @@ const NAME: &str = "descriptor 0";
 /// Whether descriptor 0 was taken already; it is /dev/null since.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
+/// One connection, which inetd accepted: descriptor 0 of a `nowait` service, of a systemd socket unit with
+/// `Accept=yes` and `StandardInput=socket`, and of tcpserver.
+///
+/// ```no_run
+/// use std::io::Write;
+///
+/// use portgrant_server::Connection;
+///
+/// // finger  stream  tcp  nowait  nobody  /usr/local/bin/this-program
+/// let client = Connection::inetd()?;
+/// writeln!(client.stream(), "you are {}", client.peer().ip())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Connection {
+    /// Adopts descriptor 0. It becomes /dev/null, and so do 1 and 2 where they are the same socket: nothing that is
+    /// printed by mistake reaches the client.
+    ///
+    /// A listener is [`Error::NotAConnection`], and a client that hung up before this program began
+    /// [`Error::PeerGone`].
+    pub fn inetd() -> Result<Connection, Error> {
+        once(|| {
+            let (peer, local) = ends(stdio::stdin())?;
+            Ok(Connection { stream: take_standard_input()?.into(), peer, local })
+        })
+    }
+
+    /// Who is connected; an IPv4-mapped address is shown as IPv4.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The address that was asked for; an IPv4-mapped one is shown as IPv4.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The connection, to read from and to write to.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// The connection itself.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+}
+
+fn ends(input: BorrowedFd<'_>) -> Result<(SocketAddr, SocketAddr), Error> {
+    let name = || NAME.to_owned();
+    let facts = Facts::of(input).map_err(|mismatch| Error::WrongKind { name: name(), mismatch })?;
+    if facts.protocol.transport() != Protocol::Tcp {
+        let mismatch = Mismatch::Protocol { found: facts.protocol, expected: Protocol::Tcp };
+        return Err(Error::WrongKind { name: name(), mismatch });
+    }
+    if facts.listening {
+        return Err(Error::NotAConnection { name: name() });
+    }
+    let peer = getpeername(input).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
+    let mut peer = peer.ok_or_else(|| Error::PeerGone { name: name() })?;
+    peer.set_ip(peer.ip().to_canonical());
+    Ok((peer, facts.local))
+}
+
 pub(crate) fn adopt() -> Result<Sockets, Error> {
+    once(|| {
+        let name = name(stdio::stdin())?;
+        Ok(std::iter::once(Socket::new(name, take_standard_input()?)).collect())
+    })
+}
+
+/// After an error descriptor 0 is as it was, and may be asked for again.
+fn once<T>(adopt: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     if TAKEN.swap(true, Ordering::SeqCst) {
         return Err(Error::AdoptedBefore { what: NAME });
     }
-    let adopted = take_standard_input();
+    let adopted = adopt();
     TAKEN.store(adopted.is_ok(), Ordering::SeqCst);
     adopted
 }
 
-fn take_standard_input() -> Result<Sockets, Error> {
-    let name = name(stdio::stdin())?;
+fn take_standard_input() -> Result<OwnedFd, Error> {
     let failed = |errno: Errno| Error::System { what: "cannot adopt descriptor 0", source: errno.into() };
     let socket = fcntl_dupfd_cloexec(stdio::stdin(), FIRST).map_err(failed)?;
     // Not closed: the next file that is opened would become standard input.
@@ -38,7 +118,7 @@ fn take_standard_input() -> Result<Sockets, Error> {
         stdio::dup2_stderr(&null).map_err(failed)?;
     }
     stdio::dup2_stdin(&null).map_err(failed)?;
-    Ok(std::iter::once(Socket::new(name, socket)).collect())
+    Ok(socket)
 }
 
 /// inetd gives no name: it is the endpoint's, as if none had been written. Refuses what cannot be served.

@@ -5,14 +5,29 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use portgrant_protocol::listen::{Announced, FIRST};
+use rustix::fs::{fstat, fstatfs};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
-use crate::{Error, Socket, Sockets, descriptor};
+use crate::descriptor::{self, Unavailable};
+use crate::{Error, Socket, Sockets};
+
+/// The file system of pidfds that have an inode of their own (`PID_FS_MAGIC`, since Linux 6.9).
+const PIDFS: u32 = 0x5049_4446;
 
 /// Whether this process's descriptors were taken already: two owners would close each other's.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn adopt() -> Result<Option<Sockets>, Error> {
     adopt_from(FIRST, |name| std::env::var_os(name), std::process::id(), &TAKEN)
+}
+
+/// What sd_pidfd_get_inode_id(3) says of this process. `None` where the kernel has no pidfs, or where inodes are too
+/// short to hold the number.
+fn pidfd_id() -> Option<u64> {
+    let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
+    let is_pidfs = u64::try_from(fstatfs(&pidfd).ok()?.f_type).is_ok_and(|kind| kind == u64::from(PIDFS));
+    let is_wide = cfg!(target_pointer_width = "64");
+    fstat(&pidfd).ok().filter(|_| is_pidfs && is_wide).map(|pidfd| pidfd.st_ino)
 }
 
 fn adopt_from(
@@ -22,35 +37,37 @@ fn adopt_from(
     taken: &AtomicBool,
 ) -> Result<Option<Sockets>, Error> {
     let Some(announced) = Announced::read(variable, own).map_err(Error::Announcement)? else { return Ok(None) };
+    if announced.pidfd_id.is_some() {
+        announced.is_meant_for(pidfd_id()).map_err(Error::Announcement)?;
+    }
     if taken.swap(true, Ordering::SeqCst) {
         return Err(Error::AdoptedBefore { what: "LISTEN_FDS" });
     }
-    // All are looked at before one is taken: after an error each is as it was, and may be asked for again.
-    let missing = (first..).zip(&announced.names).find(|(number, _)| !descriptor::is_inherited(*number));
-    if let Some((number, name)) = missing {
-        taken.store(false, Ordering::SeqCst);
-        return Err(Error::Missing { number, name: name.clone() });
+    let numbers: Vec<RawFd> = (first..).take(announced.names.len()).collect();
+    let adopted = descriptor::take(&numbers);
+    // After an error each descriptor is as it was, and may be asked for again.
+    taken.store(adopted.is_ok(), Ordering::SeqCst);
+    match adopted {
+        Ok(descriptors) => {
+            let sockets = announced.names.into_iter().zip(descriptors);
+            Ok(Some(sockets.map(|(name, descriptor)| Socket::new(name, descriptor)).collect()))
+        }
+        Err(Unavailable::Taken(number)) => Err(Error::NumberTaken { number }),
+        Err(Unavailable::Missing(number)) => {
+            let name = (first..).zip(announced.names).find(|named| named.0 == number).map(|named| named.1);
+            Err(Error::Missing { number, name: name.unwrap_or_default() })
+        }
     }
-    let sockets = (first..).zip(announced.names).map(|(number, name)| Socket::new(name, descriptor::take(number)));
-    Ok(Some(sockets.collect()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, UdpSocket};
-    use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 
-    use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
+    use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd};
 
     use super::*;
-
-    /// Puts `descriptor` at `number` as if it had been inherited: nobody's, and not close-on-exec.
-    fn leave_at(number: RawFd, descriptor: impl AsFd) {
-        let copy: OwnedFd = fcntl_dupfd_cloexec(descriptor, number).expect("a duplicate");
-        assert_eq!(copy.as_raw_fd(), number, "each test has numbers of its own");
-        fcntl_setfd(&copy, FdFlags::empty()).expect("open");
-        let _ = copy.into_raw_fd();
-    }
+    use crate::descriptor::tests::{is_left_at, leave_at};
 
     fn announcing(variables: &'static [(&str, &str)]) -> impl Fn(&str) -> Option<OsString> {
         |name| variables.iter().find(|entry| entry.0 == name).map(|entry| entry.1.into())
@@ -72,7 +89,7 @@ mod tests {
         for socket in &sockets {
             assert!(fcntl_getfd(socket).expect("open").contains(FdFlags::CLOEXEC));
         }
-        assert!(descriptor::is_inherited(502), "the number after the last was not announced, and stays as it was");
+        assert!(is_left_at(502), "the number after the last was not announced, and stays as it was");
     }
 
     #[test]
@@ -93,10 +110,30 @@ mod tests {
         let variables = announcing(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "7"), ("LISTEN_FDNAMES", "there:not-there")]);
         let missing = |result| matches!(result, Err(Error::Missing { number: 521, name }) if name == "not-there");
         assert!(missing(adopt_from(520, &variables, 7, &taken)));
-        assert!(descriptor::is_inherited(520), "what was there was neither taken nor changed");
+        assert!(is_left_at(520), "what was there was neither taken nor changed");
 
         let _opened_since = fcntl_dupfd_cloexec(&own, 521).expect("a duplicate");
         assert!(missing(adopt_from(520, &variables, 7, &taken)), "what this process opened is not what was announced");
+    }
+
+    #[test]
+    fn an_announcement_to_the_process_that_had_this_number_before_is_stale() {
+        let Some(own) = pidfd_id() else { return };
+        assert_eq!(pidfd_id(), Some(own), "it is the same each time");
+        leave_at(540, TcpListener::bind("127.0.0.1:0").expect("a listener"));
+        let announcing = |id: u64| {
+            move |name: &str| match name {
+                "LISTEN_FDS" => Some(OsString::from("1")),
+                "LISTEN_PID" => Some(OsString::from("7")),
+                "LISTEN_PIDFDID" => Some(id.to_string().into()),
+                _ => None,
+            }
+        };
+        let taken = AtomicBool::new(false);
+        let error = adopt_from(540, announcing(own + 1), 7, &taken).expect_err("stale").to_string();
+        assert!(error.contains(&format!("LISTEN_PIDFDID is {}, but this process is {own}", own + 1)), "{error}");
+        assert!(is_left_at(540));
+        assert!(adopt_from(540, announcing(own), 7, &taken).is_ok_and(|sockets| sockets.is_some()));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!
 //! It adopts the inherited one of that name or address, else binds it itself where it may, else asks the helper; see
 //! [`Server`]. Each of these can be had by itself as well:
+//! A server gets its sockets in one of these ways, and takes each by its name, as a type of the standard library:
 //!
 //! ```no_run
 //! use portgrant_server::Sockets;
@@ -30,7 +31,9 @@
 //! |---|---|
 //! | `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES` (sd_listen_fds(3)) | [`Sockets::inherited`] |
 //! | bind(2) by this process, where everybody may | [`Bind`] |
+//! | a variable of some program's own, `UNICORN_FD=3,4` | [`Sockets::from_variable`] |
 //! | descriptor 0, as inetd's `wait` services have it | [`Sockets::inetd`] |
+//! | descriptor 0, as inetd's `nowait` services have it: one connection | [`Connection::inetd`] |
 //! | the helper, asked by this process while it runs | [`Sockets::request`], [`Request`] |
 //! | this server's own Unix socket, to which somebody sends one more | [`Mailbox`] |
 //!
@@ -54,10 +57,23 @@
 //! | 4.6, 4.7 How are linger, keep-alive and user time-out set? | [`StreamOptions`] |
 //! | 4.8 How does an ordinary user serve on a port below 1024? | [`listen`], [`Server`] |
 //!
-//! There is no async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
+//! Further wishes are features, none of them a default:
+//!
+//! | feature | what it gives |
+//! |---|---|
+//! | `daemon` | 4.3: `daemon::Daemon` (background, pid file, exit status 0 means that it is up), `Signals`, `Notify` |
+//! | `telnet` | 4.14: `telnet::Telnet` (one character at a time), `telnet::Terminal` (a program on a pseudo-terminal) |
+//! | `tokio` | with `daemon`, `Signals::next` as a future |
+//!
+//! [`environment`] keeps what was meant for the server from its children.
+//!
+//! There is no other async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
 
 mod bind;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 mod descriptor;
+pub mod environment;
 mod error;
 mod farewell;
 pub mod helper;
@@ -73,11 +89,17 @@ mod sockets;
 mod steering;
 mod stream_options;
 mod tcp_info;
+#[cfg(feature = "telnet")]
+pub mod telnet;
+mod variable;
 
 pub use bind::Bind;
+#[cfg(feature = "daemon")]
+pub use daemon::{Notify, Signal, Signals};
 pub use error::Error;
 pub use farewell::{Farewell, Patience, Peer, close_gracefully};
 pub use holder::{Holder, HolderState, Process, holders};
+pub use inetd::Connection;
 pub use mailbox::Mailbox;
 pub use message::Message;
 pub use portgrant_protocol::record::Refusal;

@@ -7,7 +7,7 @@ use portgrant_protocol::endpoint::{EndpointError, Resolved};
 use portgrant_protocol::socket::{Facts, Mismatch};
 use portgrant_protocol::{Endpoint, Protocol};
 
-use crate::{Error, Request, bind, inetd, inherited, request};
+use crate::{Error, Request, bind, inetd, inherited, request, variable};
 
 /// Who bound a [`Socket`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,6 +118,7 @@ impl Sockets {
     /// Call it early in `main`, and once: the descriptors are owned from then on, and a second call is
     /// [`Error::AdoptedBefore`]. They are made close-on-exec, so that the server's children do not hold its ports. A
     /// number that is announced but was not inherited is [`Error::Missing`]; no other number is ever touched.
+    /// `LISTEN_PIDFDID` of another process than this one voids the announcement (sd_pidfd_get_inode_id(3)).
     /// What is no internet socket is kept too, for [`Sockets::fd`].
     ///
     /// ```
@@ -131,6 +132,26 @@ impl Sockets {
     /// ```
     pub fn inherited() -> Result<Option<Sockets>, Error> {
         inherited::adopt()
+    }
+
+    /// Adopts the descriptors whose numbers stand in the environment variable `variable`, as some servers have it:
+    /// `UNICORN_FD=3`, `GUNICORN_FD=3,4`, `NGINX=3;4;`. `None` where it is not set.
+    ///
+    /// Each is named `PORT/PROTOCOL`, or `descriptor N` where it is no internet socket. A number that was not inherited
+    /// is [`Error::NotInherited`], one that was adopted before, by whichever convention, [`Error::NumberTaken`]; then
+    /// none is taken.
+    ///
+    /// ```
+    /// # use portgrant_server::Sockets;
+    /// let sockets = match Sockets::inherited()? {
+    ///     Some(sockets) => Some(sockets),
+    ///     None => Sockets::from_variable("UNICORN_FD")?,
+    /// };
+    /// # let _ = sockets;
+    /// # Ok::<(), portgrant_server::Error>(())
+    /// ```
+    pub fn from_variable(variable: &str) -> Result<Option<Sockets>, Error> {
+        variable::adopt(variable)
     }
 
     /// Adopts descriptor 0 as inetd's `wait` services and `portgrant exec --inetd` give it: a listening or a datagram

@@ -101,6 +101,15 @@ fn each_way_to_be_handed_the_wrong_thing_is_its_own_complaint() {
         ("export LISTEN_FDS=1 LISTEN_PID=1; exec \"$0\" 3<&0", "LISTEN_PID is 1, but this process is"),
         ("export LISTEN_FDS=1; unset LISTEN_PID; exec \"$0\" 3<&0", "LISTEN_PID is ''"),
         ("export LISTEN_FDS=many LISTEN_PID=$$; exec \"$0\" 3<&0", "LISTEN_FDS is 'many'; expected 1 to 253"),
+        ("export LISTEN_FDS=4096 LISTEN_PID=$$; exec \"$0\" 3<&0", "LISTEN_FDS is 4096; at most 253 are taken"),
+        (
+            "export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES='[::1]:80'; exec \"$0\" 3<&0",
+            "LISTEN_FDNAMES holds 4 names for 1 descriptors (a colon separates names, so none can hold one)",
+        ),
+        (
+            "export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_PIDFDID=1; exec \"$0\" 3<&0",
+            "LISTEN_PIDFDID is 1, but this process is",
+        ),
         (
             "export LISTEN_FDS=2 LISTEN_PID=$$ LISTEN_FDNAMES=a:b; exec \"$0\" 3<&0",
             "descriptor 4 ('b') was not handed over",

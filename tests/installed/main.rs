@@ -1,11 +1,13 @@
 //! The installed programs with real users and real servers. `tests/run` starts this.
 
 mod audit;
+mod daemon;
 mod exim;
 mod explaining;
 mod handing_over;
 mod hostile;
 mod inert;
+mod inetd;
 mod innd;
 mod launching;
 mod nginx;
@@ -16,4 +18,5 @@ mod privilege;
 mod receiving;
 mod refusals;
 mod sockets;
+mod telnet;
 mod world;

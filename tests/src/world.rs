@@ -251,6 +251,9 @@ fn furnish(root: &Path, debian: &Path) {
         mounted(Path::new("/").join(device), &root.join(device), "", MsFlags::MS_BIND);
     }
     symlink("/proc/self/fd", root.join("dev/fd")).expect("symlink");
+    fs::create_dir(root.join("dev/pts")).expect("a place for terminals");
+    mounted("devpts", &root.join("dev/pts"), "devpts", MsFlags::empty());
+    symlink("pts/ptmx", root.join("dev/ptmx")).expect("symlink");
 }
 
 /// Installs what was built. By programs of their own: a file that this process had open for writing could be found
@@ -286,7 +289,11 @@ fn add_accounts() {
 }
 
 fn mounted(source: impl AsRef<Path>, target: &Path, kind: &str, flags: MsFlags) {
-    let options = (kind == "tmpfs").then_some("mode=0755");
+    let options = match kind {
+        "tmpfs" => Some("mode=0755"),
+        "devpts" => Some("newinstance,ptmxmode=0666,mode=0620"),
+        _ => None,
+    };
     mount(Some(source.as_ref()), target, Some(kind), flags, options)
         .unwrap_or_else(|e| panic!("mount {} on {}: {e}", source.as_ref().display(), target.display()));
 }

@@ -1,0 +1,227 @@
+//! A process that goes on by itself: daemon(7)'s steps for a program that is started by hand or by an init script.
+//!
+//! A service manager such as systemd wants none of this: there the program stays in the foreground, and [`Notify`] says
+//! when it is up.
+//!
+//! ```no_run
+//! use std::sync::atomic::Ordering;
+//!
+//! use portgrant_server::daemon::Daemon;
+//! use portgrant_server::{Signals, Sockets};
+//!
+//! # fn main() -> Result<(), portgrant_server::Error> {
+//! // Before the fork, which changes the pid that LISTEN_PID names; and before any thread.
+//! let mut sockets = match Sockets::inherited()? {
+//!     Some(sockets) => sockets,
+//!     None => Sockets::request(["443"])?,
+//! };
+//! let starting = Daemon::new().pid_file("/run/my-server/pid").start()?;
+//! // From here on this is the daemon; the shell waits, and still sees standard error.
+//! let listener = sockets.tcp("443/tcp")?;
+//! let mut signals = Signals::install()?;
+//! let running = starting.ready()?; // the shell gets exit status 0
+//! # let _ = listener;
+//! while !signals.stopping().load(Ordering::SeqCst) {
+//!     signals.wait()?;
+//! }
+//! drop(running); // the pid file goes
+//! # Ok(())
+//! # }
+//! ```
+
+mod notify;
+mod pid_file;
+mod signals;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::sys::signal::SigSet;
+use nix::sys::wait::waitpid;
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{setsid, umask};
+use rustix::stdio;
+
+pub use notify::Notify;
+pub use pid_file::PidFile;
+pub use signals::{Signal, Signals};
+
+use crate::Error;
+use crate::descriptor::{Fork, fork, leave};
+
+/// What the daemon says over the pipe when it is up; another byte is the exit status of its failure.
+const UP: u8 = 0;
+
+/// How to become a daemon. Nothing happens before [`Daemon::start`].
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens before it is started"]
+pub struct Daemon {
+    pid_file: Option<PathBuf>,
+    folder: PathBuf,
+    umask: u32,
+    leads: bool,
+    keeps_output: bool,
+}
+
+impl Default for Daemon {
+    fn default() -> Daemon {
+        Daemon { pid_file: None, folder: "/".into(), umask: 0o022, leads: false, keeps_output: false }
+    }
+}
+
+impl Daemon {
+    /// A daemon with `/` as its working folder, 022 as its umask, and no pid file.
+    pub fn new() -> Daemon {
+        Daemon::default()
+    }
+
+    /// Writes the pid to `path` and keeps that file locked (flock(2)): while it is, nobody else becomes a daemon with
+    /// it. What a dead one left there is taken over.
+    pub fn pid_file(self, path: impl Into<PathBuf>) -> Daemon {
+        Daemon { pid_file: Some(path.into()), ..self }
+    }
+
+    /// The working folder, instead of `/`, which keeps no file system from being unmounted.
+    pub fn folder(self, path: impl Into<PathBuf>) -> Daemon {
+        Daemon { folder: path.into(), ..self }
+    }
+
+    /// The file mode mask, instead of 022.
+    pub fn umask(self, umask: u32) -> Daemon {
+        Daemon { umask, ..self }
+    }
+
+    /// Forks once instead of twice. The daemon leads its session then, and gets a controlling terminal if it opens one
+    /// without O_NOCTTY (Rust's std sets that for no file); who wants its pid to be the one that fork(2) returned to
+    /// the shell's child needs this.
+    pub fn session_leader(self) -> Daemon {
+        Daemon { leads: true, ..self }
+    }
+
+    /// Leaves standard output and standard error as they are, instead of /dev/null once it is up: where they are a log.
+    pub fn keep_output(self) -> Daemon {
+        Daemon { keeps_output: true, ..self }
+    }
+
+    /// Goes into the background. **This returns in the daemon**; the process that called it waits, and ends with status
+    /// 0 when [`Starting::ready`] says so, or with the status of [`Starting::fail`].
+    ///
+    /// The steps: the pid file is locked; fork; a session of its own; fork again; the signal mask is emptied; working
+    /// folder, umask; the pid is written; standard input is /dev/null. Descriptors stay as they are: adopt sockets
+    /// before.
+    ///
+    /// It returns in the process that called it, with an error, where nothing was begun ([`Error::Threads`],
+    /// [`Error::PidFileHeld`]) and where the daemon ended before it was up ([`Error::NotReady`]).
+    pub fn start(self) -> Result<Starting, Error> {
+        let pid_file = self.pid_file.as_deref().map(PidFile::lock).transpose()?;
+        let (news, teller) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| system("cannot make a pipe", errno))?;
+        // What is buffered would be written twice.
+        let _ = io::stdout().flush();
+        match fork()? {
+            Fork::Parent(child) => {
+                drop((teller, pid_file));
+                // The daemon itself where it leads, else the one between, which ends at once.
+                if !self.leads {
+                    let _ = waitpid(child, None);
+                }
+                wait_for(news)
+            }
+            Fork::Child => {
+                drop(news);
+                self.become_daemon(pid_file, teller)
+            }
+        }
+    }
+
+    fn become_daemon(self, pid_file: Option<PidFile>, teller: OwnedFd) -> Result<Starting, Error> {
+        setsid().map_err(|errno| system("cannot make a session", errno))?;
+        if !self.leads
+            && let Fork::Parent(_) = fork()?
+        {
+            leave(0);
+        }
+        SigSet::empty().thread_set_mask().map_err(|errno| system("cannot unblock signals", io_errno(errno)))?;
+        rustix::process::chdir(&self.folder)
+            .map_err(|errno| Error::Folder { path: self.folder.clone(), source: errno.into() })?;
+        umask(Mode::from_bits_truncate(self.umask));
+        let pid_file = pid_file.map(PidFile::write).transpose()?;
+        stdio::dup2_stdin(null()?).map_err(|errno| system("cannot let go of standard input", errno))?;
+        Ok(Starting { teller: teller.into(), pid_file, keeps_output: self.keeps_output })
+    }
+}
+
+/// In the process that was called: the daemon's first and last word.
+fn wait_for(news: OwnedFd) -> Result<Starting, Error> {
+    let mut word = [0];
+    match File::from(news).read_exact(&mut word) {
+        // Not exit(3): what was registered for the end of the program is the daemon's.
+        Ok(()) => leave(word.first().copied().unwrap_or(UP)),
+        Err(_) => Err(Error::NotReady),
+    }
+}
+
+fn null() -> Result<OwnedFd, Error> {
+    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| system("cannot open /dev/null", errno))
+}
+
+fn system(what: &'static str, errno: rustix::io::Errno) -> Error {
+    Error::System { what, source: errno.into() }
+}
+
+fn io_errno(errno: nix::errno::Errno) -> rustix::io::Errno {
+    rustix::io::Errno::from_raw_os_error(errno as i32)
+}
+
+/// A daemon that is not up yet: whoever started it waits, and standard error is still theirs.
+///
+/// Dropped (as by an early return from `main`), it tells them that it did not come up.
+#[derive(Debug)]
+#[must_use = "whoever started the daemon waits for its word"]
+pub struct Starting {
+    teller: File,
+    pid_file: Option<PidFile>,
+    keeps_output: bool,
+}
+
+impl Starting {
+    /// It is up: standard output and standard error become /dev/null, and whoever started it gets status 0.
+    pub fn ready(mut self) -> Result<Running, Error> {
+        if !self.keeps_output {
+            let null = null()?;
+            stdio::dup2_stdout(&null).map_err(|errno| system("cannot let go of standard output", errno))?;
+            stdio::dup2_stderr(&null).map_err(|errno| system("cannot let go of standard error", errno))?;
+        }
+        // They may be gone, by ^C: that is no reason to end.
+        let _ = self.teller.write_all(&[UP]);
+        Ok(Running { pid_file: self.pid_file })
+    }
+
+    /// It does not come up: whoever started it gets `status` (1 for 0, which would be a lie), and says nothing more.
+    /// Tell why on standard error before; and end.
+    pub fn fail(mut self, status: u8) -> ExitCode {
+        let status = status.max(1);
+        // The file goes first: who saw the failure may try again at once.
+        drop(self.pid_file.take());
+        let _ = self.teller.write_all(&[status]);
+        ExitCode::from(status)
+    }
+}
+
+/// A daemon that is up. Its pid file goes with this value.
+#[derive(Debug)]
+#[must_use = "the pid file goes with it"]
+pub struct Running {
+    pid_file: Option<PidFile>,
+}
+
+impl Running {
+    /// Where its pid file is.
+    pub fn pid_file(&self) -> Option<&Path> {
+        self.pid_file.as_ref().map(PidFile::path)
+    }
+}

@@ -1,0 +1,205 @@
+//! What a server tells its service manager: sd_notify(3).
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use portgrant_protocol::text::printable;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::Error;
+
+/// How long a manager that does not read may hold the server up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The way to the service manager that started this process: the socket in `NOTIFY_SOCKET`.
+///
+/// ```
+/// use portgrant_server::Notify;
+///
+/// # fn main() -> Result<(), portgrant_server::Error> {
+/// // Where nobody wants to know, there is nobody to tell.
+/// let manager = Notify::from_environment()?;
+/// if let Some(manager) = &manager {
+///     manager.ready()?;
+///     manager.status("serving 3 sockets")?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Notify {
+    socket: UnixDatagram,
+    address: SocketAddr,
+    shown: String,
+    watchdog: Option<Duration>,
+}
+
+impl Notify {
+    /// By `NOTIFY_SOCKET`; `None` where it is not set.
+    pub fn from_environment() -> Result<Option<Notify>, Error> {
+        Notify::read(|name| std::env::var_os(name), std::process::id())
+    }
+
+    fn read(variable: impl Fn(&str) -> Option<OsString>, own: u32) -> Result<Option<Notify>, Error> {
+        let Some(address) = variable("NOTIFY_SOCKET") else { return Ok(None) };
+        let mut notify = Notify::at(&address)?;
+        notify.watchdog = watchdog(variable, own)?;
+        Ok(Some(notify))
+    }
+
+    /// At `address`: an absolute path, or `@` and the name of an abstract socket (unix(7)).
+    pub fn at(address: impl AsRef<OsStr>) -> Result<Notify, Error> {
+        let text = address.as_ref();
+        let shown = printable(text.as_bytes());
+        let parsed = match text.as_bytes() {
+            [b'@', name @ ..] if !name.is_empty() => SocketAddr::from_abstract_name(name),
+            [b'/', ..] => SocketAddr::from_pathname(text),
+            _ => return Err(Error::NotifyAddress { address: shown }),
+        };
+        let address = parsed.map_err(|_| Error::NotifyAddress { address: shown.clone() })?;
+        let made = UnixDatagram::unbound().and_then(|socket| {
+            socket.set_write_timeout(Some(PATIENCE))?;
+            Ok(socket)
+        });
+        let socket = made.map_err(|source| Error::Notify { address: shown.clone(), source })?;
+        Ok(Notify { socket, address, shown, watchdog: None })
+    }
+
+    /// `READY=1`: it is up, or a reload is complete.
+    pub fn ready(&self) -> Result<(), Error> {
+        self.send("READY=1")
+    }
+
+    /// `RELOADING=1`, with `MONOTONIC_USEC`, which `Type=notify-reload` asks for. [`Notify::ready`] follows.
+    pub fn reloading(&self) -> Result<(), Error> {
+        let now = clock_gettime(ClockId::Monotonic);
+        let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"))
+    }
+
+    /// `STOPPING=1`: it ends.
+    pub fn stopping(&self) -> Result<(), Error> {
+        self.send("STOPPING=1")
+    }
+
+    /// `STATUS=`: a line for people. Line feeds and other control characters become spaces: nothing in `text` can tell
+    /// the manager anything else.
+    pub fn status(&self, text: &str) -> Result<(), Error> {
+        let mut line = String::from("STATUS=");
+        line.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
+        self.send(&line)
+    }
+
+    /// `MAINPID=`: this process is the service from now on, after a fork. (`NotifyAccess=all` must allow it.)
+    pub fn main_pid(&self) -> Result<(), Error> {
+        self.send(&format!("MAINPID={}", std::process::id()))
+    }
+
+    /// `WATCHDOG=1`: it is alive. To be told twice in each [`Notify::watchdog_interval`].
+    pub fn watchdog(&self) -> Result<(), Error> {
+        self.send("WATCHDOG=1")
+    }
+
+    /// After how long a silence the manager takes the server for dead (sd_watchdog_enabled(3)). `None` where it does
+    /// not watch this process.
+    pub fn watchdog_interval(&self) -> Option<Duration> {
+        self.watchdog
+    }
+
+    fn send(&self, assignments: &str) -> Result<(), Error> {
+        let mut message = String::with_capacity(assignments.len() + 1);
+        let _ = writeln!(message, "{assignments}");
+        match self.socket.send_to_addr(message.as_bytes(), &self.address) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(Error::Notify { address: self.shown.clone(), source }),
+        }
+    }
+}
+
+fn watchdog(variable: impl Fn(&str) -> Option<OsString>, own: u32) -> Result<Option<Duration>, Error> {
+    let number = |name: &'static str| match variable(name) {
+        None => Ok(None),
+        Some(value) => {
+            let digits = value.as_bytes().iter().all(u8::is_ascii_digit);
+            let number: Option<u64> = value.to_str().filter(|_| digits).and_then(|text| text.parse().ok());
+            let wrong = || Error::Watchdog { variable: name, value: printable(value.as_bytes()) };
+            number.filter(|&number| number > 0).map(Some).ok_or_else(wrong)
+        }
+    };
+    let (micros, pid) = (number("WATCHDOG_USEC")?, number("WATCHDOG_PID")?);
+    let meant = pid.is_none_or(|pid| pid == u64::from(own));
+    Ok(micros.filter(|_| meant).map(Duration::from_micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A manager at `address`, and what one message to it says.
+    fn heard(manager: &UnixDatagram) -> String {
+        manager.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out");
+        let mut bytes = [0; 4096];
+        let length = manager.recv(&mut bytes).expect("a message");
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    }
+
+    #[test]
+    fn every_message_reaches_a_socket_in_a_folder_and_an_abstract_one() {
+        let path = std::env::temp_dir().join(format!("portgrant-notify-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let name = format!("portgrant-notify-{}", std::process::id());
+        let abstractly = SocketAddr::from_abstract_name(&name).expect("a name");
+        let managers = [
+            (UnixDatagram::bind(&path).expect("bound"), path.clone().into_os_string()),
+            (UnixDatagram::bind_addr(&abstractly).expect("bound"), format!("@{name}").into()),
+        ];
+        for (manager, address) in managers {
+            let notify = Notify::at(&address).expect("an address");
+            notify.ready().expect("sent");
+            assert_eq!(heard(&manager), "READY=1\n");
+            notify.stopping().expect("sent");
+            assert_eq!(heard(&manager), "STOPPING=1\n");
+            notify.watchdog().expect("sent");
+            assert_eq!(heard(&manager), "WATCHDOG=1\n");
+            notify.main_pid().expect("sent");
+            assert_eq!(heard(&manager), format!("MAINPID={}\n", std::process::id()));
+            notify.status("drei \u{e4}pfel\nREADY=1\u{1b}").expect("sent");
+            assert_eq!(heard(&manager), "STATUS=drei \u{e4}pfel READY=1 \n");
+            notify.reloading().expect("sent");
+            let told = heard(&manager);
+            let micros = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&told).trim_end();
+            let uptime = std::fs::read_to_string("/proc/uptime").expect("/proc");
+            let uptime: f64 = uptime.split('.').next().expect("seconds").parse().expect("a number");
+            let seconds = micros.parse::<f64>().expect("a number") / 1e6;
+            assert!((seconds - uptime).abs() < 60.0, "{told}: up for {uptime} seconds");
+        }
+        std::fs::remove_file(path).expect("removed");
+    }
+
+    #[test]
+    fn an_address_that_is_none_and_a_manager_that_is_gone_are_told_apart() {
+        for address in ["", "@", "relative", "vsock:2:1234", &"/x".repeat(200)] {
+            assert!(matches!(Notify::at(address), Err(Error::NotifyAddress { .. })), "{address}");
+        }
+        let error = Notify::at("/no/such/socket").expect("well-formed").ready().expect_err("gone");
+        assert!(matches!(error, Error::Notify { .. }) && error.to_string().contains("/no/such/socket"), "{error}");
+    }
+
+    #[test]
+    fn the_watchdog_is_the_one_of_the_process_that_is_watched() {
+        let read = |usec: &'static str, pid: Option<&'static str>| {
+            watchdog(|name| if name == "WATCHDOG_USEC" { Some(usec.into()) } else { pid.map(OsString::from) }, 7)
+        };
+        assert_eq!(read("2500000", None).expect("read"), Some(Duration::from_millis(2500)));
+        assert_eq!(read("1", Some("7")).expect("read"), Some(Duration::from_micros(1)));
+        assert_eq!(read("1", Some("8")).expect("read"), None);
+        for wrong in ["", "0", "-1", "1s"] {
+            assert!(matches!(read(wrong, None), Err(Error::Watchdog { variable: "WATCHDOG_USEC", .. })), "{wrong}");
+        }
+        assert!(matches!(Notify::read(|_| None, 7), Ok(None)));
+    }
+}

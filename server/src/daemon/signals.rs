@@ -1,0 +1,231 @@
+//! SIGTERM, SIGINT and SIGHUP as flags, as something to poll(2), and as a future.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::low_level::pipe;
+
+use crate::Error;
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM or SIGINT: end
+    Terminate,
+    /// SIGHUP: read the configuration again
+    Reload,
+}
+
+/// The signals that ask a server for something.
+///
+/// Several of one kind that come before they are looked at are one. All three ways tell the same signals: look at a
+/// flag, wait, or poll(2) this value (readable after a signal) among other things and then call [`Signals::pending`].
+///
+/// ```
+/// use std::sync::atomic::Ordering;
+/// use std::time::Duration;
+///
+/// use portgrant_server::{Signal, Signals};
+///
+/// let mut signals = Signals::install()?;
+/// let stopping = signals.stopping(); // for the threads that serve
+/// std::thread::spawn(move || {
+///     while !stopping.load(Ordering::SeqCst) {
+///         std::thread::sleep(Duration::from_millis(10)); // serve
+///     }
+/// });
+/// # rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)?;
+/// loop {
+///     match signals.wait()? {
+///         Signal::Terminate => break,
+///         Signal::Reload => { /* read the configuration again */ }
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// With the feature `tokio`, `signals.next().await` is the same without a thread.
+#[derive(Debug)]
+pub struct Signals {
+    stopping: Arc<AtomicBool>,
+    terminate: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
+    woken: UnixStream,
+    #[cfg(feature = "tokio")]
+    watched: Option<tokio::net::UnixStream>,
+}
+
+impl Signals {
+    /// Catches them from now on, for the rest of the process's life. Handlers that are there already, tokio's among
+    /// them, are called as well.
+    pub fn install() -> Result<Signals, Error> {
+        Signals::catch().map_err(|source| Error::System { what: "cannot catch signals", source })
+    }
+
+    fn catch() -> io::Result<Signals> {
+        let (woken, waker) = UnixStream::pair()?;
+        woken.set_nonblocking(true)?;
+        let [stopping, terminate, reload] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
+        // In this order they are called: whoever is woken finds the flag set.
+        for signal in [SIGTERM, SIGINT] {
+            flag::register(signal, Arc::clone(&stopping))?;
+            flag::register(signal, Arc::clone(&terminate))?;
+        }
+        flag::register(SIGHUP, Arc::clone(&reload))?;
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            pipe::register(signal, waker.try_clone()?)?;
+        }
+        Ok(Signals {
+            stopping,
+            terminate,
+            reload,
+            woken,
+            #[cfg(feature = "tokio")]
+            watched: None,
+        })
+    }
+
+    /// The flag that SIGTERM and SIGINT set, and nothing clears.
+    pub fn stopping(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopping)
+    }
+
+    /// The next signal that came and was not told yet, if there is one. To end comes before all else.
+    pub fn pending(&mut self) -> Option<Signal> {
+        // Emptied first: a signal that comes in between makes it readable again.
+        let mut bytes = [0; 64];
+        while (&self.woken).read(&mut bytes).is_ok_and(|length| length > 0) {}
+        told(&self.terminate, &self.reload)
+    }
+
+    /// Waits for the next signal.
+    pub fn wait(&mut self) -> Result<Signal, Error> {
+        loop {
+            if let Some(signal) = self.pending() {
+                return Ok(signal);
+            }
+            match poll(&mut [PollFd::new(&self.woken, PollFlags::IN)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::System { what: "cannot wait for signals", source: errno.into() }),
+            }
+        }
+    }
+
+    /// Waits for the next signal. Dropped before it is ready, it loses none.
+    ///
+    /// ```
+    /// use portgrant_server::{Signal, Signals};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut signals = Signals::install()?;
+    /// # rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP)?;
+    /// tokio::select! {
+    ///     signal = signals.next() => assert_eq!(signal?, Signal::Reload),
+    ///     // accepted = listener.accept() => …
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    pub async fn next(&mut self) -> Result<Signal, Error> {
+        let failed = |source| Error::System { what: "cannot wait for signals", source };
+        let watched = match self.watched.take() {
+            Some(watched) => watched,
+            None => self.woken.try_clone().and_then(tokio::net::UnixStream::from_std).map_err(failed)?,
+        };
+        let watched = self.watched.insert(watched);
+        loop {
+            let mut bytes = [0; 64];
+            while watched.try_read(&mut bytes).is_ok_and(|length| length > 0) {}
+            if let Some(signal) = told(&self.terminate, &self.reload) {
+                return Ok(signal);
+            }
+            watched.readable().await.map_err(failed)?;
+        }
+    }
+}
+
+fn told(terminate: &AtomicBool, reload: &AtomicBool) -> Option<Signal> {
+    if terminate.swap(false, Ordering::SeqCst) {
+        return Some(Signal::Terminate);
+    }
+    reload.swap(false, Ordering::SeqCst).then_some(Signal::Reload)
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.woken.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+    use std::time::Duration;
+
+    use rustix::process::{Signal as Number, getpid, kill_process};
+
+    use super::*;
+
+    /// Signals reach every test of this process: one at a time.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    fn send(signals: &[Number]) {
+        for &signal in signals {
+            kill_process(getpid(), signal).expect("sent");
+        }
+    }
+
+    #[test]
+    fn each_is_told_once_and_the_end_before_all_else() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut signals = Signals::install().expect("installed");
+        assert_eq!(signals.pending(), None);
+        send(&[Number::HUP, Number::HUP, Number::INT, Number::TERM]);
+        assert_eq!(signals.wait().expect("told"), Signal::Terminate);
+        assert_eq!(signals.wait().expect("told"), Signal::Reload);
+        assert_eq!(signals.pending(), None);
+        assert!(signals.stopping().load(Ordering::SeqCst), "and stays so");
+    }
+
+    #[test]
+    fn a_thread_that_waits_or_polls_is_woken() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut signals = Signals::install().expect("installed");
+        let sender = std::thread::spawn(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            send(&[Number::HUP]);
+        });
+        let mut fds = [PollFd::new(&signals, PollFlags::IN)];
+        assert_eq!(poll(&mut fds, Some(&Default::default())), Ok(0), "nothing is there to be read yet");
+        let patience = Duration::from_secs(10).try_into().expect("a time");
+        while poll(&mut fds, Some(&patience)) == Err(Errno::INTR) {}
+        assert!(!fds[0].revents().is_empty());
+        assert_eq!(signals.wait().expect("told"), Signal::Reload);
+        assert!(!signals.stopping().load(Ordering::SeqCst));
+        sender.join().expect("sent");
+    }
+
+    #[cfg(feature = "tokio")]
+    #[tokio::test]
+    #[allow(clippy::await_holding_lock, reason = "the runtime has this one task")]
+    async fn a_task_that_awaits_is_woken_and_one_that_was_dropped_loses_nothing() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut signals = Signals::install().expect("installed");
+        let short = Duration::from_millis(20);
+        assert!(tokio::time::timeout(short, signals.next()).await.is_err(), "there is none");
+        send(&[Number::TERM]);
+        assert_eq!(signals.next().await.expect("told"), Signal::Terminate);
+        assert!(tokio::time::timeout(short, signals.next()).await.is_err(), "told once");
+        send(&[Number::HUP]);
+        assert_eq!(signals.wait().expect("told"), Signal::Reload, "all ways tell the same");
+    }
+}

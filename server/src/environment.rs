@@ -1,0 +1,68 @@
+//! What the children of a server must not inherit: the variables by which it was itself handed its sockets and told
+//! about its service manager.
+//!
+//! A child that has them may take descriptors for its own that are none, or speak to the service manager in the server's
+//! name. `unsetenv` in the server itself is no way out: it is unsafe in a program with threads. So the child's
+//! environment is made, and the server's own stays.
+//!
+//! ```
+//! use std::process::Command;
+//!
+//! use portgrant_server::environment;
+//!
+//! let mut command = Command::new("env");
+//! environment::clean(&mut command).env_remove("UNICORN_FD"); // and what else this server adopts by
+//! let output = command.output()?;
+//! assert!(!String::from_utf8_lossy(&output.stdout).contains("LISTEN_FDS="));
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+use std::ffi::{OsStr, OsString};
+use std::process::Command;
+
+use portgrant_protocol::listen;
+
+/// The variables of sd_notify(3) and sd_watchdog_enabled(3), which are the server's own affair too.
+const MANAGERS: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// Every variable that is cleaned away.
+pub fn variables() -> impl Iterator<Item = &'static str> {
+    listen::VARIABLES.into_iter().chain(MANAGERS)
+}
+
+/// Has the child of `command` start without them.
+pub fn clean(command: &mut Command) -> &mut Command {
+    variables().fold(command, |command, name| command.env_remove(name))
+}
+
+/// `environment` without them, for those who execute a program by themselves.
+///
+/// ```
+/// # use portgrant_server::environment;
+/// for (name, value) in environment::without(std::env::vars_os()) {
+///     println!("{}={}", name.display(), value.display());
+/// }
+/// ```
+pub fn without<V>(environment: impl IntoIterator<Item = (OsString, V)>) -> impl Iterator<Item = (OsString, V)> {
+    let is_ours = |name: &OsStr| variables().any(|ours| name == ours);
+    environment.into_iter().filter(move |(name, _)| !is_ours(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_starts_without_what_was_meant_for_the_server_alone() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo ${LISTEN_FDS-none} ${LISTEN_PIDFDID-none} ${NOTIFY_SOCKET-none} $KEPT"]);
+        for (name, value) in [("LISTEN_FDS", "1"), ("LISTEN_PIDFDID", "9"), ("NOTIFY_SOCKET", "@x"), ("KEPT", "kept")] {
+            command.env(name, value);
+        }
+        let output = clean(&mut command).output().expect("/bin/sh");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "none none none kept\n");
+        let entry = |name: &str| (OsString::from(name), ());
+        let before = ["LISTEN_FDSX", "LISTEN_FDNAMES", "WATCHDOG_USEC", "PATH"].map(entry);
+        assert_eq!(without(before).collect::<Vec<_>>(), ["LISTEN_FDSX", "PATH"].map(entry));
+    }
+}

@@ -1,0 +1,200 @@
+//! Which options are on: the method of RFC 1143, by which no two sides can answer each other for ever.
+
+/// Echo (RFC 857): on this side, the server shows what is typed, and the client does not.
+pub const ECHO: u8 = 1;
+/// Suppress Go Ahead (RFC 858): neither side waits for its turn; with [`ECHO`], one character at a time.
+pub const SUPPRESS_GO_AHEAD: u8 = 3;
+/// Terminal type (RFC 1091): what becomes TERM.
+pub const TERMINAL_TYPE: u8 = 24;
+/// Negotiate about window size (RFC 1073).
+pub const NAWS: u8 = 31;
+
+/// Whose option it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// This side does it: WILL and WONT are sent, DO and DONT are heard
+    Local,
+    /// The other side does it: DO and DONT are sent, WILL and WONT are heard
+    Remote,
+}
+
+/// One option of one side, in RFC 1143's words. `opposite` is its queue bit: the answer is to be followed by the
+/// contrary request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    No,
+    Yes,
+    WantNo { opposite: bool },
+    WantYes { opposite: bool },
+}
+
+use State::{No, WantNo, WantYes, Yes};
+
+/// A request or an answer to be sent: on (WILL, DO) or off (WONT, DONT).
+pub(crate) type Say = Option<bool>;
+
+impl State {
+    /// The other side said that it is on or off. `agrees`: whether this side wants what the other offers.
+    fn hear(self, on: bool, agrees: bool) -> (State, Say) {
+        match (self, on) {
+            (No, true) if agrees => (Yes, Some(true)),
+            (No, true) => (No, Some(false)),
+            (Yes, true) => (Yes, None),
+            (Yes, false) => (No, Some(false)),
+            (WantYes { opposite: false }, true) => (Yes, None),
+            (WantYes { opposite: true }, true) => (WantNo { opposite: false }, Some(false)),
+            (WantNo { opposite: true }, false) => (WantYes { opposite: false }, Some(true)),
+            // An offer is no answer to a refusal; but to say so again would be the loop.
+            (WantNo { opposite: true }, true) => (Yes, None),
+            (WantNo { opposite: false }, _) | (No | WantYes { .. }, false) => (No, None),
+        }
+    }
+
+    /// This side wants it on or off.
+    fn ask(self, on: bool) -> (State, Say) {
+        match (self, on) {
+            (No, true) => (WantYes { opposite: false }, Some(true)),
+            (Yes, false) => (WantNo { opposite: false }, Some(false)),
+            (WantNo { .. }, _) => (WantNo { opposite: on }, None),
+            (WantYes { .. }, _) => (WantYes { opposite: !on }, None),
+            (Yes, true) | (No, false) => (self, None),
+        }
+    }
+}
+
+/// Every option of both sides.
+#[derive(Debug, Clone)]
+pub(crate) struct Negotiation {
+    local: [State; 256],
+    remote: [State; 256],
+    agreed: &'static [(Side, u8)],
+}
+
+impl Negotiation {
+    /// All are off, and those in `agreed` are agreed to when the other side asks.
+    pub(crate) fn new(agreed: &'static [(Side, u8)]) -> Negotiation {
+        Negotiation { local: [No; 256], remote: [No; 256], agreed }
+    }
+
+    pub(crate) fn hear(&mut self, side: Side, option: u8, on: bool) -> Say {
+        let agrees = self.agreed.contains(&(side, option));
+        self.change(side, option, |state| state.hear(on, agrees))
+    }
+
+    pub(crate) fn ask(&mut self, side: Side, option: u8, on: bool) -> Say {
+        self.change(side, option, |state| state.ask(on))
+    }
+
+    pub(crate) fn is_on(&self, side: Side, option: u8) -> bool {
+        let states = if side == Side::Local { &self.local } else { &self.remote };
+        states.get(usize::from(option)) == Some(&Yes)
+    }
+
+    /// Whether no answer is awaited.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.local.iter().chain(&self.remote).all(|state| matches!(state, No | Yes))
+    }
+
+    fn change(&mut self, side: Side, option: u8, by: impl FnOnce(State) -> (State, Say)) -> Say {
+        let states = if side == Side::Local { &mut self.local } else { &mut self.remote };
+        let state = states.get_mut(usize::from(option))?;
+        let (next, say) = by(*state);
+        *state = next;
+        say
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: [State; 6] = [
+        No,
+        Yes,
+        WantNo { opposite: false },
+        WantNo { opposite: true },
+        WantYes { opposite: false },
+        WantYes { opposite: true },
+    ];
+
+    #[test]
+    fn what_is_so_already_is_never_answered() {
+        for state in ALL {
+            for on in [true, false] {
+                let (next, _) = state.hear(on, true);
+                if matches!(next, No | Yes) && (next == Yes) == on {
+                    assert_eq!(next.hear(on, true), (next, None), "{state:?} heard {on} twice");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_offer_that_nobody_wants_is_refused_once_each_time() {
+        let mut negotiation = Negotiation::new(&[(Side::Remote, NAWS)]);
+        assert_eq!(negotiation.hear(Side::Remote, 39, true), Some(false), "NEW-ENVIRON, say");
+        assert_eq!(negotiation.hear(Side::Local, NAWS, true), Some(false), "agreed to for the other side only");
+        assert_eq!(negotiation.hear(Side::Remote, NAWS, true), Some(true));
+        assert!(negotiation.is_on(Side::Remote, NAWS) && !negotiation.is_on(Side::Local, NAWS));
+    }
+
+    #[test]
+    fn who_changes_their_mind_before_the_answer_gets_what_was_asked_for_last() {
+        let mut negotiation = Negotiation::new(&[]);
+        let mut ask = |on| negotiation.ask(Side::Local, ECHO, on);
+        assert_eq!([ask(true), ask(false)], [Some(true), None], "the answer is waited for");
+        assert_eq!(negotiation.hear(Side::Local, ECHO, true), Some(false));
+        let mut ask = |on| negotiation.ask(Side::Local, ECHO, on);
+        assert_eq!([ask(true), ask(false), ask(true)], [None; 3]);
+        assert_eq!(negotiation.hear(Side::Local, ECHO, false), Some(true));
+        assert_eq!(negotiation.hear(Side::Local, ECHO, true), None);
+        assert!(negotiation.is_on(Side::Local, ECHO) && negotiation.is_settled());
+    }
+
+    /// What happens next between two sides that are connected by two queues.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Ask { first: bool, on: bool },
+        Deliver { first: bool },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (any::<bool>(), any::<bool>()).prop_map(|(first, on)| Step::Ask { first, on }),
+            any::<bool>().prop_map(|first| Step::Deliver { first }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever both ask for and whenever, once nobody asks any more they fall silent and are of one mind.
+        #[test]
+        fn two_sides_fall_silent_and_agree(steps in prop::collection::vec(step(), 0..60), agrees: [bool; 2]) {
+            let mut states = [No, No];
+            let mut queues: [VecDeque<bool>; 2] = Default::default();
+            let mut said = 0;
+            let asked = steps.iter().filter(|step| matches!(step, Step::Ask { .. })).count();
+            let rest = [true, false].into_iter().cycle().map(|first| Step::Deliver { first }).take(2000);
+            for step in steps.into_iter().chain(rest) {
+                let (side, result) = match step {
+                    Step::Ask { first, on } => (usize::from(first), states[usize::from(first)].ask(on)),
+                    Step::Deliver { first } => match queues[usize::from(first)].pop_front() {
+                        Some(on) => (usize::from(first), states[usize::from(first)].hear(on, agrees[usize::from(first)])),
+                        None => continue,
+                    },
+                };
+                states[side] = result.0;
+                if let Some(on) = result.1 {
+                    said += 1;
+                    queues[1 - side].push_back(on);
+                }
+            }
+            prop_assert!(queues.iter().all(VecDeque::is_empty), "still talking");
+            prop_assert!(said <= 4 * asked, "{said} messages for {asked} requests");
+            prop_assert!(states == [No, No] || states == [Yes, Yes], "{states:?}");
+        }
+    }
+}
