@@ -36,6 +36,7 @@
 //!
 //! There is no async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
 
+mod addressed;
 mod descriptor;
 mod error;
 pub mod helper;
@@ -44,8 +45,10 @@ mod inherited;
 mod mailbox;
 mod message;
 mod request;
+mod services;
 mod sockets;
 
+pub use addressed::{AddressedUdp, Arrival};
 pub use error::Error;
 pub use mailbox::Mailbox;
 pub use message::Message;
@@ -53,4 +56,5 @@ pub use portgrant_protocol::record::Refusal;
 pub use portgrant_protocol::socket::{Facts, Mismatch};
 pub use portgrant_protocol::{Endpoint, Protocol, endpoint, status};
 pub use request::Request;
+pub use services::Services;
 pub use sockets::{Socket, Sockets};
