@@ -1,4 +1,5 @@
-//! The one place with unsafe code: a number that the environment announces becomes a descriptor that is owned.
+//! The one place with unsafe code: a number that the environment announces becomes a descriptor that is owned, and an
+//! owned one is registered with tokio.
 
 #![allow(unsafe_code)]
 
@@ -30,4 +31,15 @@ pub(crate) fn take(number: RawFd) -> OwnedFd {
     // It cannot fail on a number that is open; were it to, the descriptor would be inheritable as it was before.
     let _ = fcntl_setfd(&descriptor, FdFlags::CLOEXEC);
     descriptor
+}
+
+/// `descriptor`, registered with the tokio runtime that this is called in.
+#[cfg(feature = "tokio")]
+pub(crate) fn awaited(
+    descriptor: OwnedFd,
+    interest: tokio::io::Interest,
+) -> std::io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor must be open and the same for as long as it is registered. An OwnedFd is open while it
+    // lives, always tells the same number, and lives in the AsyncFd, which deregisters it before it drops it.
+    Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(descriptor, interest) }?)
 }

@@ -34,22 +34,39 @@
 //! * Nothing is ever taken that was not handed over, every descriptor is close-on-exec from the start, and what is not
 //!   taken stays in [`Sockets`] and closes with it.
 //!
-//! There is no async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
+//! What a server does with them, by the question of the Unix socket FAQ that it answers:
+//!
+//! | question | here |
+//! |---|---|
+//! | 4.4 How do I listen on more than one port at a time? | [`Listeners`]; with the feature `tokio`, `AsyncListeners` |
+//! | 4.11 How should I choose a port number? | [`Services`]: the user decides, then services(5), then the server |
+//! | 4.13 How do I serve udp on a multi-homed host? | [`AddressedUdp`] on one socket, or [`EachUdp`] on one an address |
+//!
+//! No feature is on by default. `tokio` adds `AsyncListeners`; without it `set_nonblocking(true)` and
+//! `tokio::net::TcpListener::from_std` make one of tokio's out of what is taken here.
 
 mod addressed;
 mod descriptor;
+mod each;
 mod error;
 pub mod helper;
 mod inetd;
 mod inherited;
+mod interfaces;
+mod listeners;
 mod mailbox;
 mod message;
+mod ready;
 mod request;
 mod services;
 mod sockets;
 
 pub use addressed::{AddressedUdp, Arrival};
+pub use each::{Change, EachUdp};
 pub use error::Error;
+#[cfg(feature = "tokio")]
+pub use listeners::tokio::AsyncListeners;
+pub use listeners::{Connection, Datagram, Event, Listeners, Stopper};
 pub use mailbox::Mailbox;
 pub use message::Message;
 pub use portgrant_protocol::record::Refusal;
