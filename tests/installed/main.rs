@@ -8,6 +8,7 @@ mod hostile;
 mod inert;
 mod innd;
 mod launching;
+mod multihomed;
 mod nginx;
 mod own_socket;
 mod passing;
