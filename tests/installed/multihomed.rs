@@ -219,25 +219,29 @@ fn the_sockets_of_each_are_nobody_elses_also_while_one_is_added(world: &World) {
     let _network = network(world);
     world.policy("permit alice 53/udp\npermit bob 53/udp reuseport\n");
     let server = serving(world, "dns=each:53/udp");
-    // Bob tries all the while, with every leave there is.
-    let script = "import subprocess, sys\n\
+    // Bob tries all the while, with a socket of his own that would share with anybody, at an address that has none.
+    let script = "import socket, subprocess, sys\n\
         tries = 0\n\
         while True:\n\
-        \x20for endpoint in ['53/udp,reuseport', '0.0.0.0:53/udp,reuseport', 'each:53/udp']:\n\
-        \x20 code = subprocess.run([sys.argv[1], 'exec', '-l', endpoint, '--', 'true'], stderr=subprocess.DEVNULL).returncode\n\
-        \x20 tries += 1\n\
-        \x20 if code != 69: sys.exit(f'{endpoint}: {code}')\n\
+        \x20s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+        \x20for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT): s.setsockopt(socket.SOL_SOCKET, option, 1)\n\
+        \x20words = [sys.argv[1], 'bind', '-l', '127.0.0.2:53/udp', '--socket', '0']\n\
+        \x20code = subprocess.run(words, stdin=s, stderr=subprocess.DEVNULL).returncode\n\
+        \x20if code != 69: sys.exit(f'exit status {code}')\n\
+        \x20tries += 1\n\
         \x20print(tries, flush=True)\n";
     let mut bob = world.as_user("bob").spawn(["python3", "-c", script, portgrant_tests::BINDER]);
     says(&bob, "3\n");
-    for round in 0..10 {
-        ip(world, "address add 10.7.0.3/24 dev near");
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while server.output().0.matches("10.7.0.3:53/udp came").count() <= round {
-            assert!(Instant::now() < deadline, "{:?}", server.output());
-            thread::sleep(Duration::from_millis(1));
+    for round in 0..60 {
+        // Both are waited for: what goes and comes before the server looks has not changed for it.
+        for (words, told) in [("add", "10.7.0.3:53/udp came"), ("del", "10.7.0.3:53/udp went")] {
+            ip(world, &format!("address {words} 10.7.0.3/24 dev near"));
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while server.output().0.matches(told).count() <= round {
+                assert!(Instant::now() < deadline, "not {told}: {:?}", server.output());
+                thread::sleep(Duration::from_millis(1));
+            }
         }
-        ip(world, "address del 10.7.0.3/24 dev near");
     }
     assert!(bob.is_alive(), "bob got in: {:?}", bob.output());
 }
