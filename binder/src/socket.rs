@@ -49,14 +49,18 @@ pub fn bind(permit: Permit<'_>, dropped: &Dropped) -> Result<Vec<Bound>, Error> 
     };
     let name = endpoint.name();
     let mut bound = Vec::with_capacity(places.len());
-    for (index, (ip, scope, dual)) in places.into_iter().enumerate() {
+    for (ip, scope, dual) in places {
         let fd = make(endpoint, ip.is_ipv4(), dual)?;
         let address = match ip {
             IpAddr::V4(ip) => SocketAddrV4::new(ip, endpoint.port).into(),
             IpAddr::V6(ip) => SocketAddrV6::new(ip, endpoint.port, 0, scope).into(),
         };
-        bind_to(&fd, &address, endpoint, dropped)?;
-        let name = if index == 0 { name.clone() } else { format!("{name}-{index}") };
+        match bind_to(&fd, &address, endpoint, dropped) {
+            // Gone since it was listed, or tentative (ipv6(7)) and not there yet: the wildcard serves it.
+            Err(Error::NotThere { .. }) if !bound.is_empty() => continue,
+            other => other?,
+        }
+        let name = if bound.is_empty() { name.clone() } else { format!("{name}-{}", bound.len()) };
         bound.push(Bound { name, fd });
     }
     for socket in &bound {

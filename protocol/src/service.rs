@@ -1,48 +1,68 @@
-//! services(5): names for ports, as `/etc/services` lists them. Parses bytes; who reads the file judges it.
+//! services(5): names for ports and ports for names, as `/etc/services` lists them. Parses bytes; who reads the file
+//! judges it.
 
 use crate::endpoint::Protocol;
 
 /// Where the system keeps the names of ports.
 pub const PATH: &str = "/etc/services";
 
+/// One name of a line. A line's first name stands before its aliases, an earlier line before a later one.
+#[derive(Debug, Clone)]
+struct Entry {
+    name: Box<[u8]>,
+    protocol: Protocol,
+    port: u16,
+    place: usize,
+}
+
 /// The entries of a services(5) file, ordered by name.
 #[derive(Debug, Default, Clone)]
 pub struct Services {
-    entries: Vec<(Box<[u8]>, Protocol, u16)>,
+    entries: Vec<Entry>,
 }
 
 impl Services {
     /// The entries of `text`: `NAME PORT/PROTOCOL [ALIAS…]`, a `#` beginning a comment. Lines of another form, and
     /// protocols that portgrant does not speak, name nothing here.
     pub fn parse(text: &[u8]) -> Services {
-        let mut entries: Vec<(Box<[u8]>, Protocol, u16)> = Vec::new();
+        let mut entries: Vec<Entry> = Vec::new();
         for line in text.split(|&byte| byte == b'\n') {
             let line = line.split(|&byte| byte == b'#').next().unwrap_or_default();
             let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-            let (Some(name), Some(port)) = (words.next(), words.next().and_then(port_and_protocol)) else { continue };
+            let (Some(name), Some((port, protocol))) = (words.next(), words.next().and_then(port_and_protocol)) else {
+                continue;
+            };
             for name in std::iter::once(name).chain(words) {
-                entries.push((Box::from(name), port.1, port.0));
+                entries.push(Entry { name: Box::from(name), protocol, port, place: entries.len() });
             }
         }
         // Stable: of two entries for one name the file's first wins, as in getservbyname(3).
-        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
         Services { entries }
     }
 
     /// The port of service `name` for `protocol` (mptcp has tcp's).
     pub fn port(&self, name: &str, protocol: Protocol) -> Option<u16> {
-        self.named(name).find(|entry| entry.1 == protocol.transport()).map(|entry| entry.2)
+        self.named(name).find(|entry| entry.protocol == protocol.transport()).map(|entry| entry.port)
+    }
+
+    /// The name of `port` for `protocol`, and no alias: the file's first, as in getservbyport(3). A name that is no
+    /// UTF-8 is none.
+    pub fn name(&self, port: u16, protocol: Protocol) -> Option<&str> {
+        let here = |entry: &&Entry| entry.port == port && entry.protocol == protocol.transport();
+        let first = self.entries.iter().filter(here).min_by_key(|entry| entry.place)?;
+        std::str::from_utf8(&first.name).ok()
     }
 
     /// Every protocol and port that `name` stands for.
     pub fn ports(&self, name: &str) -> impl Iterator<Item = (Protocol, u16)> {
-        self.named(name).map(|entry| (entry.1, entry.2))
+        self.named(name).map(|entry| (entry.protocol, entry.port))
     }
 
-    fn named(&self, name: &str) -> impl Iterator<Item = &(Box<[u8]>, Protocol, u16)> {
+    fn named(&self, name: &str) -> impl Iterator<Item = &Entry> {
         let name = name.as_bytes();
-        let start = self.entries.partition_point(|entry| *entry.0 < *name);
-        let len = self.entries.get(start..).unwrap_or_default().partition_point(|entry| *entry.0 == *name);
+        let start = self.entries.partition_point(|entry| *entry.name < *name);
+        let len = self.entries.get(start..).unwrap_or_default().partition_point(|entry| *entry.name == *name);
         self.entries.iter().skip(start).take(len)
     }
 }
@@ -79,5 +99,16 @@ mod tests {
         }
         let domain: Vec<_> = services.ports("domain").collect();
         assert_eq!(domain, [(Protocol::Tcp, 53), (Protocol::Udp, 53)]);
+    }
+
+    #[test]
+    fn a_port_has_the_files_first_name_and_no_alias() {
+        let services = Services::parse(b"webcache 8080/tcp http-alt\nalt 8080/tcp\na\xff 9/tcp\ndomain 53/udp");
+        assert_eq!(services.name(8080, Protocol::Tcp), Some("webcache"));
+        assert_eq!(services.name(8080, Protocol::Mptcp), Some("webcache"));
+        assert_eq!(services.name(53, Protocol::Udp), Some("domain"));
+        for (port, protocol) in [(53, Protocol::Tcp), (9, Protocol::Tcp), (80, Protocol::Tcp), (0, Protocol::Udp)] {
+            assert_eq!(services.name(port, protocol), None, "{port}");
+        }
     }
 }

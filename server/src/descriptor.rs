@@ -1,6 +1,6 @@
 //! The one place with unsafe code: a number that the environment announces becomes a descriptor that is owned, socket
-//! options that neither nix nor rustix knows, one getsockopt(2) or setsockopt(2) each, and (feature `daemon`) fork(2) and
-//! _exit(2).
+//! options that neither nix nor rustix knows, one getsockopt(2) or setsockopt(2) each; (feature `daemon`) fork(2) and
+//! _exit(2); (feature `tokio`) an owned descriptor registered with a runtime.
 
 #![allow(unsafe_code)]
 
@@ -95,6 +95,17 @@ fn set_tcp(socket: BorrowedFd<'_>, option: c_int, value: u32) -> io::Result<()> 
 
 fn outcome(result: c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `descriptor`, registered with the tokio runtime that this is called in.
+#[cfg(feature = "tokio")]
+pub(crate) fn awaited(
+    descriptor: OwnedFd,
+    interest: tokio::io::Interest,
+) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor must be open and the same for as long as it is registered. An OwnedFd is open while it
+    // lives, always tells the same number, and lives in the AsyncFd, which deregisters it before it drops it.
+    Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(descriptor, interest) }?)
 }
 
 /// Which side of a fork this is.

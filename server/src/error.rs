@@ -15,6 +15,7 @@ use portgrant_protocol::socket::Mismatch;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::transfer::TransferError;
 use portgrant_protocol::{listen, status};
+use rustix::io::Errno;
 
 use crate::helper::VARIABLE;
 use crate::{Holder, HolderState, Message};
@@ -319,6 +320,36 @@ pub enum Error {
         /// Why not
         source: io::Error,
     },
+    /// A services(5) file could not be read
+    Services {
+        /// Which
+        path: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
+    /// A udp socket of this process's own could not be bound to an address
+    NotBound {
+        /// Where
+        address: SocketAddr,
+        /// Why not
+        source: io::Error,
+    },
+    /// A set of udp sockets that is not what `each` gives
+    NotEach {
+        /// The name of the socket that does not belong, or of the set where the wildcard is missing
+        name: String,
+        /// What was expected of it
+        expected: &'static str,
+    },
+    /// There is no listener, or each has failed: nothing will ever happen
+    NoListener,
+    /// A listener failed for good, and is served no more
+    Listener {
+        /// Its name
+        name: String,
+        /// Why
+        source: io::Error,
+    },
     /// A system call failed
     System {
         /// What could not be done
@@ -392,7 +423,16 @@ impl Error {
             | Error::Watchdog { .. }
             | Error::Terminal { .. }
             | Error::Program { .. }
+            | Error::Services { .. }
+            | Error::NotEach { .. }
+            | Error::NoListener
+            | Error::Listener { .. }
             | Error::System { .. } => status::SYSTEM,
+            Error::NotBound { source, .. } => match Errno::from_io_error(source) {
+                Some(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) => status::UNAVAILABLE,
+                Some(Errno::ACCESS) => status::REFUSED,
+                _ => status::SYSTEM,
+            },
         }
     }
 
@@ -457,6 +497,11 @@ impl Error {
             Error::Watchdog { variable, value } => format!("{variable} is '{value}'"),
             Error::Terminal { .. } => "cannot open a terminal".to_owned(),
             Error::Program { program, .. } => format!("cannot run {}", shown(program)),
+            Error::Services { path, .. } => format!("cannot read {}", shown(path)),
+            Error::NotBound { address, .. } => format!("cannot bind {address}/udp"),
+            Error::NotEach { name, .. } => format!("{} is not one of a socket for each address", quoted(name)),
+            Error::NoListener => "there is nothing to listen on".to_owned(),
+            Error::Listener { name, .. } => format!("{} failed, and is served no more", quoted(name)),
             Error::System { what, .. } => (*what).to_owned(),
         }
     }
@@ -493,8 +538,12 @@ impl Error {
                 "it is none of {}",
                 places.iter().map(|place| shown(place)).collect::<Vec<_>>().join(", ")
             )),
+            Error::NotBound { source, .. } if has_no_ipv6(source) => Some("this host has no IPv6".to_owned()),
             Error::Helper { source, .. }
             | Error::Mailbox { source, .. }
+            | Error::Services { source, .. }
+            | Error::NotBound { source, .. }
+            | Error::Listener { source, .. }
             | Error::Bind { source, .. }
             | Error::SocketOption { source, .. }
             | Error::System { source, .. }
@@ -515,6 +564,8 @@ impl Error {
             }
             Error::EachIsSeveral { .. } => Some("each is a socket for every address".to_owned()),
             Error::OptionTooLate { .. } => Some("it must be set before bind(2)".to_owned()),
+            Error::NotEach { expected, .. } => Some(format!("expected {expected}")),
+            Error::NoListener => None,
             Error::NoAnswer { status, .. } => status.map(|status| format!("it ended with {status}")),
             Error::Refused(refusal) => said(&refusal.why).1.map(str::to_owned),
             Error::Transfer(source) => Some(source.to_string()),
@@ -638,6 +689,11 @@ impl Error {
             Error::Watchdog { .. } => "look at what starts this program, or unset WATCHDOG_USEC and WATCHDOG_PID",
             Error::Terminal { .. } => "see that /dev/ptmx and /dev/pts are there, and not all in use (kernel.pty.max)",
             Error::Program { .. } => "name a program along PATH, or its path, that this user may execute",
+            Error::Services { .. } => "see that the file is there and that this user may read it",
+            Error::NotBound { source, .. } => return not_bound(source).map(str::to_owned),
+            Error::NotEach { .. } => "ask for it as each:PORT/udp, and take all that bear the name",
+            Error::NoListener => "add a tcp listener or a udp socket before the first event is waited for",
+            Error::Listener { .. } => "look at what else holds it: it was shut down, or is no listener any more",
         };
         Some(fix.to_owned())
     }
@@ -685,9 +741,22 @@ fn told(ended: ExitStatus) -> Option<u8> {
 
 /// Processes, descriptors, memory: EAGAIN, EMFILE, ENFILE, ENOMEM.
 fn is_out_of_something(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT)
+}
+
+fn not_bound(source: &io::Error) -> Option<&'static str> {
+    match Errno::from_io_error(source) {
+        Some(Errno::ADDRINUSE) => Some("stop what holds the port there (ss -lunp tells), or choose another"),
+        Some(Errno::ADDRNOTAVAIL) => Some("give the address to an interface first (ip address tells which are)"),
+        Some(Errno::ACCESS) => Some("choose a port above 1023, or have portgrant permit it"),
+        Some(Errno::AFNOSUPPORT) => Some("serve 0.0.0.0 with an AddressedUdp instead"),
+        _ => None,
+    }
 }
 
 fn quoted(name: &str) -> String {
@@ -721,7 +790,10 @@ impl std::error::Error for Error {
             | Error::PidFile { source, .. }
             | Error::Notify { source, .. }
             | Error::Terminal { source, .. }
-            | Error::Program { source, .. } => Some(source),
+            | Error::Program { source, .. }
+            | Error::Services { source, .. }
+            | Error::NotBound { source, .. }
+            | Error::Listener { source, .. } => Some(source),
             Error::Endpoints { .. }
             | Error::AdoptedBefore { .. }
             | Error::Missing { .. }
@@ -752,13 +824,15 @@ impl std::error::Error for Error {
             | Error::NoProtocol { .. }
             | Error::Privileged { .. }
             | Error::EachIsSeveral { .. }
-            | Error::OptionTooLate { .. } => None,
-            Error::Threads { .. }
+            | Error::OptionTooLate { .. }
+            | Error::Threads { .. }
             | Error::NotReady
             | Error::PidFileHeld { .. }
             | Error::PidFileOccupied { .. }
             | Error::NotifyAddress { .. }
-            | Error::Watchdog { .. } => None,
+            | Error::Watchdog { .. }
+            | Error::NotEach { .. }
+            | Error::NoListener => None,
         }
     }
 }

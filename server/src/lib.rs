@@ -52,10 +52,13 @@
 //! |---|---|
 //! | 4.1 Address already in use: by whom, for how long? | [`Error::InUse`] says it, [`holders`] |
 //! | 4.2 Why do sockets not close; how does a connection end without losing the last answer? | [`close_gracefully`], [`TcpInfo`] |
+//! | 4.4 How does one listen on several ports at once? | [`Listeners`]; with the feature `tokio`, `AsyncListeners` |
 //! | 4.5, 4.12 Which of SO_REUSEADDR and SO_REUSEPORT; can another user take the port? | [`Bind`] sets what is safe, and then nobody can |
 //! | 4.5 How do several workers share a port? | [`Server::group`], [`steer_by_cpu`] |
 //! | 4.6, 4.7 How are linger, keep-alive and user time-out set? | [`StreamOptions`] |
 //! | 4.8 How does an ordinary user serve on a port below 1024? | [`listen`], [`Server`] |
+//! | 4.11 How is a port number chosen? | [`Services`]: the user decides, then services(5), then the server |
+//! | 4.13 How does one serve udp on a multi-homed host? | [`AddressedUdp`] on one socket, or [`EachUdp`] on one an address |
 //!
 //! Further wishes are features, none of them a default:
 //!
@@ -63,16 +66,18 @@
 //! |---|---|
 //! | `daemon` | 4.3: `daemon::Daemon` (background, pid file, exit status 0 means that it is up), `Signals`, `Notify` |
 //! | `telnet` | 4.14: `telnet::Telnet` (one character at a time), `telnet::Terminal` (a program on a pseudo-terminal) |
-//! | `tokio` | with `daemon`, `Signals::next` as a future |
+//! | `tokio` | `AsyncListeners`; with `daemon`, `Signals::next` as a future |
 //!
 //! [`environment`] keeps what was meant for the server from its children.
 //!
-//! There is no other async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
+//! Without `tokio` there is no async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
 
+mod addressed;
 mod bind;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 mod descriptor;
+mod each;
 pub mod environment;
 mod error;
 mod farewell;
@@ -80,10 +85,14 @@ pub mod helper;
 mod holder;
 mod inetd;
 mod inherited;
+mod interfaces;
+mod listeners;
 mod mailbox;
 mod message;
+mod ready;
 mod request;
 mod server;
+mod services;
 mod sock_diag;
 mod sockets;
 mod steering;
@@ -93,13 +102,18 @@ mod tcp_info;
 pub mod telnet;
 mod variable;
 
+pub use addressed::{AddressedUdp, Arrival};
 pub use bind::Bind;
 #[cfg(feature = "daemon")]
 pub use daemon::{Notify, Signal, Signals};
+pub use each::{Change, EachUdp};
 pub use error::Error;
 pub use farewell::{Farewell, Patience, Peer, close_gracefully};
 pub use holder::{Holder, HolderState, Process, holders};
 pub use inetd::Connection;
+#[cfg(feature = "tokio")]
+pub use listeners::tokio::AsyncListeners;
+pub use listeners::{Accepted, Datagram, Event, Listeners, Stopper};
 pub use mailbox::Mailbox;
 pub use message::Message;
 pub use portgrant_protocol::record::Refusal;
@@ -107,6 +121,7 @@ pub use portgrant_protocol::socket::{Facts, Mismatch};
 pub use portgrant_protocol::{Endpoint, Protocol, endpoint, status};
 pub use request::Request;
 pub use server::{Server, listen};
+pub use services::Services;
 pub use sockets::{Origin, Socket, Sockets};
 pub use steering::steer_by_cpu;
 pub use stream_options::{KeepAlive, Linger, StreamOptions};

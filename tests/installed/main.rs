@@ -10,6 +10,7 @@ mod inert;
 mod inetd;
 mod innd;
 mod launching;
+mod multihomed;
 mod nginx;
 mod own_socket;
 mod passing;

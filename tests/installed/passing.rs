@@ -159,6 +159,7 @@ fn each_binds_every_address_and_shares_none(world: &World) {
         &["link", "add", "pg0", "type", "veth"][..],
         &["addr", "add", "10.7.0.1/24", "brd", "+", "dev", "pg0"],
         &["addr", "add", "fd07::1/64", "dev", "pg0", "nodad"],
+        &["addr", "add", "fd07::2/64", "dev", "pg0"], // tentative for a second, and longer without a carrier
         &["link", "set", "pg0", "up"],
     ] {
         world.as_root().run([&["ip"], words].concat()).succeeds();

@@ -1,0 +1,149 @@
+//! Which port: services(5) both ways, and who has the last word on it.
+
+use std::io;
+use std::path::Path;
+
+use portgrant_protocol::endpoint::{self, Endpoint, Port};
+use portgrant_protocol::{Protocol, service};
+
+use crate::Error;
+
+/// Names for ports and ports for names, as services(5) has them; names of the user's own may stand before those.
+///
+/// ```
+/// # use portgrant_server::{Protocol, Services};
+/// let services = Services::system()?.with(b"mydaemon 7001/tcp");
+/// assert_eq!(services.port("mydaemon", Protocol::Tcp), Some(7001));
+/// assert_eq!(services.name(7001, Protocol::Tcp), Some("mydaemon"));
+/// if services.name(9119, Protocol::Tcp).is_none() {
+///     println!("9119 is nobody's in /etc/services: a port that a new server may choose");
+/// }
+/// # Ok::<(), portgrant_server::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Services {
+    own: service::Services,
+    system: service::Services,
+}
+
+impl Services {
+    /// The entries of `/etc/services`; none where there is no such file, as in many containers.
+    pub fn system() -> Result<Services, Error> {
+        match Services::read(service::PATH) {
+            Err(Error::Services { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Services::default()),
+            read => read,
+        }
+    }
+
+    /// The entries of another file of that form.
+    pub fn read(path: impl AsRef<Path>) -> Result<Services, Error> {
+        let path = path.as_ref();
+        let text = std::fs::read(path).map_err(|source| Error::Services { path: path.to_owned(), source })?;
+        Ok(Services { own: service::Services::default(), system: service::Services::parse(&text) })
+    }
+
+    /// The same with the entries of `text`, in the same form, in front: for what they name, they win. They replace
+    /// those of an earlier `with`.
+    pub fn with(self, text: &[u8]) -> Services {
+        Services { own: service::Services::parse(text), ..self }
+    }
+
+    /// The port of service `name`, or of an alias of it: getservbyname(3).
+    pub fn port(&self, name: &str, protocol: Protocol) -> Option<u16> {
+        self.own.port(name, protocol).or_else(|| self.system.port(name, protocol))
+    }
+
+    /// The name of `port`, the first and no alias: getservbyport(3).
+    pub fn name(&self, port: u16, protocol: Protocol) -> Option<&str> {
+        self.own.name(port, protocol).or_else(|| self.system.name(port, protocol))
+    }
+
+    /// The endpoint of a server that calls itself `service` and is at home on port `usual`. Three may say which:
+    /// 1. the user, by `wish`, any endpoint (`8119`, `127.0.0.1:nntp`, `[::1]:8119`), from an argument or a
+    ///    configuration file;
+    /// 2. else the administrator, by an entry for `service`;
+    /// 3. else the server, by `usual`.
+    ///
+    /// Its name is `service`, unless the wish gives one, and its protocol `protocol`, unless the wish names another.
+    ///
+    /// ```
+    /// # use portgrant_server::{Protocol, Request, Services};
+    /// let wish = std::env::var("MYDAEMON_LISTEN").ok(); // nothing, or "8119", "127.0.0.1:8119"
+    /// let services = Services::system()?;
+    /// let endpoint = services.choose(wish.as_deref(), "mydaemon", Protocol::Tcp, 7001)?;
+    /// assert_eq!(endpoint.to_string(), "mydaemon=7001");
+    /// let request = Request::new().endpoint(endpoint); // .send()?.tcp("mydaemon")?
+    /// # let _ = request;
+    /// # Ok::<(), portgrant_server::Error>(())
+    /// ```
+    pub fn choose(&self, wish: Option<&str>, service: &str, protocol: Protocol, usual: u16) -> Result<Endpoint, Error> {
+        let text = wish.map_or_else(|| self.port(service, protocol).unwrap_or(usual).to_string(), str::to_owned);
+        let wrong = |source| Error::Endpoint { text: text.clone(), source };
+        let mut endpoint: Endpoint = text.parse().map_err(wrong)?;
+        if endpoint.protocol == Protocol::default() {
+            endpoint.protocol = protocol;
+        }
+        let own = if let Port::Service(name) = &endpoint.port { self.port(name, endpoint.protocol) } else { None };
+        let port = match own {
+            Some(port) => port,
+            None => endpoint.clone().resolve(&self.system).map_err(wrong)?.port,
+        };
+        let name = endpoint.name.or_else(|| Some(service.to_owned()).filter(|name| endpoint::is_name(name)));
+        Ok(Endpoint { port: Port::Number(port), name, ..endpoint })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn services() -> Services {
+        let system = service::Services::parse(b"nntp 119/tcp usenet\ndomain 53/tcp\ndomain 53/udp\nmydaemon 7002/tcp");
+        Services { own: service::Services::default(), system }
+    }
+
+    #[test]
+    fn the_users_own_names_win_and_the_systems_stay() {
+        let services = services().with(b"nntp 8119/tcp\nalice 53/udp");
+        assert_eq!(services.port("nntp", Protocol::Tcp), Some(8119));
+        assert_eq!(services.port("usenet", Protocol::Tcp), Some(119));
+        assert_eq!(services.name(53, Protocol::Udp), Some("alice"));
+        assert_eq!(services.name(53, Protocol::Tcp), Some("domain"));
+        assert_eq!(services.name(119, Protocol::Tcp), Some("nntp"));
+    }
+
+    #[test]
+    fn the_user_decides_then_the_administrator_then_the_server() {
+        /// What the user wishes, the service, and the endpoint.
+        const CHOICES: &[(Option<&str>, &str, &str)] = &[
+            (None, "unheard-of", "unheard-of=7001"),
+            (None, "mydaemon", "mydaemon=7002"),
+            (Some("7003"), "mydaemon", "mydaemon=7003"),
+            (Some("127.0.0.1:usenet"), "mydaemon", "mydaemon=127.0.0.1:119"),
+            (Some("news=[::1]:nntp"), "mydaemon", "news=[::1]:119"),
+            (Some("mine"), "mydaemon", "mydaemon=7004"),
+            (Some("domain/udp,rcvbuf=65536"), "mydaemon", "mydaemon=53/udp,rcvbuf=65536"),
+        ];
+        let services = services().with(b"mine 7004/tcp");
+        for (wish, service, expected) in CHOICES {
+            let chosen = services.choose(*wish, service, Protocol::Tcp, 7001).expect(expected);
+            assert_eq!(chosen.to_string(), *expected);
+        }
+        let udp = services.choose(Some("5300"), "domain", Protocol::Udp, 53).expect("a port");
+        assert_eq!(udp.to_string(), "domain=5300/udp", "a bare port is of the server's protocol");
+    }
+
+    #[test]
+    fn a_wish_that_is_no_endpoint_or_no_service_is_an_error_and_never_the_usual_port() {
+        for (wish, expected) in [("65655", "is no port"), ("", "is empty"), ("nosuch", "is no service")] {
+            let error = services().choose(Some(wish), "mydaemon", Protocol::Tcp, 7001).expect_err(wish).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let error = Services::read("/nonexistent/services").expect_err("not there").to_string();
+        assert!(error.contains("/nonexistent/services"), "{error}");
+    }
+}
