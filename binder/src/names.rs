@@ -113,37 +113,44 @@ impl Names {
 #[derive(Debug)]
 struct Table {
     text: String,
-    lines: Vec<Range<usize>>,
+    lines: Vec<Line>,
+}
+
+/// Where a line stands in the text.
+#[derive(Debug)]
+struct Line {
+    name: Range<usize>,
+    end: usize,
 }
 
 impl Table {
     fn of(text: &[u8]) -> Table {
         // A name that is no UTF-8 is then one that no rule can hold: rules are ASCII.
-        let text = String::from_utf8_lossy(text).into_owned();
-        let mut at = 0;
+        let text = match std::str::from_utf8(text) {
+            Ok(text) => text.to_owned(),
+            Err(_) => String::from_utf8_lossy(text).into_owned(),
+        };
         let mut lines = Vec::new();
-        for line in text.split_inclusive('\n') {
-            lines.push(at..at + line.trim_end_matches('\n').len());
-            at += line.len();
+        let mut at = 0;
+        for line in text.as_bytes().split(|&byte| byte == b'\n') {
+            let name = line.iter().position(|&byte| byte == b':').unwrap_or(line.len());
+            lines.push(Line { name: at..at + name, end: at + line.len() });
+            at += line.len() + 1;
         }
         // Stable: of two lines for one name the file's first comes first.
-        lines.sort_by_key(|line| name(text.get(line.clone()).unwrap_or_default()));
+        lines.sort_by(|a, b| text.get(a.name.clone()).cmp(&text.get(b.name.clone())));
         Table { text, lines }
     }
 
     fn line(&self, wanted: &str) -> Option<&str> {
-        let first = self.lines.partition_point(|line| name(self.text.get(line.clone()).unwrap_or_default()) < wanted);
-        let line = self.text.get(self.lines.get(first)?.clone())?;
-        (name(line) == wanted).then_some(line)
+        let first = self.lines.partition_point(|line| self.text.get(line.name.clone()) < Some(wanted));
+        let line = self.lines.get(first).filter(|line| self.text.get(line.name.clone()) == Some(wanted))?;
+        self.text.get(line.name.start..line.end)
     }
 
     fn lines(&self) -> impl Iterator<Item = &str> {
-        self.lines.iter().filter_map(|line| self.text.get(line.clone()))
+        self.lines.iter().filter_map(|line| self.text.get(line.name.start..line.end))
     }
-}
-
-fn name(line: &str) -> &str {
-    line.split(':').next().unwrap_or_default()
 }
 
 /// `NAME:PASSWORD:UID:GID:…`
