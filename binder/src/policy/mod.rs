@@ -1,4 +1,4 @@
-//! The policy: who may bind what. Rules as values here, their text in [`parse`], the verdict in [`decide()`].
+//! The policy: who may bind what. Rules as values here, their text in `parse.rs`, the verdict in [`decide()`].
 //!
 //! Read after the drop, as the caller. Every file is judged before it is believed ([`crate::trusted`]), and one
 //! malformed line refuses everything: a rule that nobody can read might be the deny that matters.
