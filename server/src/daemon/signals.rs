@@ -171,16 +171,17 @@ mod tests {
     use std::sync::{Mutex, PoisonError};
     use std::time::Duration;
 
-    use rustix::process::{Signal as Number, getpid, kill_process};
+    use nix::sys::signal::{Signal as Number, raise};
 
     use super::*;
 
     /// Signals reach every test of this process: one at a time.
     static ALONE: Mutex<()> = Mutex::new(());
 
+    /// To this thread, so that each is handled before the next line: one to the process may be handled later, by another.
     fn send(signals: &[Number]) {
         for &signal in signals {
-            kill_process(getpid(), signal).expect("sent");
+            raise(signal).expect("sent");
         }
     }
 
@@ -189,7 +190,7 @@ mod tests {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut signals = Signals::install().expect("installed");
         assert_eq!(signals.pending(), None);
-        send(&[Number::HUP, Number::HUP, Number::INT, Number::TERM]);
+        send(&[Number::SIGHUP, Number::SIGHUP, Number::SIGINT, Number::SIGTERM]);
         assert_eq!(signals.wait().expect("told"), Signal::Terminate);
         assert_eq!(signals.wait().expect("told"), Signal::Reload);
         assert_eq!(signals.pending(), None);
@@ -202,7 +203,7 @@ mod tests {
         let mut signals = Signals::install().expect("installed");
         let sender = std::thread::spawn(|| {
             std::thread::sleep(Duration::from_millis(50));
-            send(&[Number::HUP]);
+            send(&[Number::SIGHUP]);
         });
         let mut fds = [PollFd::new(&signals, PollFlags::IN)];
         assert_eq!(poll(&mut fds, Some(&Default::default())), Ok(0), "nothing is there to be read yet");
@@ -222,10 +223,10 @@ mod tests {
         let mut signals = Signals::install().expect("installed");
         let short = Duration::from_millis(20);
         assert!(tokio::time::timeout(short, signals.next()).await.is_err(), "there is none");
-        send(&[Number::TERM]);
+        send(&[Number::SIGTERM]);
         assert_eq!(signals.next().await.expect("told"), Signal::Terminate);
         assert!(tokio::time::timeout(short, signals.next()).await.is_err(), "told once");
-        send(&[Number::HUP]);
+        send(&[Number::SIGHUP]);
         assert_eq!(signals.wait().expect("told"), Signal::Reload, "all ways tell the same");
     }
 }
