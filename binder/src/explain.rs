@@ -40,13 +40,13 @@ pub(crate) fn complain(report: Report) -> u8 {
 
 /// The `explain` verb: 0 where all would be permitted, else 77.
 pub(crate) fn explain(dropped: Dropped, asked: Explain, environment: &[CString]) -> Result<u8, Error> {
+    let _renounced = dropped.renounce()?;
     let names = Names::system();
     let policy = Policy::installed(&names)?;
     let caller = match &asked.user {
         Some(name) => Caller::account(name, &names)?,
-        None => Caller::current(&dropped, &policy, &names)?.named(&names),
+        None => Caller::current(&policy, &names)?.named(&names),
     };
-    let _renounced = dropped.renounce()?;
     let program = asked.program.map(|program| program::find(&program, environment)).transpose()?;
     let mut out = String::new();
     let mut worst = status::OK;
@@ -57,10 +57,7 @@ pub(crate) fn explain(dropped: Dropped, asked: Explain, environment: &[CString])
         match decide(&policy, &caller, ask) {
             Decision::Permit(permit) => {
                 let (place, text) = (policy.place(permit.rule()), policy.text(permit.rule()));
-                if let Some(path) = &permit.rule().program {
-                    let untrusted = |(path, why)| Error::UntrustedProgram { path, why, rule: place.clone() };
-                    trusted::judge_program(path).map_err(untrusted)?;
-                }
+                policy.judge_program(permit.rule())?;
                 if asked.json {
                     out.push_str(separator);
                     json(

@@ -9,7 +9,7 @@ use portgrant_protocol::{Endpoint, Port, Resolved};
 use crate::audit::{self, Line, Outcome};
 use crate::names::Names;
 use crate::policy::{Ask, Caller, Decision, Permit, Policy, Refusal, Rule, decide};
-use crate::{Error, Report, socket, trusted};
+use crate::{Error, Report, socket};
 
 /// Who asks, in which way, and what decides.
 #[derive(Debug, Clone, Copy)]
@@ -57,12 +57,7 @@ impl<'a> Request<'a> {
             let _ = audit::write(&lines);
             return Err(self.refused(first));
         }
-        for rule in permits.iter().map(Permit::rule) {
-            if let Some(path) = &rule.program {
-                let untrusted = |(path, why)| Error::UntrustedProgram { path, why, rule: self.policy.place(rule) };
-                trusted::judge_program(path).map_err(untrusted)?;
-            }
-        }
+        permits.iter().try_for_each(|permit| self.policy.judge_program(permit.rule()))?;
         Ok(permits)
     }
 

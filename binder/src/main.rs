@@ -82,7 +82,7 @@ fn bind(dropped: Dropped, listen: Endpoint, socket: RawFd) -> Result<u8, Error> 
     let endpoint = grant::resolve(listen, &names)?;
     socket::check_own(socket.as_fd(), &endpoint, dropped.uid())?;
     let policy = Policy::installed(&names)?;
-    let caller = Caller::current(&dropped, &policy, &names)?;
+    let caller = Caller::current(&policy, &names)?;
     let request = Request { policy: &policy, caller: &caller, names: &names, verb: "bind", program: None };
     let permits = request.permits(vec![endpoint])?;
     request.spend(permits, |permit| socket::bind_own(permit, socket.as_fd(), &dropped))?;
@@ -100,7 +100,7 @@ fn sockets(
     let names = Names::system();
     let endpoints: Result<Vec<_>, _> = listen.into_iter().map(|endpoint| grant::resolve(endpoint, &names)).collect();
     let policy = Policy::installed(&names)?;
-    let caller = Caller::current(dropped, &policy, &names)?;
+    let caller = Caller::current(&policy, &names)?;
     let request = Request { policy: &policy, caller: &caller, names: &names, verb, program };
     let permits = request.permits(endpoints?)?;
     let sockets: Vec<Bound> =

@@ -109,11 +109,6 @@ impl Dropped {
         self.uid.as_raw()
     }
 
-    /// The caller's real gid.
-    pub fn gid(&self) -> u32 {
-        self.gid.as_raw()
-    }
-
     /// Whether there is anything to raise. Where not, the installation is inert; see [`crate::inert`].
     pub fn has_capability(&self) -> bool {
         self.sets.permitted.contains(BIND)

@@ -84,5 +84,10 @@ fn explain_and_check_never_raise_the_capability(world: &World) {
     for words in [&["explain", "-l", "80"][..], &["explain", "-l", "81"], &["check"]] {
         let calls = calls(world, words);
         assert!(!calls.iter().any(|call| raises(call) || call.starts_with("bind(")), "{calls:#?}");
+        // Nothing is left, not even permitted, before the policy is looked at.
+        let gone = |call: &String| call.starts_with("capset(") && call.contains("permitted=0") && call.ends_with("= 0");
+        let renounced = calls.iter().position(gone).expect("a capset to nothing");
+        let policy = calls.iter().position(|call| call.contains("\"portgrant.conf\"")).expect("the policy is read");
+        assert!(renounced < policy, "{calls:#?}");
     }
 }

@@ -14,14 +14,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use portgrant_protocol::Protocol;
+use rustix::process::{getgid, getuid};
 
 pub use address::{AddressError, AddressSet, Span};
 pub use decide::{Ask, Decision, Permit, Reason, Refusal, decide, suggestion};
 pub use parse::{Problem, Wrong};
 
 use crate::names::Names;
-use crate::privilege::Dropped;
-use crate::trusted::{Distrust, Folder};
+use crate::trusted::{self, Distrust, Folder};
 use crate::{Error, socket};
 
 /// The file in /etc that must be there.
@@ -46,12 +46,12 @@ pub struct Caller {
 
 impl Caller {
     /// Whoever started this process: real uid, real gid, supplementary groups.
-    pub fn current(dropped: &Dropped, policy: &Policy, names: &Names) -> Result<Caller, Error> {
+    pub fn current(policy: &Policy, names: &Names) -> Result<Caller, Error> {
         let groups = rustix::process::getgroups().map_err(|errno| Error::Call { call: "getgroups", errno })?;
-        let uid = dropped.uid();
+        let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
         let account_groups = if policy.denies_a_group() { names.account_groups(uid)? } else { Vec::new() };
         let groups = groups.into_iter().map(rustix::process::Gid::as_raw).collect();
-        Ok(Caller { uid, gid: dropped.gid(), groups, account_groups, name: None })
+        Ok(Caller { uid, gid, groups, account_groups, name: None })
     }
 
     /// The account `name`, as a login would give it.
@@ -198,6 +198,13 @@ impl Policy {
         }
         policy.sources = sources;
         Ok(if problems.is_empty() { Ok(policy) } else { Err((policy, problems)) })
+    }
+
+    /// Whether the program of `rule`, if it is bound to one, is root's all the way.
+    pub fn judge_program(&self, rule: &Rule) -> Result<(), Error> {
+        let Some(path) = &rule.program else { return Ok(()) };
+        let untrusted = |(path, why)| Error::UntrustedProgram { path, why, rule: self.place(rule) };
+        trusted::judge_program(path).map_err(untrusted)
     }
 
     /// `file:line` of a rule.
