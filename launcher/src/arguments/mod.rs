@@ -1,15 +1,21 @@
-//! The command line: its grammar, its help, and what it says of a word that does not fit.
+//! The command line: its grammar, its help, and what it says of a word that does not fit. A file a command.
+
+mod exec;
+mod explain;
 
 use std::ffi::OsString;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use portgrant_protocol::Endpoint;
 use portgrant_protocol::text::printable;
-use portgrant_protocol::{Address, Endpoint};
 use portgrant_server::Message;
 
 use crate::Error;
+
+pub use exec::Exec;
+pub use explain::Explain;
 
 const ENDPOINTS: &str = "\
 An ENDPOINT is [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]:
@@ -57,45 +63,6 @@ pub enum Command {
     Explain(Explain),
 }
 
-/// `portgrant exec`
-#[derive(Debug, clap::Args)]
-#[command(after_help = ENDPOINTS)]
-pub struct Exec {
-    /// A socket to hand over; repeatable, all or none are bound
-    #[arg(short, long, value_name = "ENDPOINT", required = true, value_parser = endpoint(), allow_hyphen_values = true)]
-    pub listen: Vec<Endpoint>,
-    /// Hand the one socket over as descriptors 0 and 1, as inetd's wait services have it, instead of from 3 on
-    #[arg(long)]
-    pub inetd: bool,
-    /// Set no_new_privs: setuid programs that the program executes gain nothing
-    #[arg(long)]
-    pub no_new_privs: bool,
-    /// The program, a path or a name to look up in PATH, and its arguments
-    #[arg(last = true, required = true, value_name = "PROGRAM")]
-    pub program: Vec<OsString>,
-}
-
-/// `portgrant explain`
-#[derive(Debug, clap::Args)]
-#[command(after_help = ENDPOINTS)]
-pub struct Explain {
-    /// What is asked about; repeatable
-    #[arg(short, long, value_name = "ENDPOINT", value_parser = endpoint(), allow_hyphen_values = true)]
-    pub listen: Vec<Endpoint>,
-    /// What is asked about, without -l
-    #[arg(value_name = "ENDPOINT", value_parser = endpoint(), required_unless_present = "listen", allow_negative_numbers = true)]
-    pub endpoints: Vec<Endpoint>,
-    /// Another user than the one who asks
-    #[arg(long = "for", value_name = "USER")]
-    pub user: Option<OsString>,
-    /// Answer in JSON
-    #[arg(long)]
-    pub json: bool,
-    /// The program that would be executed; rules may be bound to one
-    #[arg(last = true, value_name = "PROGRAM")]
-    pub program: Vec<OsString>,
-}
-
 /// Endpoints are parsed here, so that a wrong one is told at once, by its word.
 fn endpoint() -> impl TypedValueParser<Value = Endpoint> {
     OsStringValueParser::new().try_map(|word| Endpoint::from_os(&word))
@@ -109,25 +76,10 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
         }
         Error::Usage(Box::new(complaint(&error)))
     })?;
-    if let Command::Exec(asked) = &parsed.command
-        && asked.inetd
-    {
-        one_socket(&asked.listen)?;
+    if let Command::Exec(asked) = &parsed.command {
+        asked.check()?;
     }
     Ok(parsed)
-}
-
-/// inetd's convention has room for one.
-fn one_socket(listen: &[Endpoint]) -> Result<(), Error> {
-    let what = match listen {
-        [Endpoint { address: Address::Each, .. }] => {
-            "--inetd does not go with 'each', which is several sockets".to_owned()
-        }
-        [_] => return Ok(()),
-        several => format!("--inetd goes with one -l ENDPOINT, not {}", several.len()),
-    };
-    let fix = "expected one socket, which becomes descriptor 0; without --inetd they begin at descriptor 3";
-    Err(Error::Usage(Box::new(Message::new(what).fix(fix))))
 }
 
 /// What clap found, in this project's words; the caller's are made printable.
