@@ -4,6 +4,7 @@
 //! malformed line refuses everything: a rule that nobody can read might be the deny that matters.
 
 mod address;
+pub mod bind;
 mod decide;
 mod parse;
 #[cfg(test)]
