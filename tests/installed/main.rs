@@ -9,6 +9,8 @@ mod hostile;
 mod inert;
 mod inetd;
 mod innd;
+mod kernel;
+mod kernel_servers;
 mod launching;
 mod multihomed;
 mod nginx;
