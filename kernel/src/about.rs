@@ -33,6 +33,8 @@ pub struct About {
     pub cgroup_id: u64,
     /// The cookie of the one network namespace that it holds in (SO_NETNS_COOKIE)
     pub network_namespace: u64,
+    /// Ports that anybody has, of tcp and of udp
+    pub ports: usize,
     /// Entries of its hash
     pub entries: usize,
     /// Entries of its trie of addresses

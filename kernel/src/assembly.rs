@@ -16,8 +16,6 @@ pub enum Register {
     R2,
     /// Argument 3
     R3,
-    /// Argument 4
-    R4,
     /// Kept in a call, as are all up to 9
     R6,
     /// Kept
@@ -41,8 +39,10 @@ pub enum Helper {
     CurrentIds = 15,
     /// `bpf_get_netns_cookie(context)`
     NetnsCookie = 122,
-    /// `bpf_ringbuf_output(ring, record, size, flags)`
-    RingOutput = 130,
+    /// `bpf_ringbuf_reserve(ring, size, flags)`
+    RingReserve = 131,
+    /// `bpf_ringbuf_submit(record, flags)`
+    RingSubmit = 132,
 }
 
 /// A condition of a jump.
@@ -259,7 +259,6 @@ impl Register {
             Register::R1 => 1,
             Register::R2 => 2,
             Register::R3 => 3,
-            Register::R4 => 4,
             Register::R6 => 6,
             Register::R7 => 7,
             Register::R8 => 8,

@@ -461,7 +461,8 @@ pub struct Ring<'m> {
 
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
-const HEADER: u64 = 8;
+/// Bytes before each record.
+pub const RECORD_HEADER: u64 = 8;
 
 impl<'m> Ring<'m> {
     /// Maps the memory of `map`, a ring.
@@ -497,9 +498,9 @@ impl<'m> Ring<'m> {
                 return None;
             }
             let length = header & !DISCARDED;
-            self.next = at + (u64::from(length) + HEADER).next_multiple_of(8);
+            self.next = at + (u64::from(length) + RECORD_HEADER).next_multiple_of(8);
             if header & DISCARDED == 0 {
-                return Some(self.bytes(at + HEADER, length as usize));
+                return Some(self.bytes(at + RECORD_HEADER, length as usize));
             }
             self.advance();
         }
@@ -514,6 +515,12 @@ impl<'m> Ring<'m> {
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.produced().saturating_sub(self.consumed().load(Ordering::Acquire))
+    }
+
+    /// How many bytes of records were ever written, headers included.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.produced()
     }
 
     fn consumed(&self) -> &AtomicU64 {

@@ -141,6 +141,7 @@ fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
         cgroup: String::new(),
         cgroup_id: 0,
         network_namespace: socket::network_namespace()?,
+        ports: tables.ports.len(),
         entries: tables.entries.len(),
         prefixes: tables.prefixes.len(),
     };
@@ -148,8 +149,8 @@ fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
 }
 
 fn sizes(about: &About) -> String {
-    let About { rules, entries, prefixes, .. } = about;
-    format!("{rules} rules become {entries} entries and {prefixes} prefixes of addresses\n")
+    let About { rules, ports, entries, prefixes, .. } = about;
+    format!("{rules} rules become {ports} ports, {entries} entries and {prefixes} prefixes of addresses\n")
 }
 
 /// What is left out is said where it is loaded; it is no error.

@@ -2,10 +2,10 @@
 //!
 //! | pin | what it is |
 //! |---|---|
-//! | `policy` | one slot: the hash of the generation in force |
-//! | `addresses` | two slots: the trie of an even generation, and of an odd one |
+//! | `policy` | one slot: the ports of the generation in force |
+//! | `rules`, `addresses` | two slots each: the hash and the trie of an even generation, and of an odd one |
 //! | `grants`, `counters` | the ring buffer and the counts |
-//! | `about-N` | what is known of generation N, which names its hash's id |
+//! | `about-N` | what is known of generation N, which names the id of its ports |
 //! | `bind4`, `bind6` | the links: while they are attached, the policy holds |
 //! | `audit` | a folder that the reader of the grants holds locked |
 //!
@@ -26,8 +26,8 @@ use crate::Error;
 use crate::about::About;
 use crate::bpf::{self, Hook, Kind, Link, Map, Program, ReadOnly, Ring, Shape};
 use crate::cgroup::Cgroup;
-use crate::program::{self, Family, Maps, counter, trie, value};
-use crate::tables::Tables;
+use crate::program::{self, Family, Maps, counter, record, value};
+use crate::tables::{self, Entry, Tables};
 
 /// Where BPF file systems are mounted.
 pub const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
@@ -40,22 +40,24 @@ pub const RING_SIZE: usize = 1 << 20;
 
 const HASH: Shape<'_> = Shape {
     kind: Kind::Hash,
-    name: "portgrant_rules",
+    name: "portgrant_hash",
     key: 8,
     value: value::SIZE,
     entries: 1,
     read_only: ReadOnly::Yes,
 };
+const PORTS: Shape<'_> = Shape { kind: Kind::Array, name: "portgrant_ports", key: 4, entries: tables::PORTS, ..HASH };
 const TRIE: Shape<'_> = Shape {
     kind: Kind::Trie,
     name: "portgrant_addrs",
-    key: trie::SIZE.cast_unsigned() as usize,
+    key: program::trie::SIZE.cast_unsigned() as usize,
     value: 8,
     entries: 1,
     read_only: ReadOnly::Yes,
 };
 const POLICY: Shape<'_> =
     Shape { kind: Kind::Maps, name: "portgrant_slot", key: 4, value: 4, entries: 1, read_only: ReadOnly::No };
+const RULES: Shape<'_> = Shape { entries: 2, name: "portgrant_rules", ..POLICY };
 const ADDRESSES: Shape<'_> = Shape { entries: 2, name: "portgrant_tries", ..POLICY };
 const GRANTS: Shape<'_> =
     Shape { kind: Kind::Ring, name: "portgrant_log", key: 0, value: 0, entries: RING_SIZE, read_only: ReadOnly::No };
@@ -80,10 +82,17 @@ pub struct Pins {
 #[derive(Debug)]
 pub struct Loaded {
     pins: Pins,
-    policy: Map,
-    addresses: Map,
+    slots: Slots,
     grants: Map,
     counters: Map,
+}
+
+/// Where the maps of the generations are.
+#[derive(Debug)]
+struct Slots {
+    policy: Map,
+    rules: Map,
+    addresses: Map,
 }
 
 /// What was counted since it was loaded.
@@ -215,23 +224,35 @@ impl Loaded {
     }
 
     fn fill(pins: &Pins, tables: &Tables, cgroup: &Cgroup, about: &mut About) -> Result<(), Error> {
-        let trie = create(TRIE, None)?;
-        let hash = create(HASH, None)?;
-        let policy = create(POLICY, Some(&hash))?;
-        let addresses = create(ADDRESSES, Some(&trie))?;
+        let slots = Slots {
+            policy: create(POLICY, Some(&create(PORTS, None)?))?,
+            rules: create(RULES, Some(&create(HASH, None)?))?,
+            addresses: create(ADDRESSES, Some(&create(TRIE, None)?))?,
+        };
+        let Slots { policy, rules, addresses } = &slots;
         let (grants, counters) = (create(GRANTS, None)?, create(COUNTERS, None)?);
-        for (map, name) in
-            [(&policy, "policy"), (&addresses, "addresses"), (&grants, "grants"), (&counters, "counters")]
-        {
+        let maps = [
+            (policy, "policy"),
+            (rules, "rules"),
+            (addresses, "addresses"),
+            (&grants, "grants"),
+            (&counters, "counters"),
+        ];
+        for (map, name) in maps {
             pins.pin(map, name)?;
         }
         let audit = pins.path("audit");
         fs::mkdir(&audit, Mode::RWXU).map_err(|errno| Error::Call { call: "mkdir, for the pins,", errno })?;
-        fill(pins, &policy, &addresses, tables, about)?;
+        fill(pins, &slots, tables, about)?;
 
         let fd = |map: &Map| std::os::fd::AsRawFd::as_raw_fd(&map.as_fd());
-        let maps =
-            Maps { policy: fd(&policy), addresses: fd(&addresses), grants: fd(&grants), counters: fd(&counters) };
+        let maps = Maps {
+            policy: fd(policy),
+            rules: fd(rules),
+            addresses: fd(addresses),
+            grants: fd(&grants),
+            counters: fd(&counters),
+        };
         for (name, hook, family) in HOOKS {
             let code = program::program(maps, family, about.network_namespace);
             let program =
@@ -263,8 +284,11 @@ impl Loaded {
             return Err(Error::NotLoaded);
         }
         Ok(Loaded {
-            policy: pins.map("policy", POLICY)?,
-            addresses: pins.map("addresses", ADDRESSES)?,
+            slots: Slots {
+                policy: pins.map("policy", POLICY)?,
+                rules: pins.map("rules", RULES)?,
+                addresses: pins.map("addresses", ADDRESSES)?,
+            },
             grants: pins.map("grants", GRANTS)?,
             counters: pins.map("counters", COUNTERS)?,
             pins,
@@ -274,9 +298,11 @@ impl Loaded {
     /// Puts `tables` in force, instead of what was, at once and for both families.
     pub fn replace(&self, tables: &Tables, mut about: About) -> Result<(), Error> {
         let generation = about.generation;
-        fill(&self.pins, &self.policy, &self.addresses, tables, &mut about)?;
+        fill(&self.pins, &self.slots, tables, &mut about)?;
         // From here on no program uses the generation before. Who reads the grants may be one behind.
-        remove(&self.addresses, (generation + 1) & 1)?;
+        for slots in [&self.slots.rules, &self.slots.addresses] {
+            remove(slots, (generation + 1) & 1)?;
+        }
         for name in self.pins.names()? {
             let old = name.strip_prefix("about-").and_then(|number| number.parse::<u32>().ok());
             if old.is_some_and(|old| old + 1 < generation) {
@@ -288,7 +314,7 @@ impl Loaded {
 
     /// What is known of the generation in force.
     pub fn about(&self) -> Result<About, Error> {
-        let id = self.policy.read(&0u32.to_ne_bytes()).map_err(|errno| Error::Call { call: LOOKUP, errno })?;
+        let id = self.slots.policy.read(&0u32.to_ne_bytes()).map_err(|errno| Error::Call { call: LOOKUP, errno })?;
         let id = id.and_then(|id| Some(u32::from_ne_bytes(id.try_into().ok()?)));
         for name in self.pins.names()?.into_iter().filter(|name| name.starts_with("about-")) {
             if let Some(about) = self.read_about(&name)?.filter(|about| Some(about.map) == id) {
@@ -322,7 +348,10 @@ impl Loaded {
             let bytes = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..offset + 8)?.try_into().ok());
             bytes.map_or(0, u64::from_ne_bytes)
         };
-        Ok(Counts { granted: at(counter::GRANTED), unlogged: at(counter::UNLOGGED), passed: at(counter::PASSED) })
+        let unlogged = at(counter::UNLOGGED);
+        // All records have one size, so their number need not be counted at each bind.
+        let logged = self.grants()?.written() / (bpf::RECORD_HEADER + record::SIZE.cast_unsigned() as u64);
+        Ok(Counts { granted: logged + unlogged, unlogged, passed: at(counter::PASSED) })
     }
 
     /// Whether the policy holds.
@@ -383,41 +412,54 @@ impl Loaded {
 const LOOKUP: &str = "bpf(BPF_MAP_LOOKUP_ELEM)";
 
 /// Makes the maps of a generation, and puts it in force as the last step.
-fn fill(pins: &Pins, policy: &Map, addresses: &Map, tables: &Tables, about: &mut About) -> Result<(), Error> {
-    let set = |map: &Map, key: &[u8], value: &[u8]| {
-        map.set(key, value).map_err(|errno| Error::Call { call: "bpf(BPF_MAP_UPDATE_ELEM)", errno })
-    };
-    let hash = create(Shape { entries: tables.entries.len().max(1), ..HASH }, None)?;
-    for (key, entry) in &tables.entries {
+fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Result<(), Error> {
+    let slot = about.generation & 1;
+    let value = |entry: &Entry| {
         let mut value = Vec::with_capacity(value::SIZE);
         value.extend(entry.verdict.0.to_ne_bytes());
-        for word in [entry.set, entry.tables, about.generation, 0] {
+        for word in [entry.set, entry.tables, about.generation, slot] {
             value.extend(word.to_ne_bytes());
         }
-        set(&hash, &key.0.to_ne_bytes(), &value)?;
+        value
+    };
+    let ports = create(PORTS, None)?;
+    for (index, entry) in &tables.ports {
+        set(&ports, &index.to_ne_bytes(), &value(entry))?;
     }
-    let slot = about.generation & 1;
+    let hash = create(Shape { entries: tables.entries.len().max(1), ..HASH }, None)?;
+    for (key, entry) in &tables.entries {
+        set(&hash, &key.0.to_ne_bytes(), &value(entry))?;
+    }
+    put(&slots.rules, slot, &hash)?;
     // What an interrupted reload left there is nobody's.
-    remove(addresses, slot)?;
+    remove(&slots.addresses, slot)?;
     if !tables.prefixes.is_empty() {
-        let trie = create(Shape { entries: tables.prefixes.len(), ..TRIE }, None)?;
-        for (prefix, verdict) in &tables.prefixes {
-            let mut key = Vec::with_capacity(TRIE.key);
-            key.extend((u32::from(prefix.length) + 32).to_ne_bytes());
-            key.extend(prefix.set.to_ne_bytes());
-            key.extend(prefix.network.to_be_bytes());
-            set(&trie, &key, &verdict.0.to_ne_bytes())?;
-        }
-        put(addresses, slot, &trie)?;
+        put(&slots.addresses, slot, &trie(tables)?)?;
     }
-    about.map = hash.id();
+    about.map = ports.id();
     let text = about.to_bytes();
     let map = create(Shape { value: text.len(), name: "portgrant_about", ..COUNTERS }, None)?;
     set(&map, &0u32.to_ne_bytes(), &text)?;
     let name = format!("about-{}", about.generation);
     let _ = fs::unlink(pins.path(&name));
     pins.pin(&map, &name)?;
-    put(policy, 0, &hash)
+    put(&slots.policy, 0, &ports)
+}
+
+fn trie(tables: &Tables) -> Result<Map, Error> {
+    let trie = create(Shape { entries: tables.prefixes.len(), ..TRIE }, None)?;
+    for (prefix, verdict) in &tables.prefixes {
+        let mut key = Vec::with_capacity(TRIE.key);
+        key.extend((u32::from(prefix.length) + 32).to_ne_bytes());
+        key.extend(prefix.set.to_ne_bytes());
+        key.extend(prefix.network.to_be_bytes());
+        set(&trie, &key, &verdict.0.to_ne_bytes())?;
+    }
+    Ok(trie)
+}
+
+fn set(map: &Map, key: &[u8], value: &[u8]) -> Result<(), Error> {
+    map.set(key, value).map_err(|errno| Error::Call { call: "bpf(BPF_MAP_UPDATE_ELEM)", errno })
 }
 
 fn create(shape: Shape<'_>, inner: Option<&Map>) -> Result<Map, Error> {

@@ -6,11 +6,16 @@
 //!
 //! One generation of the policy is one inner map, and which one it is, is read once ([`Maps::policy`]): all that is read
 //! afterwards hangs on it. What is compared is what [`crate::tables`] describes; `Tables::verdict` does the same lookups.
+//!
+//! It stores as little on its stack as it can: for a loader without CAP_PERFMON the kernel puts a barrier behind the first
+//! store to each place there (against Spectre variant 4), and these were half of what a grant cost.
+
+use portgrant_binder::policy::bind::Transport;
 
 use crate::assembly::{Assembly, Helper, If, Instruction, Register, Width};
-use crate::tables::{BLOCK_BITS, Key, Verdict};
+use crate::tables::{BLOCK_BITS, Key, Verdict, index, protocol};
 
-use Register::{R0, R1, R2, R3, R4, R6, R7, R8, R9, Stack};
+use Register::{R0, R1, R2, R3, R6, R7, R8, R9, Stack};
 use Width::{Byte, Double, Half, Word};
 
 /// Nothing is changed: the kernel decides as if there were no program.
@@ -21,9 +26,11 @@ pub const GRANT: i32 = 3;
 /// The maps' descriptors.
 #[derive(Debug, Clone, Copy)]
 pub struct Maps {
-    /// An array of one map: the hash of the generation in force
+    /// An array of one map: the ports of the generation in force
     pub policy: i32,
-    /// An array of two maps: the trie of an even generation and of an odd one
+    /// An array of two maps: the hash of an even generation and of an odd one
+    pub rules: i32,
+    /// The same of the tries
     pub addresses: i32,
     /// The ring buffer of grants
     pub grants: i32,
@@ -40,7 +47,7 @@ pub enum Family {
     V6,
 }
 
-/// A value of the hash, offsets in bytes.
+/// An entry of the ports and of the hash, offsets in bytes.
 pub mod value {
     /// i64: what is decided where no set is
     pub const VERDICT: i16 = 0;
@@ -48,8 +55,10 @@ pub mod value {
     pub const SET: i16 = 8;
     /// u32
     pub const TABLES: i16 = 12;
-    /// u32: the generation that all of this is of
+    /// u32: the generation that all of this is of, or 0 where nobody has the port
     pub const GENERATION: i16 = 16;
+    /// u32: where the generation's other maps are, 0 or 1
+    pub const SLOT: i16 = 20;
     /// Of all
     pub const SIZE: usize = 24;
 }
@@ -92,12 +101,12 @@ pub mod record {
 
 /// What is counted, each 8 bytes.
 pub mod counter {
-    /// Grants
-    pub const GRANTED: i32 = 0;
     /// Grants for which the ring buffer had no room
-    pub const UNLOGGED: i32 = 8;
+    pub const UNLOGGED: i32 = 0;
     /// Requests for a port that somebody has, by somebody who has it not
-    pub const PASSED: i32 = 16;
+    pub const PASSED: i32 = 8;
+    /// No count: a key that is always 0
+    pub const ZERO: i32 = 16;
     /// Of all
     pub const SIZE: usize = 24;
 }
@@ -112,32 +121,28 @@ mod context {
 
 /// Where things lie on the stack.
 mod stack {
-    use super::{record, trie};
+    use super::trie;
 
-    pub(super) const INDEX: i16 = -4;
-    pub(super) const TABLES: i16 = -8;
+    pub(super) const INDEX: i16 = -8;
     pub(super) const KEY: i16 = -16;
     pub(super) const TRIE_KEY: i16 = KEY - trie::SIZE;
-    pub(super) const RECORD: i16 = TRIE_KEY - record::SIZE;
 }
 
 /// Writes the program for binds of `family` in the network namespace of `cookie`.
 ///
-/// Throughout: R6 the context, R7 the part of a key that never changes, R8 the port, R9 the generation's hash. The best
-/// verdict so far lies in the record.
+/// Throughout: R6 the context, R7 the least verdict so far, R8 the port's entry, R9 the ports and then the hash.
 #[must_use]
 pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     let mut code = Assembly::default();
     request(&mut code);
-    network_namespace(&mut code, cookie);
     generation(&mut code, maps);
     port(&mut code);
-    address(&mut code, family);
-    consider(&mut code, maps, "anybody");
-    ids(&mut code);
-    subject(&mut code, maps, "user", Key::UIDS, record::UID);
-    subject(&mut code, maps, "group", Key::GIDS, record::GID);
-    grant(&mut code, maps);
+    network_namespace(&mut code, cookie);
+    rules(&mut code, maps);
+    consider(&mut code, maps, family, "anybody");
+    subject(&mut code, maps, family, "user", Key::UIDS);
+    subject(&mut code, maps, family, "group", Key::GIDS);
+    grant(&mut code, maps, family);
 
     code.label("refused");
     count(&mut code, maps, counter::PASSED);
@@ -146,16 +151,35 @@ pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     code.finish()
 }
 
-/// Which protocol (mptcp binds a tcp socket), and which port; 0 lets the kernel choose one.
+/// Which protocol (mptcp binds a tcp socket), and which port, as an index of the ports; 0 lets the kernel choose one.
 fn request(code: &mut Assembly) {
     code.copy(R6, R1);
-    code.load(Word, R7, R6, context::PROTOCOL);
-    code.jump_if(R7, If::Equal, 6, "known");
-    code.jump_if(R7, If::Differs, 17, "pass");
+    code.load(Word, R2, R6, context::USER_PORT);
+    code.jump_if(R2, If::Equal, 0, "pass");
+    code.network_order_16(R2);
+    code.load(Word, R1, R6, context::PROTOCOL);
+    code.jump_if(R1, If::Equal, protocol(Transport::Tcp).into(), "known");
+    code.jump_if(R1, If::Differs, protocol(Transport::Udp).into(), "pass");
+    code.or_number(R2, index(Transport::Udp, 0).cast_signed());
     code.label("known");
-    code.load(Word, R8, R6, context::USER_PORT);
-    code.network_order_16(R8);
-    code.jump_if(R8, If::Equal, 0, "pass");
+    code.store(Word, Stack, stack::INDEX, R2);
+}
+
+/// The one look at which generation is in force.
+fn generation(code: &mut Assembly, maps: Maps) {
+    code.set_map(R1, maps.policy);
+    code.set_map_value(R2, maps.counters, counter::ZERO);
+    lookup(code, "pass");
+    code.copy(R1, R0);
+}
+
+/// Whether anybody has this port: most binds end here.
+fn port(code: &mut Assembly) {
+    on_stack(code, stack::INDEX);
+    lookup(code, "pass");
+    code.load(Word, R1, R0, value::GENERATION);
+    code.jump_if(R1, If::Equal, 0, "pass");
+    code.copy(R8, R0);
 }
 
 /// The socket's namespace; a program at the root of all cgroups meets those of every container.
@@ -166,144 +190,152 @@ fn network_namespace(code: &mut Assembly, cookie: u64) {
     code.jump_if_register(R0, If::Differs, R1, "pass");
 }
 
-/// The one look at which generation is in force.
-fn generation(code: &mut Assembly, maps: Maps) {
-    code.store_number(Word, Stack, stack::INDEX, 0);
-    code.set_map(R1, maps.policy);
-    lookup(code, stack::INDEX, "pass");
+/// The hash of this very generation; and what holds for anybody is where it begins.
+fn rules(code: &mut Assembly, maps: Maps) {
+    code.set_map(R1, maps.rules);
+    at_entry(code, value::SLOT);
+    lookup(code, "refused");
     code.copy(R9, R0);
-}
-
-/// Whether anybody has this port: most binds end here. R7 becomes protocol and port as a key has them, R0 the entry.
-fn port(code: &mut Assembly) {
-    code.shift_left(R7, 8);
-    code.copy(R1, R8);
-    code.shift_left(R1, 16);
-    code.or(R1, R7);
-    code.store(Double, Stack, stack::KEY, R1);
-    code.copy(R1, R9);
-    lookup(code, stack::KEY, "pass");
-    code.load(Word, R1, R0, value::TABLES);
-    code.store(Word, Stack, stack::TABLES, R1);
-    code.load(Word, R1, R0, value::GENERATION);
-    code.store(Word, Stack, stack::RECORD + record::GENERATION, R1);
-    code.set_wide(R1, Verdict::NOTHING.0.cast_unsigned());
-    code.store(Double, Stack, stack::RECORD + record::VERDICT, R1);
-}
-
-/// The address as the trie has it, IPv4 as `::ffff:a.b.c.d`, in the network's order.
-fn address(code: &mut Assembly, family: Family) {
-    let at = |word: i16| stack::TRIE_KEY + trie::ADDRESS + 4 * word;
-    code.store_number(Word, Stack, stack::TRIE_KEY + trie::LENGTH, trie::BITS);
-    if family == Family::V4 {
-        code.store_number(Double, Stack, at(0), 0);
-        code.store_number(Word, Stack, at(2), i32::from_ne_bytes([0, 0, 0xff, 0xff]));
-        code.load(Word, R1, R6, context::USER_IP4);
-        code.store(Word, Stack, at(3), R1);
-        return;
-    }
-    for word in 0..4 {
-        code.load(Word, R1, R6, context::USER_IP6 + 4 * word);
-        code.store(Word, Stack, at(word), R1);
-    }
+    code.set_wide(R7, Verdict::NOTHING.0.cast_unsigned());
+    code.copy(R0, R8);
 }
 
 /// Takes the verdict of the entry in R0 into account: a deny ends it, of permits the first in the policy counts.
-fn consider(code: &mut Assembly, maps: Maps, who: &str) {
+fn consider(code: &mut Assembly, maps: Maps, family: Family, who: &str) {
     code.load(Double, R1, R0, value::VERDICT);
     code.load(Word, R2, R0, value::SET);
     code.jump_if(R2, If::Equal, 0, &format!("{who}: no set"));
 
     code.store(Word, Stack, stack::TRIE_KEY + trie::SET, R2);
-    code.load(Word, R1, Stack, stack::RECORD + record::GENERATION);
-    code.and_number(R1, 1);
-    code.store(Word, Stack, stack::INDEX, R1);
+    code.store_number(Word, Stack, stack::TRIE_KEY + trie::LENGTH, trie::BITS);
+    address(code, family, Stack, stack::TRIE_KEY + trie::ADDRESS);
     code.set_map(R1, maps.addresses);
-    lookup(code, stack::INDEX, "refused");
+    at_entry(code, value::SLOT);
+    lookup(code, "refused");
     code.copy(R1, R0);
-    lookup(code, stack::TRIE_KEY, &format!("{who}: done"));
+    on_stack(code, stack::TRIE_KEY);
+    lookup(code, &format!("{who}: done"));
     code.load(Double, R1, R0, 0);
 
     code.label(&format!("{who}: no set"));
     code.jump_if(R1, If::Less, 0, "refused");
-    code.load(Double, R2, Stack, stack::RECORD + record::VERDICT);
-    code.jump_if_register(R1, If::AtLeast, R2, &format!("{who}: done"));
-    code.store(Double, Stack, stack::RECORD + record::VERDICT, R1);
+    code.jump_if_register(R1, If::AtLeast, R7, &format!("{who}: done"));
+    code.copy(R7, R1);
     code.label(&format!("{who}: done"));
 }
 
-/// The real ids, into the record.
-fn ids(code: &mut Assembly) {
-    code.call(Helper::CurrentIds);
-    code.store(Word, Stack, stack::RECORD + record::UID, R0);
-    code.shift_right(R0, 32);
-    code.store(Word, Stack, stack::RECORD + record::GID, R0);
+/// Writes the address to `base` + `offset` as the trie has it, IPv4 as `::ffff:a.b.c.d`, in the network's order. R1 is lost.
+fn address(code: &mut Assembly, family: Family, base: Register, offset: i16) {
+    if family == Family::V4 {
+        code.store_number(Double, base, offset, 0);
+        code.store_number(Word, base, offset + 8, i32::from_ne_bytes([0, 0, 0xff, 0xff]));
+        code.load(Word, R1, R6, context::USER_IP4);
+        code.store(Word, base, offset + 12, R1);
+        return;
+    }
+    for half in [0, 8] {
+        code.load(Double, R1, R6, context::USER_IP6 + half);
+        code.store(Double, base, offset + half, R1);
+    }
 }
 
 /// The entry of this subject, if there is one: in one table at most, among those that have something at this port.
-fn subject(code: &mut Assembly, maps: Maps, who: &str, first_table: u8, id: i16) {
-    for (table, bits) in (first_table..).zip(BLOCK_BITS) {
+fn subject(code: &mut Assembly, maps: Maps, family: Family, who: &str, first_table: u8) {
+    let tables = (first_table..).zip(BLOCK_BITS);
+    code.load(Word, R1, R8, value::TABLES);
+    code.and_number(R1, tables.clone().map(|(table, _)| 1 << (table - 1)).sum());
+    code.jump_if(R1, If::Equal, 0, &format!("{who}: done"));
+    for (table, bits) in tables {
         let next = format!("{who}: after table {table}");
-        code.load(Word, R1, Stack, stack::TABLES);
+        code.load(Word, R1, R8, value::TABLES);
         code.and_number(R1, 1 << (table - 1));
         code.jump_if(R1, If::Equal, 0, &next);
-        code.load(Word, R1, Stack, stack::RECORD + id);
-        code.shift_left(R1, 16);
-        code.copy(R2, R8);
+        code.call(Helper::CurrentIds);
+        if first_table == Key::GIDS {
+            code.shift_right(R0, 32);
+        }
+        code.copy(R1, R0);
+        code.shift_left(R1, 32);
+        code.shift_right(R1, 16);
+        code.load(Word, R2, R6, context::USER_PORT);
+        code.network_order_16(R2);
         code.shift_right(R2, bits.into());
         code.or(R1, R2);
-        code.shift_left(R1, 16);
-        code.or(R1, R7);
-        code.or_number(R1, table.into());
-        code.store(Double, Stack, stack::KEY, R1);
-        code.copy(R1, R9);
-        lookup(code, stack::KEY, &next);
+        find(code, table, &next);
         code.jump(&format!("{who}: found"));
         code.label(&next);
     }
-    code.jump(&format!("{who}: none"));
+    code.jump(&format!("{who}: done"));
     code.label(&format!("{who}: found"));
-    consider(code, maps, who);
-    code.label(&format!("{who}: none"));
+    consider(code, maps, family, who);
+}
+
+/// R0 becomes the entry in `table`, of the id and block in R1 (the block in its lower 16 bits); without one, goes to
+/// `missing`.
+fn find(code: &mut Assembly, table: u8, missing: &str) {
+    code.load(Word, R2, R6, context::PROTOCOL);
+    code.shift_left(R2, 8);
+    code.shift_left(R1, 16);
+    code.or(R1, R2);
+    code.or_number(R1, table.into());
+    code.store(Double, Stack, stack::KEY, R1);
+    code.copy(R1, R9);
+    on_stack(code, stack::KEY);
+    lookup(code, missing);
 }
 
 /// A permit, if there is one: recorded, counted, granted. A record that finds no room delays nobody.
-fn grant(code: &mut Assembly, maps: Maps) {
-    let at = |offset| stack::RECORD + offset;
-    code.load(Double, R1, Stack, at(record::VERDICT));
-    code.set_wide(R2, Verdict::NOTHING.0.cast_unsigned());
-    code.jump_if_register(R1, If::Equal, R2, "refused");
+fn grant(code: &mut Assembly, maps: Maps, family: Family) {
+    code.set_wide(R1, Verdict::NOTHING.0.cast_unsigned());
+    code.jump_if_register(R7, If::Equal, R1, "refused");
 
+    code.set_map(R1, maps.grants);
+    code.set(R2, record::SIZE.into());
+    code.set(R3, 0);
+    code.call(Helper::RingReserve);
+    code.jump_if(R0, If::Equal, 0, "no room");
+    code.copy(R9, R0);
+    code.store(Double, R9, record::VERDICT, R7);
+    code.call(Helper::CurrentIds);
+    code.store(Word, R9, record::UID, R0);
+    code.shift_right(R0, 32);
+    code.store(Word, R9, record::GID, R0);
     code.call(Helper::CurrentPid);
     code.shift_right(R0, 32);
-    code.store(Word, Stack, at(record::PID), R0);
-    code.store_number(Double, Stack, at(record::PORT), 0);
-    code.store(Half, Stack, at(record::PORT), R8);
-    code.shift_right(R7, 8);
-    code.store(Byte, Stack, at(record::PROTOCOL), R7);
-    for half in [0, 8] {
-        code.load(Double, R1, Stack, stack::TRIE_KEY + trie::ADDRESS + half);
-        code.store(Double, Stack, at(record::ADDRESS) + half, R1);
-    }
-    code.set_map(R1, maps.grants);
-    code.copy(R2, Stack);
-    code.add(R2, stack::RECORD.into());
-    code.set(R3, record::SIZE.into());
-    code.set(R4, 0);
-    code.call(Helper::RingOutput);
-    code.jump_if(R0, If::Equal, 0, "logged");
+    code.store(Word, R9, record::PID, R0);
+    code.load(Word, R1, R8, value::GENERATION);
+    code.store(Word, R9, record::GENERATION, R1);
+    code.store_number(Double, R9, record::PORT, 0);
+    code.load(Word, R1, R6, context::USER_PORT);
+    code.network_order_16(R1);
+    code.store(Half, R9, record::PORT, R1);
+    code.load(Word, R1, R6, context::PROTOCOL);
+    code.store(Byte, R9, record::PROTOCOL, R1);
+    address(code, family, R9, record::ADDRESS);
+    code.copy(R1, R9);
+    code.set(R2, 0);
+    code.call(Helper::RingSubmit);
+    code.exit(GRANT);
+
+    code.label("no room");
     count(code, maps, counter::UNLOGGED);
-    code.label("logged");
-    count(code, maps, counter::GRANTED);
     code.exit(GRANT);
 }
 
-/// R0 becomes what the map in R1 has for the key on the stack; where it has nothing, goes to `missing`.
-fn lookup(code: &mut Assembly, key: i16, missing: &str) {
-    code.copy(R2, Stack);
-    code.add(R2, key.into());
+/// R0 becomes what the map in R1 has for the key at R2; where it has nothing, goes to `missing`.
+fn lookup(code: &mut Assembly, missing: &str) {
     code.call(Helper::MapLookup);
     code.jump_if(R0, If::Equal, 0, missing);
+}
+
+fn on_stack(code: &mut Assembly, offset: i16) {
+    code.copy(R2, Stack);
+    code.add(R2, offset.into());
+}
+
+fn at_entry(code: &mut Assembly, offset: i16) {
+    code.copy(R2, R8);
+    code.add(R2, offset.into());
 }
 
 fn count(code: &mut Assembly, maps: Maps, counter: i32) {

@@ -1,5 +1,5 @@
-//! The policy as tables that a program in the kernel reads in constant time: a hash of ports and subjects, and a trie of
-//! addresses. A pure function of the projection, exact: a lookup in them gives what `decide_bind` says, and the rule.
+//! The policy as tables that a program in the kernel reads in constant time: an array of ports, a hash of subjects and
+//! ports, and a trie of addresses. A pure function of the projection, exact: a lookup in them gives what `decide_bind` says, and the rule.
 //!
 //! For each protocol and each subject (a user, a real gid, anybody) the rules that touch a port are the same over some
 //! interval of ports. All of them together are one outcome:
@@ -45,7 +45,7 @@ pub struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub u64);
 
-/// A value of the hash.
+/// A value of the array and of the hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// What is decided, where `set` is 0
@@ -67,9 +67,11 @@ pub struct Prefix {
     pub length: u8,
 }
 
-/// Both tables.
+/// The tables.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tables {
+    /// The array, by [`index`]: of each port for which anybody has a permit, what holds for anybody
+    pub ports: BTreeMap<u32, Entry>,
     /// The hash
     pub entries: HashMap<Key, Entry>,
     /// The trie
@@ -104,8 +106,6 @@ impl Verdict {
 }
 
 impl Key {
-    /// The table of ports; of each port for which anybody has a permit there is one entry, with what holds for anybody.
-    pub const PORTS: u8 = 0;
     /// The first of the tables of users, one for each size of block.
     pub const UIDS: u8 = 1;
     /// The first of the tables of gids.
@@ -116,6 +116,18 @@ impl Key {
     pub fn new(table: u8, transport: Transport, block: u16, id: u32) -> Key {
         let protocol = u64::from(protocol(transport));
         Key(u64::from(table) | protocol << 8 | u64::from(block) << 16 | u64::from(id) << 32)
+    }
+}
+
+/// How many entries the array has: the ports of tcp, and those of udp.
+pub const PORTS: usize = 2 << 16;
+
+/// Where a port is in the array.
+#[must_use]
+pub fn index(transport: Transport, port: u16) -> u32 {
+    match transport {
+        Transport::Tcp => u32::from(port),
+        Transport::Udp => 1 << 16 | u32::from(port),
     }
 }
 
@@ -150,7 +162,7 @@ impl Tables {
             IpAddr::V6(address) => address.to_bits(),
         };
         let of = |entry: &Entry| if entry.set == 0 { entry.verdict } else { self.longest(entry.set, address) };
-        let Some(port) = self.entries.get(&Key::new(Key::PORTS, bind.transport, bind.port, 0)) else {
+        let Some(port) = self.ports.get(&index(bind.transport, bind.port)) else {
             return Verdict::NOTHING;
         };
         let mut verdict = of(port);
@@ -195,6 +207,9 @@ fn mask(length: u8) -> u128 {
 
 /// What decides over an interval of ports: of all rules with the same effect and the same addresses, the first.
 type Concern<'p> = BTreeMap<(Effect, u32), (Verdict, &'p [AddressSet])>;
+
+/// What is no table of the hash: rules for anybody are with the ports.
+const ANYBODY: u8 = 0;
 
 #[derive(Default)]
 struct Compiler<'p> {
@@ -252,7 +267,7 @@ impl<'p> Compiler<'p> {
         let mut subjects: BTreeMap<(u8, u32), Vec<&Rule>> = BTreeMap::new();
         for rule in rules.iter().filter(|rule| rule.ports.iter().any(|ports| ports.protocols.have(transport))) {
             let subject = match rule.subject {
-                Subject::Any => (Key::PORTS, 0),
+                Subject::Any => (ANYBODY, 0),
                 Subject::Uid(uid) => (Key::UIDS, uid),
                 Subject::Gid(gid) => (Key::GIDS, gid),
                 Subject::Nobody => continue,
@@ -269,7 +284,7 @@ impl<'p> Compiler<'p> {
                     permits[usize::from(first)] += 1;
                     permits[usize::from(last) + 1] -= 1;
                 }
-                if first_table == Key::PORTS {
+                if first_table == ANYBODY {
                     ports[usize::from(first)..=usize::from(last)].fill(entry);
                     continue;
                 }
@@ -289,7 +304,7 @@ impl<'p> Compiler<'p> {
         for ((port, entry), change) in (0..=u16::MAX).zip(ports).zip(permits) {
             open += change;
             if open > 0 && entry.verdict != Verdict::DENY {
-                self.enter(Key::new(Key::PORTS, transport, port, 0), entry)?;
+                self.tables.ports.insert(index(transport, port), entry);
             }
         }
         Ok(())
@@ -537,11 +552,11 @@ mod tests {
     #[test]
     fn one_rule_is_one_port_and_one_user() {
         let plain = tables("permit alice 80\n");
-        assert_eq!((plain.entries.len(), plain.prefixes.len()), (2, 0));
+        assert_eq!((plain.ports.len(), plain.entries.len(), plain.prefixes.len()), (1, 1, 0));
         let loopback = tables("permit alice 80 on 127.0.0.1\n");
-        assert_eq!((loopback.entries.len(), loopback.prefixes.len()), (2, 1));
+        assert_eq!((loopback.ports.len(), loopback.entries.len(), loopback.prefixes.len()), (1, 1, 1));
         let denied = tables("deny any any\npermit alice 80\n");
-        assert!(denied.entries.keys().all(|key| key.0 & 0xff != 0), "a port that nobody has is not there");
+        assert!(denied.ports.is_empty(), "a port that nobody has is not there");
     }
 
     #[test]

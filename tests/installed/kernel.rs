@@ -508,7 +508,9 @@ fn what_is_missing_or_wrong_is_said() {
         kernel(world, &["load", "--cgroup", "/tmp"]).exits(69).complains("/tmp is no cgroup");
         kernel(world, &["load", "--cgroup", "/sys/fs/cgroup/none"]).exits(69).complains("No such file");
         let path = cgroup.path().to_str().expect("a plain path");
-        kernel(world, &["load", "--cgroup", path, "--dry-run"]).succeeds().prints("1 rules become 2 entries");
+        kernel(world, &["load", "--cgroup", path, "--dry-run"])
+            .succeeds()
+            .prints("1 rules become 1 ports, 1 entries and 0 prefixes");
         kernel(world, &["show"]).exits(69);
         world.as_root().run(["umount", "/sys/fs/bpf"]).succeeds();
         load(world, cgroup, &[]).exits(69).complains("mount -t bpf -o mode=0700 bpf /sys/fs/bpf");
