@@ -101,6 +101,7 @@ mod class {
     pub(super) const JUMP: u8 = 0x05;
     pub(super) const REGISTER: u8 = 0x08;
     pub(super) const ARITHMETIC: u8 = 0x07;
+    pub(super) const ARITHMETIC_32: u8 = 0x04;
     pub(super) const CALL: u8 = 0x85;
     pub(super) const EXIT: u8 = 0x95;
     pub(super) const TO_BIG_ENDIAN: u8 = 0xdc;
@@ -135,6 +136,11 @@ impl Assembly {
     /// `to = from`
     pub fn copy(&mut self, to: Register, from: Register) {
         self.push(class::ARITHMETIC | class::REGISTER | 0xb0, to, from.number(), 0, 0);
+    }
+
+    /// `to = lower half of from`
+    pub fn copy_lower(&mut self, to: Register, from: Register) {
+        self.push(class::ARITHMETIC_32 | class::REGISTER | 0xb0, to, from.number(), 0, 0);
     }
 
     /// `to += number`

@@ -27,7 +27,7 @@ use crate::about::About;
 use crate::bpf::{self, Hook, Kind, Link, Map, Program, ReadOnly, Ring, Shape};
 use crate::cgroup::Cgroup;
 use crate::program::{self, Family, Maps, counter, record, value};
-use crate::tables::{self, Entry, Tables};
+use crate::tables::{self, Entry, PortEntry, Tables};
 
 /// Where BPF file systems are mounted.
 pub const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
@@ -46,7 +46,14 @@ const HASH: Shape<'_> = Shape {
     entries: 1,
     read_only: ReadOnly::Yes,
 };
-const PORTS: Shape<'_> = Shape { kind: Kind::Array, name: "portgrant_ports", key: 4, entries: tables::PORTS, ..HASH };
+const PORTS: Shape<'_> = Shape {
+    kind: Kind::Array,
+    name: "portgrant_ports",
+    key: 4,
+    value: program::port::SIZE,
+    entries: tables::PORTS,
+    ..HASH
+};
 const TRIE: Shape<'_> = Shape {
     kind: Kind::Trie,
     name: "portgrant_addrs",
@@ -414,17 +421,9 @@ const LOOKUP: &str = "bpf(BPF_MAP_LOOKUP_ELEM)";
 /// Makes the maps of a generation, and puts it in force as the last step.
 fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Result<(), Error> {
     let slot = about.generation & 1;
-    let value = |entry: &Entry| {
-        let mut value = Vec::with_capacity(value::SIZE);
-        value.extend(entry.verdict.0.to_ne_bytes());
-        for word in [entry.set, entry.tables, about.generation, slot] {
-            value.extend(word.to_ne_bytes());
-        }
-        value
-    };
     let ports = create(PORTS, None)?;
     for (index, entry) in &tables.ports {
-        set(&ports, &index.to_ne_bytes(), &value(entry))?;
+        set(&ports, &index.to_ne_bytes(), &port_value(entry, about.generation, slot))?;
     }
     let hash = create(Shape { entries: tables.entries.len().max(1), ..HASH }, None)?;
     for (key, entry) in &tables.entries {
@@ -444,6 +443,20 @@ fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Resul
     let _ = fs::unlink(pins.path(&name));
     pins.pin(&map, &name)?;
     put(&slots.policy, 0, &ports)
+}
+
+fn value(entry: &Entry) -> Vec<u8> {
+    let words = [entry.set, 0].map(u32::to_ne_bytes);
+    [&entry.verdict.0.to_ne_bytes()[..], words.as_flattened()].concat()
+}
+
+fn port_value(entry: &PortEntry, generation: u32, slot: u32) -> Vec<u8> {
+    let (has_sole, (uid, sole)) = match entry.sole {
+        Some(sole) => (program::port::HAS_SOLE, sole),
+        None => (0, (0, entry.anybody)),
+    };
+    let words = [entry.tables | has_sole, generation, slot, uid].map(u32::to_ne_bytes);
+    [&value(&entry.anybody)[..], words.as_flattened(), &value(&sole)].concat()
 }
 
 fn trie(tables: &Tables) -> Result<Map, Error> {

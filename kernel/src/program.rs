@@ -47,20 +47,32 @@ pub enum Family {
     V6,
 }
 
-/// An entry of the ports and of the hash, offsets in bytes.
+/// A value of the hash, and what a port's value begins with; offsets in bytes.
 pub mod value {
     /// i64: what is decided where no set is
     pub const VERDICT: i16 = 0;
     /// u32
     pub const SET: i16 = 8;
+    /// Of all, with 4 bytes unused
+    pub const SIZE: usize = 16;
+}
+
+/// A port's value, offsets in bytes: what holds for anybody, and this.
+pub mod port {
     /// u32
-    pub const TABLES: i16 = 12;
+    pub const TABLES: i16 = 16;
     /// u32: the generation that all of this is of, or 0 where nobody has the port
-    pub const GENERATION: i16 = 16;
+    pub const GENERATION: i16 = 20;
     /// u32: where the generation's other maps are, 0 or 1
-    pub const SLOT: i16 = 20;
+    pub const SLOT: i16 = 24;
+    /// u32: the sole user's uid, where there is one
+    pub const SOLE_UID: i16 = 28;
+    /// As in [`super::value`]: what holds for that user
+    pub const SOLE: i16 = 32;
     /// Of all
-    pub const SIZE: usize = 24;
+    pub const SIZE: usize = 48;
+    /// In the tables' bits: there is a sole user
+    pub const HAS_SOLE: u32 = 1 << 8;
 }
 
 /// A key of the trie, offsets in bytes.
@@ -140,6 +152,7 @@ pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     network_namespace(&mut code, cookie);
     rules(&mut code, maps);
     consider(&mut code, maps, family, "anybody");
+    sole_user(&mut code);
     subject(&mut code, maps, family, "user", Key::UIDS);
     subject(&mut code, maps, family, "group", Key::GIDS);
     grant(&mut code, maps, family);
@@ -177,7 +190,7 @@ fn generation(code: &mut Assembly, maps: Maps) {
 fn port(code: &mut Assembly) {
     on_stack(code, stack::INDEX);
     lookup(code, "pass");
-    code.load(Word, R1, R0, value::GENERATION);
+    code.load(Word, R1, R0, port::GENERATION);
     code.jump_if(R1, If::Equal, 0, "pass");
     code.copy(R8, R0);
 }
@@ -193,7 +206,7 @@ fn network_namespace(code: &mut Assembly, cookie: u64) {
 /// The hash of this very generation; and what holds for anybody is where it begins.
 fn rules(code: &mut Assembly, maps: Maps) {
     code.set_map(R1, maps.rules);
-    at_entry(code, value::SLOT);
+    at_entry(code, port::SLOT);
     lookup(code, "refused");
     code.copy(R9, R0);
     code.set_wide(R7, Verdict::NOTHING.0.cast_unsigned());
@@ -210,7 +223,7 @@ fn consider(code: &mut Assembly, maps: Maps, family: Family, who: &str) {
     code.store_number(Word, Stack, stack::TRIE_KEY + trie::LENGTH, trie::BITS);
     address(code, family, Stack, stack::TRIE_KEY + trie::ADDRESS);
     code.set_map(R1, maps.addresses);
-    at_entry(code, value::SLOT);
+    at_entry(code, port::SLOT);
     lookup(code, "refused");
     code.copy(R1, R0);
     on_stack(code, stack::TRIE_KEY);
@@ -239,15 +252,30 @@ fn address(code: &mut Assembly, family: Family, base: Register, offset: i16) {
     }
 }
 
+/// The sole user of the port, where it has one; others go to what groups have.
+fn sole_user(code: &mut Assembly) {
+    code.load(Word, R1, R8, port::TABLES);
+    code.and_number(R1, port::HAS_SOLE.cast_signed());
+    code.jump_if(R1, If::Equal, 0, "several users");
+    code.call(Helper::CurrentIds);
+    code.load(Word, R1, R8, port::SOLE_UID);
+    code.copy_lower(R0, R0);
+    code.jump_if_register(R0, If::Differs, R1, "user: done");
+    code.copy(R0, R8);
+    code.add(R0, port::SOLE.into());
+    code.jump("user: found");
+    code.label("several users");
+}
+
 /// The entry of this subject, if there is one: in one table at most, among those that have something at this port.
 fn subject(code: &mut Assembly, maps: Maps, family: Family, who: &str, first_table: u8) {
     let tables = (first_table..).zip(BLOCK_BITS);
-    code.load(Word, R1, R8, value::TABLES);
+    code.load(Word, R1, R8, port::TABLES);
     code.and_number(R1, tables.clone().map(|(table, _)| 1 << (table - 1)).sum());
     code.jump_if(R1, If::Equal, 0, &format!("{who}: done"));
     for (table, bits) in tables {
         let next = format!("{who}: after table {table}");
-        code.load(Word, R1, R8, value::TABLES);
+        code.load(Word, R1, R8, port::TABLES);
         code.and_number(R1, 1 << (table - 1));
         code.jump_if(R1, If::Equal, 0, &next);
         code.call(Helper::CurrentIds);
@@ -303,7 +331,7 @@ fn grant(code: &mut Assembly, maps: Maps, family: Family) {
     code.call(Helper::CurrentPid);
     code.shift_right(R0, 32);
     code.store(Word, R9, record::PID, R0);
-    code.load(Word, R1, R8, value::GENERATION);
+    code.load(Word, R1, R8, port::GENERATION);
     code.store(Word, R9, record::GENERATION, R1);
     code.store_number(Double, R9, record::PORT, 0);
     code.load(Word, R1, R6, context::USER_PORT);

@@ -45,15 +45,25 @@ pub struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub u64);
 
-/// A value of the array and of the hash.
+/// What holds for a subject at a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// What is decided, where `set` is 0
     pub verdict: Verdict,
     /// The set of addresses that decides, or 0
     pub set: u32,
-    /// Of a port: which tables have something at it, bit N for table N + 1
+}
+
+/// What holds at a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortEntry {
+    /// For anybody
+    pub anybody: Entry,
+    /// Which tables of the hash have something at it, bit N for table N + 1
     pub tables: u32,
+    /// The one user that rules name at it, where it is one, and what holds for that user. Most ports have one user, who
+    /// needs no look into the hash then.
+    pub sole: Option<(u32, Entry)>,
 }
 
 /// A prefix of addresses in a set.
@@ -70,8 +80,8 @@ pub struct Prefix {
 /// The tables.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tables {
-    /// The array, by [`index`]: of each port for which anybody has a permit, what holds for anybody
-    pub ports: BTreeMap<u32, Entry>,
+    /// The array, by [`index`]: each port for which anybody has a permit
+    pub ports: BTreeMap<u32, PortEntry>,
     /// The hash
     pub entries: HashMap<Key, Entry>,
     /// The trie
@@ -165,8 +175,14 @@ impl Tables {
         let Some(port) = self.ports.get(&index(bind.transport, bind.port)) else {
             return Verdict::NOTHING;
         };
-        let mut verdict = of(port);
+        let mut verdict = of(&port.anybody);
+        if let Some((_, entry)) = port.sole.filter(|sole| sole.0 == bind.uid) {
+            verdict = verdict.min(of(&entry));
+        }
         for (first, id) in [(Key::UIDS, bind.uid), (Key::GIDS, bind.gid)] {
+            if first == Key::UIDS && port.sole.is_some() {
+                continue;
+            }
             let tables = (first..).zip(BLOCK_BITS).filter(|(table, _)| port.tables & 1 << (table - 1) != 0);
             let mut keys = tables.map(|(table, bits)| Key::new(table, bind.transport, bind.port >> bits, id));
             verdict = keys.find_map(|key| self.entries.get(&key)).map_or(verdict, |entry| verdict.min(of(entry)));
@@ -178,6 +194,14 @@ impl Tables {
         let at = |length| self.prefixes.get(&Prefix { set, network: address & mask(length), length });
         (0..=128).rev().find_map(at).copied().unwrap_or(Verdict::NOTHING)
     }
+}
+
+/// Each number with all before it.
+fn sums(numbers: Vec<i64>) -> impl Iterator<Item = i64> {
+    numbers.into_iter().scan(0, |sum, number| {
+        *sum += number;
+        Some(*sum)
+    })
 }
 
 /// The ports from `first` to `last` as aligned blocks: which size, and which block of that size.
@@ -208,6 +232,8 @@ fn mask(length: u8) -> u128 {
 /// What decides over an interval of ports: of all rules with the same effect and the same addresses, the first.
 type Concern<'p> = BTreeMap<(Effect, u32), (Verdict, &'p [AddressSet])>;
 
+/// Up to so many ports, an interval is looked through port by port.
+const NARROW: u16 = 256;
 /// What is no table of the hash: rules for anybody are with the ports.
 const ANYBODY: u8 = 0;
 
@@ -274,7 +300,9 @@ impl<'p> Compiler<'p> {
             };
             subjects.entry(subject).or_default().push(rule);
         }
-        let mut ports = vec![Entry::NOTHING; 1 << 16];
+        let mut ports = vec![PortEntry::NOTHING; 1 << 16];
+        // How many users' intervals begin at a port, less those that ended before it; and the narrow ones.
+        let (mut users, mut narrow) = (vec![0i64; (1 << 16) + 1], Vec::new());
         // How many permits begin at a port, less those that ended before it.
         let mut permits = vec![0i64; (1 << 16) + 1];
         let mut blocks = BTreeSet::new();
@@ -285,8 +313,13 @@ impl<'p> Compiler<'p> {
                     permits[usize::from(last) + 1] -= 1;
                 }
                 if first_table == ANYBODY {
-                    ports[usize::from(first)..=usize::from(last)].fill(entry);
+                    ports[usize::from(first)..=usize::from(last)].iter_mut().for_each(|port| port.anybody = entry);
                     continue;
+                }
+                if first_table == Key::UIDS {
+                    users[usize::from(first)] += 1;
+                    users[usize::from(last) + 1] -= 1;
+                    narrow.extend((last - first < NARROW).then_some((id, first, last, entry)));
                 }
                 for (size, block) in aligned(first, last) {
                     let table = first_table + size;
@@ -300,10 +333,14 @@ impl<'p> Compiler<'p> {
             let ports = &mut ports[first..first + (1 << BLOCK_BITS[usize::from(size)])];
             ports.iter_mut().for_each(|port| port.tables |= 1 << (table - 1));
         }
-        let mut open = 0;
-        for ((port, entry), change) in (0..=u16::MAX).zip(ports).zip(permits) {
-            open += change;
-            if open > 0 && entry.verdict != Verdict::DENY {
+        let users: Vec<i64> = sums(users).collect();
+        for (id, first, last, entry) in narrow {
+            for port in (usize::from(first)..=usize::from(last)).filter(|&port| users[port] == 1) {
+                ports[port].sole = Some((id, entry));
+            }
+        }
+        for ((port, entry), permits) in (0..=u16::MAX).zip(ports).zip(sums(permits)) {
+            if permits > 0 && entry.anybody.verdict != Verdict::DENY {
                 self.tables.ports.insert(index(transport, port), entry);
             }
         }
@@ -375,6 +412,7 @@ impl<'p> Compiler<'p> {
         }
         // In this order what holds a prefix comes before it, and what is open is what holds the one at hand.
         let mut open: Vec<((u128, u8), Verdict)> = Vec::new();
+        let mut wildcards = [(DUAL, Span::DualWildcard), (V4, Span::V4Wildcard)].map(|place| (place, Verdict::NOTHING));
         for ((network, length), verdict) in own {
             while open.last().is_some_and(|((outer, length), _)| network & mask(*length) != *outer) {
                 open.pop();
@@ -384,17 +422,22 @@ impl<'p> Compiler<'p> {
             let inherited = if (network, length) == (V4, 96) { Verdict::NOTHING } else { outer };
             let verdict = verdict.min(inherited);
             open.push(((network, length), verdict));
+            for ((wildcard, _), held) in &mut wildcards {
+                if *wildcard & mask(length) == network {
+                    *held = verdict;
+                }
+            }
             if verdict != outer {
                 self.prefix(Prefix { set, network, length }, verdict);
             }
         }
-        for (network, span) in [(DUAL, Span::DualWildcard), (V4, Span::V4Wildcard)] {
+        for ((network, span), held) in wildcards {
             let says = |((effect, _), (verdict, list)): (&(Effect, u32), &(Verdict, &'p [AddressSet]))| match effect {
                 Effect::Permit => span.is_within(list).then_some(*verdict),
                 Effect::Deny => span.overlaps(list).then_some(*verdict),
             };
             let verdict = concern.iter().filter_map(says).min().unwrap_or(Verdict::NOTHING);
-            if verdict != self.tables.longest(set, network) {
+            if verdict != held {
                 self.prefix(Prefix { set, network, length: 128 }, verdict);
             }
         }
@@ -423,7 +466,11 @@ impl<'p> Compiler<'p> {
 }
 
 impl Entry {
-    const NOTHING: Entry = Entry { verdict: Verdict::NOTHING, set: 0, tables: 0 };
+    const NOTHING: Entry = Entry { verdict: Verdict::NOTHING, set: 0 };
+}
+
+impl PortEntry {
+    const NOTHING: PortEntry = PortEntry { anybody: Entry::NOTHING, tables: 0, sole: None };
 }
 
 #[cfg(test)]
@@ -563,7 +610,7 @@ mod tests {
     fn a_policy_that_would_fill_the_kernel_is_an_error() {
         let text = "permit uid:1 2-65534 reserved\npermit uid:2 2-65534 on 10.0.0.0/8 reserved\n";
         let projection = projection(text);
-        assert!(Tables::within(&projection, 1000).is_err_and(|error| error.report().status == 78));
+        assert!(Tables::within(&projection, 150).is_err_and(|error| error.report().status == 78));
         let loopback = (1..100).map(|host| format!(" 127.0.0.{host}")).collect::<String>();
         let projection = self::projection(&format!("permit uid:1 80 on{loopback}\n"));
         assert!(Tables::within(&projection, 90).is_err() && Tables::within(&projection, 110).is_ok());
