@@ -46,7 +46,7 @@ fn serve() -> Result<(), Error> {
             }
             Event::Exhausted { source, .. } => eprintln!("whoami: {source}"),
             Event::Stopped => return Ok(()),
-            _ => {}
+            Event::Datagram(_) | Event::Address { .. } | _ => {}
         }
     }
 }

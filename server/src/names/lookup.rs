@@ -96,9 +96,14 @@ async fn confirm(service: &Service, name: &HostName, address: IpAddr) -> Result<
 /// names' records through beside them.
 fn answers(lookup: &Lookup) -> impl Iterator<Item = &RData> {
     let asked = lookup.query().name();
-    let canonical = lookup.answers().iter().fold(asked, |name, record| match &record.data {
-        RData::CNAME(to) if record.name == *name => &to.0,
-        _ => name,
+    let canonical = lookup.answers().iter().fold(asked, |name, record| {
+        if let RData::CNAME(to) = &record.data
+            && record.name == *name
+        {
+            &to.0
+        } else {
+            name
+        }
     });
     let meant = move |name: &Name| name == asked || name == canonical;
     lookup.answers().iter().filter(move |record| meant(&record.name)).map(|record| &record.data)
