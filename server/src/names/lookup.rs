@@ -82,8 +82,9 @@ async fn confirm(service: &Service, name: &HostName, address: IpAddr) -> Result<
         return Ok(known.then_some(None));
     }
     let kind = if address.is_ipv4() { RecordType::A } else { RecordType::AAAA };
-    // With its final dot: no search list.
-    let addresses = match service.resolver.lookup(format!("{name}."), kind).await {
+    // With its final dot: no search list. By its letters: what looks like Unicode in disguise (xn--) stays as it is.
+    let question = Name::from_ascii(format!("{name}."))?;
+    let addresses = match service.resolver.lookup(question, kind).await {
         Ok(addresses) => addresses,
         Err(NetError::Dns(DnsError::NoRecordsFound(_))) => return Ok(None),
         Err(error) => return Err(error),

@@ -56,7 +56,7 @@ impl Server {
         let (asked, over) = (Arc::default(), Arc::<AtomicBool>::default());
         let server = Server { address, asked: Arc::clone(&asked), over: Arc::clone(&over) };
         let zone = move |query: &Message| {
-            let question = format!("{} {}", query.queries[0].query_type(), query.queries[0].name());
+            let question = format!("{} {}", query.queries[0].query_type(), query.queries[0].name().to_ascii());
             let reply = zone(&question);
             asked.lock().expect("no panic").push(question);
             reply
@@ -199,6 +199,19 @@ fn a_name_that_has_the_address_is_the_clients() {
     assert_eq!(server.name_of(ip("2001:db8::7")), confirmed("six.example"));
     assert_eq!(server.name_of(ip("::ffff:192.0.2.7")), confirmed("client.example"), "IPv4-mapped is IPv4");
     assert_eq!(server.name_of(CLIENT).name().expect("one").to_string(), "client.example");
+}
+
+#[test]
+fn unusual_letters_are_asked_for_as_they_are() {
+    for name in ["xn--bcher-kva.example", "xn--a.example", "xn---0.example", "_a__b.example", "a", "0x.example"] {
+        let expected = HostName::new(name).expect(name);
+        let server = Server::start(move |question| match question.split_once(' ') {
+            Some(("PTR", _)) => Reply::Of(vec![host(&format!("{name}."))]),
+            Some(("A", asked)) if asked == format!("{name}.") => Reply::Of(vec![at("192.0.2.7")]),
+            _ => Reply::Code(ResponseCode::NXDomain),
+        });
+        assert_eq!(server.name_of(CLIENT), ReverseName::Confirmed(expected), "{:?}", server.asked());
+    }
 }
 
 #[test]
