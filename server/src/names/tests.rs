@@ -285,6 +285,23 @@ fn of_several_names_a_few_are_tried_and_the_confirmed_one_counts() {
 }
 
 #[test]
+fn an_address_with_several_names_is_called_the_same_each_time() {
+    let turn = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::start(move |question| {
+        let mut names = ["a.example.", "b.example.", "c.example."];
+        names.rotate_left(turn.fetch_add(1, Ordering::Relaxed) % 3);
+        match question {
+            CLIENT_PTR => Reply::Of(names.map(host).into()),
+            _ => Reply::Of(vec![at("192.0.2.7")]),
+        }
+    });
+    let names = server.names().found(NOW..=NOW).build().expect("names");
+    for _ in 0..6 {
+        assert_eq!(names.of(CLIENT), confirmed("a.example"));
+    }
+}
+
+#[test]
 fn a_delegated_reverse_zone_and_a_name_with_an_alias_are_followed() {
     let alias = |from: &str, to: &str| {
         let to = RData::CNAME(CNAME(Name::from_ascii(to).expect("a name")));
@@ -399,6 +416,14 @@ fn the_hosts_file_comes_first_and_is_read_again() {
     assert_eq!(names.of(CLIENT), confirmed("renamed"));
     std::fs::remove_file(&hosts).expect("removed");
     assert_eq!(names.of(CLIENT), confirmed("box.example"));
+
+    let builder = server.names();
+    let names = NamesBuilder { hosts: hosts.clone(), ..builder }.build().expect("names");
+    assert_eq!(names.of(CLIENT), confirmed("box.example"));
+    std::fs::write(&hosts, "192.0.2.7 renamed\n").expect("written");
+    assert_eq!(names.of(CLIENT), confirmed("box.example"), "remembered");
+    assert_eq!(names.of(ip("192.0.2.99")), ReverseName::Missing);
+    assert_eq!(names.of(CLIENT), confirmed("renamed"), "what others said is forgotten once the change is seen");
     std::fs::remove_dir_all(&folder).expect("removed");
 }
 
