@@ -11,6 +11,7 @@ mod inetd;
 mod innd;
 mod launching;
 mod multihomed;
+mod naming;
 mod nginx;
 mod own_socket;
 mod passing;
