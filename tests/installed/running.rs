@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use portgrant_tests::{LAUNCHER, Running, World, both_installs, http_get};
+use portgrant_tests::{LAUNCHER, Running, World, both_installs, http_get, skip};
 
 both_installs![
     an_unmodified_program_binds_its_port_and_stays_what_was_started,
@@ -19,6 +19,7 @@ both_installs![
     the_programs_end_signals_and_children_are_its_own,
     many_binds_at_once_from_threads_and_children_all_succeed,
     the_very_socket_is_bound,
+    every_way_of_asking_is_answered,
     under_yama_the_supervisor_is_the_parent,
 ];
 
@@ -278,6 +279,27 @@ fn the_very_socket_is_bound(world: &World) {
          [fd for fd, _ in e.poll(5)] == [s.fileno()], os.fstat(s.fileno()).st_uid)";
     let outcome = world.as_user("alice").run([LAUNCHER, "run", "--", "python3", "-c", script]);
     outcome.succeeds().prints("True 1 True 1000\n");
+}
+
+fn every_way_of_asking_is_answered(world: &World) {
+    world.policy("permit alice 80\n");
+    if !fs::exists("/usr/local/bin/binds").expect("stat") {
+        return skip("binds.c is for x86_64");
+    }
+    // Without a C library; x32's number is told even where this kernel has no x32.
+    for [program, way] in [
+        ["binds", "direct"],
+        ["binds", "vfork"],
+        ["binds", "x32"],
+        ["binds32", "direct"],
+        ["binds32", "socketcall"],
+        ["binds32", "vfork"],
+    ] {
+        let run = |port| world.as_user("alice").run([LAUNCHER, "run", "--", program, way, port]);
+        run("80").exits(0);
+        run("81").exits(nix::libc::EACCES).complains("81/tcp is refused for alice");
+    }
+    world.as_user("alice").run(["binds32", "socketcall", "80"]).exits(nix::libc::EACCES);
 }
 
 /// Yama itself is not on every machine; what the launcher does where it says 1, is.
