@@ -162,7 +162,7 @@ fn the_supervisor_is_small_and_ends_with_the_last_process(world: &World) {
     world.policy("permit alice 80\n");
     // The program ends, what it started goes on, and binds.
     let late = format!(
-        "sleep 0.5; python3 -c \"{}\" >/tmp/late",
+        "while [ ! -e /tmp/go ]; do sleep 0.01; done; python3 -c \"{}\" >/tmp/late",
         binding("AF_INET", "SOCK_STREAM", "('', 80)").replace('"', "'")
     );
     let server =
@@ -178,6 +178,7 @@ fn the_supervisor_is_small_and_ends_with_the_last_process(world: &World) {
         let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("alice's").count();
         assert!(open <= 8, "{open} descriptors");
     }
+    fs::write("/tmp/go", "").expect("written");
     none_left(world);
     assert_eq!(fs::read_to_string("/tmp/late").expect("it ran"), "bound ('0.0.0.0', 80)\n");
 }
@@ -321,7 +322,7 @@ fn under_yama_the_supervisor_is_the_parent(world: &World) {
     server.wait(PATIENCE).exits(0);
     // What outlives the program is answered still.
     let late = binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 8080)");
-    let script = format!("(sleep 0.3; python3 -c \"{late}\" >/tmp/late) >/dev/null 2>&1 & exit 3");
+    let script = format!("(sleep 0.3; exec python3 -c \"{late}\" >/tmp/late) >/dev/null 2>&1 & exit 3");
     supervised(&["sh", "-c", &script]).wait(PATIENCE).exits(3);
     none_left(world);
     assert_eq!(fs::read_to_string("/tmp/late").expect("it ran"), "bound ('127.0.0.1', 8080)\n");
