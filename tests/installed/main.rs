@@ -19,6 +19,7 @@ mod policy_files;
 mod privilege;
 mod receiving;
 mod refusals;
+mod running;
 mod sockets;
 mod telnet;
 mod world;
