@@ -257,7 +257,7 @@ const HELP: &str = "CAPABILITIES  MODE READER  DATE  HELP  QUIT\nLIST [ACTIVE | 
     NEWGROUPS date time  NEWNEWS groups date time\nGROUP group  LISTGROUP [group [numbers]]  NEXT  LAST\n\
     ARTICLE  HEAD  BODY  STAT  OVER [number | <id>]\nPOST";
 
-const OVERVIEW: &str = "Subject:\nFrom:\nDate:\nMessage-ID:\nReferences:\n:bytes\n:lines";
+const OVERVIEW: &str = "Subject:\nFrom:\nDate:\nMessage-ID:\nReferences:\n:bytes\n:lines\nXref:full";
 
 fn capabilities() -> Reply {
     let all = "VERSION 2\nREADER\nPOST\nNEWNEWS\nOVER MSGID\nLIST ACTIVE NEWSGROUPS OVERVIEW.FMT";
@@ -421,12 +421,14 @@ impl Server {
         if !is_id(&id) || spool.articles.iter().any(|article| article.id == id) {
             return "441 its Message-ID is none, or is here already";
         }
-        header.drop_fields(&["path", "injection-info"]);
+        header.drop_fields(&["path", "injection-info", "xref"]);
         let mut own = vec![
             format!("Path: {}!not-for-mail", self.host),
             format!("Injection-Info: {}; posting-host=\"{peer}\"", self.host),
         ];
         own.extend(header.value("message-id").is_none().then(|| format!("Message-ID: {id}")));
+        let places: String = numbers.iter().map(|(group, number)| format!(" {group}:{number}")).collect();
+        own.push(format!("Xref: {}{places}", self.host));
         let date = came.strftime("%a, %d %b %Y %H:%M:%S +0000");
         own.extend(header.value("date").is_none().then(|| format!("Date: {date}")));
         let mut all: Vec<Vec<u8>> = own.into_iter().map(String::into_bytes).collect();
@@ -513,9 +515,9 @@ impl Article {
     fn overview(&self, number: u64) -> String {
         let header = Header::new(&self.lines[..self.head]);
         let value = |name| header.value(name).unwrap_or_default();
-        let [subject, from, date, references] = ["subject", "from", "date", "references"].map(value);
-        let lines = self.lines.len() - self.head - 1;
-        format!("{number}\t{subject}\t{from}\t{date}\t{}\t{references}\t{}\t{lines}", self.id, self.bytes)
+        let [subject, from, date, references, xref] = ["subject", "from", "date", "references", "xref"].map(value);
+        let (id, bytes, lines) = (&self.id, self.bytes, self.lines.len() - self.head - 1);
+        format!("{number}\t{subject}\t{from}\t{date}\t{id}\t{references}\t{bytes}\t{lines}\tXref: {xref}")
     }
 }
 

@@ -1,6 +1,7 @@
 //! The installed programs with real users and real servers. `tests/run` starts this.
 
 mod audit;
+mod chat;
 mod daemon;
 mod exim;
 mod explaining;
@@ -10,7 +11,9 @@ mod inert;
 mod inetd;
 mod innd;
 mod launching;
+mod mail;
 mod multihomed;
+mod news;
 mod nginx;
 mod own_socket;
 mod passing;
@@ -20,4 +23,5 @@ mod receiving;
 mod refusals;
 mod sockets;
 mod telnet;
+mod web;
 mod world;
