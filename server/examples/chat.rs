@@ -91,7 +91,7 @@ async fn serve(mut listeners: AsyncListeners) -> Result<(), Error> {
         match event {
             Ok(Event::Connection(client)) if people.len() < PEOPLE => {
                 let room = rooms.entry(Arc::clone(&client.name)).or_insert_with(|| broadcast::channel(LINES).0);
-                people.spawn(visit(client, room.subscribe(), room.downgrade()));
+                people.spawn(visit(client, room.receiver_count(), room.subscribe(), room.downgrade()));
             }
             Ok(Event::Connection(client)) => drop(client.stream.try_write(b"it is full, come back later\r\n")),
             Ok(_) => {}
@@ -107,9 +107,8 @@ async fn serve(mut listeners: AsyncListeners) -> Result<(), Error> {
 }
 
 /// One person, from coming to going.
-async fn visit(client: Accepted<TcpStream>, heard: Receiver<Said>, room: WeakSender<Said>) {
+async fn visit(client: Accepted<TcpStream>, others: usize, heard: Receiver<Said>, room: WeakSender<Said>) {
     let Accepted { name, mut stream, peer, .. } = client;
-    let others = room.upgrade().map_or(0, |room| room.receiver_count() - 1);
     let say = |what: &str| {
         let said = Arc::from(format!("{peer} {what}\r\n"));
         room.upgrade().map(|room| room.send((peer, said)));

@@ -267,7 +267,7 @@ impl Mailbox {
     /// Begins a message with where it comes from, as maildir(5) and RFC 5321 (4.4) have it.
     fn begin(&self, session: &Session) -> io::Result<Message> {
         let (now, number) = (Timestamp::now(), self.number.fetch_add(1, Ordering::Relaxed));
-        let unique = format!("M{}P{}Q{number}", now.subsec_microsecond(), std::process::id());
+        let unique = format!("M{:06}P{}Q{number}", now.subsec_microsecond(), std::process::id());
         let name = format!("{}.{unique}.{}", now.as_second(), self.domain);
         let (path, kept) = (self.folder.join("tmp").join(&name), self.folder.join("new").join(&name));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;

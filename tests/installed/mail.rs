@@ -190,7 +190,7 @@ fn what_is_too_much_is_refused_and_the_client_may_go_on(world: &World) {
     client.hear("554");
     client.say("NOOP");
     client.hear("250");
-    for _ in 0..7 {
+    for _ in 0..5 {
         client.say("NO");
         client.hear("500");
     }
