@@ -91,7 +91,9 @@ async fn serve(mut listeners: AsyncListeners) -> Result<(), Error> {
         match event {
             Ok(Event::Connection(client)) if people.len() < PEOPLE => {
                 let room = rooms.entry(Arc::clone(&client.name)).or_insert_with(|| broadcast::channel(LINES).0);
-                people.spawn(visit(client, room.receiver_count(), room.subscribe(), room.downgrade()));
+                // Here, so that all hear of each other in the order in which they come.
+                let others = room.send(said(client.peer, "comes")).unwrap_or(0);
+                people.spawn(visit(client, others, room.subscribe(), room.downgrade()));
             }
             Ok(Event::Connection(client)) => drop(client.stream.try_write(b"it is full, come back later\r\n")),
             Ok(_) => {}
@@ -106,14 +108,14 @@ async fn serve(mut listeners: AsyncListeners) -> Result<(), Error> {
     Ok(())
 }
 
+fn said(by: SocketAddr, what: &str) -> Said {
+    (by, Arc::from(format!("{by} {what}\r\n")))
+}
+
 /// One person, from coming to going.
 async fn visit(client: Accepted<TcpStream>, others: usize, heard: Receiver<Said>, room: WeakSender<Said>) {
     let Accepted { name, mut stream, peer, .. } = client;
-    let say = |what: &str| {
-        let said = Arc::from(format!("{peer} {what}\r\n"));
-        room.upgrade().map(|room| room.send((peer, said)));
-    };
-    say("comes");
+    let say = |what: &str| drop(room.upgrade().map(|room| room.send(said(peer, what))));
     let welcome = format!("{name}: you are {peer}, with {others} others\r\n");
     if stream.write_all(welcome.as_bytes()).await.is_ok() {
         let why = talk(&mut stream, peer, &say, heard).await;
@@ -151,7 +153,7 @@ async fn talk(
                     continue;
                 }
             },
-            said = heard.recv() => match said {
+            heard = heard.recv() => match heard {
                 Ok((by, _)) if by == peer => continue,
                 Ok((_, said)) => said,
                 Err(RecvError::Lagged(lost)) => Arc::from(format!("({lost} lines were lost: you read slowly)\r\n")),

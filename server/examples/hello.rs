@@ -1,7 +1,7 @@
 //! A web server with threads that says which user it runs as: `hello [--inetd | [--workers N] ENDPOINT]`.
 //!
-//! Started by portgrant or by a service manager it serves on the sockets that it is handed. Started by hand it asks for
-//! ENDPOINT, or for port 80; with `--workers`, for N sockets that share it.
+//! Started by portgrant or by a service manager it serves on the sockets that it is handed. Started by hand it binds or
+//! asks for ENDPOINT, or port 80; with `--workers`, N sockets that share it.
 //!
 //! ```text
 //! $ portgrant exec -l 127.0.0.1:80 -- hello &
@@ -13,6 +13,7 @@
 //! client makes it grow. A silent one holds a thread for some seconds only; where thousands are silent, see `web`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::iter;
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -61,7 +62,7 @@ fn usage() -> ExitCode {
 fn sockets(endpoint: &str) -> Result<Sockets, Error> {
     match Sockets::inherited()? {
         Some(sockets) => Ok(sockets),
-        None => Sockets::request([endpoint]),
+        None => Ok(iter::once(Server::default().listen(endpoint)?).collect()),
     }
 }
 

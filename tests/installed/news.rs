@@ -76,12 +76,12 @@ fn inns_clients_post_and_fetch_on_port_119(world: &World) {
         let get = |since| {
             world.as_user("news").run(["/usr/lib/news/bin/nntpget", "-t", since, "-n", "local.*,!*.general", "::1"])
         };
-        // It shows what came over the wire, and needs a folder of INN's.
+        // It shows the dots as they came over the wire, and needs a folder of INN's.
         let got = get("251122 000000");
         got.succeeds()
-            .prints("Path: news.example.test!not-for-mail\r\n")
-            .prints("\r\nXref: news.example.test local.test:1\r\n");
-        got.prints("posting-host=\"127.0.0.1\"\r\n").prints("\r\n\r\n..a dot\r\n....\r\nthe end\r\n.");
+            .prints("Path: news.example.test!not-for-mail\n")
+            .prints("\nXref: news.example.test local.test:1\n");
+        got.prints("posting-host=\"127.0.0.1\"\n").prints("\n\n..a dot\n....\nthe end\n.\n");
         get("20991122 000000").succeeds().is_silent();
     }
 }
