@@ -36,10 +36,10 @@ fn main() -> ExitCode {
     let sockets = match words[..] {
         ["--inetd"] => Sockets::inetd(),
         ["--workers", number, endpoint] => match number.parse() {
-            Ok(number) => {
+            Ok(number @ 1..) => {
                 Server::new().and_then(|mut server| Ok(server.group(endpoint, number)?.into_iter().collect()))
             }
-            Err(_) => return usage(),
+            Ok(0) | Err(_) => return usage(),
         },
         [] => sockets("80"),
         [endpoint] => sockets(endpoint),

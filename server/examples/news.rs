@@ -10,18 +10,18 @@
 //!
 //! NNTP is RFC 3977 with its READER, POST, OVER and NEWNEWS, articles RFC 5536 as far as a server must know.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use lines::{Client, Ending};
 use portgrant_server::status;
+use spool::{Article, Part, Spool};
 
 mod lines;
+mod spool;
 
 /// The longest line of a command and of an article, its end included.
 const COMMAND: usize = 512;
@@ -29,9 +29,6 @@ const TEXT: usize = 1000;
 /// The biggest article, and how much more is read of one, so that its author hears what is wrong with it.
 const ARTICLE: usize = 256 << 10;
 const MORE: usize = 4 * ARTICLE;
-/// How much and how many are kept, the newest.
-const SPOOL: usize = 64 << 20;
-const ARTICLES: usize = 10_000;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,10 +40,10 @@ fn main() -> ExitCode {
             return ExitCode::from(status::USAGE);
         }
     };
-    let server = Server::new(host, groups);
+    let spool = Spool::new(host, groups);
     let full = "400 too many clients, come back later";
     let served = lines::listeners(endpoint)
-        .and_then(|listeners| lines::serve(listeners, full, move |client| Session::new(&server).run(client)));
+        .and_then(|listeners| lines::serve(listeners, full, move |client| Session::new(&spool).run(client)));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -58,7 +55,7 @@ fn main() -> ExitCode {
 
 /// Where one client is.
 struct Session<'a> {
-    server: &'a Server,
+    spool: &'a Spool,
     group: Option<String>,
     current: Option<u64>,
 }
@@ -71,15 +68,6 @@ enum Reply {
     Last(&'static str),
 }
 
-/// What is sent of an article.
-#[derive(Clone, Copy, PartialEq)]
-enum Part {
-    Whole,
-    Head,
-    Body,
-    Nothing,
-}
-
 fn line(line: &str) -> Reply {
     Reply::Line(line.to_owned())
 }
@@ -89,12 +77,12 @@ const NO_GROUP: &str = "412 say GROUP first";
 const NO_NUMBER: &str = "423 no article of that number";
 
 impl<'a> Session<'a> {
-    fn new(server: &'a Server) -> Session<'a> {
-        Session { server, group: None, current: None }
+    fn new(spool: &'a Spool) -> Session<'a> {
+        Session { spool, group: None, current: None }
     }
 
     fn run(mut self, client: &mut Client) -> io::Result<()> {
-        client.reply(format_args!("200 {} is here, you may post", self.server.host))?;
+        client.reply(format_args!("200 {} is here, you may post", self.spool.host))?;
         loop {
             match self.command(client) {
                 Ok(Reply::Line(line)) => client.reply(line)?,
@@ -132,15 +120,17 @@ impl<'a> Session<'a> {
             ("DATE", []) => Reply::Line(format!("111 {}", Timestamp::now().strftime("%Y%m%d%H%M%S"))),
             ("HELP", _) => Reply::Text("100 help follows".to_owned(), HELP.lines().map(str::to_owned).collect()),
             ("QUIT", _) => Reply::Last("205 bye"),
-            ("LIST", []) => list(self.server.active("*")),
-            ("LIST", [_]) if first == "ACTIVE" => list(self.server.active("*")),
-            ("LIST", [_, groups]) if first == "ACTIVE" => list(self.server.active(groups)),
-            ("LIST", [_]) if first == "NEWSGROUPS" => list(self.server.descriptions("*")),
-            ("LIST", [_, groups]) if first == "NEWSGROUPS" => list(self.server.descriptions(groups)),
+            ("LIST", []) => list(self.spool.active("*")),
+            ("LIST", [_]) if first == "ACTIVE" => list(self.spool.active("*")),
+            ("LIST", [_, groups]) if first == "ACTIVE" => list(self.spool.active(groups)),
+            ("LIST", [_]) if first == "NEWSGROUPS" => list(self.spool.descriptions("*")),
+            ("LIST", [_, groups]) if first == "NEWSGROUPS" => list(self.spool.descriptions(groups)),
             ("LIST", [_]) if first == "OVERVIEW.FMT" => list(OVERVIEW.lines().map(str::to_owned).collect()),
             ("LIST", _) => line("503 there is no such list"),
-            ("NEWGROUPS", [date, time, ..]) => self.server.new_groups(date, time),
-            ("NEWNEWS", [groups, date, time, ..]) => self.server.new_news(groups, date, time),
+            ("NEWGROUPS", [date, time, ..]) => since(date, time, "231", |since| self.spool.groups_since(since)),
+            ("NEWNEWS", [groups, date, time, ..]) => {
+                since(date, time, "230", |since| self.spool.news_since(groups, since))
+            }
             ("GROUP", [group]) => self.group(group, None),
             ("LISTGROUP", []) => match self.group.clone() {
                 Some(group) => self.group(&group, Some(0..=u64::MAX)),
@@ -167,20 +157,15 @@ impl<'a> Session<'a> {
 
     /// Enters a group, and lists those of its numbers that are asked for.
     fn group(&mut self, name: &str, listed: Option<RangeInclusive<u64>>) -> Reply {
-        let spool = self.server.spool();
-        let Some(&high) = spool.groups.get(name) else { return line("411 there is no such group") };
-        let numbers: Vec<u64> = spool.of_group(name).map(|(number, _)| number).collect();
+        let Some(high) = self.spool.highest(name) else { return line("411 there is no such group") };
+        let articles = self.spool.by_number(name, &(0..=high));
         self.group = Some(name.to_owned());
-        self.current = numbers.first().copied();
+        self.current = articles.first().map(|&(number, _)| number);
         let low = self.current.unwrap_or(high + 1);
-        let reply = format!("211 {} {low} {high} {name}", numbers.len());
-        match listed {
-            Some(listed) => {
-                let numbers = numbers.iter().filter(|number| listed.contains(number));
-                Reply::Text(reply, numbers.map(u64::to_string).collect())
-            }
-            None => Reply::Line(reply),
-        }
+        let reply = format!("211 {} {low} {high} {name}", articles.len());
+        let Some(listed) = listed else { return Reply::Line(reply) };
+        let numbers = articles.iter().map(|(number, _)| number).filter(|number| listed.contains(number));
+        Reply::Text(reply, numbers.map(u64::to_string).collect())
     }
 
     fn article(&mut self, arguments: &[&str], code: u16, part: Part) -> Reply {
@@ -197,46 +182,42 @@ impl<'a> Session<'a> {
 
     /// The one article that is meant; by its Message-ID it has the number 0.
     fn find(&self, arguments: &[&str]) -> Result<(u64, Arc<Article>), &'static str> {
-        let spool = self.server.spool();
         let (number, none) = match *arguments {
             [] => (self.current, "420 no article is current"),
             [id] if id.starts_with('<') => {
-                let found = spool.articles.iter().find(|article| article.id == id);
-                return found.map(|article| (0, Arc::clone(article))).ok_or("430 no article of that Message-ID");
+                return self.spool.by_id(id).map(|article| (0, article)).ok_or("430 no article of that Message-ID");
             }
             [number] => (Some(number.parse().map_err(|_| SYNTAX)?), NO_NUMBER),
             _ => return Err(SYNTAX),
         };
         let group = self.group.as_deref().ok_or(NO_GROUP)?;
-        let found = spool.of_group(group).find(|&(found, _)| Some(found) == number);
-        found.map(|(number, article)| (number, Arc::clone(article))).ok_or(none)
+        number.and_then(|number| self.spool.by_number(group, &(number..=number)).pop()).ok_or(none)
     }
 
     fn step(&mut self, none: &str, is_there: impl Fn(u64, u64) -> bool) -> Reply {
         let Some(group) = &self.group else { return line(NO_GROUP) };
         let Some(current) = self.current else { return line("420 no article is current") };
-        let spool = self.server.spool();
-        let candidates = spool.of_group(group).filter(|&(number, _)| is_there(number, current));
-        let Some((number, article)) = candidates.min_by_key(|(number, _)| number.abs_diff(current)) else {
-            return line(none);
-        };
-        self.current = Some(number);
+        let mut articles = self.spool.by_number(group, &(0..=u64::MAX));
+        articles.retain(|&(number, _)| is_there(number, current));
+        let nearest = articles.iter().min_by_key(|(number, _)| number.abs_diff(current));
+        let Some((number, article)) = nearest else { return line(none) };
+        self.current = Some(*number);
         Reply::Line(format!("223 {number} {}", article.id))
     }
 
     fn over(&self, arguments: &[&str]) -> Reply {
-        let follows = "224 overview follows".to_owned();
-        if let [numbers] = arguments
-            && let Some(range) = range(numbers)
-        {
-            let Some(group) = &self.group else { return line(NO_GROUP) };
-            let spool = self.server.spool();
-            let articles = spool.of_group(group).filter(|(number, _)| range.contains(number));
-            let lines: Vec<String> = articles.map(|(number, article)| article.overview(number)).collect();
-            return if lines.is_empty() { line(NO_NUMBER) } else { Reply::Text(follows, lines) };
-        }
-        match self.find(arguments) {
-            Ok((number, article)) => Reply::Text(follows, vec![article.overview(number)]),
+        let numbers = arguments.first().and_then(|word| range(word));
+        let found = match (numbers, &self.group) {
+            (Some(_), None) => Err(NO_GROUP),
+            (Some(numbers), Some(group)) => Ok(self.spool.by_number(group, &numbers)),
+            (None, _) => self.find(arguments).map(|found| vec![found]),
+        };
+        match found {
+            Ok(articles) if articles.is_empty() => line(NO_NUMBER),
+            Ok(articles) => {
+                let lines = articles.iter().map(|(number, article)| article.overview(*number));
+                Reply::Text("224 the overview follows".to_owned(), lines.collect())
+            }
             Err(reply) => line(reply),
         }
     }
@@ -247,7 +228,7 @@ impl<'a> Session<'a> {
         let text = text(client)?;
         client.let_go();
         Ok(match text {
-            Ok(text) => line(self.server.accept(text, client.peer)),
+            Ok(text) => line(self.spool.accept(&text, client.peer)),
             Err(reply) => reply,
         })
     }
@@ -286,6 +267,10 @@ fn moment(date: &str, time: &str) -> Option<Timestamp> {
     Some(moment.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
+fn since(date: &str, time: &str, code: &str, lines: impl Fn(Timestamp) -> Vec<String>) -> Reply {
+    moment(date, time).map_or(line(SYNTAX), |since| Reply::Text(format!("{code} the list follows"), lines(since)))
+}
+
 /// Sends a text: lines that begin with a dot get another, and a dot ends it.
 fn send<'a>(client: &mut Client, lines: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
     for line in lines {
@@ -315,232 +300,4 @@ fn text(client: &mut Client) -> io::Result<Result<Vec<Vec<u8>>, Reply>> {
         }
     }
     Ok(if is_wrong { Err(line("441 it is too big, or a line of it is too long")) } else { Ok(lines) })
-}
-
-/// What is there to read.
-struct Server {
-    host: String,
-    begun: Timestamp,
-    spool: Mutex<Spool>,
-}
-
-/// All articles, the oldest first, and each group's highest number.
-struct Spool {
-    groups: BTreeMap<String, u64>,
-    articles: VecDeque<Arc<Article>>,
-    bytes: usize,
-    number: u64,
-}
-
-struct Article {
-    id: String,
-    came: Timestamp,
-    numbers: Vec<(String, u64)>,
-    lines: Vec<Vec<u8>>,
-    /// How many of them are the header
-    head: usize,
-    bytes: usize,
-}
-
-impl Spool {
-    fn of_group(&self, group: &str) -> impl Iterator<Item = (u64, &Arc<Article>)> {
-        let number = move |article: &Article| article.numbers.iter().find(|(name, _)| name == group).map(|&(_, n)| n);
-        self.articles.iter().filter_map(move |article| Some((number(article)?, article)))
-    }
-}
-
-impl Server {
-    fn new(host: &str, groups: &str) -> Server {
-        let groups = groups.split(',').map(|group| (group.to_owned(), 0)).collect();
-        let spool = Spool { groups, articles: VecDeque::new(), bytes: 0, number: 0 };
-        Server { host: host.to_owned(), begun: Timestamp::now(), spool: Mutex::new(spool) }
-    }
-
-    /// Never while a client is waited for.
-    fn spool(&self) -> MutexGuard<'_, Spool> {
-        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn active(&self, groups: &str) -> Vec<String> {
-        let spool = self.spool();
-        let line = |(name, high): (&String, &u64)| {
-            let low = spool.of_group(name).next().map_or(high + 1, |(number, _)| number);
-            format!("{name} {high} {low} y")
-        };
-        let names = spool.groups.iter().filter(|(name, _)| matches(groups, name));
-        names.map(line).collect()
-    }
-
-    fn descriptions(&self, groups: &str) -> Vec<String> {
-        let spool = self.spool();
-        let names = spool.groups.keys().filter(|name| matches(groups, name));
-        names.map(|name| format!("{name}\tA group of {}", self.host)).collect()
-    }
-
-    fn new_groups(&self, date: &str, time: &str) -> Reply {
-        match moment(date, time) {
-            Some(since) if since <= self.begun => Reply::Text("231 groups follow".to_owned(), self.active("*")),
-            Some(_) => Reply::Text("231 no group follows".to_owned(), Vec::new()),
-            None => line(SYNTAX),
-        }
-    }
-
-    fn new_news(&self, groups: &str, date: &str, time: &str) -> Reply {
-        let Some(since) = moment(date, time) else { return line(SYNTAX) };
-        let is_in = |article: &&Arc<Article>| article.numbers.iter().any(|(group, _)| matches(groups, group));
-        let spool = self.spool();
-        let articles = spool.articles.iter().filter(|article| article.came >= since).filter(is_in);
-        Reply::Text("230 Message-IDs follow".to_owned(), articles.map(|article| article.id.clone()).collect())
-    }
-
-    /// Files an article, if it is one, and lets the oldest go where there is no room.
-    fn accept(&self, mut lines: Vec<Vec<u8>>, peer: IpAddr) -> &'static str {
-        let Some(head) = lines.iter().position(Vec::is_empty) else { return "441 it has no body" };
-        let mut header = Header::new(&lines[..head]);
-        if header.is_malformed() || ["from", "subject", "newsgroups"].iter().any(|name| header.value(name).is_none()) {
-            return "441 it needs From, Subject and Newsgroups, each once, and lines of a header";
-        }
-        let mut spool = self.spool();
-        spool.number += 1;
-        let came = Timestamp::now();
-        let id = header
-            .value("message-id")
-            .unwrap_or_else(|| format!("<{}.{}.{}@{}>", came.as_second(), std::process::id(), spool.number, self.host));
-        let newsgroups = header.value("newsgroups").unwrap_or_default();
-        let mut numbers: Vec<(String, u64)> = Vec::new();
-        for group in newsgroups.split(',').map(str::trim) {
-            if let Some(&high) = spool.groups.get(group)
-                && numbers.iter().all(|(name, _)| name != group)
-            {
-                numbers.push((group.to_owned(), high + 1));
-            }
-        }
-        if numbers.is_empty() {
-            return "441 there is no such group";
-        }
-        if !is_id(&id) || spool.articles.iter().any(|article| article.id == id) {
-            return "441 its Message-ID is none, or is here already";
-        }
-        header.drop_fields(&["path", "injection-info", "xref"]);
-        let mut own = vec![
-            format!("Path: {}!not-for-mail", self.host),
-            format!("Injection-Info: {}; posting-host=\"{peer}\"", self.host),
-        ];
-        own.extend(header.value("message-id").is_none().then(|| format!("Message-ID: {id}")));
-        let places: String = numbers.iter().map(|(group, number)| format!(" {group}:{number}")).collect();
-        own.push(format!("Xref: {}{places}", self.host));
-        let date = came.strftime("%a, %d %b %Y %H:%M:%S +0000");
-        own.extend(header.value("date").is_none().then(|| format!("Date: {date}")));
-        let mut all: Vec<Vec<u8>> = own.into_iter().map(String::into_bytes).collect();
-        all.extend(header.lines());
-        let head_length = all.len();
-        all.extend(lines.drain(head..));
-        let bytes = all.iter().map(|line| line.len() + 2).sum();
-        for (group, number) in &numbers {
-            spool.groups.insert(group.clone(), *number);
-        }
-        spool.bytes += bytes;
-        spool.articles.push_back(Arc::new(Article { id, came, numbers, lines: all, head: head_length, bytes }));
-        while spool.bytes > SPOOL || spool.articles.len() > ARTICLES {
-            spool.bytes -= spool.articles.pop_front().map_or(0, |article| article.bytes);
-        }
-        "240 it is here"
-    }
-}
-
-/// The fields of a header: each a line, and those that go on with white space.
-struct Header(Vec<Vec<Vec<u8>>>);
-
-impl Header {
-    fn new(lines: &[Vec<u8>]) -> Header {
-        let mut fields: Vec<Vec<Vec<u8>>> = Vec::new();
-        for line in lines {
-            match fields.last_mut() {
-                Some(field) if line.starts_with(b" ") || line.starts_with(b"\t") => field.push(line.clone()),
-                _ => fields.push(vec![line.clone()]),
-            }
-        }
-        Header(fields)
-    }
-
-    fn is_malformed(&self) -> bool {
-        let names: Option<Vec<String>> = self.0.iter().map(|field| name(&field[0])).collect();
-        let Some(names) = names else { return true };
-        let once = ["from", "subject", "newsgroups", "message-id", "date", "references", "path"];
-        once.iter().any(|once| names.iter().filter(|name| name == once).count() > 1)
-    }
-
-    /// Of the field of that name, in lower case: its value, in one line.
-    fn value(&self, wanted: &str) -> Option<String> {
-        let field = self.0.iter().find(|field| name(&field[0]).as_deref() == Some(wanted))?;
-        let text = String::from_utf8_lossy(&field.concat()).replace(char::is_control, " ");
-        Some(text.split_once(':')?.1.trim().to_owned()).filter(|value| !value.is_empty())
-    }
-
-    fn drop_fields(&mut self, unwanted: &[&str]) {
-        self.0.retain(|field| name(&field[0]).is_none_or(|name| !unwanted.contains(&name.as_str())));
-    }
-
-    fn lines(self) -> impl Iterator<Item = Vec<u8>> {
-        self.0.into_iter().flatten()
-    }
-}
-
-/// The name that stands before the colon, in lower case.
-fn name(line: &[u8]) -> Option<String> {
-    let length = line.iter().position(|&byte| byte == b':')?;
-    let is_name = length > 0 && line[..length].iter().all(u8::is_ascii_graphic);
-    is_name.then(|| String::from_utf8_lossy(&line[..length]).to_ascii_lowercase())
-}
-
-fn is_id(id: &str) -> bool {
-    let inner = id.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or_default();
-    let is_plain = inner.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'<' && byte != b'>');
-    id.len() <= 250
-        && is_plain
-        && inner.split_once('@').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty())
-}
-
-impl Article {
-    fn lines(&self, part: Part) -> impl Iterator<Item = &[u8]> {
-        let lines = match part {
-            Part::Whole => &self.lines[..],
-            Part::Head => &self.lines[..self.head],
-            Part::Body => &self.lines[self.head + 1..],
-            Part::Nothing => &[],
-        };
-        lines.iter().map(Vec::as_slice)
-    }
-
-    fn overview(&self, number: u64) -> String {
-        let header = Header::new(&self.lines[..self.head]);
-        let value = |name| header.value(name).unwrap_or_default();
-        let [subject, from, date, references, xref] = ["subject", "from", "date", "references", "xref"].map(value);
-        let (id, bytes, lines) = (&self.id, self.bytes, self.lines.len() - self.head - 1);
-        format!("{number}\t{subject}\t{from}\t{date}\t{id}\t{references}\t{bytes}\t{lines}\tXref: {xref}")
-    }
-}
-
-/// RFC 3977's wildmat: patterns with `*` and `?`, the last that fits counts, and one with `!` says no.
-fn matches(wildmat: &str, name: &str) -> bool {
-    let fitting = wildmat.rsplit(',').find(|pattern| fits(pattern.trim_start_matches('!'), name));
-    fitting.is_some_and(|pattern| !pattern.starts_with('!'))
-}
-
-/// Which parts of `name` the pattern can have matched so far, one bit of its characters at a time: no pattern is slow.
-fn fits(pattern: &str, name: &str) -> bool {
-    let mut ends = vec![false; name.len() + 1];
-    ends[0] = true;
-    for wanted in pattern.bytes() {
-        if wanted == b'*' {
-            let first = ends.iter().position(|&end| end).unwrap_or(ends.len());
-            ends[first..].fill(true);
-            continue;
-        }
-        for (at, byte) in name.bytes().enumerate().rev() {
-            ends[at + 1] = ends[at] && (wanted == b'?' || wanted == byte);
-        }
-        ends[0] = false;
-    }
-    ends[name.len()]
 }

@@ -38,8 +38,8 @@ const ERRORS: usize = 20;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (folder, domain, endpoint) = match &arguments[..] {
-        [folder, domain] if is_plain(domain) => (folder, domain, "smtp=25"),
-        [folder, domain, endpoint] if is_plain(domain) => (folder, domain, endpoint.as_str()),
+        [folder, domain] if is_name(domain) => (folder, domain, "smtp=25"),
+        [folder, domain, endpoint] if is_name(domain) => (folder, domain, endpoint.as_str()),
         _ => {
             eprintln!("usage: sink FOLDER DOMAIN [ENDPOINT]");
             return ExitCode::from(status::USAGE);
@@ -65,9 +65,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Something that may stand in a header, and in a file's name where it is no address, and means nothing there.
+/// Something that may stand in a header, and means nothing else there. (Quoted local parts may not.)
 fn is_plain(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>()\"\\/".contains(&byte))
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>()\"\\".contains(&byte))
+}
+
+/// A host's, which becomes a part of files' names.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
 }
 
 /// What one client said so far.
