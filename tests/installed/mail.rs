@@ -211,6 +211,7 @@ fn a_message_that_is_under_way_may_finish_when_the_server_ends(world: &World) {
     }
     server.signal(Signal::SIGTERM);
     idle.hear("421");
+    std::thread::sleep(Duration::from_secs(1)); // longer than it takes to be interrupted
     sending.say("Subject: late\r\n\r\nbut whole\r\n.");
     sending.hear("250");
     sending.hear("421");

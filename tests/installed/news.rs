@@ -220,6 +220,7 @@ fn a_news_server_tells_its_clients_that_it_ends(world: &World) {
     server.signal(Signal::SIGTERM);
     idle.hear("400");
     // What is under way may finish.
+    std::thread::sleep(Duration::from_secs(1)); // longer than it takes to be interrupted
     posting.say(&format!("{ARTICLE}\r\n."));
     posting.hear("240");
     posting.hear("400");
