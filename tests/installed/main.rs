@@ -1,6 +1,7 @@
 //! The installed programs with real users and real servers. `tests/run` starts this.
 
 mod audit;
+mod chat;
 mod daemon;
 mod exim;
 mod explaining;
@@ -10,8 +11,10 @@ mod inert;
 mod inetd;
 mod innd;
 mod launching;
+mod mail;
 mod multihomed;
 mod naming;
+mod news;
 mod nginx;
 mod own_socket;
 mod passing;
@@ -22,4 +25,5 @@ mod refusals;
 mod running;
 mod sockets;
 mod telnet;
+mod web;
 mod world;
