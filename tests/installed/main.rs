@@ -1,7 +1,9 @@
 //! The installed programs with real users and real servers. `tests/run` starts this.
 
 mod audit;
+mod checking;
 mod daemon;
+mod doctor;
 mod exim;
 mod explaining;
 mod handing_over;
@@ -10,6 +12,7 @@ mod inert;
 mod inetd;
 mod innd;
 mod launching;
+mod listing;
 mod multihomed;
 mod nginx;
 mod own_socket;
@@ -20,4 +23,5 @@ mod receiving;
 mod refusals;
 mod sockets;
 mod telnet;
+mod who;
 mod world;

@@ -27,6 +27,8 @@ use crate::syslog::Syslog;
 
 /// Where the helper is installed.
 pub const BINDER: &str = "/usr/libexec/portgrant/portgrant-binder";
+/// Where the program is installed that tells what the policy says.
+pub const POLICY: &str = "/usr/libexec/portgrant/portgrant-policy";
 /// Where the launcher is installed.
 pub const LAUNCHER: &str = "/usr/local/bin/portgrant";
 
@@ -262,7 +264,11 @@ fn install_programs(root: &Path, programs: &Path) {
     for entry in fs::read_dir(programs).expect("the built programs") {
         let from = entry.expect("a built program").path();
         let name = from.file_name().expect("a file").to_str().expect("a plain name");
-        let to = if name == "portgrant-binder" { BINDER.to_owned() } else { format!("/usr/local/bin/{name}") };
+        let to = match name {
+            "portgrant-binder" => BINDER.to_owned(),
+            "portgrant-policy" => POLICY.to_owned(),
+            _ => format!("/usr/local/bin/{name}"),
+        };
         let to = root.join(to.trim_start_matches('/'));
         tool("install", &["-Do0".as_ref(), "-g0".as_ref(), "-m0755".as_ref(), from.as_os_str(), to.as_os_str()]);
     }
