@@ -209,3 +209,19 @@ fn by_directory(wrong: &Wrong) -> Option<String> {
     };
     Some(format!(" (a directory service knows it: write {number})"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_only_a_directory_service_knows_is_told_as_a_number() {
+        // Root stands for such a name: whatever /etc/passwd lacks, getpwnam(3) is asked.
+        let told = by_directory(&Wrong::UnknownUser("root".to_owned()));
+        assert_eq!(told.as_deref(), Some(" (a directory service knows it: write uid:0)"));
+        let told = by_directory(&Wrong::UnknownGroup("root".to_owned()));
+        assert_eq!(told.as_deref(), Some(" (a directory service knows it: write gid:0)"));
+        assert_eq!(by_directory(&Wrong::UnknownUser("no-such-user-here".to_owned())), None);
+        assert_eq!(by_directory(&Wrong::NoPorts), None);
+    }
+}

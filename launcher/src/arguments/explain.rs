@@ -6,11 +6,12 @@ use portgrant_protocol::Endpoint;
 
 use super::{ENDPOINTS, Format, endpoint};
 
+const STATUS: &str = "\
+Exit status: 0 where all of it is permitted, 77 where any of it is refused, 78 where the policy is broken.";
+
 /// `portgrant explain`
-///
-/// Exit status: 0 where all of it is permitted, 77 where any of it is refused, 78 where the policy is broken.
 #[derive(Debug, clap::Args)]
-#[command(after_help = ENDPOINTS)]
+#[command(after_help = format!("{ENDPOINTS}\n\n{STATUS}"))]
 pub struct Explain {
     /// What is asked about
     #[arg(value_name = "ENDPOINT", value_parser = endpoint(), required_unless_present = "listen", allow_negative_numbers = true)]

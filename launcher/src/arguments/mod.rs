@@ -86,7 +86,7 @@ pub enum Command {
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Format {
     /// For people, or for programs
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Writing::Text)]
+    #[arg(long, value_name = "text|json", value_enum, default_value_t = Writing::Text, hide_possible_values = true)]
     format: Writing,
     /// As the helper's side has it: the same as --format json
     #[arg(long, hide = true)]

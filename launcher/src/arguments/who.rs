@@ -13,8 +13,8 @@ Examples:
   portgrant who 127.0.0.1:53    those that are in the way of this very address
   portgrant who nntp/tcp        by service name, one protocol
 
-Everybody sees addresses, owners and control groups of this network namespace; programs and their numbers are
-seen of one's own processes, and by root of all.
+Everybody sees addresses, owners and control groups of this network namespace. Programs and their numbers are seen of \
+one's own processes, and by root of all.
 
 Exit status: 0 where somebody holds it, 1 where nobody does (TIME_WAIT is nobody's).")]
 pub struct Who {
