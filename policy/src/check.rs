@@ -79,8 +79,9 @@ impl Checked {
             Ok(policy) => (policy, Vec::new()),
             Err(malformed) => malformed,
         };
-        let errors = problems.iter().map(|problem| Finding::of_problem(Kind::Error, problem, &policy));
-        let warnings = policy.warnings.iter().map(|problem| Finding::of_problem(Kind::Warning, problem, &policy));
+        let lines = Lines::of(&policy);
+        let errors = problems.iter().map(|problem| Finding::of_problem(Kind::Error, problem, &lines));
+        let warnings = policy.warnings.iter().map(|problem| Finding::of_problem(Kind::Warning, problem, &lines));
         let mut findings: Vec<Finding> = errors.chain(warnings).collect();
         let mut cut = false;
         // Of a policy that is broken nobody knows what it was to say.
@@ -88,7 +89,7 @@ impl Checked {
             let place = nfs::with_sec_sys();
             let (advice, too_many) = advice::advice(&policy, names, place.as_deref());
             cut = too_many;
-            findings.extend(advice.into_iter().map(|advice| Finding::of_rule(advice, &policy)));
+            findings.extend(advice.into_iter().map(|advice| Finding::of_rule(advice, &lines)));
         }
         findings.sort_by_key(|finding| (finding.file, finding.line, finding.column));
         Ok(Checked { policy, findings, cut })
@@ -103,9 +104,10 @@ impl Checked {
     }
 
     fn text(&self) -> String {
+        let lines = Lines::of(&self.policy);
         let mut out = String::new();
         for finding in &self.findings {
-            finding.write(&mut out, &self.policy);
+            finding.write(&mut out, &self.policy, &lines);
         }
         if self.cut {
             out.push_str("too many rules to compare each with every other: some that do nothing may not be named\n");
@@ -127,15 +129,15 @@ impl Checked {
     }
 
     fn json(&self) -> Value {
-        let policy = &self.policy;
+        let (policy, lines) = (&self.policy, Lines::of(&self.policy));
         let files: Vec<String> = (0..policy.sources.len()).map(|file| policy.path(file)).collect();
-        let findings: Vec<Value> = self.findings.iter().map(|finding| finding.json(policy)).collect();
+        let findings: Vec<Value> = self.findings.iter().map(|finding| finding.json(policy, &lines)).collect();
         json!({ "files": files, "rules": policy.rules.len(), "findings": findings, "compared_all": !self.cut })
     }
 }
 
 impl Finding {
-    fn of_problem(kind: Kind, problem: &Problem, policy: &Policy) -> Finding {
+    fn of_problem(kind: Kind, problem: &Problem, lines: &Lines<'_>) -> Finding {
         let Problem { file, line, column, ref wrong } = *problem;
         let unknown = matches!(wrong, Wrong::UnknownUser(_) | Wrong::UnknownGroup(_) | Wrong::UnknownService(_));
         let code = match (unknown, wrong) {
@@ -143,16 +145,16 @@ impl Finding {
             (false, Wrong::DatagramDevice) => "dev-for-udp",
             (false, _) => "malformed",
         };
-        let after = bytes(policy, file, line).get(column - 1..).unwrap_or_default();
+        let after = lines.line(file, line).get(column - 1..).unwrap_or_default();
         let width = after.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(after.len());
         let text = format!("{wrong}{}", by_directory(wrong).unwrap_or_default());
         Finding { kind, code, file, line, column, width, text }
     }
 
     /// The whole rule is meant, without what stands around it.
-    fn of_rule(advice: advice::Advice<'_>, policy: &Policy) -> Finding {
+    fn of_rule(advice: advice::Advice<'_>, lines: &Lines<'_>) -> Finding {
         let Rule { file, line, program, .. } = advice.rule;
-        let text = bytes(policy, *file, *line);
+        let text = lines.line(*file, *line);
         let comment = |at: &usize| text.get(*at) == Some(&b'#') && matches!(text.get(at - 1), Some(b' ' | b'\t'));
         // In a path a number sign is one.
         let end = (1..text.len()).find(comment).filter(|_| program.is_none()).unwrap_or(text.len());
@@ -162,7 +164,7 @@ impl Finding {
         Finding { kind: Kind::Warning, code: advice.code, file: *file, line: *line, column, width, text: advice.text }
     }
 
-    fn write(&self, out: &mut String, policy: &Policy) {
+    fn write(&self, out: &mut String, policy: &Policy, lines: &Lines<'_>) {
         let (line, column) = (self.line, self.column);
         let (style, kind) = match self.kind {
             Kind::Error => (BAD, "error"),
@@ -170,32 +172,41 @@ impl Finding {
         };
         let place = in_style(STRONG, &format!("{}:{line}:{column}:", policy.path(self.file)));
         let _ = writeln!(out, "{place} {}: {}", in_style(style, kind), self.text);
-        let _ = writeln!(out, "    {}", policy.line(self.file, line));
+        let raw = lines.line(self.file, line);
+        let _ = writeln!(out, "    {}", shown(raw.trim_ascii_end()));
         // What had to be made printable is wider than its bytes.
-        let raw = bytes(policy, self.file, line);
-        let shown = |range: std::ops::Range<usize>| {
-            let piece = raw.get(range.start.min(raw.len())..range.end.min(raw.len())).unwrap_or_default();
-            let piece: Vec<u8> = piece.iter().map(|&byte| if byte == b'\t' { b' ' } else { byte }).collect();
-            printable(&piece).len()
-        };
-        let (before, width) = (shown(0..column - 1), shown(column - 1..column - 1 + self.width));
+        let (before, meant) = raw.split_at((column - 1).min(raw.len()));
+        let (before, width) = (shown(before).len(), shown(meant.get(..self.width).unwrap_or(meant)).len());
         let carets = "^".repeat(width.clamp(1, 1024));
         let _ = writeln!(out, "    {:before$}{}", "", in_style(style, &carets));
     }
 
-    fn json(&self, policy: &Policy) -> Value {
+    fn json(&self, policy: &Policy, lines: &Lines<'_>) -> Value {
         let kind = if self.kind == Kind::Error { "error" } else { "warning" };
         json!({
             "kind": kind, "code": self.code, "file": policy.path(self.file), "line": self.line, "column": self.column,
-            "text": self.text, "rule": policy.line(self.file, self.line),
+            "text": self.text, "rule": shown(lines.line(self.file, self.line).trim_ascii_end()),
         })
     }
 }
 
-/// A line as it stands in the file.
-fn bytes(policy: &Policy, file: usize, line: usize) -> &[u8] {
-    let text = policy.sources.get(file).map_or(&[][..], |source| &source.text);
-    text.split(|&byte| byte == b'\n').nth(line - 1).unwrap_or_default()
+/// The lines of each file as they stand there, found once: a large policy may have much to be said of.
+struct Lines<'p>(Vec<Vec<&'p [u8]>>);
+
+impl<'p> Lines<'p> {
+    fn of(policy: &'p Policy) -> Lines<'p> {
+        Lines(policy.sources.iter().map(|source| source.text.split(|&byte| byte == b'\n').collect()).collect())
+    }
+
+    fn line(&self, file: usize, line: usize) -> &'p [u8] {
+        self.0.get(file).and_then(|lines| lines.get(line - 1)).copied().unwrap_or_default()
+    }
+}
+
+/// Printable; tabs as blanks, so that columns stay.
+fn shown(bytes: &[u8]) -> String {
+    let bytes: Vec<u8> = bytes.iter().map(|&byte| if byte == b'\t' { b' ' } else { byte }).collect();
+    printable(&bytes)
 }
 
 /// The helper is static and asks no directory service; this program is not, and says what to write instead.
