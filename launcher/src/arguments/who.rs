@@ -18,8 +18,8 @@ one's own processes, and by root of all.
 
 Exit status: 0 where somebody holds it, 1 where nobody does (TIME_WAIT is nobody's).")]
 pub struct Who {
-    /// What is asked about: [ADDRESS:]PORT[/PROTOCOL]; without a protocol, tcp and udp
-    #[arg(value_name = "PORT", required = true, value_parser = place)]
+    /// What is asked about; without a protocol, tcp and udp
+    #[arg(help = "What is asked about: [ADDRESS:]PORT[/PROTOCOL]; without a protocol, tcp and udp", value_name = "PORT", required = true, value_parser = place)]
     pub places: Vec<Place>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "each option in it has its own text")]
