@@ -5,12 +5,15 @@
 //! any of these on the way, and what the launcher opens itself is close-on-exec.
 
 mod arguments;
+mod doctor;
 mod error;
 mod exec;
-mod explain;
 mod helper;
+mod output;
+mod policy;
 mod program;
 mod run;
+mod who;
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
@@ -19,7 +22,7 @@ use log::LevelFilter;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
 
-pub use arguments::{Arguments, Command, Exec, Explain, Run};
+pub use arguments::{Arguments, Check, Command, Doctor, Exec, Explain, Format, List, Place, Run, Who, Writing};
 pub use error::Error;
 
 /// What execve(2) handed over.
@@ -39,9 +42,16 @@ pub fn run(start: Start) -> u8 {
         match arguments.command {
             Command::Exec(asked) => exec::exec(&asked, start.environment),
             Command::Run(asked) => run::run(&asked, start.environment),
-            Command::Explain(asked) => explain::explain(&asked, &start.environment),
+            Command::Explain(asked) => policy::explain(&asked, &start.environment),
+            Command::List(asked) => policy::list(&asked, &start.environment),
+            Command::Check(asked) => policy::check(&asked, &start.environment),
+            Command::Who(asked) => who::who(&asked),
+            Command::Doctor(asked) => doctor::doctor(&asked),
         }
     });
+    if let Error::Told(status) = error {
+        return status;
+    }
     if let Error::Answered(text) = &error { answer(text) } else { complain(&error) }
 }
 
@@ -66,6 +76,21 @@ fn answer(text: &str) -> u8 {
     }
 }
 
+/// What else is known: who holds an address that is in use, what is wrong with a helper that cannot be run.
+fn further(error: &Error) -> String {
+    use portgrant_server::Error as SocketError;
+    let Error::Sockets(error) = error else { return String::new() };
+    let of_helper =
+        matches!(error, SocketError::HelperMissing { .. } | SocketError::Helper { .. } | SocketError::NoAnswer { .. });
+    if let SocketError::InUse { endpoint, .. } = error {
+        who::beneath(endpoint)
+    } else if of_helper {
+        doctor::beneath()
+    } else {
+        String::new()
+    }
+}
+
 /// In one write, so that it stays in one piece among what others write.
 fn complain(error: &Error) -> u8 {
     let message = error.message();
@@ -75,6 +100,7 @@ fn complain(error: &Error) -> u8 {
             text.push_str(&format!("  {label}: {part}\n"));
         }
     }
+    text.push_str(&further(error));
     let _ = std::io::stderr().write_all(text.as_bytes());
     error.status()
 }

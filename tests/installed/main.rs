@@ -2,7 +2,9 @@
 
 mod audit;
 mod chat;
+mod checking;
 mod daemon;
+mod doctor;
 mod exim;
 mod explaining;
 mod handing_over;
@@ -11,6 +13,7 @@ mod inert;
 mod inetd;
 mod innd;
 mod launching;
+mod listing;
 mod mail;
 mod multihomed;
 mod naming;
@@ -26,4 +29,5 @@ mod running;
 mod sockets;
 mod telnet;
 mod web;
+mod who;
 mod world;

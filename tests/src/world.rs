@@ -27,10 +27,12 @@ use crate::syslog::Syslog;
 
 /// Where the helper is installed.
 pub const BINDER: &str = "/usr/libexec/portgrant/portgrant-binder";
+/// Where the program is installed that tells what the policy says.
+pub const POLICY: &str = "/usr/libexec/portgrant/portgrant-policy";
 /// Where the launcher is installed.
 pub const LAUNCHER: &str = "/usr/local/bin/portgrant";
 
-const BESIDE_THE_BINDER: [&str; 2] = ["portgrant-binder", "portgrant-supervisor"];
+const BESIDE_THE_BINDER: [&str; 3] = ["portgrant-binder", "portgrant-policy", "portgrant-supervisor"];
 
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 news.example.test news\n";
 const USERS: &str = "alice:x:1000:1000::/home/alice:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\n";
