@@ -94,6 +94,7 @@ mod request;
 mod server;
 mod services;
 mod sock_diag;
+mod socket_file;
 mod sockets;
 mod steering;
 mod stream_options;
