@@ -24,6 +24,8 @@ pub(crate) struct SocketFile {
     socket: OwnedFd,
     path: PathBuf,
     file: Identity,
+    /// Whether the file goes with this value
+    is_ours: bool,
 }
 
 /// Why there is no such file; whose it is to be knows what to call it.
@@ -58,7 +60,7 @@ impl SocketFile {
             bound => bound?,
         }
         let file = Identity::of(&path).map_err(Failure::System)?;
-        let made = SocketFile { socket, path, file };
+        let made = SocketFile { socket, path, file, is_ours: true };
         listen(&made.socket, BACKLOG)?;
         Ok(made)
     }
@@ -66,6 +68,24 @@ impl SocketFile {
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// One that was made by somebody else, who handed it over.
+    #[cfg(feature = "restart")]
+    pub(crate) fn of(path: PathBuf, file: Identity, socket: OwnedFd) -> SocketFile {
+        SocketFile { socket, path, file, is_ours: true }
+    }
+
+    /// Which file it is.
+    #[cfg(feature = "restart")]
+    pub(crate) fn identity(&self) -> Identity {
+        self.file
+    }
+
+    /// Leaves the file to somebody who holds the socket as well.
+    #[cfg(feature = "restart")]
+    pub(crate) fn leave(mut self) {
+        self.is_ours = false;
     }
 
     /// The next peer, as soon as one is there.
@@ -101,7 +121,7 @@ impl AsFd for SocketFile {
 impl Drop for SocketFile {
     /// Removes the file, if it is still the one that was made here: a successor may have put its own there.
     fn drop(&mut self) {
-        if Identity::of(&self.path).is_ok_and(|file| file == self.file) {
+        if self.is_ours && Identity::of(&self.path).is_ok_and(|file| file == self.file) {
             let _ = fs::remove_file(&self.path);
         }
     }
