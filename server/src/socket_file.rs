@@ -70,10 +70,16 @@ impl SocketFile {
         &self.path
     }
 
-    /// One that was made by somebody else, who handed it over.
+    /// One that was made by somebody else, who handed over the socket, and not yet the file.
     #[cfg(feature = "restart")]
     pub(crate) fn of(path: PathBuf, file: Identity, socket: OwnedFd) -> SocketFile {
-        SocketFile { socket, path, file, is_ours: true }
+        SocketFile { socket, path, file, is_ours: false }
+    }
+
+    /// Has the file go with this value.
+    #[cfg(feature = "restart")]
+    pub(crate) fn own(&mut self) {
+        self.is_ours = true;
     }
 
     /// Which file it is.

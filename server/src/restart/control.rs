@@ -40,6 +40,11 @@ impl Control {
         Item::Control(self.0.identity())
     }
 
+    /// This process serves: the file goes with it, also where a predecessor made it.
+    pub(super) fn own(&mut self) {
+        self.0.own();
+    }
+
     /// Leaves the file to a successor, who holds the socket as well.
     pub(super) fn leave(self) {
         self.0.leave();

@@ -185,6 +185,9 @@ impl Serving {
         predecessor: Option<Draining>,
     ) -> Result<(), Error> {
         (self.holdings, self.pid_file, self.predecessor) = (Some(holdings), pid_file, predecessor);
+        if let Some(control) = &mut self.control {
+            control.own();
+        }
         if let Some(predecessor) = &self.predecessor {
             self.ready.add(&predecessor.exit, PREDECESSOR)?;
         }
@@ -504,9 +507,9 @@ impl Serving {
             self.ready.remove(&control);
             control.leave();
         }
-        control::tell(asker.as_ref(), self.manager.as_ref(), Ok(&upgraded));
         // Without a thread to watch over it, the successor still does.
         let _ = self.take_nothing_new();
+        control::tell(asker.as_ref(), self.manager.as_ref(), Ok(&upgraded));
         Some(Order::Retire(upgraded))
     }
 
