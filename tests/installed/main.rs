@@ -18,6 +18,7 @@ mod policy_files;
 mod privilege;
 mod receiving;
 mod refusals;
+mod restarting;
 mod sockets;
 mod telnet;
 mod world;
