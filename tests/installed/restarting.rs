@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use portgrant_protocol::transfer;
 use portgrant_tests::{LAUNCHER, Running, Signal, World, both_installs, http_get};
 
 both_installs![
     a_new_version_on_port_80_takes_over_by_a_signal,
     a_new_version_that_asks_for_more_than_it_is_granted_is_not_served,
     nobody_else_can_ask_for_an_upgrade,
+    nobody_else_can_pose_as_the_predecessor,
     a_daemon_is_upgraded_without_privilege_and_its_pid_file_follows,
     restarts_under_load_are_not_noticed,
 ];
@@ -129,6 +131,14 @@ fn nobody_else_can_ask_for_an_upgrade(world: &World) {
     world.as_user("bob").run(asking).exits(71);
     serves("generation 1");
     world.as_root().run(asking).succeeds().prints("generation 2, process");
+}
+
+fn nobody_else_can_pose_as_the_predecessor(world: &World) {
+    prepare(world, "permit alice 80\n");
+    // root's, which is this test's process and the parent as well.
+    let (_ours, theirs) = transfer::pair().expect("a pair");
+    let caller = world.as_user("alice").env("PORTGRANT_PREDECESSOR", std::process::id().to_string()).fd(0, theirs);
+    caller.run([PROGRAM, "80"]).exits(71).complains("descriptor 0 leads to another user's process");
 }
 
 fn a_daemon_is_upgraded_without_privilege_and_its_pid_file_follows(world: &World) {

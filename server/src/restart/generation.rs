@@ -21,6 +21,9 @@ use crate::daemon::{Caught, Daemon, PidFile, Starting};
 use crate::socket_file::Identity;
 use crate::{Error, Notify, Socket, Sockets};
 
+/// What is longer is as good as for ever, and the clock ends somewhere.
+pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 /// This process, while it starts: the first generation of its server, or one that a predecessor started to take its
 /// place. See the [module](super).
 ///
@@ -106,14 +109,14 @@ impl Generation {
     /// How long a successor may take to become ready, instead of 30 seconds. Then it is ended, and this process serves
     /// on.
     pub fn start_limit(mut self, limit: Duration) -> Generation {
-        self.limits.start = limit;
+        self.limits.start = limit.min(LONGEST);
         self
     }
 
     /// How long this process may take to finish what it has, instead of 30 seconds, once a successor serves or it is
     /// to end gracefully. A second later it is ended, whatever it does.
     pub fn drain_limit(mut self, limit: Duration) -> Generation {
-        self.limits.drain = limit;
+        self.limits.drain = limit.min(LONGEST);
         self
     }
 
@@ -237,21 +240,18 @@ impl Generation {
             manager,
         })?;
         let closed = self.holdings.close_unused();
-        let taken = match &self.predecessor {
-            Some(predecessor) => predecessor.ready(&closed)?,
-            None => None,
-        };
+        let drain = self.predecessor.as_ref().map(|predecessor| predecessor.ready(&closed)).transpose()?.flatten();
         let pid_file = self.pid_file.map(PidFile::write).transpose()?;
-        let predecessor = match self.predecessor {
-            Some(predecessor) => predecessor.serving(taken)?,
-            None => None,
-        };
-        let started = self.starting.map(Starting::ready).transpose()?;
-        serving.take_over(
-            self.holdings,
-            pid_file.or(started.and_then(|running| running.into_pid_file())),
-            predecessor,
-        )?;
+        let draining = self.predecessor.as_mut().and_then(|predecessor| predecessor.draining(drain));
+        serving.take_over(self.holdings, pid_file, draining)?;
+        match (self.predecessor, self.starting) {
+            // The last thing that may fail: the predecessor stops for this word, and what comes after it is no reason
+            // to leave nobody who serves.
+            (Some(predecessor), _) => predecessor.serving()?,
+            (None, Some(starting)) => serving.started(starting.ready()?),
+            (None, None) => {}
+        }
+        serving.announce()?;
         Ok(serving)
     }
 

@@ -13,6 +13,7 @@ use rustix::stdio;
 
 use super::conversation::{Handover, Item, Word, say};
 use super::drain::GRACE;
+use super::generation::LONGEST;
 use crate::environment::PREDECESSOR;
 use crate::{Error, inetd};
 
@@ -141,16 +142,17 @@ impl Predecessor {
         }
     }
 
-    /// Says that this process serves. The predecessor, if it is still there, finishes what it has within `drain`.
-    pub(super) fn serving(self, drain: Option<Duration>) -> Result<Option<Draining>, Error> {
-        self.say(&Word::Serving)?;
-        let Predecessor { pid, exit, .. } = self;
-        let draining = drain.zip(exit);
-        Ok(draining.map(|(drain, exit)| {
-            let until = Instant::now() + drain;
-            // Its own watch comes first.
-            Draining { pid, exit, until, due: Some(until + 2 * GRACE) }
-        }))
+    /// What is to be watched of it from now on, if it is still there: it finishes what it has within `drain`.
+    pub(super) fn draining(&mut self, drain: Option<Duration>) -> Option<Draining> {
+        let (drain, exit) = drain.zip(self.exit.take())?;
+        let until = Instant::now() + drain.min(LONGEST);
+        // Its own watch comes first.
+        Some(Draining { pid: self.pid, exit, until, due: Some(until + 2 * GRACE) })
+    }
+
+    /// Says that this process serves. From then on the predecessor does not.
+    pub(super) fn serving(self) -> Result<(), Error> {
+        self.say(&Word::Serving)
     }
 
     /// Says that this process cannot serve, and why.

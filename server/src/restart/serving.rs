@@ -18,7 +18,7 @@ use super::holdings::Holdings;
 use super::predecessor::Draining;
 use super::program::Program;
 use super::successor::{Progress, Successor};
-use crate::daemon::{Caught, PidFile};
+use crate::daemon::{Caught, PidFile, Running};
 use crate::ready::Ready;
 use crate::{Error, Notify, Socket};
 
@@ -191,12 +191,24 @@ impl Serving {
         if let Some(predecessor) = &self.predecessor {
             self.ready.add(&predecessor.exit, PREDECESSOR)?;
         }
-        if let Some(manager) = &self.manager {
-            // A predecessor said the first already, if it could: where that died, the manager may believe this one.
-            let _ = if self.number > 1 { manager.main_pid() } else { Ok(()) };
-            manager.ready()?;
-        }
         self.arm()
+    }
+
+    /// A daemon of the first generation is up.
+    pub(super) fn started(&mut self, running: Running) {
+        self.pid_file = running.into_pid_file();
+    }
+
+    /// Tells the service manager.
+    pub(super) fn announce(&self) -> Result<(), Error> {
+        let Some(manager) = &self.manager else { return Ok(()) };
+        if self.number == 1 {
+            return manager.ready();
+        }
+        // The predecessor said so already, if it could; where that died, the manager may believe this process. And one
+        // that cannot be told must not end the only process that serves.
+        let _ = manager.main_pid().and_then(|()| manager.ready());
+        Ok(())
     }
 
     /// Which generation this is.
@@ -263,6 +275,31 @@ impl Serving {
     }
 
     /// The same, awaited. Dropped before it is ready, it loses nothing (feature `tokio`).
+    ///
+    /// ```
+    /// use portgrant_server::restart::{Generation, Order};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let generation = Generation::begin()?;
+    /// let token = generation.drain().token();
+    /// let mut serving = generation.ready()?;
+    /// let connection = tokio::spawn(async move {
+    ///     tokio::select! {
+    ///         () = token.stopping() => "the last answer",
+    ///         // request = stream.next() => …
+    ///     }
+    /// });
+    /// # rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::QUIT)?;
+    /// tokio::select! {
+    ///     order = serving.next() => assert!(matches!(order?, Order::Finish)),
+    ///     // event = listeners.event() => …
+    /// }
+    /// assert_eq!(serving.finished().await?, 0);
+    /// assert_eq!(connection.await?, "the last answer");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Panics
     /// Outside of a tokio runtime, or in one without I/O, as everything of tokio's does.
