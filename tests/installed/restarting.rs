@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use portgrant_protocol::transfer;
-use portgrant_tests::{LAUNCHER, Running, Signal, World, both_installs, http_get};
+use portgrant_tests::{LAUNCHER, Listening, Running, Signal, World, both_installs, http_get};
 
 both_installs![
     a_new_version_on_port_80_takes_over_by_a_signal,
@@ -63,6 +63,13 @@ fn serves(expected: &str) {
     eventually(expected, || http_get("127.0.0.1:80", "/").contains(expected));
 }
 
+/// Whether every socket is alice's, and nobody but `process` holds it, however many copies.
+fn holds_all(world: &World, process: u32) -> bool {
+    let held = |socket: &Listening| socket.uid == 1000 && socket.holders.iter().all(|&holder| holder == process);
+    let sockets = world.listening();
+    !sockets.is_empty() && sockets.iter().all(held)
+}
+
 /// Upgrades by the control socket; again, as long as the last one is not over.
 fn upgrade(world: &World) -> u32 {
     let deadline = Instant::now() + PATIENCE;
@@ -99,8 +106,7 @@ fn a_new_version_on_port_80_takes_over_by_a_signal(world: &World) {
         download.read_to_end(&mut all).expect("to its end");
         assert!(all.len() > 100 * 1024 && all.ends_with(b"...."), "{} bytes", all.len());
         server.wait(PATIENCE).succeeds();
-        let sockets = world.listening();
-        assert!(sockets.iter().all(|socket| socket.holders == [pid()] && socket.uid == 1000), "{sockets:?}");
+        assert!(holds_all(world, pid()), "{:?}", world.listening());
         world.as_user("alice").run(["kill", "-QUIT", &pid().to_string()]).succeeds();
         eventually("gone", || world.listening().is_empty() && !fs::exists(PID_FILE).expect("stat"));
         install(world, "version 1");
@@ -162,8 +168,7 @@ fn a_daemon_is_upgraded_without_privilege_and_its_pid_file_follows(world: &World
     assert_eq!(count(), before, "descriptors do not add up: {:?}", world.process(pid()).fds);
     serves("generation 52");
     serves(&format!("begun by process {first}"));
-    let sockets = world.listening();
-    assert!(sockets.len() == 2 && sockets.iter().all(|socket| socket.holders == [pid()]), "{sockets:?}");
+    assert!(holds_all(world, pid()) && world.listening().len() == 2, "{:?}", world.listening());
 }
 
 /// What clients saw.
@@ -195,7 +200,7 @@ fn restarts_under_load_are_not_noticed(world: &World) {
     let (answers, failures) = (seen.answers.load(Ordering::SeqCst), seen.failures.load(Ordering::SeqCst));
     assert!(answers > 100 && failures == 0, "{answers} answers, {failures} failures");
     serves("generation 6");
-    eventually("the first has ended", || world.listening().iter().all(|socket| socket.holders == [pid()]));
+    eventually("it serves alone", || holds_all(world, pid()));
     assert!(!server.is_alive());
 }
 
