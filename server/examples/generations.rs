@@ -1,6 +1,6 @@
 //! A web server that replaces itself without refusing a connection:
-//! `generations [--daemon] [--pid-file FILE] [--control FILE] [--workers N] [--start SECONDS] [--drain SECONDS] ENDPOINT…`,
-//! and `generations --upgrade CONTROL`, which asks one to do so and tells the result.
+//! `generations [--daemon] [--pid-file FILE] [--control FILE] [--workers N] [--start SECONDS] [--drain SECONDS]
+//! [--upgrade-on-hangup] ENDPOINT…`, and `generations --upgrade CONTROL`, which asks one to do so and tells the result.
 //!
 //! An ENDPOINT `@FILE` stands for those in the file's lines, which each generation reads anew.
 //!
@@ -46,6 +46,7 @@ struct Options {
     workers: Option<usize>,
     start: Option<Duration>,
     drain: Option<Duration>,
+    hangup: bool,
     endpoints: Vec<String>,
 }
 
@@ -86,6 +87,7 @@ impl Options {
             let seconds = |text: String| text.parse().ok().map(Duration::from_secs_f64);
             match word.as_str() {
                 "--daemon" => options.daemon = true,
+                "--upgrade-on-hangup" => options.hangup = true,
                 "--pid-file" => options.pid_file = Some(words.next()?.into()),
                 "--control" => options.control = Some(words.next()?.into()),
                 "--upgrade" => options.upgrade = Some(words.next()?.into()),
@@ -106,6 +108,9 @@ fn run(generation: Generation, options: &Options) -> ExitCode {
     }
     if let Some(limit) = options.drain {
         generation = generation.drain_limit(limit);
+    }
+    if options.hangup {
+        generation = generation.upgrade_on_hangup();
     }
     let (serving, workers, greeting) = match begin(&mut generation, options) {
         Ok((workers, greeting)) => match generation.ready() {

@@ -4,10 +4,11 @@
 
 mod stand_in;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -256,6 +257,91 @@ fn a_generation_that_fails_changes_nothing_and_whoever_asked_learns_why() {
     eventually("one process is left", || server.processes() == [server.pid()]);
 }
 
+/// Not a test: a successor that says what it is told to, and ends.
+#[test]
+#[ignore = "runs as the helper of the other tests"]
+fn successor() {
+    let input = std::io::stdin();
+    let (record, descriptors) = transfer::receive(input.as_fd()).expect("everything in one record");
+    let record = String::from_utf8(record).expect("text");
+    let names = record.lines().skip(3).take(descriptors.len());
+    for (name, descriptor) in names.zip(&descriptors) {
+        // What a successor may have done by then.
+        if name == "PIDFILE=1" {
+            rustix::io::pwrite(descriptor, b"999999\n", 0).expect("written");
+        }
+        if name.starts_with("SOCKET=") {
+            rustix::io::ioctl_fionbio(descriptor, false).expect("set");
+        }
+    }
+    for word in std::env::var("WORDS").expect("words").split(';') {
+        let record = word.replace(',', "\n");
+        transfer::send(input.as_fd(), format!("PORTGRANT=1\n{record}\n").as_bytes(), &[]).expect("sent");
+        if word.starts_with("PHASE=ready") {
+            let (take, _) = transfer::receive(input.as_fd()).expect("it is let");
+            assert!(take.starts_with(b"PORTGRANT=1\nPHASE=take\nDRAIN=30000\n"), "{take:?}");
+        }
+    }
+    std::process::exit(4);
+}
+
+#[test]
+fn up_to_its_last_word_a_successor_that_ends_changes_nothing() {
+    let server = Server::start("last-word", &[]);
+    let before = (server.answer(), server.pid());
+    let modes = modes(server.pid());
+    assert!(modes.iter().any(|(link, _)| link.starts_with("socket:")), "{modes:?}");
+    let cases = [
+        ("PHASE=ready,LEFT=0", "it ended with exit status: 4"),
+        ("PHASE=serving", "is no answer"),
+        ("PHASE=sleeping", "'sleeping' does not fit PHASE"),
+        ("PHASE=failed,WHY=no more room", "cannot serve: no more room"),
+    ];
+    for (words, expected) in cases {
+        server.replace(&format!(
+            "export WORDS='{words}'\nexec '{}' --ignored --exact successor --nocapture",
+            test_program()
+        ));
+        let error = server.ask().expect_err(words).to_string();
+        assert!(error.contains(expected), "{words}: {error}");
+        assert_eq!((server.answer(), server.pid()), before, "{words}");
+    }
+    assert_eq!(self::modes(server.pid()), modes, "what is shared is as it was");
+    server.restore();
+    assert_eq!(server.upgrade().generation, 2);
+}
+
+/// What its descriptors that do not block lead to, and their flags. (Connections block.)
+fn modes(process: u32) -> BTreeSet<(String, u32)> {
+    const NONBLOCK: u32 = 0o4000;
+    let entries = fs::read_dir(format!("/proc/{process}/fd")).expect("fds").flatten();
+    let mode = |entry: fs::DirEntry| {
+        let link = fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned();
+        let number = entry.file_name().into_string().ok()?;
+        let info = fs::read_to_string(format!("/proc/{process}/fdinfo/{number}")).ok()?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?.trim();
+        Some((link, u32::from_str_radix(flags, 8).ok()?))
+    };
+    entries.filter_map(mode).filter(|(_, flags)| flags & NONBLOCK != 0).collect()
+}
+
+fn test_program() -> String {
+    std::env::current_exe().expect("this program").display().to_string()
+}
+
+#[test]
+fn sighup_is_the_servers_own_business_unless_it_says_otherwise_and_sigwinch_is_nobodys() {
+    let server = Server::start("hangup", &[]);
+    for signal in [Signal::HUP, Signal::WINCH] {
+        server.signal(signal);
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(server.answer(), (1, server.pid()));
+    let server = Server::start("hangup-upgrades", &["--upgrade-on-hangup"]);
+    server.signal(Signal::HUP);
+    eventually("the second one serves", || server.answer() == (2, server.pid()));
+}
+
 #[test]
 fn a_configuration_that_cannot_be_served_is_told_in_its_own_words() {
     let port = free_port();
@@ -448,7 +534,7 @@ fn a_forged_predecessor_is_not_believed() {
         (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let own = std::process::id().to_string();
-    let (_ours, theirs) = transfer::pair().expect("a pair");
+    let (ours, theirs) = transfer::pair().expect("a pair");
     let copy = || Stdio::from(theirs.try_clone().expect("a copy"));
     let (datagram, _other) = UnixDatagram::pair().expect("a pair");
     let file = File::open("/dev/null").expect("/dev/null");
@@ -475,12 +561,8 @@ fn a_forged_predecessor_is_not_believed() {
     assert!(said.contains("it did not start this process"), "{said}");
 
     // The right process and the right child, who is handed something else.
-    transfer::send(
-        std::os::fd::AsFd::as_fd(&_ours),
-        b"PORTGRANT=1\nPHASE=handover\nGENERATION=2\nSOCKET=web\nLEFT=0\n",
-        &[],
-    )
-    .expect("sent");
+    transfer::send(ours.as_fd(), b"PORTGRANT=1\nPHASE=handover\nGENERATION=2\nSOCKET=web\nLEFT=0\n", &[])
+        .expect("sent");
     let (_, said) = run(&own, copy());
     assert!(said.contains("1 names and 0 descriptors came"), "{said}");
 }
@@ -490,7 +572,7 @@ fn every_member_of_a_group_goes_over_with_what_waits_in_its_queue() {
     let server = Server::start("group", &["--workers", "4"]);
     let sockets = |process: u32| {
         let links = fs::read_dir(format!("/proc/{process}/fd")).expect("fds").flatten();
-        links.filter_map(|entry| fs::read_link(entry.path()).ok()).collect::<std::collections::BTreeSet<_>>()
+        links.filter_map(|entry| fs::read_link(entry.path()).ok()).collect::<BTreeSet<_>>()
     };
     let before = sockets(server.pid());
     server.replace(&format!("sleep 0.5; exec {} \"$@\"", example().display()));
