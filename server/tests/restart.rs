@@ -575,7 +575,9 @@ fn every_member_of_a_group_goes_over_with_what_waits_in_its_queue() {
         links.filter_map(|entry| fs::read_link(entry.path()).ok()).collect::<BTreeSet<_>>()
     };
     let before = sockets(server.pid());
-    server.replace(&format!("sleep 0.5; exec {} \"$@\"", example().display()));
+    // One with fewer workers: a member that closed would reset what waits in its queue.
+    let fewer = "$(echo \"$@\" | sed 's/--workers 4/--workers 1/')";
+    server.replace(&format!("sleep 0.5; exec {} {fewer}", example().display()));
     let clients = std::thread::scope(|scope| {
         let upgrade = scope.spawn(|| server.ask());
         // Stopped, the old generation accepts nothing: the queues fill, of all members.
