@@ -10,6 +10,7 @@ mod exec;
 mod explain;
 mod helper;
 mod program;
+mod run;
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
@@ -18,7 +19,7 @@ use log::LevelFilter;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
 
-pub use arguments::{Arguments, Command, Exec, Explain};
+pub use arguments::{Arguments, Command, Exec, Explain, Run};
 pub use error::Error;
 
 /// What execve(2) handed over.
@@ -37,6 +38,7 @@ pub fn run(start: Start) -> u8 {
         log_steps(arguments.verbose > 0);
         match arguments.command {
             Command::Exec(asked) => exec::exec(&asked, start.environment),
+            Command::Run(asked) => run::run(&asked, start.environment),
             Command::Explain(asked) => explain::explain(&asked, &start.environment),
         }
     });

@@ -2,6 +2,7 @@
 
 mod exec;
 mod explain;
+mod run;
 
 use std::ffi::OsString;
 
@@ -16,6 +17,7 @@ use crate::Error;
 
 pub use exec::Exec;
 pub use explain::Explain;
+pub use run::Run;
 
 const ENDPOINTS: &str = "\
 An ENDPOINT is [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]:
@@ -59,6 +61,8 @@ pub struct Arguments {
 pub enum Command {
     /// Execute a program with sockets that it could not bind itself
     Exec(Exec),
+    /// Run a program that binds for itself, as it is
+    Run(Run),
     /// Say whether the policy permits something, and by which rule; nothing is bound
     Explain(Explain),
 }
@@ -76,8 +80,10 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
         }
         Error::Usage(Box::new(complaint(&error)))
     })?;
-    if let Command::Exec(asked) = &parsed.command {
-        asked.check()?;
+    match &parsed.command {
+        Command::Exec(asked) => asked.check()?,
+        Command::Run(asked) => asked.check()?,
+        Command::Explain(_) => {}
     }
     Ok(parsed)
 }
