@@ -95,7 +95,7 @@ pub(crate) fn adopt() -> Result<Sockets, Error> {
 }
 
 /// After an error descriptor 0 is as it was, and may be asked for again.
-fn once<T>(adopt: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+pub(crate) fn once<T>(adopt: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     if TAKEN.swap(true, Ordering::SeqCst) {
         return Err(Error::AdoptedBefore { what: NAME });
     }
@@ -104,7 +104,7 @@ fn once<T>(adopt: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     adopted
 }
 
-fn take_standard_input() -> Result<OwnedFd, Error> {
+pub(crate) fn take_standard_input() -> Result<OwnedFd, Error> {
     let failed = |errno: Errno| Error::System { what: "cannot adopt descriptor 0", source: errno.into() };
     let socket = fcntl_dupfd_cloexec(stdio::stdin(), FIRST).map_err(failed)?;
     // Not closed: the next file that is opened would become standard input.

@@ -66,9 +66,10 @@
 //! | feature | what it gives |
 //! |---|---|
 //! | `daemon` | 4.3: `daemon::Daemon` (background, pid file, exit status 0 means that it is up), `Signals`, `Notify` |
+//! | `restart` | `restart::Generation`: a server replaces itself with a new version, and refuses no connection meanwhile |
 //! | `telnet` | 4.14: `telnet::Telnet` (one character at a time), `telnet::Terminal` (a program on a pseudo-terminal) |
 //! | `resolve` | 4.9, 4.10: `Names`, the client's name by DNS and /etc/hosts, confirmed forwards, within a time limit |
-//! | `tokio` | `AsyncListeners`; with `daemon`, `Signals::next` as a future |
+//! | `tokio` | `AsyncListeners`; with `daemon`, `Signals::next` as a future; with `restart`, `Serving::next`, `finished` |
 //!
 //! [`environment`] keeps what was meant for the server from its children.
 //!
@@ -99,9 +100,12 @@ pub mod names;
 mod peer;
 mod ready;
 mod request;
+#[cfg(feature = "restart")]
+pub mod restart;
 mod server;
 mod services;
 mod sock_diag;
+mod socket_file;
 mod sockets;
 mod steering;
 mod stream_options;

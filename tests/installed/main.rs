@@ -25,6 +25,7 @@ mod policy_files;
 mod privilege;
 mod receiving;
 mod refusals;
+mod restarting;
 mod running;
 mod sockets;
 mod telnet;

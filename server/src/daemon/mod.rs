@@ -35,6 +35,8 @@ mod signals;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+#[cfg(feature = "restart")]
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -48,6 +50,8 @@ use rustix::stdio;
 
 pub use notify::Notify;
 pub use pid_file::PidFile;
+#[cfg(feature = "restart")]
+pub(crate) use signals::Caught;
 pub use signals::{Signal, Signals};
 
 use crate::Error;
@@ -137,6 +141,23 @@ impl Daemon {
         }
     }
 
+    /// In a process that a daemon started to go on in its place, and that holds its pid file: what execve(2) did not
+    /// carry over, and what is to be different from now on.
+    #[cfg(feature = "restart")]
+    pub(crate) fn go_on(self, handed: Option<BorrowedFd<'_>>) -> Result<Option<PidFile>, Error> {
+        let pid_file = self.pid_file.as_deref().map(|path| PidFile::adopt_or_lock(path, handed)).transpose()?;
+        self.settle()?;
+        Ok(pid_file)
+    }
+
+    /// The working folder and the umask.
+    fn settle(&self) -> Result<(), Error> {
+        rustix::process::chdir(&self.folder)
+            .map_err(|errno| Error::Folder { path: self.folder.clone(), source: errno.into() })?;
+        umask(Mode::from_bits_truncate(self.umask));
+        Ok(())
+    }
+
     fn become_daemon(self, pid_file: Option<PidFile>, teller: OwnedFd) -> Result<Starting, Error> {
         setsid().map_err(|errno| system("cannot make a session", errno))?;
         if !self.leads
@@ -145,9 +166,7 @@ impl Daemon {
             leave(0);
         }
         SigSet::empty().thread_set_mask().map_err(|errno| system("cannot unblock signals", io_errno(errno)))?;
-        rustix::process::chdir(&self.folder)
-            .map_err(|errno| Error::Folder { path: self.folder.clone(), source: errno.into() })?;
-        umask(Mode::from_bits_truncate(self.umask));
+        self.settle()?;
         let pid_file = pid_file.map(PidFile::write).transpose()?;
         stdio::dup2_stdin(null()?).map_err(|errno| system("cannot let go of standard input", errno))?;
         Ok(Starting { teller: teller.into(), pid_file, keeps_output: self.keeps_output })
@@ -223,5 +242,10 @@ impl Running {
     /// Where its pid file is.
     pub fn pid_file(&self) -> Option<&Path> {
         self.pid_file.as_ref().map(PidFile::path)
+    }
+
+    #[cfg(feature = "restart")]
+    pub(crate) fn into_pid_file(self) -> Option<PidFile> {
+        self.pid_file
     }
 }
