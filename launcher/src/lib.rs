@@ -10,6 +10,7 @@ mod exec;
 mod explain;
 mod helper;
 mod program;
+mod recipe;
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
@@ -18,7 +19,7 @@ use log::LevelFilter;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
 
-pub use arguments::{Arguments, Command, Exec, Explain};
+pub use arguments::{Arguments, Command, Exec, Explain, Recipe};
 pub use error::Error;
 
 /// What execve(2) handed over.
@@ -38,6 +39,7 @@ pub fn run(start: Start) -> u8 {
         match arguments.command {
             Command::Exec(asked) => exec::exec(&asked, start.environment),
             Command::Explain(asked) => explain::explain(&asked, &start.environment),
+            Command::Recipe(asked) => Err(Error::Answered(recipe::answer(asked.server.as_deref()))),
         }
     });
     if let Error::Answered(text) = &error { answer(text) } else { complain(&error) }

@@ -2,6 +2,7 @@
 
 mod exec;
 mod explain;
+mod recipe;
 
 use std::ffi::OsString;
 
@@ -16,6 +17,7 @@ use crate::Error;
 
 pub use exec::Exec;
 pub use explain::Explain;
+pub use recipe::Recipe;
 
 const ENDPOINTS: &str = "\
 An ENDPOINT is [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]:
@@ -61,6 +63,8 @@ pub enum Command {
     Exec(Exec),
     /// Say whether the policy permits something, and by which rule; nothing is bound
     Explain(Explain),
+    /// Tell how a known server takes a socket: its command, its configuration, its traps
+    Recipe(Recipe),
 }
 
 /// Endpoints are parsed here, so that a wrong one is told at once, by its word.
@@ -117,6 +121,7 @@ fn complaint(error: &clap::Error) -> Message {
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Message::new("no command is given").fix(format!("expected {}; see portgrant --help", commands()))
         }
+        ErrorKind::InvalidValue if word.contains("SERVER") && !value.is_empty() => crate::recipe::unknown(&value),
         ErrorKind::InvalidValue if value.is_empty() => {
             Message::new(format!("{word} lacks its value")).fix("see --help")
         }
