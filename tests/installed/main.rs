@@ -1,5 +1,6 @@
 //! The installed programs with real users and real servers. `tests/run` starts this.
 
+mod adoption;
 mod audit;
 mod daemon;
 mod exim;
@@ -17,6 +18,7 @@ mod passing;
 mod policy_files;
 mod privilege;
 mod receiving;
+mod recipes;
 mod refusals;
 mod sockets;
 mod telnet;
