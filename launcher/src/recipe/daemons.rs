@@ -23,7 +23,7 @@ server.serve_forever()
 "#,
         )],
         notes: &[
-            "Any server with sd_listen_fds(3) is started like this: stunnel, ngircd, cupsd -l, knot, dockerd -H fd://.",
+            "Any server with sd_listen_fds(3) is started like this: stunnel, ngircd, cupsd -l, dockerd -H fd://.",
             "unbound wants use-systemd: yes, and a folder /run/systemd/system to be there.",
             "LISTEN_PID is the program's own number: a wrapper script must end in exec, or the server ignores the \
              sockets and binds its default port instead.",

@@ -1,6 +1,6 @@
 //! Recipes as they are printed. Headings stand at the margin and end in a colon; what is to be copied is indented by four.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Adoption, Descriptor, Server, Serves, Variable, servers};
 
@@ -71,8 +71,8 @@ fn with_as(server: &Server) -> String {
             "{option} changes nothing: descriptors from 3 on, LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; {sockets}."
         ),
         Adoption::Variable(variable) => format!(
-            "{option} sets {} (for -l 0.0.0.0:80 -l '[::1]:443'), and leaves LISTEN_* out; descriptors from 3 on; {sockets}.",
-            sample(variable)
+            "{option} sets {}, and leaves LISTEN_* out; descriptors from 3 on; {sockets}.",
+            sample(variable, server.serves)
         ),
         Adoption::Argument(sample) => format!(
             "{option} sees to it that {{fd}} stands among the arguments, as in {sample}, and leaves LISTEN_* out; \
@@ -89,11 +89,17 @@ fn with_as(server: &Server) -> String {
     }
 }
 
-fn sample(variable: &Variable) -> String {
+/// What two sockets make of `variable`.
+fn sample(variable: &Variable, serves: Serves) -> String {
+    let (written, second) = match serves {
+        Serves::Ipv4Streams => ("127.0.0.1:443", Ipv4Addr::LOCALHOST.into()),
+        Serves::Any | Serves::Streams | Serves::OneStream => ("'[::1]:443'", IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    };
     let socket = |number, local| Descriptor { name: String::new(), number, local };
-    let both = [socket(3, (Ipv4Addr::UNSPECIFIED, 80).into()), socket(4, (Ipv6Addr::LOCALHOST, 443).into())];
+    let both = [socket(3, (Ipv4Addr::UNSPECIFIED, 80).into()), socket(4, (second, 443).into())];
     let announced = variable.announce(&both);
-    announced.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" and ")
+    let announced = announced.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+    format!("{} (for -l 0.0.0.0:80 -l {written})", announced.join(" and "))
 }
 
 fn indented(text: &str) -> String {
