@@ -63,14 +63,14 @@ fn inetd_as_printed(served: &Served<'_>) {
     served.answers("http://127.0.0.1/wait.py", "os.dup(0)");
 }
 
+/// Without MODE READER: nnrpd, which that starts, turns readers away while the machine is busy (nnrpdloadlimit).
 fn innd_as_printed(_: &Served<'_>) {
     for address in ["127.0.0.1:119", "[::1]:119"] {
         let mut reader = Dialogue::with(address);
         reader.hear("200");
-        reader.say("MODE READER");
-        reader.hear("200");
-        reader.say("LIST ACTIVE");
-        reader.hear("215");
+        reader.say("HELP");
+        reader.hear("100");
+        assert!(reader.text().iter().any(|line| line.contains("IHAVE")));
     }
 }
 

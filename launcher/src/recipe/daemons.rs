@@ -86,6 +86,7 @@ server.serve_forever()
         notes: &[
             "Its own daemon mode (-D) binds for itself and takes no descriptor.",
             "It reads what innd has stored: without an overview, which innd makes, it answers 400.",
+            "It answers 400 as well while the machine's load is above nnrpdloadlimit in inn.conf, 16.",
         ],
         since: "",
         tried: None,
