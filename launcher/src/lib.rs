@@ -12,6 +12,7 @@ mod helper;
 mod output;
 mod policy;
 mod program;
+mod recipe;
 mod run;
 mod who;
 
@@ -22,7 +23,7 @@ use log::LevelFilter;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
 
-pub use arguments::{Arguments, Check, Command, Doctor, Exec, Explain, Format, List, Place, Run, Who, Writing};
+pub use arguments::{Arguments, Check, Command, Doctor, Exec, Explain, Format, List, Place, Recipe, Run, Who, Writing};
 pub use error::Error;
 
 /// What execve(2) handed over.
@@ -47,6 +48,7 @@ pub fn run(start: Start) -> u8 {
             Command::Check(asked) => policy::check(&asked, &start.environment),
             Command::Who(asked) => who::who(&asked),
             Command::Doctor(asked) => doctor::doctor(&asked),
+            Command::Recipe(asked) => Err(Error::Answered(recipe::answer(asked.server.as_deref()))),
         }
     });
     if let Error::Told(status) = error {

@@ -1,5 +1,6 @@
 //! The installed programs with real users and real servers. `tests/run` starts this.
 
+mod adoption;
 mod audit;
 mod chat;
 mod checking;
@@ -24,6 +25,7 @@ mod passing;
 mod policy_files;
 mod privilege;
 mod receiving;
+mod recipes;
 mod refusals;
 mod restarting;
 mod running;

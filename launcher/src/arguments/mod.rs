@@ -5,6 +5,7 @@ mod doctor;
 mod exec;
 mod explain;
 mod list;
+mod recipe;
 mod run;
 mod who;
 
@@ -24,6 +25,7 @@ pub use doctor::Doctor;
 pub use exec::Exec;
 pub use explain::Explain;
 pub use list::List;
+pub use recipe::Recipe;
 pub use run::Run;
 pub use who::{Place, Who};
 
@@ -84,6 +86,8 @@ pub enum Command {
     Who(Who),
     /// Say whether this installation is right, and how to mend it
     Doctor(Doctor),
+    /// Tell how a known server takes a socket: its command, its configuration, its traps
+    Recipe(Recipe),
 }
 
 /// How an answer is written.
@@ -129,7 +133,12 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
     match &parsed.command {
         Command::Exec(asked) => asked.check()?,
         Command::Run(asked) => asked.check()?,
-        Command::Explain(_) | Command::List(_) | Command::Check(_) | Command::Who(_) | Command::Doctor(_) => {}
+        Command::Explain(_)
+        | Command::List(_)
+        | Command::Check(_)
+        | Command::Who(_)
+        | Command::Doctor(_)
+        | Command::Recipe(_) => {}
     }
     Ok(parsed)
 }
@@ -172,6 +181,7 @@ fn complaint(error: &clap::Error) -> Message {
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Message::new("no command is given").fix(format!("expected {}; see portgrant --help", commands()))
         }
+        ErrorKind::InvalidValue if word.contains("SERVER") && !value.is_empty() => crate::recipe::unknown(&value),
         ErrorKind::InvalidValue if value.is_empty() => {
             Message::new(format!("{word} lacks its value")).fix("see --help")
         }
