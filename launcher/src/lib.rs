@@ -18,7 +18,7 @@ use log::LevelFilter;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
 
-pub use arguments::{Arguments, Command, Exec, Explain};
+pub use arguments::{Arguments, Command, Exec, Explain, Life, Log};
 pub use error::Error;
 
 /// What execve(2) handed over.
@@ -40,7 +40,13 @@ pub fn run(start: Start) -> u8 {
             Command::Explain(asked) => explain::explain(&asked, &start.environment),
         }
     });
-    if let Error::Answered(text) = &error { answer(text) } else { complain(&error) }
+    if let Error::Answered(text) = &error {
+        return answer(text);
+    }
+    if !matches!(error, Error::Ended { .. }) {
+        tell(&error.message());
+    }
+    error.status()
 }
 
 /// With `-v`, each step on standard error. RUST_LOG is not read: what the launcher writes is up to its own options, and
@@ -65,14 +71,12 @@ fn answer(text: &str) -> u8 {
 }
 
 /// In one write, so that it stays in one piece among what others write.
-fn complain(error: &Error) -> u8 {
-    let message = error.message();
+fn tell(message: &portgrant_server::Message) {
     let mut text = format!("portgrant: {}\n", message.what);
-    for (label, part) in [("why", message.why), ("fix", message.fix)] {
+    for (label, part) in [("why", &message.why), ("fix", &message.fix)] {
         if let Some(part) = part {
             text.push_str(&format!("  {label}: {part}\n"));
         }
     }
     let _ = std::io::stderr().write_all(text.as_bytes());
-    error.status()
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use portgrant_protocol::{Address, Endpoint};
 use portgrant_server::Message;
 
-use super::{ENDPOINTS, endpoint};
+use super::{ENDPOINTS, Life, endpoint};
 use crate::Error;
 
 /// `portgrant exec`
@@ -21,6 +21,9 @@ pub struct Exec {
     /// Set no_new_privs: setuid programs that the program executes gain nothing
     #[arg(long)]
     pub no_new_privs: bool,
+    /// As whom, where and from when on it runs
+    #[command(flatten)]
+    pub life: Life,
     /// The program, a path or a name to look up in PATH, and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
@@ -29,6 +32,7 @@ pub struct Exec {
 impl Exec {
     /// What clap cannot say: which values go together.
     pub(super) fn check(&self) -> Result<(), Error> {
+        self.life.check()?;
         if self.inetd { one_socket(&self.listen) } else { Ok(()) }
     }
 }

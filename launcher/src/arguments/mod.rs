@@ -2,6 +2,7 @@
 
 mod exec;
 mod explain;
+mod life;
 
 use std::ffi::OsString;
 
@@ -16,6 +17,7 @@ use crate::Error;
 
 pub use exec::Exec;
 pub use explain::Explain;
+pub use life::{Life, Log};
 
 const ENDPOINTS: &str = "\
 An ENDPOINT is [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]:
@@ -88,6 +90,11 @@ fn complaint(error: &clap::Error) -> Message {
     let context = |kind| error.get(kind).map(|found| printable(found.to_string().as_bytes())).unwrap_or_default();
     let (word, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
     match error.kind() {
+        ErrorKind::ValueValidation if !word.contains("ENDPOINT") => {
+            let option = word.split(['[', '=', ' ']).next().unwrap_or_default();
+            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            Message::new(format!("'{value}' does not go with {option}")).fix(why)
+        }
         ErrorKind::ValueValidation => {
             let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             // Of bytes that are not UTF-8 clap keeps a replacement; the reason names them as they are.
@@ -99,6 +106,9 @@ fn complaint(error: &clap::Error) -> Message {
         }
         ErrorKind::MissingRequiredArgument if word.contains("--listen") => {
             Message::new("no endpoint is given").fix("expected -l ENDPOINT, as in -l 80 or -l 127.0.0.1:53/udp")
+        }
+        ErrorKind::MissingRequiredArgument if word.contains("--daemon") => {
+            Message::new("--pid-file, --notify and --log are for a daemon").fix("expected --daemon with them")
         }
         ErrorKind::MissingRequiredArgument if word.contains("PROGRAM") => {
             Message::new("no program is given").fix("expected -- PROGRAM [ARG...] at the end")

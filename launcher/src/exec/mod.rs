@@ -1,5 +1,12 @@
 //! `portgrant exec`: sockets are asked for, put where the program looks for them, and the program is executed.
 
+mod daemon;
+mod notified;
+mod output;
+mod user;
+mod verify;
+mod wait;
+
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -13,9 +20,12 @@ use portgrant_protocol::text::printable;
 use portgrant_server::{Error as SocketError, Refusal, Request, Sockets};
 
 use crate::{Error, Exec, helper, program};
+use daemon::Guard;
+use verify::Verification;
 
 /// Becomes the program. What can be known to fail is found before anything is bound.
 pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible, Error> {
+    let environment = user::settle(&asked.life, environment)?;
     let name = asked.program.first().map_or(OsStr::new(""), OsString::as_os_str);
     let path = portgrant_protocol::program::find(name, &environment)?;
     debug!("the program is {}", path.display());
@@ -23,11 +33,49 @@ pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible
         listen::free(asked.listen.len()).map_err(Error::Place)?;
     }
     let helper = portgrant_server::helper::locate()?;
-    match request(asked, &helper).send() {
-        Ok(sockets) => hand_over(asked, &path, sockets, environment),
-        Err(SocketError::Refused(refusal)) => refused(asked, &path, refusal, &helper, &environment),
+    if !asked.life.daemon {
+        return provide(asked, &path, &helper, environment, None);
+    }
+    let guard = daemon::start(&asked.life, &asked.listen, &path)?;
+    let (starter, environment) = (guard.starter(), guard.environment(environment));
+    starter.settle(provide(asked, &path, &helper, environment, Some(guard)))
+}
+
+fn provide(
+    asked: &Exec,
+    path: &Path,
+    helper: &Path,
+    environment: Vec<CString>,
+    guard: Option<Guard>,
+) -> Result<Infallible, Error> {
+    match request(asked, helper).send() {
+        Ok(sockets) => live(asked, path, sockets, environment, guard),
+        Err(SocketError::Refused(refusal)) => refused(asked, path, refusal, helper, &environment, guard),
         Err(error) => Err(error.into()),
     }
+}
+
+/// As a daemon, from the first connection on, looked on by a process aside: or at once, in this very process.
+fn live(
+    asked: &Exec,
+    path: &Path,
+    sockets: Sockets,
+    environment: Vec<CString>,
+    guard: Option<Guard>,
+) -> Result<Infallible, Error> {
+    let (names, sockets) = sockets.into_fds();
+    let verification = asked.life.verify.map(|patience| Verification::of(&names, &sockets, patience));
+    let become_program = |sockets| hand_over(asked, path, &names, sockets, environment);
+    if let Some(guard) = guard {
+        return guard.run(sockets, verification, become_program);
+    }
+    if asked.life.wait {
+        wait::first_arrival(&sockets)?;
+    }
+    if let Some(verification) = verification {
+        verify::from_aside(verification)?;
+    }
+    become_program(sockets)
 }
 
 fn request(asked: &Exec, helper: &Path) -> Request {
@@ -39,11 +87,16 @@ fn request(asked: &Exec, helper: &Path) -> Request {
 
 /// The last step: there is no return from it but a failure, and after that nothing stays bound, because the sockets close
 /// with this process.
-fn hand_over(asked: &Exec, path: &Path, sockets: Sockets, environment: Vec<CString>) -> Result<Infallible, Error> {
-    let (names, sockets) = sockets.into_fds();
-    let announced = if asked.inetd { None } else { Some(names.as_slice()) };
+fn hand_over(
+    asked: &Exec,
+    path: &Path,
+    names: &[String],
+    sockets: Vec<OwnedFd>,
+    environment: Vec<CString>,
+) -> Result<Infallible, Error> {
+    let announced = if asked.inetd { None } else { Some(names) };
     let environment = listen::environment(environment, std::process::id(), announced);
-    for (number, name) in (if asked.inetd { 0 } else { listen::FIRST }..).zip(&names) {
+    for (number, name) in (if asked.inetd { 0 } else { listen::FIRST }..).zip(names) {
         debug!("descriptor {number} is {name}");
     }
     let _open_until_then = place(asked, sockets)?;
@@ -70,16 +123,21 @@ fn refused(
     refusal: Refusal,
     path_of_helper: &Path,
     environment: &[CString],
+    guard: Option<Guard>,
 ) -> Result<Infallible, Error> {
     match &refusal.program {
         Some(bound) if *bound == printable(path.as_os_str().as_bytes()) => {
+            asked.life.suits_the_helper().map_err(|option| Error::NotWithTheHelper { option, program: path.into() })?;
             debug!("the grant is bound to this program: {} executes it itself", path_of_helper.display());
             let mut words = helper::words("exec", &asked.listen);
             for (flag, given) in [("--inetd", asked.inetd), ("--no-new-privs", asked.no_new_privs), ("--", true)] {
                 words.extend(given.then(|| flag.into()));
             }
             words.extend(asked.program.iter().cloned());
-            helper::execute(path_of_helper, &words, environment)
+            match guard {
+                Some(guard) => guard.run(Vec::new(), None, |_| helper::execute(path_of_helper, &words, environment)),
+                None => helper::execute(path_of_helper, &words, environment),
+            }
         }
         Some(_) => Err(Error::ForAnother { refusal: Box::new(refusal), program: path.to_owned() }),
         None => Err(SocketError::Refused(refusal).into()),
