@@ -8,6 +8,8 @@ use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
 use portgrant_server::{Message, Refusal};
 
+use crate::Trouble;
+
 /// Everything that ends the launcher itself: it executes a program otherwise.
 #[derive(Debug)]
 pub enum Error {
@@ -112,6 +114,13 @@ pub enum Error {
         /// The program that was to be executed
         program: PathBuf,
     },
+    /// The sockets were not taken
+    NotPassed {
+        /// The server's own socket
+        to: PathBuf,
+        /// Why not
+        trouble: Trouble,
+    },
     /// There are no sockets
     Sockets(portgrant_server::Error),
 }
@@ -128,6 +137,7 @@ impl Error {
             | Error::NotWithTheHelper { .. } => status::USAGE,
             Error::Program(unfit) => unfit.status(),
             Error::NotRoot { .. } => status::REFUSED,
+            Error::NotPassed { trouble, .. } => trouble.status(),
             Error::Ended { status } | Error::Told { status, .. } => *status,
             Error::EndedEarly { status, .. } if *status != status::OK => *status,
             Error::EndedEarly { .. } | Error::NotNotified { .. } | Error::Ignored(_) => status::UNAVAILABLE,
@@ -203,6 +213,10 @@ impl Error {
                     .why(format!("it is bound to {program}, which only the helper may execute, and at once"))
                     .fix(format!("leave out {option}, or have the rule grant the port without exec"))
             }
+            Error::NotPassed { to, trouble } => {
+                let to = printable(to.as_os_str().as_encoded_bytes());
+                Message::new(format!("nothing was passed to {to}")).why(trouble.to_string()).fix(trouble.fix())
+            }
             Error::ForAnother { refusal, program, .. } => {
                 let message = portgrant_server::Error::Refused(refusal.as_ref().clone()).message();
                 let instead = format!("PROGRAM is {}", printable(program.as_os_str().as_encoded_bytes()));
@@ -241,6 +255,7 @@ impl std::error::Error for Error {
             | Error::EndedEarly { .. }
             | Error::NotNotified { .. }
             | Error::Ignored(_)
+            | Error::NotPassed { .. }
             | Error::NotWithTheHelper { .. }
             | Error::ForAnother { .. } => None,
         }

@@ -9,6 +9,7 @@ mod error;
 mod exec;
 mod explain;
 mod helper;
+mod pass;
 mod program;
 
 use std::ffi::{CString, OsString};
@@ -18,8 +19,9 @@ use log::LevelFilter;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
 
-pub use arguments::{Arguments, Command, Exec, Explain, Life, Log};
+pub use arguments::{Arguments, Command, Exec, Explain, Life, Log, Pass};
 pub use error::Error;
+pub use pass::Trouble;
 
 /// What execve(2) handed over.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ pub fn run(start: Start) -> u8 {
         match arguments.command {
             Command::Exec(asked) => exec::exec(&asked, start.environment),
             Command::Explain(asked) => explain::explain(&asked, &start.environment),
+            Command::Pass(asked) => pass::pass(&asked),
         }
     });
     if let Error::Answered(text) = &error {

@@ -3,6 +3,7 @@
 mod exec;
 mod explain;
 mod life;
+mod pass;
 
 use std::ffi::OsString;
 
@@ -18,6 +19,7 @@ use crate::Error;
 pub use exec::Exec;
 pub use explain::Explain;
 pub use life::{Life, Log};
+pub use pass::Pass;
 
 const ENDPOINTS: &str = "\
 An ENDPOINT is [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]:
@@ -35,6 +37,8 @@ Examples:
   portgrant exec -l 80 -- ./server             as descriptor 3, announced by LISTEN_FDS
   portgrant exec -l 25 --inetd -- exim4 -bw    as descriptor 0
   portgrant explain 80                         may I? by which rule?
+  portgrant exec --daemon --verify -l 80 -- nginx -g 'daemon off;'
+  portgrant pass -l 443 --to ./server.sock     one port more for a server that runs
 
 Exit status: the program's own, or
    64  the command line is wrong         78   the policy or the installation is broken
@@ -63,6 +67,8 @@ pub enum Command {
     Exec(Exec),
     /// Say whether the policy permits something, and by which rule; nothing is bound
     Explain(Explain),
+    /// Hand sockets over to a server that runs, over its own Unix socket
+    Pass(Pass),
 }
 
 /// Endpoints are parsed here, so that a wrong one is told at once, by its word.
@@ -109,6 +115,9 @@ fn complaint(error: &clap::Error) -> Message {
         }
         ErrorKind::MissingRequiredArgument if word.contains("--daemon") => {
             Message::new("--pid-file, --notify and --log are for a daemon").fix("expected --daemon with them")
+        }
+        ErrorKind::MissingRequiredArgument if word.contains("--to") => {
+            Message::new("no server is given").fix("expected --to PATH, the server's own Unix socket")
         }
         ErrorKind::MissingRequiredArgument if word.contains("PROGRAM") => {
             Message::new("no program is given").fix("expected -- PROGRAM [ARG...] at the end")
