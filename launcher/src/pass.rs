@@ -70,9 +70,14 @@ pub(crate) fn pass(asked: &Pass) -> Result<Infallible, Error> {
         Ok(sockets) => Sockets::into_fds(sockets),
         Err(error) => return Err(refused(&server, error).into()),
     };
-    send(&server, &names, &sockets).map_err(failed)?;
+    let sent = send(&server, &names, &sockets);
     drop(sockets);
-    answer(&server, names).map_err(failed)?;
+    match sent {
+        // It hung up before it could read, and may have said why.
+        Err(Trouble::Unread) => answer(&server, names).and(Err(Trouble::Unread)),
+        sent => sent.and_then(|()| answer(&server, names)),
+    }
+    .map_err(failed)?;
     Err(Error::Ended { status: status::OK })
 }
 
@@ -160,7 +165,11 @@ fn receive(server: &OwnedFd) -> Result<Option<Reply>, Trouble> {
 fn of_transfer(error: TransferError) -> Trouble {
     match error {
         TransferError::System(error) if error.kind() == io::ErrorKind::WouldBlock => Trouble::Silent,
-        TransferError::System(error) if error.kind() == io::ErrorKind::BrokenPipe => Trouble::Unread,
+        TransferError::System(error)
+            if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+        {
+            Trouble::Unread
+        }
         TransferError::System(source) => Trouble::System(source),
         TransferError::NotAConversation | TransferError::Truncated | TransferError::Ended => {
             Trouble::Garbled(error.to_string())

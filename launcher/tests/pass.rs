@@ -111,7 +111,7 @@ fn whatever_the_server_does_with_it_is_told() {
         }
     };
     type Serve = Box<dyn FnOnce(OwnedFd) + Send>;
-    let cases: [(&str, Serve, i32, &str); 6] = [
+    let cases: [(&str, Serve, i32, &str); 8] = [
         ("reads", Box::new(|peer| drop(transfer::receive(peer.as_fd()))), 0, ""),
         (
             "wants",
@@ -122,6 +122,16 @@ fn whatever_the_server_does_with_it_is_told() {
         ("part", Box::new(answering("PORTGRANT=1\nSTATUS=0\nNAMES=other\n")), 69, "the server took other"),
         ("old", Box::new(answering("PORTGRANT=2\nSTATUS=0\nNAMES=web\n")), 64, "version"),
         ("noise", Box::new(answering("hello")), 64, "'hello'"),
+        (
+            "hasty",
+            Box::new(|peer| {
+                let record = b"PORTGRANT=1\nSTATUS=77\nWHY=not from you\nFIX=ask\n";
+                transfer::send(peer.as_fd(), record, &[]).expect("sent");
+            }),
+            77,
+            "the server says: not from you",
+        ),
+        ("gone", Box::new(drop), 69, "without reading"),
         (
             "unread",
             Box::new(|peer| {

@@ -440,6 +440,10 @@ impl Guarded {
                 let mut part = || parts.next().flatten();
                 let _ = waitpid(Pid::from_raw(self.pid.cast_signed()), None);
                 let message = Message { what: part().unwrap_or_default(), why: part(), fix: part() };
+                if !self.watch.starter.is_waiting() {
+                    // With --wait nobody is there any more to read it.
+                    self.watch.output.note(&message.to_string());
+                }
                 Err(Error::Told { status: *status, message: Box::new(message) })
             }
         }
