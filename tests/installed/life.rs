@@ -19,6 +19,7 @@ both_installs![
     gunicorn_behind_a_shell_is_found_where_it_listens_instead,
     php_fpm_that_does_not_find_its_address_is_found_to_ignore_it,
     what_a_daemon_writes_is_in_syslog,
+    a_log_that_nobody_reads_stops_neither_signals_nor_the_end,
 ];
 
 const PID_FILE: &str = "/run/web/guard.pid";
@@ -285,4 +286,28 @@ fn what_a_daemon_writes_is_in_syslog(world: &World) {
     drop(syslog);
     fs::remove_file("/dev/log").expect("removed");
     world.as_user("alice").run(no_log).succeeds().is_silent();
+}
+
+fn a_log_that_nobody_reads_stops_neither_signals_nor_the_end(world: &World) {
+    let syslog = world.syslog();
+    world.policy("permit alice 79\n");
+    // Far more than the log daemon's queue and the pipe hold, so that the program itself waits.
+    let script = "i=0; while [ $i -lt 4000 ]; do echo line $i of a log that nobody reads; i=$((i + 1)); done";
+    let words = [LAUNCHER, "exec", "--daemon", "--pid-file", "/home/alice/pid", "-l", "79", "--", "sh", "-c", script];
+    world.as_user("alice").run(words).succeeds();
+    let guard = number_in("/home/alice/pid");
+    thread::sleep(Duration::from_millis(500));
+    assert!(!world.listening().is_empty(), "it waits at its pipe");
+    let first = syslog.lines();
+    assert!(first.len() < 20 && first.iter().any(|line| line.contains("]: line 0 of")), "{first:?}");
+    soon("nothing is lost, it goes on where the log is read", || {
+        syslog.lines().iter().any(|line| line.contains("]: line 300 of"))
+    });
+    let own = |line: &String| line.contains(">sh[");
+    let lines: Vec<String> = syslog.lines().into_iter().filter(own).collect();
+    for (number, line) in lines.iter().enumerate() {
+        assert!(line.contains(&format!("]: line {number} of")), "in order: {line}");
+    }
+    world.as_root().run(["kill", "-TERM", &guard.to_string()]).succeeds();
+    soon("it ends", || !fs::exists("/home/alice/pid").expect("stat") && world.listening().is_empty());
 }

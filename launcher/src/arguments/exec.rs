@@ -21,12 +21,12 @@ pub struct Exec {
     /// Set no_new_privs: setuid programs that the program executes gain nothing
     #[arg(long)]
     pub no_new_privs: bool,
-    /// As whom, where and from when on it runs
-    #[command(flatten)]
-    pub life: Life,
     /// The program, a path or a name to look up in PATH, and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
+    /// As whom, where and from when on it runs; last, so that its heading is over its own options alone
+    #[command(flatten)]
+    pub life: Life,
 }
 
 impl Exec {

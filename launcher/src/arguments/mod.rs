@@ -37,7 +37,7 @@ Examples:
   portgrant exec -l 80 -- ./server             as descriptor 3, announced by LISTEN_FDS
   portgrant exec -l 25 --inetd -- exim4 -bw    as descriptor 0
   portgrant explain 80                         may I? by which rule?
-  portgrant exec --daemon --verify -l 80 -- nginx -g 'daemon off;'
+  portgrant exec --daemon --verify -l 80 -- ./server
   portgrant pass -l 443 --to ./server.sock     one port more for a server that runs
 
 Exit status: the program's own, or

@@ -369,8 +369,9 @@ impl Guarded {
         watched.extend(starter.map(|teller| PollFd::new(teller, PollFlags::empty())));
         watched.extend(self.executing.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         watched.extend(self.watch.notified.as_ref().map(|notified| PollFd::new(notified, PollFlags::IN)));
-        if flow == Flow::Open {
-            watched.extend(self.watch.output.pipes().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        match flow {
+            Flow::Open => watched.extend(self.watch.output.pipes().map(|pipe| PollFd::new(pipe, PollFlags::IN))),
+            Flow::Stuck => watched.extend(self.watch.output.log().map(|log| PollFd::new(log, PollFlags::OUT))),
         }
         let busy = flow == Flow::Stuck || self.watch.starter.is_waiting() || self.stopping.is_some();
         let pace = busy.then(|| Timespec::try_from(verify::PACE).ok()).flatten();

@@ -98,6 +98,14 @@ impl Output {
         pipes.into_iter().flatten()
     }
 
+    /// Where there is room again when the log goes on being read.
+    pub(crate) fn log(&self) -> Option<&UnixDatagram> {
+        match self {
+            Output::Inherit | Output::None => None,
+            Output::Syslog { log, .. } => log.socket.as_ref(),
+        }
+    }
+
     /// Passes on what is there.
     pub(crate) fn pump(&mut self, echo: Echo) -> Flow {
         let Output::Syslog { stdout, stderr, log } = self else { return Flow::Open };

@@ -114,7 +114,7 @@ impl Given {
                 (begun.elapsed() >= SETTLING).then_some(State::Served)
             }
             State::Unknown => Probe::connect(&self.facts).map(State::Probed),
-            State::Probed(probe) => probe.is_accepted(tables).then_some(State::Served),
+            State::Probed(probe) => probe.is_accepted(tables, self).then_some(State::Served),
         };
         if let State::Probed(probe) = &mut self.state {
             probe.wake_deferred(tables);
@@ -157,10 +157,14 @@ impl Probe {
     }
 
     /// A socket of the server's that belongs to a file; or an answer, which can come from nobody else.
-    fn is_accepted(&self, tables: &Tables) -> bool {
+    fn is_accepted(&self, tables: &Tables, given: &Given) -> bool {
         let mut byte = [0];
-        let answer = rustix::net::recv(&self.socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        matches!(answer, Ok(_) | Err(Errno::CONNRESET)) || tables.other_end(self).is_some_and(|entry| entry.inode != 0)
+        match rustix::net::recv(&self.socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok(_) => true,
+            // The kernel resets what waits in the queue of a listener that is closed.
+            Err(Errno::CONNRESET) => Tables::read().holds(given),
+            Err(_) => tables.other_end(self).is_some_and(|entry| entry.inode != 0),
+        }
     }
 
     /// With TCP_DEFER_ACCEPT there is no connection before there is something to read. An empty line is what servers of
