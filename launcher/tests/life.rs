@@ -439,6 +439,26 @@ fn a_daemon_and_a_waiting_program_get_what_the_caller_had() {
 }
 
 #[test]
+fn many_sockets_find_their_places_whatever_the_guard_has_open() {
+    let folder = Folder::new("daemon-many");
+    let seen = folder.join("seen");
+    let endpoints: Vec<String> = (0..20).map(|_| format!("127.0.0.1:{}/udp", free_port())).collect();
+    let look = "import os, socket, sys; \
+        print([socket.socket(fileno=n).getsockname()[1] for n in range(3, 23)], file=open(sys.argv[1], 'w'))";
+    // Whatever this test inherited must not stand in the way.
+    let tidy = "import os, sys; os.closerange(3, 256); os.execv(sys.argv[1], sys.argv[1:])";
+    let mut command = Command::new("python3");
+    command.env("PORTGRANT_BINDER", folder.granting_helper()).args(["-c", tidy, PORTGRANT]);
+    command.args(["exec", "--daemon", "--pid-file"]).arg(folder.join("pid"));
+    command.args(endpoints.iter().flat_map(|endpoint| ["-l", endpoint])).args(["--", "python3", "-c", look]).arg(&seen);
+    assert_eq!(outcome(&mut command), (0, String::new(), String::new()));
+    soon("it has looked", || fs::read_to_string(&seen).is_ok_and(|text| text.ends_with('\n')));
+    let ports: Vec<&str> =
+        endpoints.iter().map(|endpoint| endpoint.trim_start_matches("127.0.0.1:").trim_end_matches("/udp")).collect();
+    assert_eq!(fs::read_to_string(&seen).expect("there"), format!("[{}]\n", ports.join(", ")));
+}
+
+#[test]
 fn the_guard_holds_neither_the_sockets_nor_what_the_caller_had_open() {
     let folder = Folder::new("guard-holds");
     let endpoint = format!("127.0.0.1:{}", free_port());
