@@ -39,7 +39,7 @@ pub struct Life {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "90",
         value_parser = seconds(), requires = "daemon")]
     pub notify: Option<Duration>,
-    /// With --daemon: where standard output and error go: syslog[:FACILITY], none, or inherit (as they are)
+    /// With --daemon: where standard output and error go: syslog, syslog:FACILITY, none, or inherit (as they are)
     #[arg(long, value_name = "WHERE", default_value = "syslog", hide_default_value = true, requires = "daemon",
         value_parser = log())]
     pub log: Log,
