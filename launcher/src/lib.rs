@@ -10,6 +10,7 @@ mod error;
 mod exec;
 mod helper;
 mod output;
+mod pass;
 mod policy;
 mod program;
 mod recipe;
@@ -23,8 +24,11 @@ use log::LevelFilter;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
 
-pub use arguments::{Arguments, Check, Command, Doctor, Exec, Explain, Format, List, Place, Recipe, Run, Who, Writing};
+pub use arguments::{
+    Arguments, Check, Command, Doctor, Exec, Explain, Format, Life, List, Log, Pass, Place, Recipe, Run, Who, Writing,
+};
 pub use error::Error;
+pub use pass::Trouble;
 
 /// What execve(2) handed over.
 #[derive(Debug)]
@@ -43,6 +47,7 @@ pub fn run(start: Start) -> u8 {
         match arguments.command {
             Command::Exec(asked) => exec::exec(&asked, start.environment),
             Command::Run(asked) => run::run(&asked, start.environment),
+            Command::Pass(asked) => pass::pass(&asked),
             Command::Explain(asked) => policy::explain(&asked, &start.environment),
             Command::List(asked) => policy::list(&asked, &start.environment),
             Command::Check(asked) => policy::check(&asked, &start.environment),
@@ -51,10 +56,13 @@ pub fn run(start: Start) -> u8 {
             Command::Recipe(asked) => Err(Error::Answered(recipe::answer(asked.server.as_deref()))),
         }
     });
-    if let Error::Told(status) = error {
-        return status;
+    if let Error::Answered(text) = &error {
+        return answer(text);
     }
-    if let Error::Answered(text) = &error { answer(text) } else { complain(&error) }
+    if !matches!(error, Error::Printed(_) | Error::Ended { .. }) {
+        tell(&error.message(), &further(&error));
+    }
+    error.status()
 }
 
 /// With `-v`, each step on standard error. RUST_LOG is not read: what the launcher writes is up to its own options, and
@@ -94,15 +102,13 @@ fn further(error: &Error) -> String {
 }
 
 /// In one write, so that it stays in one piece among what others write.
-fn complain(error: &Error) -> u8 {
-    let message = error.message();
+fn tell(message: &portgrant_server::Message, further: &str) {
     let mut text = format!("portgrant: {}\n", message.what);
-    for (label, part) in [("why", message.why), ("fix", message.fix)] {
+    for (label, part) in [("why", &message.why), ("fix", &message.fix)] {
         if let Some(part) = part {
             text.push_str(&format!("  {label}: {part}\n"));
         }
     }
-    text.push_str(&further(error));
+    text.push_str(further);
     let _ = std::io::stderr().write_all(text.as_bytes());
-    error.status()
 }

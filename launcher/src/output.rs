@@ -38,5 +38,5 @@ fn write(output: &mut impl Write, text: &str) -> Result<(), Error> {
 
 /// The end of a command that has printed its answer.
 pub(crate) fn answered(is_well: bool, otherwise: u8) -> Error {
-    Error::Told(if is_well { status::OK } else { otherwise })
+    Error::Printed(if is_well { status::OK } else { otherwise })
 }

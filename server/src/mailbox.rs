@@ -1,24 +1,25 @@
 //! A running server's own Unix socket, to which somebody sends one more.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portgrant_protocol::record::Reply;
+use portgrant_protocol::record::{Refusal, Reply};
+use portgrant_protocol::status;
 use portgrant_protocol::transfer::{self, TransferError};
-use rustix::net::sockopt;
+use rustix::net::{SendFlags, send, sockopt};
 
 use crate::socket_file::{self, Failure, SocketFile};
-use crate::{Error, Sockets, request};
+use crate::{Error, Message, Sockets, request};
 
 /// How long a peer may keep its conversation silent.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A socket file at which this server takes further sockets, from its own user and from root.
 ///
-/// Whoever holds some (`portgrant-binder pass --to`, with a connection to this file, say) sends one record and the
-/// descriptors with it. The file is made with mode 0600 and removed when the mailbox is dropped.
+/// Whoever holds some (`portgrant pass --to`, or `portgrant-binder pass --to` with a connection to this file) sends one
+/// record and the descriptors with it, and gets a record as an answer. The file is made with mode 0600 and removed when the mailbox is dropped.
 ///
 /// ```no_run
 /// # use portgrant_server::Mailbox;
@@ -71,12 +72,21 @@ impl Mailbox {
     ///
     /// A peer of another user (root aside) is turned away before a byte of it is read, and one that says nothing is not
     /// waited for any longer than a few seconds. After an error the mailbox goes on as before.
+    ///
+    /// The peer is told what became of it: a record with the names that were taken, or one with the reason. One that does
+    /// not wait for it misses nothing.
     pub fn receive(&self) -> Result<Sockets, Error> {
         let failed = |source| Error::Mailbox { path: self.path().to_owned(), source };
         let peer = self.file.accept().map_err(|errno| failed(errno.into()))?;
+        let received = self.take_from(&peer);
+        answer(&peer, &received);
+        received
+    }
+
+    fn take_from(&self, peer: &OwnedFd) -> Result<Sockets, Error> {
         socket_file::admit(peer.as_fd())?;
         let limit = Some(self.patience).filter(|patience| !patience.is_zero());
-        sockopt::set_socket_timeout(&peer, sockopt::Timeout::Recv, limit)
+        sockopt::set_socket_timeout(peer, sockopt::Timeout::Recv, limit)
             .map_err(|errno| Error::System { what: "cannot limit the time of a peer", source: errno.into() })?;
         let (record, descriptors) = match transfer::receive(peer.as_fd()) {
             Err(TransferError::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -88,6 +98,22 @@ impl Mailbox {
             Reply::Granted { names } => Ok(request::pair(names, descriptors)?.into_iter().collect()),
             Reply::Refused(refusal) => Err(Error::Refused(refusal)),
         }
+    }
+}
+
+/// Best effort, and without waiting. It may be gone (no SIGPIPE for that).
+fn answer(peer: &OwnedFd, received: &Result<Sockets, Error>) {
+    let reply = match received {
+        Ok(sockets) => Reply::Granted { names: sockets.names().map(str::to_owned).collect() },
+        Err(error) => {
+            let Message { what, why, fix } = error.message();
+            let why = why.map_or_else(|| what.clone(), |why| format!("{what}: {why}"));
+            let status = if matches!(error, Error::ForeignPeer { .. }) { status::REFUSED } else { error.status() };
+            Reply::Refused(Refusal { status, why, fix, rule: None, program: None })
+        }
+    };
+    if let Ok(record) = reply.encode() {
+        let _ = send(peer, &record, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
 }
 

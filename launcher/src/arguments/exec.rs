@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use portgrant_protocol::Endpoint;
 
-use super::{ENDPOINTS, endpoint};
+use super::{ENDPOINTS, Life, endpoint};
 use crate::exec::Wanted;
 use crate::{Error, recipe};
 
@@ -36,11 +36,15 @@ pub struct Exec {
     /// The program, a path or a name to look up in PATH, and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
+    /// As whom, where and from when on it runs; last, so that its heading is over its own options alone
+    #[command(flatten)]
+    pub life: Life,
 }
 
 impl Exec {
     /// What clap cannot say: which values go together.
     pub(super) fn check(&self) -> Result<(), Error> {
+        self.life.check()?;
         Wanted::of(self).map(drop)
     }
 }

@@ -4,7 +4,9 @@ mod check;
 mod doctor;
 mod exec;
 mod explain;
+mod life;
 mod list;
+mod pass;
 mod recipe;
 mod run;
 mod who;
@@ -24,7 +26,9 @@ pub use check::Check;
 pub use doctor::Doctor;
 pub use exec::Exec;
 pub use explain::Explain;
+pub use life::{Life, Log};
 pub use list::List;
+pub use pass::Pass;
 pub use recipe::Recipe;
 pub use run::Run;
 pub use who::{Place, Who};
@@ -45,6 +49,8 @@ Examples:
   portgrant exec -l 80 -- ./server             as descriptor 3, announced by LISTEN_FDS
   portgrant exec -l 25 --inetd -- exim4 -bw    as descriptor 0
   portgrant explain 80                         may I? by which rule?
+  portgrant exec --daemon --verify -l 80 -- ./server
+  portgrant pass -l 443 --to ./server.sock     one port more for a server that runs
   portgrant list                               what may I?
   portgrant who 80                             who holds it?
   portgrant doctor                             is this installation right?
@@ -78,6 +84,8 @@ pub enum Command {
     Run(Run),
     /// Say whether the policy permits something, and by which rule; nothing is bound
     Explain(Explain),
+    /// Hand sockets over to a server that runs, over its own Unix socket
+    Pass(Pass),
     /// List what the policy permits you, and what is denied of it
     List(List),
     /// Say whether the policy is well-formed, and what of it is probably not meant
@@ -138,6 +146,7 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
         | Command::Check(_)
         | Command::Who(_)
         | Command::Doctor(_)
+        | Command::Pass(_)
         | Command::Recipe(_) => {}
     }
     Ok(parsed)
@@ -149,6 +158,11 @@ fn complaint(error: &clap::Error) -> Message {
     let context = |kind| error.get(kind).map(|found| printable(found.to_string().as_bytes())).unwrap_or_default();
     let (word, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
     match error.kind() {
+        ErrorKind::ValueValidation if !word.contains("ENDPOINT") => {
+            let option = word.split(['[', '=', ' ']).next().unwrap_or_default();
+            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            Message::new(format!("'{value}' does not go with {option}")).fix(why)
+        }
         ErrorKind::ValueValidation => {
             let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             // Of bytes that are not UTF-8 clap keeps a replacement; the reason names them as they are.
@@ -160,6 +174,12 @@ fn complaint(error: &clap::Error) -> Message {
         }
         ErrorKind::MissingRequiredArgument if word.contains("--listen") => {
             Message::new("no endpoint is given").fix("expected -l ENDPOINT, as in -l 80 or -l 127.0.0.1:53/udp")
+        }
+        ErrorKind::MissingRequiredArgument if word.contains("--daemon") => {
+            Message::new("--pid-file, --notify and --log are for a daemon").fix("expected --daemon with them")
+        }
+        ErrorKind::MissingRequiredArgument if word.contains("--to") => {
+            Message::new("no server is given").fix("expected --to PATH, the server's own Unix socket")
         }
         ErrorKind::MissingRequiredArgument if word.contains("PROGRAM") => {
             Message::new("no program is given").fix("expected -- PROGRAM [ARG...] at the end")

@@ -43,6 +43,7 @@ use std::process::ExitCode;
 
 use nix::sys::signal::SigSet;
 use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{setsid, umask};
@@ -55,7 +56,7 @@ pub(crate) use signals::Caught;
 pub use signals::{Signal, Signals};
 
 use crate::Error;
-use crate::descriptor::{Fork, fork, leave};
+pub use crate::descriptor::{Fork, fork, leave};
 
 /// What the daemon says over the pipe when it is up; another byte is the exit status of its failure.
 const UP: u8 = 0;
@@ -130,7 +131,7 @@ impl Daemon {
                 drop((teller, pid_file));
                 // The daemon itself where it leads, else the one between, which ends at once.
                 if !self.leads {
-                    let _ = waitpid(child, None);
+                    let _ = waitpid(Pid::from_raw(child.cast_signed()), None);
                 }
                 wait_for(news)
             }
