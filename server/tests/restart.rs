@@ -93,12 +93,12 @@ impl Server {
         told(&get(self.port, "/"))
     }
 
-    /// The pids of all its processes.
+    /// The pids of all its processes, by whatever program: its folder stands in their arguments.
     fn processes(&self) -> Vec<u32> {
-        let program = self.folder.join("program");
+        let folder = self.folder.join("");
         let named = |pid: &u32| {
-            fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| contains(&line, program.as_os_str().as_encoded_bytes()))
+            let line = fs::read(format!("/proc/{pid}/cmdline"));
+            line.is_ok_and(|line| contains(&line, folder.as_os_str().as_encoded_bytes()))
         };
         let all = fs::read_dir("/proc").expect("/proc").flatten();
         all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(named).collect()
