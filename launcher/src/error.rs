@@ -28,6 +28,17 @@ pub enum Error {
         /// The program that was to be executed
         program: PathBuf,
     },
+    /// The helper would not bind what the program is going to
+    Refused(Box<portgrant_supervisor::helper::Refusal>),
+    /// The supervisor is not there, or cannot be executed
+    Supervisor {
+        /// Its path
+        path: PathBuf,
+        /// Why
+        source: std::io::Error,
+    },
+    /// No supervisor can work here
+    Unsupervised(Box<Message>),
     /// There are no sockets
     Sockets(portgrant_server::Error),
 }
@@ -41,6 +52,8 @@ impl Error {
             Error::Program(unfit) => unfit.status(),
             Error::Place(PlaceError::System(_)) | Error::NoNewPrivileges(_) => status::SYSTEM,
             Error::ForAnother { refusal, .. } => refusal.status,
+            Error::Refused(refusal) => refusal.status,
+            Error::Supervisor { .. } | Error::Unsupervised(_) => status::BROKEN,
             Error::Sockets(error) => error.status(),
         }
     }
@@ -64,6 +77,11 @@ impl Error {
                 let why = message.why.map(|why| format!("{why}; {instead}"));
                 Message { why: why.or(Some(instead)), ..message }
             }
+            Error::Refused(refusal) => Message::new(&refusal.what).why(&refusal.why).fix(&refusal.fix),
+            Error::Supervisor { path, source } => Message::new(format!("{} cannot be executed", path.display()))
+                .why(source.to_string())
+                .fix("install portgrant anew: the supervisor lies beside the helper"),
+            Error::Unsupervised(message) => message.as_ref().clone(),
             Error::Sockets(error) => error.message(),
         }
     }
@@ -81,6 +99,8 @@ impl std::error::Error for Error {
             Error::Sockets(error) => Some(error),
             Error::NoNewPrivileges(error) => Some(error),
             Error::Program(unfit) => Some(unfit),
+            Error::Supervisor { source, .. } => Some(source),
+            Error::Refused(_) | Error::Unsupervised(_) => None,
             Error::Answered(_) | Error::Usage(_) | Error::Place(_) | Error::ForAnother { .. } => None,
         }
     }

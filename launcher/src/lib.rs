@@ -11,6 +11,7 @@ mod explain;
 mod helper;
 mod program;
 mod recipe;
+mod run;
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
@@ -19,7 +20,7 @@ use log::LevelFilter;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
 
-pub use arguments::{Arguments, Command, Exec, Explain, Recipe};
+pub use arguments::{Arguments, Command, Exec, Explain, Recipe, Run};
 pub use error::Error;
 
 /// What execve(2) handed over.
@@ -38,6 +39,7 @@ pub fn run(start: Start) -> u8 {
         log_steps(arguments.verbose > 0);
         match arguments.command {
             Command::Exec(asked) => exec::exec(&asked, start.environment),
+            Command::Run(asked) => run::run(&asked, start.environment),
             Command::Explain(asked) => explain::explain(&asked, &start.environment),
             Command::Recipe(asked) => Err(Error::Answered(recipe::answer(asked.server.as_deref()))),
         }

@@ -327,6 +327,13 @@ pub enum Error {
         /// Why not
         source: io::Error,
     },
+    /// A file that tells whom to ask for names, resolv.conf(5) or hosts(5), could not be read
+    NameService {
+        /// Which
+        path: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
     /// A udp socket of this process's own could not be bound to an address
     NotBound {
         /// Where
@@ -424,6 +431,7 @@ impl Error {
             | Error::Terminal { .. }
             | Error::Program { .. }
             | Error::Services { .. }
+            | Error::NameService { .. }
             | Error::NotEach { .. }
             | Error::NoListener
             | Error::Listener { .. }
@@ -497,7 +505,7 @@ impl Error {
             Error::Watchdog { variable, value } => format!("{variable} is '{value}'"),
             Error::Terminal { .. } => "cannot open a terminal".to_owned(),
             Error::Program { program, .. } => format!("cannot run {}", shown(program)),
-            Error::Services { path, .. } => format!("cannot read {}", shown(path)),
+            Error::Services { path, .. } | Error::NameService { path, .. } => format!("cannot read {}", shown(path)),
             Error::NotBound { address, .. } => format!("cannot bind {address}/udp"),
             Error::NotEach { name, .. } => format!("{} is not one of a socket for each address", quoted(name)),
             Error::NoListener => "there is nothing to listen on".to_owned(),
@@ -542,6 +550,7 @@ impl Error {
             Error::Helper { source, .. }
             | Error::Mailbox { source, .. }
             | Error::Services { source, .. }
+            | Error::NameService { source, .. }
             | Error::NotBound { source, .. }
             | Error::Listener { source, .. }
             | Error::Bind { source, .. }
@@ -690,6 +699,7 @@ impl Error {
             Error::Terminal { .. } => "see that /dev/ptmx and /dev/pts are there, and not all in use (kernel.pty.max)",
             Error::Program { .. } => "name a program along PATH, or its path, that this user may execute",
             Error::Services { .. } => "see that the file is there and that this user may read it",
+            Error::NameService { .. } => "see that it is well-formed and that this user may read it",
             Error::NotBound { source, .. } => return not_bound(source).map(str::to_owned),
             Error::NotEach { .. } => "ask for it as each:PORT/udp, and take all that bear the name",
             Error::NoListener => "add a tcp listener or a udp socket before the first event is waited for",
@@ -792,6 +802,7 @@ impl std::error::Error for Error {
             | Error::Terminal { source, .. }
             | Error::Program { source, .. }
             | Error::Services { source, .. }
+            | Error::NameService { source, .. }
             | Error::NotBound { source, .. }
             | Error::Listener { source, .. } => Some(source),
             Error::Endpoints { .. }

@@ -12,7 +12,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::getpeername;
 use rustix::stdio;
 
-use crate::{Error, Socket, Sockets};
+use crate::{Error, Socket, Sockets, canonical};
 
 const NAME: &str = "descriptor 0";
 
@@ -84,9 +84,7 @@ fn ends(input: BorrowedFd<'_>) -> Result<(SocketAddr, SocketAddr), Error> {
         return Err(Error::NotAConnection { name: name() });
     }
     let peer = getpeername(input).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
-    let mut peer = peer.ok_or_else(|| Error::PeerGone { name: name() })?;
-    peer.set_ip(peer.ip().to_canonical());
-    Ok((peer, facts.local))
+    Ok((canonical(peer.ok_or_else(|| Error::PeerGone { name: name() })?), facts.local))
 }
 
 pub(crate) fn adopt() -> Result<Sockets, Error> {

@@ -57,6 +57,7 @@
 //! | 4.5 How do several workers share a port? | [`Server::group`], [`steer_by_cpu`] |
 //! | 4.6, 4.7 How are linger, keep-alive and user time-out set? | [`StreamOptions`] |
 //! | 4.8 How does an ordinary user serve on a port below 1024? | [`listen`], [`Server`] |
+//! | 4.9, 4.10 Who is the client, and what is its name? | `peer` of [`Accepted`] and [`Connection`], [`canonical`]; with the feature `resolve`, `Names` |
 //! | 4.11 How is a port number chosen? | [`Services`]: the user decides, then services(5), then the server |
 //! | 4.13 How does one serve udp on a multi-homed host? | [`AddressedUdp`] on one socket, or [`EachUdp`] on one an address |
 //!
@@ -66,6 +67,7 @@
 //! |---|---|
 //! | `daemon` | 4.3: `daemon::Daemon` (background, pid file, exit status 0 means that it is up), `Signals`, `Notify` |
 //! | `telnet` | 4.14: `telnet::Telnet` (one character at a time), `telnet::Terminal` (a program on a pseudo-terminal) |
+//! | `resolve` | 4.9, 4.10: `Names`, the client's name by DNS and /etc/hosts, confirmed forwards, within a time limit |
 //! | `tokio` | `AsyncListeners`; with `daemon`, `Signals::next` as a future |
 //!
 //! [`environment`] keeps what was meant for the server from its children.
@@ -89,6 +91,9 @@ mod interfaces;
 mod listeners;
 mod mailbox;
 mod message;
+#[cfg(feature = "resolve")]
+pub mod names;
+mod peer;
 mod ready;
 mod request;
 mod server;
@@ -116,6 +121,9 @@ pub use listeners::tokio::AsyncListeners;
 pub use listeners::{Accepted, Datagram, Event, Listeners, Stopper};
 pub use mailbox::Mailbox;
 pub use message::Message;
+#[cfg(feature = "resolve")]
+pub use names::{Names, ReverseName};
+pub use peer::canonical;
 pub use portgrant_protocol::record::Refusal;
 pub use portgrant_protocol::socket::{Facts, Mismatch};
 pub use portgrant_protocol::{Endpoint, Protocol, endpoint, status};

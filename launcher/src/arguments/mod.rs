@@ -3,6 +3,7 @@
 mod exec;
 mod explain;
 mod recipe;
+mod run;
 
 use std::ffi::OsString;
 
@@ -18,6 +19,7 @@ use crate::Error;
 pub use exec::Exec;
 pub use explain::Explain;
 pub use recipe::Recipe;
+pub use run::Run;
 
 const ENDPOINTS: &str = "\
 An ENDPOINT is [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]:
@@ -61,6 +63,8 @@ pub struct Arguments {
 pub enum Command {
     /// Execute a program with sockets that it could not bind itself
     Exec(Exec),
+    /// Run a program that binds for itself, as it is
+    Run(Run),
     /// Say whether the policy permits something, and by which rule; nothing is bound
     Explain(Explain),
     /// Tell how a known server takes a socket: its command, its configuration, its traps
@@ -80,8 +84,10 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
         }
         Error::Usage(Box::new(complaint(&error)))
     })?;
-    if let Command::Exec(asked) = &parsed.command {
-        asked.check()?;
+    match &parsed.command {
+        Command::Exec(asked) => asked.check()?,
+        Command::Run(asked) => asked.check()?,
+        Command::Explain(_) | Command::Recipe(_) => {}
     }
     Ok(parsed)
 }
