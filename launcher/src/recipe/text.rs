@@ -29,7 +29,7 @@ pub(crate) fn list() -> String {
 pub(crate) fn of(server: &Server) -> String {
     let mut text = wrapped("", 0, &format!("{} {}.", server.name, server.takes));
     if let Adoption::Never = server.adoption {
-        text += "\nNo option of portgrant exec helps it; a mode for programs that bind for themselves is to come.\n";
+        text += "\nNo option of portgrant exec helps it. This is not among portgrant's own tests.\n";
     } else {
         text += &format!("\n{}", wrapped("", 0, &with_as(server)));
         text += &format!(

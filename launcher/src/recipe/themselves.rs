@@ -23,28 +23,35 @@ const fn insisting(
     }
 }
 
-/// What helps those that only need the port.
-const ON_A_HIGH_PORT: &str = "It needs no privilege on a port from 1024 on: let it listen there, and a server that takes a \
-     socket (haproxy, nginx) on the low one, before it.";
-
 pub(super) const SERVERS: &[Server] = &[
     insisting(
         "apache2",
         &["httpd"],
         "takes no socket from anybody in any 2.4; it binds what Listen says",
-        &[ON_A_HIGH_PORT],
+        &[
+            "portgrant run starts it as it is, and answers its bind(2): portgrant run -- apache2 -X -f FILE, where FILE \
+             names a PidFile and logs that the user may write.",
+            HIGH_PORT,
+        ],
     ),
     insisting(
         "redis",
         &["redis-server", "valkey"],
         "takes no socket from anybody; it binds what port says",
-        &["Its own port, 6379, needs no privilege; haproxy (mode tcp) can stand on a low one before it."],
+        &[
+            "portgrant run starts it as it is, and answers its bind(2): portgrant run -- redis-server --port 100",
+            "Its own port, 6379, needs no privilege; haproxy (mode tcp) can stand on a low one before it.",
+        ],
     ),
     insisting(
         "varnish",
         &["varnishd"],
         "takes no socket from anybody; it binds what -a says",
-        &[ON_A_HIGH_PORT, "Between the two, -a can be a Unix socket: varnishd -a /run/web.sock."],
+        &[
+            "portgrant run starts it as it is, and answers its bind(2): portgrant run -- varnishd -F -a :80 ...",
+            HIGH_PORT,
+            "Between the two, -a can be a Unix socket: varnishd -a /run/web.sock.",
+        ],
     ),
     insisting(
         "postfix",
@@ -59,3 +66,7 @@ pub(super) const SERVERS: &[Server] = &[
         &["exim can stand on 25 in its place: see portgrant recipe exim."],
     ),
 ];
+
+/// What helps everybody who only needs the port.
+const HIGH_PORT: &str = "Or without portgrant: on a port from 1024 on it needs no privilege, with a server that takes a \
+     socket (haproxy, nginx) on the low one, before it.";

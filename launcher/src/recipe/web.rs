@@ -136,8 +136,8 @@ http://:80 {
 "#,
         )],
         notes: &[
-            "Debian 12's and 13's caddy, 2.6.2, is too old and says 'unsupported network type: fd'. It binds for \
-             itself; see portgrant recipe apache2 for what to do then.",
+            "Debian 12's and 13's caddy, 2.6.2, is too old and says 'unsupported network type: fd': portgrant run \
+             -- caddy run --config Caddyfile, without the bind line.",
             "HTTP/3 takes a udp socket as well: -l 443/udp, and bind fdgram/4.",
         ],
         since: "2.9.0",
