@@ -1,7 +1,6 @@
 //! What `show` says of what is loaded.
 
 use std::fmt::Write as _;
-use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -97,5 +96,5 @@ pub fn left_out(about: &About) -> String {
 
 /// This moment.
 pub(crate) fn now() -> String {
-    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

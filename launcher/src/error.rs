@@ -1,6 +1,6 @@
 //! What ends the launcher, and what it tells.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use portgrant_protocol::listen::PlaceError;
 use portgrant_protocol::program::Unfit;
@@ -8,11 +8,29 @@ use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
 use portgrant_server::{Message, Refusal};
 
+use crate::Trouble;
+
 /// Everything that ends the launcher itself: it executes a program otherwise.
 #[derive(Debug)]
 pub enum Error {
     /// Help or the version was asked for: the text
     Answered(String),
+    /// The answer was printed: this is the status that goes with it
+    Printed(u8),
+    /// The answer could not be printed
+    Output(std::io::Error),
+    /// The program that tells what the policy says is not installed
+    PolicyMissing {
+        /// The places where it may be
+        places: Vec<PathBuf>,
+    },
+    /// That program could not be executed
+    Policy {
+        /// Its path
+        path: PathBuf,
+        /// Why not
+        source: std::io::Error,
+    },
     /// The command line is wrong
     Usage(Box<Message>),
     /// The program is not there, or cannot be executed
@@ -21,12 +39,114 @@ pub enum Error {
     Place(PlaceError),
     /// no_new_privs could not be set
     NoNewPrivileges(std::io::Error),
+    /// `--user` names nobody
+    NoSuchUser {
+        /// The word
+        user: String,
+    },
+    /// The accounts could not be read
+    Accounts {
+        /// Whose
+        user: String,
+        /// Why not
+        source: std::io::Error,
+    },
+    /// `--user` of another user, by somebody who is not root
+    NotRoot {
+        /// The other
+        user: String,
+        /// Who asks
+        own: u32,
+    },
+    /// The ids could not be changed
+    Become {
+        /// Whose they should be
+        user: String,
+        /// Why not
+        source: std::io::Error,
+    },
+    /// The ids or capabilities are not what they were set to
+    StillAnother {
+        /// Whose they should be
+        user: String,
+    },
+    /// `--chdir` could not be entered
+    Folder {
+        /// The folder
+        folder: PathBuf,
+        /// Why not
+        source: std::io::Error,
+    },
+    /// The first connection could not be waited for
+    Wait(std::io::Error),
+    /// What was waited for has ended; its words were its own
+    Ended {
+        /// Its exit status
+        status: u8,
+    },
+    /// What another process of the launcher's could not do
+    Told {
+        /// The exit status that says it
+        status: u8,
+        /// What it told
+        message: Box<Message>,
+    },
+    /// The guard of a daemon could not do something
+    Guard {
+        /// What
+        doing: &'static str,
+        /// Why not
+        source: std::io::Error,
+    },
+    /// The program ended before it was up
+    EndedEarly {
+        /// The program
+        program: String,
+        /// Its exit status
+        status: u8,
+    },
+    /// The program did not say that it was ready
+    NotNotified {
+        /// The program
+        program: String,
+        /// How long it was waited for
+        patience: std::time::Duration,
+    },
+    /// The program does not accept on what it was given
+    Ignored(Box<Message>),
+    /// No process could be left aside to look on
+    Aside(std::io::Error),
+    /// Only the helper may execute the program, and it has no such option
+    NotWithTheHelper {
+        /// The option
+        option: &'static str,
+        /// The program
+        program: PathBuf,
+    },
     /// The grant is for another program
     ForAnother {
         /// The refusal, which names the one it is for
         refusal: Box<Refusal>,
         /// The program that was to be executed
         program: PathBuf,
+    },
+    /// The helper would not bind what the program is going to
+    Refused(Box<portgrant_supervisor::helper::Refusal>),
+    /// The supervisor is not there, or cannot be executed
+    Supervisor {
+        /// Its path
+        path: PathBuf,
+        /// Why
+        source: std::io::Error,
+    },
+    /// No supervisor can work here
+    Unsupervised(Box<Message>),
+    /// The sockets were not taken
+    NotPassed {
+        /// The server's own socket
+        to: PathBuf,
+        /// Why not
+        trouble: Trouble,
     },
     /// There are no sockets
     Sockets(portgrant_server::Error),
@@ -37,10 +157,31 @@ impl Error {
     pub fn status(&self) -> u8 {
         match self {
             Error::Answered(_) => status::OK,
-            Error::Usage(_) | Error::Place(PlaceError::Occupied(_)) => status::USAGE,
+            Error::Printed(status) => *status,
+            Error::Output(_) => status::SYSTEM,
+            Error::PolicyMissing { .. } | Error::Policy { .. } => status::BROKEN,
+            Error::Usage(_)
+            | Error::Place(PlaceError::Occupied(_))
+            | Error::NoSuchUser { .. }
+            | Error::Folder { .. }
+            | Error::NotWithTheHelper { .. } => status::USAGE,
             Error::Program(unfit) => unfit.status(),
-            Error::Place(PlaceError::System(_)) | Error::NoNewPrivileges(_) => status::SYSTEM,
+            Error::NotRoot { .. } => status::REFUSED,
+            Error::NotPassed { trouble, .. } => trouble.status(),
+            Error::Ended { status } | Error::Told { status, .. } => *status,
+            Error::EndedEarly { status, .. } if *status != status::OK => *status,
+            Error::EndedEarly { .. } | Error::NotNotified { .. } | Error::Ignored(_) => status::UNAVAILABLE,
+            Error::Place(PlaceError::System(_))
+            | Error::NoNewPrivileges(_)
+            | Error::Accounts { .. }
+            | Error::Become { .. }
+            | Error::StillAnother { .. }
+            | Error::Guard { .. }
+            | Error::Aside(_)
+            | Error::Wait(_) => status::SYSTEM,
             Error::ForAnother { refusal, .. } => refusal.status,
+            Error::Refused(refusal) => refusal.status,
+            Error::Supervisor { .. } | Error::Unsupervised(_) => status::BROKEN,
             Error::Sockets(error) => error.status(),
         }
     }
@@ -49,6 +190,17 @@ impl Error {
     pub fn message(&self) -> Message {
         match self {
             Error::Answered(text) => Message::new(text.as_str()),
+            Error::Printed(_) => Message::new("printed"),
+            Error::Output(error) => Message::new("the answer could not be written").why(error.to_string()),
+            Error::PolicyMissing { places } => {
+                let places: Vec<String> = places.iter().map(|place| shown(place)).collect();
+                Message::new("portgrant-policy, which reads the policy, is not there")
+                    .why(format!("it is none of {}", places.join(", ")))
+                    .fix("install portgrant as a whole: packaging/install puts it beside the helper")
+            }
+            Error::Policy { path, source } => Message::new(format!("cannot run {}", shown(path)))
+                .why(source.to_string())
+                .fix(format!("as root, chmod 0755 {}", shown(path))),
             Error::Usage(message) => message.as_ref().clone(),
             Error::Program(unfit) => Message::new(unfit.to_string()).why(unfit.why.to_string()).fix(unfit.fix()),
             Error::Place(PlaceError::Occupied(number)) => Message::new(format!("descriptor {number} is open already"))
@@ -58,12 +210,67 @@ impl Error {
                 .why(errno.to_string())
                 .fix("raise the limit of open files (ulimit -n)"),
             Error::NoNewPrivileges(error) => Message::new("no_new_privs could not be set").why(error.to_string()),
+            Error::NoSuchUser { user } => Message::new(format!("there is no user '{user}'"))
+                .fix("expected a name or the number of an account, as getent passwd shows them"),
+            Error::Accounts { user, source } => {
+                Message::new(format!("the account of '{user}' could not be read")).why(source.to_string())
+            }
+            Error::NotRoot { user, own } => Message::new(format!("--user {user} is for root alone"))
+                .why(format!("this is uid {own}, who cannot become another user"))
+                .fix(format!("as root, the same; or as {user}, without --user")),
+            Error::Become { user, source } => Message::new(format!("could not become {user}"))
+                .why(source.to_string())
+                .fix("in a user namespace, map that user's ids; elsewhere, start it as root with all capabilities"),
+            Error::StillAnother { user } => Message::new(format!("could not become {user}"))
+                .why("the ids, groups or capabilities are not what they were set to")
+                .fix("see what intercepts setresuid(2): a seccomp filter, a tracer"),
+            Error::Folder { folder, source } => {
+                let folder = printable(folder.as_os_str().as_encoded_bytes());
+                Message::new(format!("--chdir {folder} could not be entered"))
+                    .why(source.to_string())
+                    .fix("name a folder that the user who the program runs as may enter")
+            }
+            Error::Wait(source) => Message::new("the first connection could not be waited for").why(source.to_string()),
+            Error::Ended { status } => Message::new(format!("it ended with status {status}")),
+            Error::Told { message, .. } | Error::Ignored(message) => message.as_ref().clone(),
+            Error::Guard { doing, source } => Message::new("the program cannot be guarded in the background")
+                .why(format!("could not {doing}: {source}"))
+                .fix("start it without --daemon, or see what limits this user (ulimit -a)"),
+            Error::EndedEarly { program, status } => Message::new(format!("{program} ended before it was up"))
+                .why(format!("its exit status is {status}"))
+                .fix(match *status {
+                    status::OK => {
+                        "keep it in the foreground, as nginx -g 'daemon off;' does: --daemon is its background"
+                    }
+                    _ => "what it wrote stands above, and in the log",
+                }),
+            Error::NotNotified { program, patience } => Message::new(format!("{program} did not say that it is ready"))
+                .why(format!("no READY=1 came to its NOTIFY_SOCKET within {} seconds", patience.as_secs()))
+                .fix("leave out --notify where the program does not know sd_notify(3), or give it longer"),
+            Error::Aside(source) => Message::new("--verify could not leave a process aside to look on")
+                .why(source.to_string())
+                .fix("leave out --verify, or see what limits this user (ulimit -u)"),
+            Error::NotWithTheHelper { option, program } => {
+                let program = printable(program.as_os_str().as_encoded_bytes());
+                Message::new(format!("{option} does not go with this grant"))
+                    .why(format!("it is bound to {program}, which only the helper may execute, and at once"))
+                    .fix(format!("leave out {option}, or have the rule grant the port without exec"))
+            }
+            Error::NotPassed { to, trouble } => {
+                let to = printable(to.as_os_str().as_encoded_bytes());
+                Message::new(format!("nothing was passed to {to}")).why(trouble.to_string()).fix(trouble.fix())
+            }
             Error::ForAnother { refusal, program, .. } => {
                 let message = portgrant_server::Error::Refused(refusal.as_ref().clone()).message();
                 let instead = format!("PROGRAM is {}", printable(program.as_os_str().as_encoded_bytes()));
                 let why = message.why.map(|why| format!("{why}; {instead}"));
                 Message { why: why.or(Some(instead)), ..message }
             }
+            Error::Refused(refusal) => Message::new(&refusal.what).why(&refusal.why).fix(&refusal.fix),
+            Error::Supervisor { path, source } => Message::new(format!("{} cannot be executed", path.display()))
+                .why(source.to_string())
+                .fix("install portgrant anew: the supervisor lies beside the helper"),
+            Error::Unsupervised(message) => message.as_ref().clone(),
             Error::Sockets(error) => error.message(),
         }
     }
@@ -79,11 +286,40 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Sockets(error) => Some(error),
-            Error::NoNewPrivileges(error) => Some(error),
+            Error::NoNewPrivileges(error)
+            | Error::Output(error)
+            | Error::Policy { source: error, .. }
+            | Error::Wait(error)
+            | Error::Aside(error) => Some(error),
+            Error::Guard { source, .. } | Error::Supervisor { source, .. } => Some(source),
+            Error::Accounts { source, .. } | Error::Become { source, .. } | Error::Folder { source, .. } => {
+                Some(source)
+            }
             Error::Program(unfit) => Some(unfit),
-            Error::Answered(_) | Error::Usage(_) | Error::Place(_) | Error::ForAnother { .. } => None,
+            Error::Answered(_)
+            | Error::Printed(_)
+            | Error::PolicyMissing { .. }
+            | Error::Refused(_)
+            | Error::Unsupervised(_)
+            | Error::Usage(_)
+            | Error::Place(_)
+            | Error::NoSuchUser { .. }
+            | Error::NotRoot { .. }
+            | Error::StillAnother { .. }
+            | Error::Ended { .. }
+            | Error::Told { .. }
+            | Error::EndedEarly { .. }
+            | Error::NotNotified { .. }
+            | Error::Ignored(_)
+            | Error::NotPassed { .. }
+            | Error::NotWithTheHelper { .. }
+            | Error::ForAnother { .. } => None,
         }
     }
+}
+
+fn shown(path: &Path) -> String {
+    printable(path.as_os_str().as_encoded_bytes())
 }
 
 impl From<portgrant_server::Error> for Error {

@@ -5,11 +5,17 @@
 //! any of these on the way, and what the launcher opens itself is close-on-exec.
 
 mod arguments;
+mod doctor;
 mod error;
 mod exec;
-mod explain;
 mod helper;
+mod output;
+mod pass;
+mod policy;
 mod program;
+mod recipe;
+mod run;
+mod who;
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
@@ -18,8 +24,11 @@ use log::LevelFilter;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
 
-pub use arguments::{Arguments, Command, Exec, Explain};
+pub use arguments::{
+    Arguments, Check, Command, Doctor, Exec, Explain, Format, Life, List, Log, Pass, Place, Recipe, Run, Who, Writing,
+};
 pub use error::Error;
+pub use pass::Trouble;
 
 /// What execve(2) handed over.
 #[derive(Debug)]
@@ -37,10 +46,23 @@ pub fn run(start: Start) -> u8 {
         log_steps(arguments.verbose > 0);
         match arguments.command {
             Command::Exec(asked) => exec::exec(&asked, start.environment),
-            Command::Explain(asked) => explain::explain(&asked, &start.environment),
+            Command::Run(asked) => run::run(&asked, start.environment),
+            Command::Pass(asked) => pass::pass(&asked),
+            Command::Explain(asked) => policy::explain(&asked, &start.environment),
+            Command::List(asked) => policy::list(&asked, &start.environment),
+            Command::Check(asked) => policy::check(&asked, &start.environment),
+            Command::Who(asked) => who::who(&asked),
+            Command::Doctor(asked) => doctor::doctor(&asked),
+            Command::Recipe(asked) => Err(Error::Answered(recipe::answer(asked.server.as_deref()))),
         }
     });
-    if let Error::Answered(text) = &error { answer(text) } else { complain(&error) }
+    if let Error::Answered(text) = &error {
+        return answer(text);
+    }
+    if !matches!(error, Error::Printed(_) | Error::Ended { .. }) {
+        tell(&error.message(), &further(&error));
+    }
+    error.status()
 }
 
 /// With `-v`, each step on standard error. RUST_LOG is not read: what the launcher writes is up to its own options, and
@@ -64,15 +86,29 @@ fn answer(text: &str) -> u8 {
     }
 }
 
+/// What else is known: who holds an address that is in use, what is wrong with a helper that cannot be run.
+fn further(error: &Error) -> String {
+    use portgrant_server::Error as SocketError;
+    let Error::Sockets(error) = error else { return String::new() };
+    let of_helper =
+        matches!(error, SocketError::HelperMissing { .. } | SocketError::Helper { .. } | SocketError::NoAnswer { .. });
+    if let SocketError::InUse { endpoint, .. } = error {
+        who::beneath(endpoint)
+    } else if of_helper {
+        doctor::beneath()
+    } else {
+        String::new()
+    }
+}
+
 /// In one write, so that it stays in one piece among what others write.
-fn complain(error: &Error) -> u8 {
-    let message = error.message();
+fn tell(message: &portgrant_server::Message, further: &str) {
     let mut text = format!("portgrant: {}\n", message.what);
-    for (label, part) in [("why", message.why), ("fix", message.fix)] {
+    for (label, part) in [("why", &message.why), ("fix", &message.fix)] {
         if let Some(part) = part {
             text.push_str(&format!("  {label}: {part}\n"));
         }
     }
+    text.push_str(further);
     let _ = std::io::stderr().write_all(text.as_bytes());
-    error.status()
 }

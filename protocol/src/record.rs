@@ -161,7 +161,8 @@ impl Reply {
     }
 }
 
-fn encode(fields: impl IntoIterator<Item = (&'static str, String)>) -> Result<Vec<u8>, RecordError> {
+/// A record of `fields`, for conversations with words of their own; an error where it would be too long.
+pub fn encode(fields: impl IntoIterator<Item = (&'static str, String)>) -> Result<Vec<u8>, RecordError> {
     let mut record = format!("PORTGRANT={VERSION}\n");
     let mut count = 1;
     for (key, value) in fields {
@@ -178,7 +179,8 @@ fn is_value(value: &str) -> bool {
     value.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-fn lines(bytes: &[u8]) -> Result<Vec<(&str, &str)>, RecordError> {
+/// The fields of a record of this version, in order, keys and values in printable ASCII.
+pub fn lines(bytes: &[u8]) -> Result<Vec<(&str, &str)>, RecordError> {
     if bytes.len() > MAX_LEN {
         return Err(RecordError::TooLong);
     }
@@ -202,7 +204,8 @@ fn field(line: &str) -> Result<(&str, &str), RecordError> {
     if is_value(value) && is_value(key) { Ok((key, value)) } else { Err(wrong()) }
 }
 
-fn once<'a>(slot: &mut Option<&'a str>, key: &'static str, value: &'a str) -> Result<(), RecordError> {
+/// Puts a field's `value` into its `slot`, which must be empty.
+pub fn once<'a>(slot: &mut Option<&'a str>, key: &'static str, value: &'a str) -> Result<(), RecordError> {
     match slot.replace(value) {
         Some(_) => Err(RecordError::Twice(key)),
         None => Ok(()),

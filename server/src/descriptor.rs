@@ -108,18 +108,34 @@ pub(crate) fn awaited(
     Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(descriptor, interest) }?)
 }
 
-/// Which side of a fork this is.
+/// Which side of a [`fork`] this is.
 #[cfg(feature = "daemon")]
-pub(crate) enum Fork {
-    /// The one that was there before, with the pid of the other
-    Parent(nix::unistd::Pid),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    /// The process that was there before, with the pid of the other
+    Parent(u32),
     /// The new one
     Child,
 }
 
-/// fork(2), in a process of one thread: with more, the child may do next to nothing (signal-safety(7)).
+/// fork(2), in a process of one thread: with more it is [`Error::Threads`](crate::Error::Threads), as the child could do
+/// next to nothing (signal-safety(7)).
+///
+/// Everything is there twice afterwards, descriptors among it: what only one of the two shall hold, the other drops. A
+/// [`PidFile`](crate::daemon::PidFile) stays with the process that wrote it.
+///
+/// ```
+/// # if std::fs::read_dir("/proc/self/task")?.count() > 1 { return Ok(()) } // a test runs in a thread
+/// use portgrant_server::daemon::{Fork, fork, leave};
+///
+/// match fork()? {
+///     Fork::Child => leave(0),
+///     Fork::Parent(child) => println!("{child} was started"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[cfg(feature = "daemon")]
-pub(crate) fn fork() -> Result<Fork, crate::Error> {
+pub fn fork() -> Result<Fork, crate::Error> {
     let tasks = std::fs::read_dir("/proc/self/task").map_err(|source| crate::Error::ThreadsUnknown { source })?;
     let count = tasks.count();
     if count != 1 {
@@ -128,15 +144,16 @@ pub(crate) fn fork() -> Result<Fork, crate::Error> {
     // SAFETY: this thread is the only one (asked just before, and nobody is there to start another), so no lock is held
     // by a thread that the child does not have: the child may do whatever its parent may.
     match unsafe { nix::unistd::fork() } {
-        Ok(nix::unistd::ForkResult::Parent { child }) => Ok(Fork::Parent(child)),
+        Ok(nix::unistd::ForkResult::Parent { child }) => Ok(Fork::Parent(child.as_raw().cast_unsigned())),
         Ok(nix::unistd::ForkResult::Child) => Ok(Fork::Child),
         Err(errno) => Err(crate::Error::System { what: "cannot fork", source: errno.into() }),
     }
 }
 
-/// _exit(2): ends without the handlers of exit(3), which belong to the process that goes on.
+/// _exit(2): ends without the handlers of exit(3), which belong to the process that goes on, and without dropping
+/// anything.
 #[cfg(feature = "daemon")]
-pub(crate) fn leave(status: u8) -> ! {
+pub fn leave(status: u8) -> ! {
     // SAFETY: it only ends the process.
     unsafe { libc::_exit(i32::from(status)) }
 }

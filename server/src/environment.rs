@@ -25,9 +25,12 @@ use portgrant_protocol::listen;
 /// The variables of sd_notify(3) and sd_watchdog_enabled(3), which are the server's own affair too.
 const MANAGERS: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
+/// By which a server tells the process that is to take its place (feature `restart`).
+pub(crate) const PREDECESSOR: &str = "PORTGRANT_PREDECESSOR";
+
 /// Every variable that is cleaned away.
 pub fn variables() -> impl Iterator<Item = &'static str> {
-    listen::VARIABLES.into_iter().chain(MANAGERS)
+    listen::VARIABLES.into_iter().chain(MANAGERS).chain([PREDECESSOR])
 }
 
 /// Has the child of `command` start without them.
@@ -62,7 +65,7 @@ mod tests {
         let output = clean(&mut command).output().expect("/bin/sh");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "none none none kept\n");
         let entry = |name: &str| (OsString::from(name), ());
-        let before = ["LISTEN_FDSX", "LISTEN_FDNAMES", "WATCHDOG_USEC", "PATH"].map(entry);
+        let before = ["LISTEN_FDSX", "LISTEN_FDNAMES", "WATCHDOG_USEC", "PORTGRANT_PREDECESSOR", "PATH"].map(entry);
         assert_eq!(without(before).collect::<Vec<_>>(), ["LISTEN_FDSX", "PATH"].map(entry));
     }
 }

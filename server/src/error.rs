@@ -17,6 +17,7 @@ use portgrant_protocol::transfer::TransferError;
 use portgrant_protocol::{listen, status};
 use rustix::io::Errno;
 
+use crate::environment::PREDECESSOR;
 use crate::helper::VARIABLE;
 use crate::{Holder, HolderState, Message};
 
@@ -327,6 +328,13 @@ pub enum Error {
         /// Why not
         source: io::Error,
     },
+    /// A file that tells whom to ask for names, resolv.conf(5) or hosts(5), could not be read
+    NameService {
+        /// Which
+        path: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
     /// A udp socket of this process's own could not be bound to an address
     NotBound {
         /// Where
@@ -349,6 +357,86 @@ pub enum Error {
         name: String,
         /// Why
         source: io::Error,
+    },
+    /// `PORTGRANT_PREDECESSOR` is set, and no predecessor started this process
+    NotPredecessor {
+        /// What it holds, made printable
+        value: String,
+        /// What is wrong with it
+        why: &'static str,
+    },
+    /// The predecessor ended before it had handed over everything
+    PredecessorGone {
+        /// Its pid
+        pid: u32,
+    },
+    /// The next generation's program cannot be executed
+    Successor {
+        /// Which
+        program: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
+    /// The next generation ended before it served
+    SuccessorEnded {
+        /// Its pid
+        pid: u32,
+        /// How it ended; unknown where SIGCHLD is ignored, or it hung up first
+        status: Option<ExitStatus>,
+    },
+    /// The next generation says that it cannot serve
+    SuccessorFailed {
+        /// Its pid
+        pid: u32,
+        /// Its words
+        said: String,
+    },
+    /// The next generation was not ready in time, and was ended
+    SuccessorSlow {
+        /// Its pid
+        pid: u32,
+        /// How long it had
+        limit: Duration,
+    },
+    /// A successor is starting already
+    UpgradeUnderWay {
+        /// Its pid
+        pid: u32,
+        /// How long it still has
+        left: Duration,
+    },
+    /// The predecessor still finishes what it has
+    PredecessorDrains {
+        /// Its pid
+        pid: u32,
+        /// How long it still has
+        left: Duration,
+    },
+    /// This process ends, or has a successor
+    Retired,
+    /// A name under which nothing can be kept for the next generation
+    KeptName {
+        /// The name
+        name: String,
+    },
+    /// The control socket could not be made or used
+    Control {
+        /// Where
+        path: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
+    /// There is something at the control socket's path that is not to be replaced
+    ControlOccupied {
+        /// Where
+        path: PathBuf,
+        /// What it is
+        by: &'static str,
+    },
+    /// The server was asked by its control socket, and did not answer
+    ControlSilent {
+        /// Where
+        path: PathBuf,
     },
     /// A system call failed
     System {
@@ -379,6 +467,7 @@ impl Error {
             Error::InUse { .. } | Error::NotThere { .. } | Error::NoIpv6 { .. } | Error::NoProtocol { .. } => {
                 status::UNAVAILABLE
             }
+            Error::Control { .. } => status::UNAVAILABLE,
             Error::Privileged { .. } => status::REFUSED,
             Error::Refused(refusal) => refusal.status,
             Error::HelperNotAbsolute { .. } | Error::HelperMissing { .. } => status::BROKEN,
@@ -424,9 +513,22 @@ impl Error {
             | Error::Terminal { .. }
             | Error::Program { .. }
             | Error::Services { .. }
+            | Error::NameService { .. }
             | Error::NotEach { .. }
             | Error::NoListener
             | Error::Listener { .. }
+            | Error::NotPredecessor { .. }
+            | Error::PredecessorGone { .. }
+            | Error::Successor { .. }
+            | Error::SuccessorEnded { .. }
+            | Error::SuccessorFailed { .. }
+            | Error::SuccessorSlow { .. }
+            | Error::UpgradeUnderWay { .. }
+            | Error::PredecessorDrains { .. }
+            | Error::Retired
+            | Error::KeptName { .. }
+            | Error::ControlOccupied { .. }
+            | Error::ControlSilent { .. }
             | Error::System { .. } => status::SYSTEM,
             Error::NotBound { source, .. } => match Errno::from_io_error(source) {
                 Some(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) => status::UNAVAILABLE,
@@ -497,11 +599,26 @@ impl Error {
             Error::Watchdog { variable, value } => format!("{variable} is '{value}'"),
             Error::Terminal { .. } => "cannot open a terminal".to_owned(),
             Error::Program { program, .. } => format!("cannot run {}", shown(program)),
-            Error::Services { path, .. } => format!("cannot read {}", shown(path)),
+            Error::Services { path, .. } | Error::NameService { path, .. } => format!("cannot read {}", shown(path)),
             Error::NotBound { address, .. } => format!("cannot bind {address}/udp"),
             Error::NotEach { name, .. } => format!("{} is not one of a socket for each address", quoted(name)),
             Error::NoListener => "there is nothing to listen on".to_owned(),
             Error::Listener { name, .. } => format!("{} failed, and is served no more", quoted(name)),
+            Error::NotPredecessor { value, .. } => format!("{PREDECESSOR} is '{value}'"),
+            Error::PredecessorGone { pid } => format!("the predecessor, process {pid}, ended while it handed over"),
+            Error::Successor { program, .. } => format!("cannot run the next generation, {}", shown(program)),
+            Error::SuccessorEnded { pid, .. } => {
+                format!("the next generation, process {pid}, ended before it served")
+            }
+            Error::SuccessorFailed { pid, .. } => format!("the next generation, process {pid}, cannot serve"),
+            Error::SuccessorSlow { pid, .. } => format!("the next generation, process {pid}, was not ready in time"),
+            Error::UpgradeUnderWay { .. } => "an upgrade is under way".to_owned(),
+            Error::PredecessorDrains { .. } => "the last upgrade is not over".to_owned(),
+            Error::Retired => "this process takes nothing new any more".to_owned(),
+            Error::KeptName { name } => format!("nothing can be kept as {}", quoted(name)),
+            Error::Control { path, .. } => format!("cannot use the control socket {}", shown(path)),
+            Error::ControlOccupied { path, .. } => format!("cannot make a control socket at {}", shown(path)),
+            Error::ControlSilent { path } => format!("the server at {} did not answer", shown(path)),
             Error::System { what, .. } => (*what).to_owned(),
         }
     }
@@ -542,8 +659,11 @@ impl Error {
             Error::Helper { source, .. }
             | Error::Mailbox { source, .. }
             | Error::Services { source, .. }
+            | Error::NameService { source, .. }
             | Error::NotBound { source, .. }
             | Error::Listener { source, .. }
+            | Error::Successor { source, .. }
+            | Error::Control { source, .. }
             | Error::Bind { source, .. }
             | Error::SocketOption { source, .. }
             | Error::System { source, .. }
@@ -585,6 +705,21 @@ impl Error {
                 Some("expected an absolute path, or @ and the name of an abstract socket".to_owned())
             }
             Error::Watchdog { .. } => Some("expected a number above 0".to_owned()),
+            Error::NotPredecessor { why, .. } => Some((*why).to_owned()),
+            Error::PredecessorGone { .. } => None,
+            Error::SuccessorEnded { status, .. } => status.map(|status| format!("it ended with {status}")),
+            Error::SuccessorFailed { said, .. } => Some(printable(said.as_bytes())),
+            Error::SuccessorSlow { limit, .. } => Some(format!("it had {}, and was ended", seconds(*limit))),
+            Error::UpgradeUnderWay { pid, left } => {
+                Some(format!("process {pid} is starting, and has {} left", seconds(*left)))
+            }
+            Error::PredecessorDrains { pid, left } => {
+                Some(format!("process {pid} finishes its connections, and has {} left", seconds(*left)))
+            }
+            Error::Retired => Some("it has a successor, or was told to end".to_owned()),
+            Error::KeptName { .. } => Some("a name is 1 to 128 characters of printable ASCII".to_owned()),
+            Error::ControlOccupied { by, .. } => Some(format!("there is {by}")),
+            Error::ControlSilent { .. } => Some("it ended, or the time was over".to_owned()),
         }
     }
 
@@ -642,11 +777,9 @@ impl Error {
             Error::Helper { .. } => {
                 "as root, look at its mode: everybody who may ask for ports must be able to execute it"
             }
-            Error::NoAnswer { status: Some(_), .. } => {
-                "run it by hand with the same endpoints: portgrant-binder explain"
-            }
+            Error::NoAnswer { status: Some(_), .. } => "run it by hand with the same endpoints: portgrant explain",
             Error::NoAnswer { status: None, .. } => {
-                "run it by hand with the same endpoints: portgrant-binder explain (SIGCHLD is ignored here, so how it \
+                "run it by hand with the same endpoints: portgrant explain (SIGCHLD is ignored here, so how it \
                  ended is not known)"
             }
             Error::Refused(refusal) => return refusal.fix.clone(),
@@ -690,10 +823,28 @@ impl Error {
             Error::Terminal { .. } => "see that /dev/ptmx and /dev/pts are there, and not all in use (kernel.pty.max)",
             Error::Program { .. } => "name a program along PATH, or its path, that this user may execute",
             Error::Services { .. } => "see that the file is there and that this user may read it",
+            Error::NameService { .. } => "see that it is well-formed and that this user may read it",
             Error::NotBound { source, .. } => return not_bound(source).map(str::to_owned),
             Error::NotEach { .. } => "ask for it as each:PORT/udp, and take all that bear the name",
             Error::NoListener => "add a tcp listener or a udp socket before the first event is waited for",
             Error::Listener { .. } => "look at what else holds it: it was shut down, or is no listener any more",
+            Error::NotPredecessor { .. } => {
+                "unset it: it is meant for the process alone that a server starts to take its place"
+            }
+            Error::PredecessorGone { .. } => "start the server again",
+            Error::Successor { .. } => "put the program there, executable, and try again; this process serves on",
+            Error::SuccessorEnded { .. } | Error::SuccessorFailed { .. } => {
+                "see what it wrote to standard error, or start it by hand; the process before it serves on"
+            }
+            Error::SuccessorSlow { .. } => "see what it waits for, or give it longer; the process before it serves on",
+            Error::UpgradeUnderWay { .. } | Error::PredecessorDrains { .. } => "wait for that, and try again",
+            Error::Retired => "ask the process that serves now",
+            Error::KeptName { .. } => "choose another",
+            Error::Control { .. } => {
+                "see that the server is up, that the folder is there, and that this user may use it"
+            }
+            Error::ControlOccupied { .. } => "choose another path, or stop what holds this one",
+            Error::ControlSilent { .. } => "look at the server's log, and at which processes there are",
         };
         Some(fix.to_owned())
     }
@@ -759,6 +910,10 @@ fn not_bound(source: &io::Error) -> Option<&'static str> {
     }
 }
 
+fn seconds(time: Duration) -> String {
+    format!("{:.1} seconds", time.as_secs_f32())
+}
+
 fn quoted(name: &str) -> String {
     format!("'{}'", printable(name.as_bytes()))
 }
@@ -792,7 +947,10 @@ impl std::error::Error for Error {
             | Error::Terminal { source, .. }
             | Error::Program { source, .. }
             | Error::Services { source, .. }
+            | Error::NameService { source, .. }
             | Error::NotBound { source, .. }
+            | Error::Successor { source, .. }
+            | Error::Control { source, .. }
             | Error::Listener { source, .. } => Some(source),
             Error::Endpoints { .. }
             | Error::AdoptedBefore { .. }
@@ -832,6 +990,17 @@ impl std::error::Error for Error {
             | Error::NotifyAddress { .. }
             | Error::Watchdog { .. }
             | Error::NotEach { .. }
+            | Error::NotPredecessor { .. }
+            | Error::PredecessorGone { .. }
+            | Error::SuccessorEnded { .. }
+            | Error::SuccessorFailed { .. }
+            | Error::SuccessorSlow { .. }
+            | Error::UpgradeUnderWay { .. }
+            | Error::PredecessorDrains { .. }
+            | Error::Retired
+            | Error::KeptName { .. }
+            | Error::ControlOccupied { .. }
+            | Error::ControlSilent { .. }
             | Error::NoListener => None,
         }
     }

@@ -12,7 +12,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::getpeername;
 use rustix::stdio;
 
-use crate::{Error, Socket, Sockets};
+use crate::{Error, Socket, Sockets, canonical};
 
 const NAME: &str = "descriptor 0";
 
@@ -84,9 +84,7 @@ fn ends(input: BorrowedFd<'_>) -> Result<(SocketAddr, SocketAddr), Error> {
         return Err(Error::NotAConnection { name: name() });
     }
     let peer = getpeername(input).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
-    let mut peer = peer.ok_or_else(|| Error::PeerGone { name: name() })?;
-    peer.set_ip(peer.ip().to_canonical());
-    Ok((peer, facts.local))
+    Ok((canonical(peer.ok_or_else(|| Error::PeerGone { name: name() })?), facts.local))
 }
 
 pub(crate) fn adopt() -> Result<Sockets, Error> {
@@ -97,7 +95,7 @@ pub(crate) fn adopt() -> Result<Sockets, Error> {
 }
 
 /// After an error descriptor 0 is as it was, and may be asked for again.
-fn once<T>(adopt: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+pub(crate) fn once<T>(adopt: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     if TAKEN.swap(true, Ordering::SeqCst) {
         return Err(Error::AdoptedBefore { what: NAME });
     }
@@ -106,7 +104,7 @@ fn once<T>(adopt: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     adopted
 }
 
-fn take_standard_input() -> Result<OwnedFd, Error> {
+pub(crate) fn take_standard_input() -> Result<OwnedFd, Error> {
     let failed = |errno: Errno| Error::System { what: "cannot adopt descriptor 0", source: errno.into() };
     let socket = fcntl_dupfd_cloexec(stdio::stdin(), FIRST).map_err(failed)?;
     // Not closed: the next file that is opened would become standard input.

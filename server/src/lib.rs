@@ -57,6 +57,7 @@
 //! | 4.5 How do several workers share a port? | [`Server::group`], [`steer_by_cpu`] |
 //! | 4.6, 4.7 How are linger, keep-alive and user time-out set? | [`StreamOptions`] |
 //! | 4.8 How does an ordinary user serve on a port below 1024? | [`listen`], [`Server`] |
+//! | 4.9, 4.10 Who is the client, and what is its name? | `peer` of [`Accepted`] and [`Connection`], [`canonical`]; with the feature `resolve`, `Names` |
 //! | 4.11 How is a port number chosen? | [`Services`]: the user decides, then services(5), then the server |
 //! | 4.13 How does one serve udp on a multi-homed host? | [`AddressedUdp`] on one socket, or [`EachUdp`] on one an address |
 //!
@@ -65,10 +66,15 @@
 //! | feature | what it gives |
 //! |---|---|
 //! | `daemon` | 4.3: `daemon::Daemon` (background, pid file, exit status 0 means that it is up), `Signals`, `Notify` |
+//! | `restart` | `restart::Generation`: a server replaces itself with a new version, and refuses no connection meanwhile |
 //! | `telnet` | 4.14: `telnet::Telnet` (one character at a time), `telnet::Terminal` (a program on a pseudo-terminal) |
-//! | `tokio` | `AsyncListeners`; with `daemon`, `Signals::next` as a future |
+//! | `resolve` | 4.9, 4.10: `Names`, the client's name by DNS and /etc/hosts, confirmed forwards, within a time limit |
+//! | `tokio` | `AsyncListeners`; with `daemon`, `Signals::next` as a future; with `restart`, `Serving::next`, `finished` |
 //!
 //! [`environment`] keeps what was meant for the server from its children.
+//!
+//! The package's `examples` are whole servers to begin from: `web` (axum) and `hello` (threads) for HTTP, `news` (NNTP),
+//! `sink` (SMTP), `chat` (tokio, a name a port), `dns`, `daemon`, `terminal` and more.
 //!
 //! Without `tokio` there is no async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
 
@@ -89,11 +95,17 @@ mod interfaces;
 mod listeners;
 mod mailbox;
 mod message;
+#[cfg(feature = "resolve")]
+pub mod names;
+mod peer;
 mod ready;
 mod request;
+#[cfg(feature = "restart")]
+pub mod restart;
 mod server;
 mod services;
 mod sock_diag;
+mod socket_file;
 mod sockets;
 mod steering;
 mod stream_options;
@@ -116,6 +128,9 @@ pub use listeners::tokio::AsyncListeners;
 pub use listeners::{Accepted, Datagram, Event, Listeners, Stopper};
 pub use mailbox::Mailbox;
 pub use message::Message;
+#[cfg(feature = "resolve")]
+pub use names::{Names, ReverseName};
+pub use peer::canonical;
 pub use portgrant_protocol::record::Refusal;
 pub use portgrant_protocol::socket::{Facts, Mismatch};
 pub use portgrant_protocol::{Endpoint, Protocol, endpoint, status};

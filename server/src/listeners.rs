@@ -17,7 +17,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use crate::each::{Heard, is_passing};
 use crate::ready::Ready;
-use crate::{AddressedUdp, Arrival, Change, EachUdp, Error, Socket, Sockets};
+use crate::{AddressedUdp, Arrival, Change, EachUdp, Error, Socket, Sockets, canonical};
 
 /// The longest datagram.
 const DATAGRAM: usize = 65_535;
@@ -335,10 +335,9 @@ impl Listeners {
         let failed = match &mut entry.source {
             Source::Tcp(_) if self.pause == Pause::On => return Ok(None),
             Source::Tcp(listener) => match listener.accept() {
-                Ok((stream, mut peer)) => {
-                    peer.set_ip(peer.ip().to_canonical());
+                Ok((stream, peer)) => {
                     self.pause = Pause::Off;
-                    return Ok(Some(Event::Connection(Accepted { name, stream, peer })));
+                    return Ok(Some(Event::Connection(Accepted { name, stream, peer: canonical(peer) })));
                 }
                 Err(error) if is_exhaustion(&error) => return self.exhausted(name, error),
                 Err(error) if is_the_clients(&error) => return Ok(None),

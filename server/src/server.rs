@@ -101,12 +101,12 @@ impl Server {
         &self.inherited
     }
 
-    fn one(&mut self, asked: Resolved) -> Result<Socket, Error> {
+    pub(crate) fn one(&mut self, asked: Resolved) -> Result<Socket, Error> {
         let name = asked.name();
         self.several(&asked, 1)?.pop().ok_or(Error::NotReceived { name })
     }
 
-    fn several(&mut self, asked: &Resolved, count: usize) -> Result<Vec<Socket>, Error> {
+    pub(crate) fn several(&mut self, asked: &Resolved, count: usize) -> Result<Vec<Socket>, Error> {
         if asked.endpoint.address == Address::Each {
             return Err(Error::EachIsSeveral { endpoint: asked.endpoint.to_string() });
         }

@@ -38,6 +38,11 @@ impl Socket {
         Socket { origin, ..self }
     }
 
+    #[cfg(feature = "restart")]
+    pub(crate) fn named(self, name: String) -> Socket {
+        Socket { name, ..self }
+    }
+
     /// Its name: `https`, or `443/tcp` where none was given. `unknown` if the announcer named none.
     pub fn name(&self) -> &str {
         &self.name
@@ -264,16 +269,22 @@ impl Sockets {
     /// Takes the socket that is what is asked for, with the options that are asked for: one of that name if there is,
     /// else one at that address. One of that name that is something else is an error, and none at all is `None`.
     pub(crate) fn take_asked(&mut self, asked: &Resolved) -> Result<Option<Socket>, Error> {
+        if let Some(socket) = self.take_fitting(asked)? {
+            return Ok(Some(socket));
+        }
         let (name, transport) = (asked.name(), asked.endpoint.protocol.transport());
-        let named = |socket: &&Socket| socket.name == name;
+        match self.sockets.iter().find(|socket| socket.name == name) {
+            Some(other) => other.fit(transport, Some(asked)).map(|()| None),
+            None => Ok(None),
+        }
+    }
+
+    /// The same, whatever else bears that name.
+    pub(crate) fn take_fitting(&mut self, asked: &Resolved) -> Result<Option<Socket>, Error> {
+        let (name, transport) = (asked.name(), asked.endpoint.protocol.transport());
         let fits = |socket: &Socket| socket.fit(transport, Some(asked)).is_ok();
-        let index = self.sockets.iter().position(|socket| named(&socket) && fits(socket));
-        let Some(index) = index.or_else(|| self.sockets.iter().position(fits)) else {
-            return match self.sockets.iter().find(named) {
-                Some(other) => other.fit(transport, Some(asked)).map(|()| None),
-                None => Ok(None),
-            };
-        };
+        let index = self.sockets.iter().position(|socket| socket.name == name && fits(socket));
+        let Some(index) = index.or_else(|| self.sockets.iter().position(fits)) else { return Ok(None) };
         if let Some(socket) = self.sockets.get(index) {
             bind::adjust(socket, &asked.endpoint.options)?;
         }

@@ -1,7 +1,11 @@
 //! The installed programs with real users and real servers. `tests/run` starts this.
 
+mod adoption;
 mod audit;
+mod chat;
+mod checking;
 mod daemon;
+mod doctor;
 mod exim;
 mod explaining;
 mod handing_over;
@@ -12,14 +16,25 @@ mod innd;
 mod kernel;
 mod kernel_servers;
 mod launching;
+mod life;
+mod listing;
+mod mail;
 mod multihomed;
+mod naming;
+mod news;
 mod nginx;
 mod own_socket;
+mod pass;
 mod passing;
 mod policy_files;
 mod privilege;
 mod receiving;
+mod recipes;
 mod refusals;
+mod restarting;
+mod running;
 mod sockets;
 mod telnet;
+mod web;
+mod who;
 mod world;

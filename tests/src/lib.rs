@@ -39,7 +39,7 @@ pub use listening::Listening;
 pub use process::Process;
 pub use running::{Outcome, Running};
 pub use syslog::Syslog;
-pub use world::{BINDER, Install, KERNEL, LAUNCHER, World, skip};
+pub use world::{BINDER, Install, KERNEL, LAUNCHER, POLICY, World, skip};
 
 // What the methods of `Caller` take.
 pub use nix::sys::resource::Resource;

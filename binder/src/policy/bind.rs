@@ -216,7 +216,7 @@ impl fmt::Display for Unseen {
             Unseen::Sctp => f.write_str("sctp is not seen here; its other ports hold"),
             Unseen::Group => f.write_str("of a process's groups only the real gid is seen here"),
             Unseen::Member(name) => write!(f, "{name} is a member in /etc/group, and not in /etc/passwd"),
-            Unseen::Nobody => f.write_str("it names nobody, or no port, see portgrant-binder check"),
+            Unseen::Nobody => f.write_str("it names nobody, or no port, see portgrant check"),
         }
     }
 }

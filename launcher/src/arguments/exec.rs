@@ -2,15 +2,21 @@
 
 use std::ffi::OsString;
 
-use portgrant_protocol::{Address, Endpoint};
-use portgrant_server::Message;
+use portgrant_protocol::Endpoint;
 
-use super::{ENDPOINTS, endpoint};
-use crate::Error;
+use super::{ENDPOINTS, Life, endpoint};
+use crate::exec::Wanted;
+use crate::{Error, recipe};
+
+const PLACEHOLDERS: &str = "\
+In ARG and in --setenv's VALUE {fd} becomes the number of the one socket, and {fd:NAME}
+that of the one called NAME; {{fd}} is written for {fd} itself:
+  portgrant exec -l 80 -- uvicorn --fd {fd} app:app
+  portgrant exec -l web=80 -l tls=443 --setenv TLS={fd:tls} -- ./server {fd:web}";
 
 /// `portgrant exec`
 #[derive(Debug, clap::Args)]
-#[command(after_help = ENDPOINTS)]
+#[command(after_help = format!("{PLACEHOLDERS}\n\n{ENDPOINTS}"))]
 pub struct Exec {
     /// A socket to hand over; repeatable, all or none are bound
     #[arg(short, long, value_name = "ENDPOINT", required = true, value_parser = endpoint(), allow_hyphen_values = true)]
@@ -18,30 +24,27 @@ pub struct Exec {
     /// Hand the one socket over as descriptors 0 and 1, as inetd's wait services have it, instead of from 3 on
     #[arg(long)]
     pub inetd: bool,
+    /// Hand the sockets over the way SERVER takes them, as nginx or exim; `portgrant recipe` lists the servers
+    #[arg(long = "as", value_name = "SERVER", value_parser = recipe::names(), hide_possible_values = true)]
+    pub server: Option<String>,
+    /// Set a variable for the program; repeatable
+    #[arg(long, value_name = "VAR=VALUE")]
+    pub setenv: Vec<OsString>,
     /// Set no_new_privs: setuid programs that the program executes gain nothing
     #[arg(long)]
     pub no_new_privs: bool,
     /// The program, a path or a name to look up in PATH, and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
+    /// As whom, where and from when on it runs; last, so that its heading is over its own options alone
+    #[command(flatten)]
+    pub life: Life,
 }
 
 impl Exec {
     /// What clap cannot say: which values go together.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if self.inetd { one_socket(&self.listen) } else { Ok(()) }
+        self.life.check()?;
+        Wanted::of(self).map(drop)
     }
-}
-
-/// inetd's convention has room for one.
-fn one_socket(listen: &[Endpoint]) -> Result<(), Error> {
-    let what = match listen {
-        [Endpoint { address: Address::Each, .. }] => {
-            "--inetd does not go with 'each', which is several sockets".to_owned()
-        }
-        [_] => return Ok(()),
-        several => format!("--inetd goes with one -l ENDPOINT, not {}", several.len()),
-    };
-    let fix = "expected one socket, which becomes descriptor 0; without --inetd they begin at descriptor 3";
-    Err(Error::Usage(Box::new(Message::new(what).fix(fix))))
 }

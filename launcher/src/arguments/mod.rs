@@ -1,7 +1,15 @@
 //! The command line: its grammar, its help, and what it says of a word that does not fit. A file a command.
 
+mod check;
+mod doctor;
 mod exec;
 mod explain;
+mod life;
+mod list;
+mod pass;
+mod recipe;
+mod run;
+mod who;
 
 use std::ffi::OsString;
 
@@ -14,8 +22,16 @@ use portgrant_server::Message;
 
 use crate::Error;
 
+pub use check::Check;
+pub use doctor::Doctor;
 pub use exec::Exec;
 pub use explain::Explain;
+pub use life::{Life, Log};
+pub use list::List;
+pub use pass::Pass;
+pub use recipe::Recipe;
+pub use run::Run;
+pub use who::{Place, Who};
 
 const ENDPOINTS: &str = "\
 An ENDPOINT is [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]:
@@ -33,6 +49,11 @@ Examples:
   portgrant exec -l 80 -- ./server             as descriptor 3, announced by LISTEN_FDS
   portgrant exec -l 25 --inetd -- exim4 -bw    as descriptor 0
   portgrant explain 80                         may I? by which rule?
+  portgrant exec --daemon --verify -l 80 -- ./server
+  portgrant pass -l 443 --to ./server.sock     one port more for a server that runs
+  portgrant list                               what may I?
+  portgrant who 80                             who holds it?
+  portgrant doctor                             is this installation right?
 
 Exit status: the program's own, or
    64  the command line is wrong         78   the policy or the installation is broken
@@ -59,8 +80,49 @@ pub struct Arguments {
 pub enum Command {
     /// Execute a program with sockets that it could not bind itself
     Exec(Exec),
+    /// Run a program that binds for itself, as it is
+    Run(Run),
     /// Say whether the policy permits something, and by which rule; nothing is bound
     Explain(Explain),
+    /// Hand sockets over to a server that runs, over its own Unix socket
+    Pass(Pass),
+    /// List what the policy permits you, and what is denied of it
+    List(List),
+    /// Say whether the policy is well-formed, and what of it is probably not meant
+    Check(Check),
+    /// Say who holds a port: program, user, address, and what it is in the way of
+    Who(Who),
+    /// Say whether this installation is right, and how to mend it
+    Doctor(Doctor),
+    /// Tell how a known server takes a socket: its command, its configuration, its traps
+    Recipe(Recipe),
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Format {
+    /// For people, or for programs
+    #[arg(long, value_name = "text|json", value_enum, default_value_t = Writing::Text, hide_possible_values = true)]
+    format: Writing,
+    /// As the helper's side has it: the same as --format json
+    #[arg(long, hide = true)]
+    json: bool,
+}
+
+/// What an answer is written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Writing {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+impl Format {
+    /// Which it is.
+    pub fn writing(self) -> Writing {
+        if self.json { Writing::Json } else { self.format }
+    }
 }
 
 /// Endpoints are parsed here, so that a wrong one is told at once, by its word.
@@ -76,8 +138,16 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
         }
         Error::Usage(Box::new(complaint(&error)))
     })?;
-    if let Command::Exec(asked) = &parsed.command {
-        asked.check()?;
+    match &parsed.command {
+        Command::Exec(asked) => asked.check()?,
+        Command::Run(asked) => asked.check()?,
+        Command::Explain(_)
+        | Command::List(_)
+        | Command::Check(_)
+        | Command::Who(_)
+        | Command::Doctor(_)
+        | Command::Pass(_)
+        | Command::Recipe(_) => {}
     }
     Ok(parsed)
 }
@@ -88,6 +158,11 @@ fn complaint(error: &clap::Error) -> Message {
     let context = |kind| error.get(kind).map(|found| printable(found.to_string().as_bytes())).unwrap_or_default();
     let (word, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
     match error.kind() {
+        ErrorKind::ValueValidation if !word.contains("ENDPOINT") => {
+            let option = word.split(['[', '=', ' ']).next().unwrap_or_default();
+            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            Message::new(format!("'{value}' does not go with {option}")).fix(why)
+        }
         ErrorKind::ValueValidation => {
             let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             // Of bytes that are not UTF-8 clap keeps a replacement; the reason names them as they are.
@@ -100,8 +175,17 @@ fn complaint(error: &clap::Error) -> Message {
         ErrorKind::MissingRequiredArgument if word.contains("--listen") => {
             Message::new("no endpoint is given").fix("expected -l ENDPOINT, as in -l 80 or -l 127.0.0.1:53/udp")
         }
+        ErrorKind::MissingRequiredArgument if word.contains("--daemon") => {
+            Message::new("--pid-file, --notify and --log are for a daemon").fix("expected --daemon with them")
+        }
+        ErrorKind::MissingRequiredArgument if word.contains("--to") => {
+            Message::new("no server is given").fix("expected --to PATH, the server's own Unix socket")
+        }
         ErrorKind::MissingRequiredArgument if word.contains("PROGRAM") => {
             Message::new("no program is given").fix("expected -- PROGRAM [ARG...] at the end")
+        }
+        ErrorKind::MissingRequiredArgument if word.contains("PORT") => {
+            Message::new("no port is given").fix("expected PORT, as in 80, 53/udp, 127.0.0.1:25 or nntp")
         }
         ErrorKind::MissingRequiredArgument => {
             Message::new("no endpoint is given").fix("expected ENDPOINT, as in 80 or 127.0.0.1:53/udp")
@@ -117,6 +201,7 @@ fn complaint(error: &clap::Error) -> Message {
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Message::new("no command is given").fix(format!("expected {}; see portgrant --help", commands()))
         }
+        ErrorKind::InvalidValue if word.contains("SERVER") && !value.is_empty() => crate::recipe::unknown(&value),
         ErrorKind::InvalidValue if value.is_empty() => {
             Message::new(format!("{word} lacks its value")).fix("see --help")
         }

@@ -1,87 +1,164 @@
 //! `portgrant exec`: sockets are asked for, put where the program looks for them, and the program is executed.
 
+mod adoption;
+mod daemon;
+mod notified;
+mod output;
+mod user;
+mod verify;
+mod wait;
+
 use std::convert::Infallible;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use log::debug;
-use portgrant_protocol::listen;
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::text::printable;
-use portgrant_server::{Error as SocketError, Refusal, Request, Sockets};
+use portgrant_server::{Error as SocketError, Message, Refusal, Request, Sockets};
 
 use crate::{Error, Exec, helper, program};
+use daemon::Guard;
+use verify::Verification;
+
+pub(crate) use adoption::{Image, Places, Wanted};
 
 /// Becomes the program. What can be known to fail is found before anything is bound.
 pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible, Error> {
-    let name = asked.program.first().map_or(OsStr::new(""), OsString::as_os_str);
-    let path = portgrant_protocol::program::find(name, &environment)?;
+    let environment = user::settle(&asked.life, environment)?;
+    let wanted = Wanted::of(asked)?;
+    let path = wanted.find(&environment)?;
     debug!("the program is {}", path.display());
-    if !asked.inetd {
-        listen::free(asked.listen.len()).map_err(Error::Place)?;
+    wanted.places().free(asked.listen.len()).map_err(Error::Place)?;
+    let launch = Launch { asked, wanted, path, helper: portgrant_server::helper::locate()? };
+    if !asked.life.daemon {
+        return launch.provide(&environment, None);
     }
-    let helper = portgrant_server::helper::locate()?;
-    match request(asked, &helper).send() {
-        Ok(sockets) => hand_over(asked, &path, sockets, environment),
-        Err(SocketError::Refused(refusal)) => refused(asked, &path, refusal, &helper, &environment),
-        Err(error) => Err(error.into()),
-    }
+    // What is wrong with it is told before there is anybody else.
+    launch.foreseen(&environment)?;
+    let guard = daemon::start(&asked.life, &asked.listen, &launch.path)?;
+    let (starter, environment) = (guard.starter(), guard.environment(environment));
+    starter.settle(launch.provide(&environment, Some(guard)))
 }
 
-fn request(asked: &Exec, helper: &Path) -> Request {
-    for endpoint in &asked.listen {
-        debug!("asking {} for {endpoint}", helper.display());
-    }
-    asked.listen.iter().cloned().fold(Request::new().helper(helper), Request::endpoint)
+/// What is executed, and who is asked for its sockets.
+struct Launch<'a> {
+    asked: &'a Exec,
+    wanted: Wanted<'a>,
+    /// The program's file
+    path: PathBuf,
+    /// The helper's
+    helper: PathBuf,
 }
 
-/// The last step: there is no return from it but a failure, and after that nothing stays bound, because the sockets close
-/// with this process.
-fn hand_over(asked: &Exec, path: &Path, sockets: Sockets, environment: Vec<CString>) -> Result<Infallible, Error> {
-    let (names, sockets) = sockets.into_fds();
-    let announced = if asked.inetd { None } else { Some(names.as_slice()) };
-    let environment = listen::environment(environment, std::process::id(), announced);
-    for (number, name) in (if asked.inetd { 0 } else { listen::FIRST }..).zip(&names) {
-        debug!("descriptor {number} is {name}");
-    }
-    let _open_until_then = place(asked, sockets)?;
-    if asked.no_new_privs {
-        debug!("setting no_new_privs");
-        rustix::thread::set_no_new_privs(true).map_err(|errno| Error::NoNewPrivileges(errno.into()))?;
-    }
-    debug!("executing {}", path.display());
-    program::execute(path, &asked.program, &environment).map_err(|errno| Unfit::by_execve(path, errno).into())
-}
-
-fn place(asked: &Exec, sockets: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Error> {
-    match sockets.first() {
-        // The copy besides 0 and 1 is close-on-exec.
-        Some(socket) if asked.inetd => listen::place_inetd(socket).map(|()| sockets).map_err(Error::Place),
-        _ => listen::place(sockets).map_err(Error::Place),
-    }
-}
-
-/// Where the grant is bound to this very program, only the helper may start it: it is asked to, and decides for itself.
-fn refused(
-    asked: &Exec,
-    path: &Path,
-    refusal: Refusal,
-    path_of_helper: &Path,
-    environment: &[CString],
-) -> Result<Infallible, Error> {
-    match &refusal.program {
-        Some(bound) if *bound == printable(path.as_os_str().as_bytes()) => {
-            debug!("the grant is bound to this program: {} executes it itself", path_of_helper.display());
-            let mut words = helper::words("exec", &asked.listen);
-            for (flag, given) in [("--inetd", asked.inetd), ("--no-new-privs", asked.no_new_privs), ("--", true)] {
-                words.extend(given.then(|| flag.into()));
+impl Launch<'_> {
+    fn provide(&self, environment: &[CString], guard: Option<Guard>) -> Result<Infallible, Error> {
+        let (wanted, path, foreseen) = (&self.wanted, &self.path, self.foreseen(environment)?);
+        match self.request().send() {
+            Ok(sockets) => {
+                let image = match foreseen {
+                    Some(image) => image,
+                    None => wanted.image(path, environment, &adoption::received(&sockets, wanted.places())?)?,
+                };
+                self.live(&image, sockets, guard)
             }
-            words.extend(asked.program.iter().cloned());
-            helper::execute(path_of_helper, &words, environment)
+            Err(SocketError::Refused(refusal)) if is_bound_to(&refusal, path) => {
+                let image = match foreseen {
+                    Some(image) => image,
+                    None if wanted.depends_on_numbers() => return Err(unforeseeable(path)),
+                    None => wanted.image(path, environment, &[])?,
+                };
+                self.executed_by_helper(&image, guard)
+            }
+            Err(SocketError::Refused(refusal)) if refusal.program.is_some() => {
+                Err(Error::ForAnother { refusal: Box::new(refusal), program: path.clone() })
+            }
+            Err(error) => Err(error.into()),
         }
-        Some(_) => Err(Error::ForAnother { refusal: Box::new(refusal), program: path.to_owned() }),
-        None => Err(SocketError::Refused(refusal).into()),
     }
+
+    /// What will be executed, where that is known without the sockets.
+    fn foreseen(&self, environment: &[CString]) -> Result<Option<Image>, Error> {
+        let descriptors = adoption::foreseen(&self.asked.listen, self.wanted.places())?;
+        descriptors.map(|descriptors| self.wanted.image(&self.path, environment, &descriptors)).transpose()
+    }
+
+    fn request(&self) -> Request {
+        for endpoint in &self.asked.listen {
+            debug!("asking {} for {endpoint}", self.helper.display());
+        }
+        self.asked.listen.iter().cloned().fold(Request::new().helper(&self.helper), Request::endpoint)
+    }
+
+    /// As a daemon, from the first connection on, looked on by a process aside: or at once, in this very process.
+    fn live(&self, image: &Image, sockets: Sockets, guard: Option<Guard>) -> Result<Infallible, Error> {
+        let (names, sockets) = sockets.into_fds();
+        let verification = self.asked.life.verify.map(|patience| Verification::of(&names, &sockets, patience));
+        let become_program = |sockets| self.hand_over(image, &names, sockets);
+        if let Some(guard) = guard {
+            return guard.run(sockets, verification, become_program);
+        }
+        if self.asked.life.wait {
+            wait::first_arrival(&sockets)?;
+        }
+        if let Some(verification) = verification {
+            verify::from_aside(verification)?;
+        }
+        become_program(sockets)
+    }
+
+    /// The last step: there is no return from it but a failure, and after that nothing stays bound, because the sockets
+    /// close with this process.
+    fn hand_over(&self, image: &Image, names: &[String], sockets: Vec<OwnedFd>) -> Result<Infallible, Error> {
+        for (number, name) in image.places.numbers().zip(names) {
+            debug!("descriptor {number} is {name}");
+        }
+        let _open_until_then = image.places.place(sockets).map_err(Error::Place)?;
+        if self.asked.no_new_privs {
+            debug!("setting no_new_privs");
+            rustix::thread::set_no_new_privs(true).map_err(|errno| Error::NoNewPrivileges(errno.into()))?;
+        }
+        debug!("executing {}", image.path.display());
+        let environment = image.environment(std::process::id());
+        program::execute(&image.path, &image.arguments, &environment)
+            .map_err(|errno| Unfit::by_execve(&image.path, errno).into())
+    }
+
+    /// Where the grant is bound to this very program, only the helper may start it: it is asked to, and decides for itself.
+    /// It passes arguments and environment on as it gets them, but for LISTEN_*.
+    fn executed_by_helper(&self, image: &Image, guard: Option<Guard>) -> Result<Infallible, Error> {
+        let (asked, helper) = (self.asked, &self.helper);
+        let program = || self.path.clone();
+        asked.life.suits_the_helper().map_err(|option| Error::NotWithTheHelper { option, program: program() })?;
+        debug!("the grant is bound to this program: {} executes it itself", helper.display());
+        let inetd = image.places != Places::FromThree;
+        let mut words = helper::words("exec", &asked.listen);
+        for (flag, given) in [("--inetd", inetd), ("--no-new-privs", asked.no_new_privs), ("--", true)] {
+            words.extend(given.then(|| flag.into()));
+        }
+        words.extend(image.arguments.iter().cloned());
+        let execute = |_| {
+            image.places.park().map_err(Error::Place)?;
+            helper::execute(helper, &words, &image.environment(std::process::id()))
+        };
+        match guard {
+            Some(guard) => guard.run(Vec::new(), None, execute),
+            None => execute(Vec::new()),
+        }
+    }
+}
+
+/// Whether the grant is bound to this very program.
+fn is_bound_to(refusal: &Refusal, path: &Path) -> bool {
+    refusal.program.as_ref().is_some_and(|bound| *bound == printable(path.as_os_str().as_bytes()))
+}
+
+fn unforeseeable(path: &Path) -> Error {
+    let program = printable(path.as_os_str().as_bytes());
+    let message = Message::new("the numbers of 'each' are not known before the program is executed")
+        .why(format!("the grant is bound to {program}, so the helper binds and executes in one step"))
+        .fix("leave out {fd}, {fd:NAME} and --as; LISTEN_FDNAMES names every socket");
+    Error::Usage(Box::new(message))
 }

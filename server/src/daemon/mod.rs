@@ -35,12 +35,15 @@ mod signals;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+#[cfg(feature = "restart")]
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::sys::signal::SigSet;
 use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{setsid, umask};
@@ -48,10 +51,12 @@ use rustix::stdio;
 
 pub use notify::Notify;
 pub use pid_file::PidFile;
+#[cfg(feature = "restart")]
+pub(crate) use signals::Caught;
 pub use signals::{Signal, Signals};
 
 use crate::Error;
-use crate::descriptor::{Fork, fork, leave};
+pub use crate::descriptor::{Fork, fork, leave};
 
 /// What the daemon says over the pipe when it is up; another byte is the exit status of its failure.
 const UP: u8 = 0;
@@ -126,7 +131,7 @@ impl Daemon {
                 drop((teller, pid_file));
                 // The daemon itself where it leads, else the one between, which ends at once.
                 if !self.leads {
-                    let _ = waitpid(child, None);
+                    let _ = waitpid(Pid::from_raw(child.cast_signed()), None);
                 }
                 wait_for(news)
             }
@@ -137,6 +142,23 @@ impl Daemon {
         }
     }
 
+    /// In a process that a daemon started to go on in its place, and that holds its pid file: what execve(2) did not
+    /// carry over, and what is to be different from now on.
+    #[cfg(feature = "restart")]
+    pub(crate) fn go_on(self, handed: Option<BorrowedFd<'_>>) -> Result<Option<PidFile>, Error> {
+        let pid_file = self.pid_file.as_deref().map(|path| PidFile::adopt_or_lock(path, handed)).transpose()?;
+        self.settle()?;
+        Ok(pid_file)
+    }
+
+    /// The working folder and the umask.
+    fn settle(&self) -> Result<(), Error> {
+        rustix::process::chdir(&self.folder)
+            .map_err(|errno| Error::Folder { path: self.folder.clone(), source: errno.into() })?;
+        umask(Mode::from_bits_truncate(self.umask));
+        Ok(())
+    }
+
     fn become_daemon(self, pid_file: Option<PidFile>, teller: OwnedFd) -> Result<Starting, Error> {
         setsid().map_err(|errno| system("cannot make a session", errno))?;
         if !self.leads
@@ -145,9 +167,7 @@ impl Daemon {
             leave(0);
         }
         SigSet::empty().thread_set_mask().map_err(|errno| system("cannot unblock signals", io_errno(errno)))?;
-        rustix::process::chdir(&self.folder)
-            .map_err(|errno| Error::Folder { path: self.folder.clone(), source: errno.into() })?;
-        umask(Mode::from_bits_truncate(self.umask));
+        self.settle()?;
         let pid_file = pid_file.map(PidFile::write).transpose()?;
         stdio::dup2_stdin(null()?).map_err(|errno| system("cannot let go of standard input", errno))?;
         Ok(Starting { teller: teller.into(), pid_file, keeps_output: self.keeps_output })
@@ -223,5 +243,10 @@ impl Running {
     /// Where its pid file is.
     pub fn pid_file(&self) -> Option<&Path> {
         self.pid_file.as_ref().map(PidFile::path)
+    }
+
+    #[cfg(feature = "restart")]
+    pub(crate) fn into_pid_file(self) -> Option<PidFile> {
+        self.pid_file
     }
 }

@@ -99,6 +99,13 @@ impl Notify {
         self.send(&format!("MAINPID={}", std::process::id()))
     }
 
+    /// `MAINPID=` of a successor, who is the service from now on, and is up. By this process, whose word the manager takes
+    /// also by default (`NotifyAccess=main`).
+    #[cfg(feature = "restart")]
+    pub(crate) fn succeeded_by(&self, pid: u32) -> Result<(), Error> {
+        self.send(&format!("MAINPID={pid}\nREADY=1"))
+    }
+
     /// `WATCHDOG=1`: it is alive. To be told twice in each [`Notify::watchdog_interval`].
     pub fn watchdog(&self) -> Result<(), Error> {
         self.send("WATCHDOG=1")

@@ -1,8 +1,9 @@
 //! The file that says which process is the daemon, and whose lock says that it lives.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
@@ -74,15 +75,56 @@ impl PidFile {
     /// Writes this process's pid into it.
     pub fn write(mut self) -> Result<PidFile, Error> {
         let pid = std::process::id();
-        let written = write(&mut self.file, pid);
+        let written = write(&self.file, pid);
         written.map_err(|source| Error::PidFile { path: self.path.clone(), source })?;
         self.owner = Some(pid);
         Ok(self)
     }
 
+    /// The one at `path` that this process was handed, locked by who handed it over; `None` where that is another.
+    #[cfg(feature = "restart")]
+    fn adopt(path: &Path, handed: BorrowedFd<'_>) -> Result<Option<PidFile>, Error> {
+        let failed = |source| Error::PidFile { path: path.to_owned(), source };
+        let path = std::path::absolute(path).map_err(failed)?;
+        let file = File::from(handed.try_clone_to_owned().map_err(failed)?);
+        let ours = file.metadata().map_err(failed)?;
+        let is_there = fs::symlink_metadata(&path).is_ok_and(|there| is_same(&there, &ours));
+        // The lock is the open file's, whoever holds that: it is granted again, and not to a file that only looks alike.
+        let is_locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        Ok((is_there && is_locked).then_some(PidFile { file, path, owner: None }))
+    }
+
+    /// The same, or else one that nobody has yet.
+    #[cfg(feature = "restart")]
+    pub(crate) fn adopt_or_lock(path: &Path, handed: Option<BorrowedFd<'_>>) -> Result<PidFile, Error> {
+        match handed.map(|handed| PidFile::adopt(path, handed)).transpose()?.flatten() {
+            Some(adopted) => Ok(adopted),
+            None => PidFile::lock(path),
+        }
+    }
+
+    /// Writes this process's pid into it again, whatever a successor that failed left there.
+    #[cfg(feature = "restart")]
+    pub(crate) fn rewrite(&self) {
+        // It was written before; the lock says who serves in any case.
+        let _ = write(&self.file, std::process::id());
+    }
+
+    /// Leaves it to a successor, who holds the lock as well.
+    #[cfg(feature = "restart")]
+    pub(crate) fn leave(mut self) {
+        self.owner = None;
+    }
+
     /// Where it is, absolute.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl AsFd for PidFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -96,10 +138,11 @@ impl Drop for PidFile {
     }
 }
 
-fn write(file: &mut File, pid: u32) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{pid}")
+/// Whoever reads meanwhile finds the one pid or the other, and never an empty file.
+fn write(file: &File, pid: u32) -> io::Result<()> {
+    let line = format!("{pid}\n");
+    file.write_all_at(line.as_bytes(), 0)?;
+    file.set_len(line.len() as u64)
 }
 
 fn told(file: &mut File) -> Option<u32> {

@@ -1,4 +1,5 @@
-//! SIGTERM, SIGINT and SIGHUP as flags, as something to poll(2), and as a future.
+//! Signals as flags, as something to poll(2), and as a future: SIGTERM, SIGINT and SIGHUP for every daemon, and what else
+//! another module asks to be caught.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -55,9 +56,7 @@ pub enum Signal {
 #[derive(Debug)]
 pub struct Signals {
     stopping: Arc<AtomicBool>,
-    terminate: Arc<AtomicBool>,
-    reload: Arc<AtomicBool>,
-    woken: UnixStream,
+    caught: Caught<2>,
     #[cfg(feature = "tokio")]
     watched: Option<tokio::net::UnixStream>,
 }
@@ -70,23 +69,14 @@ impl Signals {
     }
 
     fn catch() -> io::Result<Signals> {
-        let (woken, waker) = UnixStream::pair()?;
-        woken.set_nonblocking(true)?;
-        let [stopping, terminate, reload] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
-        // In this order they are called: whoever is woken finds the flag set.
+        let stopping = Arc::new(AtomicBool::new(false));
+        // Before the others: whoever is woken finds the flag set.
         for signal in [SIGTERM, SIGINT] {
             flag::register(signal, Arc::clone(&stopping))?;
-            flag::register(signal, Arc::clone(&terminate))?;
-        }
-        flag::register(SIGHUP, Arc::clone(&reload))?;
-        for signal in [SIGTERM, SIGINT, SIGHUP] {
-            pipe::register(signal, waker.try_clone()?)?;
         }
         Ok(Signals {
             stopping,
-            terminate,
-            reload,
-            woken,
+            caught: Caught::catch([&[SIGTERM, SIGINT], &[SIGHUP]])?,
             #[cfg(feature = "tokio")]
             watched: None,
         })
@@ -99,10 +89,8 @@ impl Signals {
 
     /// The next signal that came and was not told yet, if there is one. To end comes before all else.
     pub fn pending(&mut self) -> Option<Signal> {
-        // Emptied first: a signal that comes in between makes it readable again.
-        let mut bytes = [0; 64];
-        while (&self.woken).read(&mut bytes).is_ok_and(|length| length > 0) {}
-        told(&self.terminate, &self.reload)
+        self.caught.rest();
+        told(&self.caught)
     }
 
     /// Waits for the next signal.
@@ -111,7 +99,7 @@ impl Signals {
             if let Some(signal) = self.pending() {
                 return Ok(signal);
             }
-            match poll(&mut [PollFd::new(&self.woken, PollFlags::IN)], None) {
+            match poll(&mut [PollFd::new(self, PollFlags::IN)], None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(Error::System { what: "cannot wait for signals", source: errno.into() }),
             }
@@ -139,13 +127,13 @@ impl Signals {
         let failed = |source| Error::System { what: "cannot wait for signals", source };
         let watched = match self.watched.take() {
             Some(watched) => watched,
-            None => self.woken.try_clone().and_then(tokio::net::UnixStream::from_std).map_err(failed)?,
+            None => self.caught.woken.try_clone().and_then(tokio::net::UnixStream::from_std).map_err(failed)?,
         };
         let watched = self.watched.insert(watched);
         loop {
             let mut bytes = [0; 64];
             while watched.try_read(&mut bytes).is_ok_and(|length| length > 0) {}
-            if let Some(signal) = told(&self.terminate, &self.reload) {
+            if let Some(signal) = told(&self.caught) {
                 return Ok(signal);
             }
             watched.readable().await.map_err(failed)?;
@@ -153,14 +141,55 @@ impl Signals {
     }
 }
 
-fn told(terminate: &AtomicBool, reload: &AtomicBool) -> Option<Signal> {
-    if terminate.swap(false, Ordering::SeqCst) {
-        return Some(Signal::Terminate);
-    }
-    reload.swap(false, Ordering::SeqCst).then_some(Signal::Reload)
+fn told(caught: &Caught<2>) -> Option<Signal> {
+    let signals = [Signal::Terminate, Signal::Reload];
+    (0..).zip(signals).find(|(group, _)| caught.take(*group)).map(|(_, signal)| signal)
 }
 
 impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.caught.as_fd()
+    }
+}
+
+/// Signals in groups that mean the same: a flag for each group, and one descriptor that is readable after any.
+#[derive(Debug)]
+pub(crate) struct Caught<const N: usize> {
+    flags: [Arc<AtomicBool>; N],
+    woken: UnixStream,
+}
+
+impl<const N: usize> Caught<N> {
+    /// Catches them from now on.
+    pub(crate) fn catch(groups: [&[i32]; N]) -> io::Result<Caught<N>> {
+        let (woken, waker) = UnixStream::pair()?;
+        woken.set_nonblocking(true)?;
+        let flags = groups.map(|_| Arc::new(AtomicBool::new(false)));
+        // In this order they are called: whoever is woken finds the flag set.
+        for (group, flag) in groups.iter().zip(&flags) {
+            for &signal in *group {
+                flag::register(signal, Arc::clone(flag))?;
+            }
+        }
+        for &signal in groups.into_iter().flatten() {
+            pipe::register(signal, waker.try_clone()?)?;
+        }
+        Ok(Caught { flags, woken })
+    }
+
+    /// Makes it unreadable. Before the flags are looked at: a signal that comes in between makes it readable again.
+    pub(crate) fn rest(&self) {
+        let mut bytes = [0; 64];
+        while (&self.woken).read(&mut bytes).is_ok_and(|length| length > 0) {}
+    }
+
+    /// Whether a signal of that group came and was not told yet.
+    pub(crate) fn take(&self, group: usize) -> bool {
+        self.flags.get(group).is_some_and(|flag| flag.swap(false, Ordering::SeqCst))
+    }
+}
+
+impl<const N: usize> AsFd for Caught<N> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.woken.as_fd()
     }

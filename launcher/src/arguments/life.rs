@@ -1,0 +1,125 @@
+//! The options of a program's life: as whom it runs, where, from when on, and who looks after it.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use portgrant_server::Message;
+
+use crate::Error;
+
+/// Who runs the program, where, from when on, and what is learnt of it.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "A program's life")]
+pub struct Life {
+    /// As root: become USER (a name, or the number of an account) before anything is asked, so that the policy decides
+    /// for that user; HOME, USER, LOGNAME and SHELL become the account's, all other variables stay
+    #[arg(long, value_name = "USER")]
+    pub user: Option<OsString>,
+    /// The program's working folder, entered as the user who it runs as
+    #[arg(long, value_name = "FOLDER")]
+    pub chdir: Option<PathBuf>,
+    /// Start the program when the first connection or datagram is there, which it then finds waiting
+    #[arg(long)]
+    pub wait: bool,
+    /// Tell what the program does not accept on, and why; with --daemon that is a failed start (10 SECONDS if not given)
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "10",
+        value_parser = seconds())]
+    pub verify: Option<Duration>,
+    /// Run the program in the background, guarded; exit status 0 means that it is up: executed, or what --notify and
+    /// --verify ask for
+    #[arg(long)]
+    pub daemon: bool,
+    /// With --daemon: keep the guard's pid in FILE, locked; it forwards signals, and removes FILE in the end
+    #[arg(long, value_name = "FILE", requires = "daemon", value_parser = absolute())]
+    pub pid_file: Option<PathBuf>,
+    /// With --daemon: the program is up when it says READY=1 (sd_notify(3); 90 SECONDS if not given)
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "90",
+        value_parser = seconds(), requires = "daemon")]
+    pub notify: Option<Duration>,
+    /// With --daemon: where standard output and error go: syslog, syslog:FACILITY, none, or inherit (as they are)
+    #[arg(long, value_name = "WHERE", default_value = "syslog", hide_default_value = true, requires = "daemon",
+        value_parser = log())]
+    pub log: Log,
+}
+
+/// Where a daemon's output goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// To syslog, a message a line
+    Syslog {
+        /// As syslog(3) numbers them: 3 is `daemon`
+        facility: u8,
+    },
+    /// Nowhere
+    None,
+    /// Where the caller had it
+    Inherit,
+}
+
+/// syslog(3)'s names, each at its number.
+const FACILITIES: [&str; 12] =
+    ["kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp"];
+
+impl Life {
+    /// What clap cannot say: which of them go together.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let reason = match (self.wait && self.daemon, self.verify.is_some(), self.notify.is_some()) {
+            (true, true, _) => "--verify",
+            (true, _, true) => "--notify",
+            _ => return Ok(()),
+        };
+        let what = format!("{reason} does not go with --wait and --daemon together");
+        let message = Message::new(what).why("the start ends before the program begins, which waits for somebody");
+        Err(Error::Usage(Box::new(message.fix("leave one of them out"))))
+    }
+
+    /// Whether the helper may execute the program itself, which a rule with `exec` asks for: else the option that it
+    /// knows nothing of.
+    pub(crate) fn suits_the_helper(&self) -> Result<(), &'static str> {
+        let unknown = [(self.wait, "--wait"), (self.verify.is_some(), "--verify")];
+        unknown.into_iter().find(|(given, _)| *given).map_or(Ok(()), |(_, option)| Err(option))
+    }
+}
+
+fn seconds() -> impl TypedValueParser<Value = Duration> {
+    parsed(|word| {
+        let seconds = word.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let seconds = seconds.and_then(|text| text.parse().ok()).filter(|seconds| (2..=3600).contains(seconds));
+        seconds.map(Duration::from_secs).ok_or("expected 2 to 3600 seconds")
+    })
+}
+
+/// Before --chdir changes what a relative path means.
+fn absolute() -> impl TypedValueParser<Value = PathBuf> {
+    parsed(|word| std::path::absolute(word).map_err(|_| "expected the path of a file"))
+}
+
+fn log() -> impl TypedValueParser<Value = Log> {
+    parsed(|word| match word.to_str() {
+        Some("none") => Ok(Log::None),
+        Some("inherit") => Ok(Log::Inherit),
+        Some("syslog") => Ok(Log::Syslog { facility: 3 }),
+        Some(text) => match text.strip_prefix("syslog:").and_then(facility) {
+            Some(facility) => Ok(Log::Syslog { facility }),
+            None => {
+                Err("expected syslog, syslog:FACILITY (daemon, news, mail, user, local0 to local7...), none, inherit")
+            }
+        },
+        None => Err("expected syslog, none or inherit"),
+    })
+}
+
+fn facility(name: &str) -> Option<u8> {
+    let local = name.strip_prefix("local").and_then(|number| number.parse().ok()).filter(|number| *number < 8);
+    let named = || FACILITIES.iter().position(|facility| *facility == name).and_then(|place| u8::try_from(place).ok());
+    local.map(|number: u8| 16 + number).or_else(named)
+}
+
+fn parsed<T: Clone + Send + Sync + 'static>(
+    parse: impl Fn(OsString) -> Result<T, &'static str> + Clone + Send + Sync + 'static,
+) -> impl TypedValueParser<Value = T> {
+    OsStringValueParser::new().try_map(move |word| parse(word).map_err(io::Error::other))
+}

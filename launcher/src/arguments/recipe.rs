@@ -1,0 +1,11 @@
+//! `portgrant recipe`'s options.
+
+use crate::recipe;
+
+/// `portgrant recipe`
+#[derive(Debug, clap::Args)]
+pub struct Recipe {
+    /// The server; without it, a list of those that are known
+    #[arg(value_name = "SERVER", value_parser = recipe::names(), hide_possible_values = true)]
+    pub server: Option<String>,
+}

@@ -1,0 +1,312 @@
+//! Adoption: how the program learns of its sockets. Decided before anything is bound, from the command line alone, where
+//! that says how many sockets there will be; `each` does not.
+
+mod placeholders;
+mod places;
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use log::debug;
+use portgrant_protocol::endpoint::Port;
+use portgrant_protocol::program::{self, Unfit};
+use portgrant_protocol::service::{self, Services};
+use portgrant_protocol::text::printable;
+use portgrant_protocol::{Address, Endpoint, listen};
+use portgrant_server::{Message, Sockets};
+
+use crate::recipe::{self, Adoption, Descriptor, Server, Serves};
+use crate::{Error, Exec};
+
+pub(crate) use places::Places;
+
+/// What execve(2) is called with, and where descriptors stand by then.
+#[derive(Debug)]
+pub(crate) struct Image {
+    /// The file
+    pub(crate) path: PathBuf,
+    /// argv
+    pub(crate) arguments: Vec<OsString>,
+    /// Where the sockets go
+    pub(crate) places: Places,
+    environment: Vec<CString>,
+    announced: Option<Vec<String>>,
+}
+
+impl Image {
+    /// envp for the process `pid`, which becomes the program: LISTEN_PID names it.
+    pub(crate) fn environment(&self, pid: u32) -> Vec<CString> {
+        listen::environment(self.environment.clone(), pid, self.announced.as_deref())
+    }
+}
+
+/// What the command line says of adoption; parsed, and free of contradictions.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    /// The word of `--as`, or else that of the convention
+    option: String,
+    adoption: Adoption,
+    program: &'a [OsString],
+    settings: Vec<Setting<'a>>,
+}
+
+/// `--setenv`: a variable of the program's.
+#[derive(Debug)]
+struct Setting<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+}
+
+impl<'a> Wanted<'a> {
+    pub(crate) fn of(asked: &'a Exec) -> Result<Wanted<'a>, Error> {
+        let server = asked.server.as_deref().and_then(recipe::named);
+        let option = match server {
+            Some(server) => format!("--as {}", server.name),
+            None => "--inetd".to_owned(),
+        };
+        let adoption = match server {
+            Some(_) if asked.inetd => {
+                let fix = "--inetd is --as inetd; give the one that is the program's";
+                return usage(Message::new(format!("--inetd does not go with {option}")).fix(fix));
+            }
+            Some(server) => helped(server, &asked.listen)?,
+            None if asked.inetd => Adoption::Standard,
+            None => Adoption::ListenFds,
+        };
+        if let Adoption::Standard | Adoption::StandardParked = adoption {
+            // inetd's convention has room for one.
+            let fix =
+                format!("expected one socket, which becomes descriptor 0; without {option} they begin at descriptor 3");
+            one_socket(&option, &asked.listen, &fix)?;
+        }
+        let settings = asked.setenv.iter().map(|word| Setting::of(word, adoption, &option));
+        let settings = settings.collect::<Result<_, _>>()?;
+        let wanted = Wanted { option, adoption, program: &asked.program, settings };
+        wanted.number_is_told()?;
+        Ok(wanted)
+    }
+
+    pub(crate) fn places(&self) -> Places {
+        match self.adoption {
+            Adoption::Standard | Adoption::Connection => Places::Standard,
+            Adoption::StandardParked => Places::StandardParked,
+            Adoption::ListenFds | Adoption::Variable(_) | Adoption::Argument(_) | Adoption::Never => Places::FromThree,
+        }
+    }
+
+    /// The program's file. A PATH that is set for the program is the one that it is looked up in, as env(1) does.
+    pub(crate) fn find(&self, environment: &[CString]) -> Result<PathBuf, Unfit> {
+        let name = self.program.first().map_or(OsStr::new(""), OsString::as_os_str);
+        match self.settings.iter().rev().find(|setting| setting.name == b"PATH") {
+            Some(path) => program::find(name, &[entry(path.name, path.value)]),
+            None => program::find(name, environment),
+        }
+    }
+
+    /// Whether anything that the program is told depends on numbers or addresses.
+    pub(crate) fn depends_on_numbers(&self) -> bool {
+        let mut texts = self.arguments().chain(self.settings.iter().map(|setting| setting.value));
+        matches!(self.adoption, Adoption::Variable(_)) || texts.any(placeholders::is_in)
+    }
+
+    /// What the program gets, with these sockets: `path` with its arguments, in `environment`.
+    pub(crate) fn image(
+        &self,
+        path: &Path,
+        environment: &[CString],
+        descriptors: &[Descriptor],
+    ) -> Result<Image, Error> {
+        let fill = |text: &[u8]| placeholders::fill(text, |name| number(name, descriptors));
+        let mut arguments: Vec<OsString> = self.program.iter().take(1).cloned().collect();
+        for argument in self.arguments() {
+            arguments.push(OsString::from_vec(fill(argument)?));
+        }
+        let mut environment = environment.to_vec();
+        let mut announced = None;
+        match self.adoption {
+            Adoption::Variable(variable) => {
+                environment.retain(|entry| !variable.is_named(name_of(entry)));
+                for (name, value) in variable.announce(descriptors) {
+                    debug!("{name}={value}");
+                    environment.push(entry(name.as_bytes(), value.as_bytes()));
+                }
+            }
+            Adoption::ListenFds => {
+                announced = Some(descriptors.iter().map(|descriptor| descriptor.name.clone()).collect());
+            }
+            Adoption::Argument(_)
+            | Adoption::Standard
+            | Adoption::StandardParked
+            | Adoption::Connection
+            | Adoption::Never => {}
+        }
+        for setting in &self.settings {
+            let value = fill(setting.value)?;
+            debug!("{}={}", printable(setting.name), printable(&value));
+            environment.retain(|entry| name_of(entry) != setting.name);
+            environment.push(entry(setting.name, &value));
+        }
+        Ok(Image { path: path.to_owned(), arguments, places: self.places(), environment, announced })
+    }
+
+    /// The arguments behind the program's name.
+    fn arguments(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.program.iter().skip(1).map(|argument| argument.as_bytes())
+    }
+
+    /// A server that reads its number among the arguments has one there: else it would bind its default port.
+    fn number_is_told(&self) -> Result<(), Error> {
+        let Adoption::Argument(sample) = self.adoption else { return Ok(()) };
+        if self.arguments().any(placeholders::is_in) {
+            return Ok(());
+        }
+        let what = format!("{} wants the descriptor's number among the program's arguments", self.option);
+        usage(Message::new(what).why("no {fd} is there").fix(format!("add {sample}")))
+    }
+}
+
+impl<'a> Setting<'a> {
+    fn of(word: &'a OsStr, adoption: Adoption, option: &str) -> Result<Setting<'a>, Error> {
+        let word = word.as_bytes();
+        let end = word.iter().position(|&byte| byte == b'=').filter(|&end| end > 0);
+        let Some((name, value)) = end.and_then(|end| Some((word.get(..end)?, word.get(end + 1..)?))) else {
+            let message = Message::new(format!("'{}' sets no variable", printable(word)));
+            return usage(message.fix("expected --setenv VAR=VALUE"));
+        };
+        let is_listen = listen::VARIABLES.iter().any(|known| known.as_bytes() == name);
+        let is_row = matches!(adoption, Adoption::Variable(variable) if variable.is_named(name));
+        let whose = match (is_listen, is_row) {
+            (true, _) => "portgrant announces the sockets by it".to_owned(),
+            (_, true) => format!("{option} announces the sockets by it"),
+            (false, false) => return Ok(Setting { name, value }),
+        };
+        let fix = "leave it out, or have env(1) set it: -- env VAR=VALUE PROGRAM";
+        usage(Message::new(format!("{} cannot be set", printable(name))).why(whose).fix(fix))
+    }
+}
+
+/// What is done for `server`, if these sockets are for it.
+fn helped(server: &'static Server, listen: &[Endpoint]) -> Result<Adoption, Error> {
+    let option = format!("--as {}", server.name);
+    match server.adoption {
+        Adoption::Never => {
+            let message =
+                Message::new(format!("{option} cannot be done")).why(format!("{} {}", server.name, server.takes));
+            return usage(message.fix(format!("see portgrant recipe {} for what to do instead", server.name)));
+        }
+        Adoption::Connection => {
+            let message = Message::new(format!("{option} goes with --accept, which needs no --as"));
+            return usage(message.why(format!("{} {}", server.name, server.takes)).fix("give --accept instead"));
+        }
+        Adoption::ListenFds
+        | Adoption::Variable(_)
+        | Adoption::Argument(_)
+        | Adoption::Standard
+        | Adoption::StandardParked => {}
+    }
+    let unfit = |endpoint: &&Endpoint| match server.serves {
+        Serves::Any => false,
+        Serves::Streams | Serves::OneStream => !endpoint.protocol.is_stream(),
+        Serves::Ipv4Streams => !endpoint.protocol.is_stream() || !matches!(endpoint.address, Address::V4(_)),
+    };
+    let (kind, fix) = match server.serves {
+        Serves::Any | Serves::Streams | Serves::OneStream => ("stream sockets", "expected tcp endpoints"),
+        Serves::Ipv4Streams => ("IPv4 stream sockets", "expected tcp endpoints with an IPv4 address, as in 0.0.0.0:80"),
+    };
+    match listen.iter().find(unfit) {
+        Some(endpoint) => usage(
+            Message::new(format!("{option} does not go with {endpoint}"))
+                .why(format!("{} serves on {kind} only", server.name))
+                .fix(fix),
+        ),
+        None if server.serves == Serves::OneStream => {
+            one_socket(&option, listen, "expected one socket").map(|()| server.adoption)
+        }
+        None => Ok(server.adoption),
+    }
+}
+
+fn one_socket(option: &str, listen: &[Endpoint], fix: &str) -> Result<(), Error> {
+    let what = match listen {
+        [Endpoint { address: Address::Each, .. }] => {
+            format!("{option} does not go with 'each', which is several sockets")
+        }
+        [_] => return Ok(()),
+        several => format!("{option} goes with one -l ENDPOINT, not {}", several.len()),
+    };
+    usage(Message::new(what).fix(fix))
+}
+
+/// The sockets that `listen` will have become, in their order. `None` where `each` makes their number the host's affair.
+pub(crate) fn foreseen(listen: &[Endpoint], places: Places) -> Result<Option<Vec<Descriptor>>, Error> {
+    if listen.iter().any(|endpoint| endpoint.address == Address::Each) {
+        return Ok(None);
+    }
+    let named = listen.iter().any(|endpoint| matches!(endpoint.port, Port::Service(_)));
+    let services = if named { std::fs::read(service::PATH).unwrap_or_default() } else { Vec::new() };
+    let services = Services::parse(&services);
+    let descriptors = places.numbers().zip(listen).map(|(number, endpoint)| {
+        let wrong = |source| portgrant_server::Error::Endpoint { text: endpoint.to_string(), source };
+        let resolved = endpoint.clone().resolve(&services).map_err(wrong)?;
+        let address = match endpoint.address {
+            Address::V4(address) => IpAddr::V4(address),
+            Address::V6(address) => IpAddr::V6(address),
+            Address::Any | Address::Each => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let local = SocketAddr::new(address, resolved.port);
+        Ok(Descriptor { name: resolved.name(), number, local })
+    });
+    descriptors.collect::<Result<_, Error>>().map(Some)
+}
+
+/// The sockets that came.
+pub(crate) fn received(sockets: &Sockets, places: Places) -> Result<Vec<Descriptor>, Error> {
+    let described = places.numbers().zip(sockets.iter()).map(|(number, socket)| {
+        let facts = socket.facts()?;
+        Ok(Descriptor { name: socket.name().to_owned(), number, local: facts.local })
+    });
+    described.collect()
+}
+
+/// The number that a placeholder stands for.
+fn number(name: Option<&[u8]>, descriptors: &[Descriptor]) -> Result<RawFd, Error> {
+    let names: Vec<&str> = descriptors.iter().map(|descriptor| descriptor.name.as_str()).collect();
+    let known = format!("the sockets are called {}", names.join(", "));
+    let of_that_name =
+        descriptors.iter().filter(|descriptor| name.is_none_or(|name| descriptor.name.as_bytes() == name));
+    let (word, found) = (name.map(printable), of_that_name.collect::<Vec<_>>());
+    let message = match (found.as_slice(), word) {
+        ([only], _) => return Ok(only.number),
+        ([], None) => Message::new("{fd} stands for no socket"),
+        ([], Some(name)) => Message::new(format!("{{fd:{name}}} stands for no socket"))
+            .why(known)
+            .fix(format!("expected one of these; what is no placeholder is written {{{{fd:{name}}}}}")),
+        (several, None) => Message::new(format!("{{fd}} stands for one socket, and here are {}", several.len()))
+            .why(known)
+            .fix("write {fd:NAME}, with a name of yours where it is given as -l NAME=ENDPOINT"),
+        (several, Some(name)) => Message::new(format!("{{fd:{name}}} stands for {} sockets", several.len()))
+            .why(known)
+            .fix("give each a name of its own, as in -l NAME=ENDPOINT"),
+    };
+    usage(message)
+}
+
+/// NAME=VALUE, as the environment has it.
+fn entry(name: &[u8], value: &[u8]) -> CString {
+    // Words of a command line end at a NUL, so none holds one.
+    CString::new([name, b"=", value].concat()).unwrap_or_default()
+}
+
+fn name_of(entry: &CStr) -> &[u8] {
+    entry.to_bytes().split(|&byte| byte == b'=').next().unwrap_or_default()
+}
+
+fn usage<T>(message: Message) -> Result<T, Error> {
+    Err(Error::Usage(Box::new(message)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+use clap::Parser;
+
+use super::*;
+use crate::{Arguments, Command};
+
+/// What `portgrant exec WORDS`, up to and with the program, makes of `environment`; or the message.
+fn image(words: &[&str], environment: &[&str]) -> Result<Image, String> {
+    let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+    adopted(&words, environment)
+}
+
+fn adopted(words: &[OsString], environment: &[&str]) -> Result<Image, String> {
+    let before = ["portgrant".into(), "exec".into()];
+    let parsed = Arguments::try_parse_from(before.iter().chain(words)).map_err(|error| error.to_string())?;
+    let Command::Exec(asked) = parsed.command else { panic!("not exec") };
+    let environment: Vec<CString> = environment.iter().map(|text| CString::new(*text).expect("no NUL")).collect();
+    let image = || {
+        let wanted = Wanted::of(&asked)?;
+        let descriptors = foreseen(&asked.listen, wanted.places())?.unwrap_or_default();
+        wanted.image(Path::new("/bin/server"), &environment, &descriptors)
+    };
+    image().map_err(|error: Error| error.message().to_string())
+}
+
+fn variables(image: &Image) -> Vec<String> {
+    image.environment(42).iter().map(|entry| entry.to_string_lossy().into_owned()).collect()
+}
+
+fn arguments(image: &Image) -> Vec<&str> {
+    image.arguments.iter().map(|word| word.to_str().expect("text")).collect()
+}
+
+#[test]
+fn without_a_word_the_sockets_are_announced_as_systemd_does() {
+    let image = image(&["-l", "w=80", "-l", "443/udp", "--", "server", "-x"], &["A=1", "LISTEN_FDS=9", "NGINX=7;"]);
+    let image = image.expect("an image");
+    assert_eq!((image.places, arguments(&image)), (Places::FromThree, vec!["server", "-x"]));
+    assert_eq!(variables(&image), ["A=1", "NGINX=7;", "LISTEN_FDS=2", "LISTEN_PID=42", "LISTEN_FDNAMES=w:443/udp"]);
+}
+
+#[test]
+fn a_servers_own_variable_takes_the_place_of_a_stale_one_and_of_listen_fds() {
+    let words = ["--as", "nginx", "-l", "0.0.0.0:80", "-l", "[::1]:443", "--", "nginx"];
+    let nginx = image(&words, &["NGINX=7;", "NGINXES=1", "LISTEN_FDS=1"]).expect("an image");
+    assert_eq!(variables(&nginx), ["NGINXES=1", "NGINX=3;4;"]);
+    let words = ["--as", "puma", "-l", "80", "--", "puma"];
+    let puma = image(&words, &["PUMA_INHERIT_7=9:tcp://x", "PUMA_INHERIT_=1"]).expect("an image");
+    assert_eq!(variables(&puma), ["PUMA_INHERIT_=1", "PUMA_INHERIT_0=3:tcp://[::]:80"]);
+}
+
+#[test]
+fn descriptor_zero_is_for_one_socket_and_goes_unannounced() {
+    for (option, places) in [
+        (&["--inetd"][..], Places::Standard),
+        (&["--as", "jvm"], Places::Standard),
+        (&["--as", "exim"], Places::StandardParked),
+    ] {
+        let with = |rest: &[&str]| image(&[option, rest].concat(), &["LISTEN_PID=1"]);
+        let one = with(&["-l", "80", "--", "server", "{fd}"]).expect("an image");
+        assert_eq!((one.places, variables(&one), arguments(&one)), (places, vec![], vec!["server", "0"]));
+        let option = option.join(" ");
+        let two = with(&["-l", "80", "-l", "81", "--", "server"]).expect_err("two");
+        assert!(two.starts_with(&format!("{option} goes with one -l ENDPOINT, not 2")), "{two}");
+    }
+    let each = image(&["--inetd", "-l", "each:520/udp", "--", "server"], &[]).expect_err("each");
+    assert!(each.starts_with("--inetd does not go with 'each'"), "{each}");
+}
+
+#[test]
+fn numbers_stand_in_arguments_and_variables_and_not_in_the_programs_name() {
+    let words = ["-l", "web=80", "-l", "443", "--setenv", "A={fd:web}", "--setenv", "A=<{fd:443/tcp}>", "--"];
+    let program = ["{fd}", "--fd={fd:web}", "{{fd}}", "{fd:web}{fd:443/tcp}"];
+    let filled = image(&[&words[..], &program].concat(), &["A=0"]).expect("an image");
+    assert_eq!(arguments(&filled), ["{fd}", "--fd=3", "{fd}", "34"]);
+    assert!(variables(&filled).contains(&"A=<4>".to_owned()) && !variables(&filled).contains(&"A=0".to_owned()));
+    assert_eq!(variables(&filled).len(), 4, "the last one counts");
+}
+
+#[test]
+fn bytes_that_are_no_text_are_kept() {
+    let bytes = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    let words = ["-l".into(), "80".into(), "--setenv".into(), bytes(b"V\xfe=\xff{fd}"), "--".into(), bytes(b"p\xfd")];
+    let image = adopted(&[&words[..], &[bytes(b"\xff{fd}\x80")]].concat(), &[]).expect("an image");
+    assert_eq!(image.arguments, [bytes(b"p\xfd"), bytes(b"\xff3\x80")]);
+    assert!(image.environment(1).contains(&CString::new(b"V\xfe=\xff3".to_vec()).expect("no NUL")));
+}
+
+#[test]
+fn a_placeholder_that_stands_for_none_or_several_is_told_with_the_names() {
+    let two = ["-l", "web=80", "-l", "443", "--", "server"];
+    let cases = [
+        ("{fd}", "{fd} stands for one socket, and here are 2: the sockets are called web, 443/tcp; write {fd:NAME}"),
+        ("{fd:wbe}", "{fd:wbe} stands for no socket: the sockets are called web, 443/tcp; expected one of these"),
+        ("{fd:}", "{fd:} stands for no socket"),
+    ];
+    for (argument, message) in cases {
+        let told = image(&[&two[..], &[argument]].concat(), &[]).expect_err(argument);
+        assert!(told.starts_with(message), "{told}");
+    }
+    let same = ["-l", "0.0.0.0:80", "-l", "[::]:80,v6only", "--", "server", "{fd:80/tcp}"];
+    let told = image(&same, &[]).expect_err("both bear it");
+    assert!(told.contains("stands for 2 sockets") && told.contains("-l NAME=ENDPOINT"), "{told}");
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let cases: [(&[&str], &str); 13] = [
+        (&["--inetd", "--as", "nginx", "-l", "80"], "--inetd does not go with --as nginx"),
+        (&["--as", "apache2", "-l", "80"], "--as apache2 cannot be done: apache2 takes no socket"),
+        (&["--as", "nnrpd", "-l", "119"], "--as nnrpd goes with --accept"),
+        (&["--as", "gunicorn", "-l", "443/udp"], "--as gunicorn does not go with 443/udp: gunicorn serves on stream"),
+        (&["--as", "starlet", "-l", "80"], "--as starlet does not go with 80: starlet serves on IPv4 stream sockets"),
+        (&["--as", "uvicorn", "-l", "80"], "--as uvicorn wants the descriptor's number among the program's arguments"),
+        (&["--as", "uvicorn", "-l", "80", "-l", "81"], "--as uvicorn goes with one -l ENDPOINT, not 2"),
+        (&["--setenv", "=x", "-l", "80"], "'=x' sets no variable; expected --setenv VAR=VALUE"),
+        (&["--setenv", "x", "-l", "80"], "'x' sets no variable"),
+        (&["--setenv", "LISTEN_FDS=2", "-l", "80"], "LISTEN_FDS cannot be set: portgrant announces the sockets by it"),
+        (&["--setenv", "LISTEN_PIDFDID=2", "--inetd", "-l", "80"], "LISTEN_PIDFDID cannot be set"),
+        (&["--as", "nginx", "--setenv", "NGINX=3;", "-l", "80"], "NGINX cannot be set: --as nginx announces"),
+        (&["--as", "puma", "--setenv", "PUMA_INHERIT_3=x", "-l", "80"], "PUMA_INHERIT_3 cannot be set"),
+    ];
+    for (words, message) in cases {
+        let told = image(&[words, &["--", "server"]].concat(), &[]).expect_err(message);
+        assert!(told.starts_with(message), "{words:?}: {told}");
+    }
+}
+
+#[test]
+fn the_program_is_looked_up_in_the_path_that_it_gets() {
+    let words = ["portgrant", "exec", "-l", "80", "--setenv", "PATH=/nonexistent:/usr/bin:/bin", "--", "env"];
+    let Command::Exec(asked) = Arguments::try_parse_from(words).expect("parsed").command else { panic!("not exec") };
+    let wanted = Wanted::of(&asked).expect("wanted");
+    assert!(wanted.find(&[c"PATH=/nonexistent".to_owned()]).is_ok_and(|path| path.ends_with("env")));
+}

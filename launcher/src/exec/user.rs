@@ -1,0 +1,125 @@
+//! As whom and where the program runs: `--user` and `--chdir`.
+//!
+//! Runs with root's privilege where root started it, and has none of it afterwards. That comes before anything is asked:
+//! the helper's caller is then the user who the program runs as. Only the account is read (NSS: files, LDAP, sssd), as
+//! sudo and systemd do; no PAM session is opened.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use log::debug;
+use nix::errno::Errno;
+use nix::unistd::{
+    Gid, ResGid, ResUid, Uid, User, getgrouplist, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid,
+    setuid,
+};
+use portgrant_protocol::text::printable;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+
+use crate::{Error, Life};
+
+/// What of the environment is the account's.
+const OF_THE_ACCOUNT: [&[u8]; 4] = [b"HOME=", b"USER=", b"LOGNAME=", b"SHELL="];
+
+/// Becomes the user and enters the folder that `life` names; the environment as it is then.
+pub(crate) fn settle(life: &Life, environment: Vec<CString>) -> Result<Vec<CString>, Error> {
+    let environment = match &life.user {
+        Some(user) => become_user(user, environment)?,
+        None => environment,
+    };
+    if let Some(folder) = &life.chdir {
+        rustix::process::chdir(folder)
+            .map_err(|errno| Error::Folder { folder: folder.clone(), source: errno.into() })?;
+    }
+    Ok(environment)
+}
+
+fn become_user(name: &OsStr, environment: Vec<CString>) -> Result<Vec<CString>, Error> {
+    let user = account(name)?;
+    if is_already(&user) {
+        return Ok(environment);
+    }
+    debug!("becoming {} (uid {}, gid {})", printable(user.name.as_bytes()), user.uid, user.gid);
+    let c_name = CString::new(user.name.as_bytes()).unwrap_or_default();
+    let groups = getgrouplist(&c_name, user.gid).map_err(|errno| failed(&user, errno))?;
+    change(&user, &groups).map_err(|errno| failed(&user, errno))?;
+    if !has_become(&user, &groups) {
+        return Err(Error::StillAnother { user: printable(name.as_bytes()) });
+    }
+    Ok(of_the_account(&user, environment))
+}
+
+/// A name comes before a number: there are accounts whose name is one.
+fn account(name: &OsStr) -> Result<User, Error> {
+    let shown = printable(name.as_bytes());
+    let failed = |errno: Errno| Error::Accounts { user: shown.clone(), source: errno.into() };
+    let unknown = || Error::NoSuchUser { user: shown.clone() };
+    let text = name.to_str().filter(|text| !text.is_empty()).ok_or_else(unknown)?;
+    if let Some(user) = User::from_name(text).map_err(failed)? {
+        return Ok(user);
+    }
+    // Digits alone, and not the number that means none to setresuid(2).
+    let uid = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten();
+    let uid = uid.filter(|&uid| uid != u32::MAX).ok_or_else(unknown)?;
+    User::from_uid(Uid::from_raw(uid)).map_err(failed)?.ok_or_else(unknown)
+}
+
+fn is_already(user: &User) -> bool {
+    ids().is_ok_and(|(uids, gids)| uids == [user.uid; 3] && gids == [user.gid; 3]) && !user.uid.is_root()
+}
+
+/// Groups while there is privilege to set them, the uid last. Leaving uid 0 clears the capabilities, but not those that
+/// a root with unusual securebits or inheritable ones keeps (see capabilities(7)): so they are given up by name. The
+/// bounding set stays, as with sudo: without it neither the helper nor a setuid program that the user starts would work.
+fn change(user: &User, groups: &[Gid]) -> Result<(), Errno> {
+    setgroups(groups)?;
+    setresgid(user.gid, user.gid, user.gid)?;
+    setresuid(user.uid, user.uid, user.uid)?;
+    if user.uid.is_root() {
+        return Ok(());
+    }
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    set_capabilities(None, sets).map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+}
+
+/// Read back, and regaining is tried.
+fn has_become(user: &User, groups: &[Gid]) -> bool {
+    let sorted = |groups: &[Gid]| {
+        let mut numbers: Vec<u32> = groups.iter().map(|gid| gid.as_raw()).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    };
+    let ids = ids().is_ok_and(|(uids, gids)| uids == [user.uid; 3] && gids == [user.gid; 3]);
+    let groups = getgroups().is_ok_and(|held| sorted(&held) == sorted(groups));
+    let powerless = capabilities(None)
+        .is_ok_and(|sets| [sets.effective, sets.permitted, sets.inheritable].iter().all(|set| set.is_empty()));
+    ids && groups && (user.uid.is_root() || (powerless && setuid(Uid::from_raw(0)).is_err()))
+}
+
+fn ids() -> Result<([Uid; 3], [Gid; 3]), Errno> {
+    let ResUid { real, effective, saved } = getresuid()?;
+    let uids = [real, effective, saved];
+    let ResGid { real, effective, saved } = getresgid()?;
+    Ok((uids, [real, effective, saved]))
+}
+
+fn failed(user: &User, errno: Errno) -> Error {
+    let name = printable(user.name.as_bytes());
+    let own = Uid::effective();
+    if errno == Errno::EPERM && !own.is_root() {
+        return Error::NotRoot { user: name, own: own.as_raw() };
+    }
+    Error::Become { user: name, source: errno.into() }
+}
+
+/// As sudo and systemd's `User=` have it: a program that looks for its files at HOME must not find root's.
+fn of_the_account(user: &User, environment: Vec<CString>) -> Vec<CString> {
+    let name = OsString::from(&user.name);
+    let values = [user.dir.as_os_str(), &name, &name, user.shell.as_os_str()];
+    let ours = OF_THE_ACCOUNT.iter().zip(values).map(|(variable, value)| [*variable, value.as_bytes()].concat());
+    let is_kept = |entry: &CString| !OF_THE_ACCOUNT.iter().any(|variable| entry.as_bytes().starts_with(variable));
+    // No field of an account holds a NUL.
+    environment.into_iter().filter(is_kept).chain(ours.filter_map(|entry| CString::new(entry).ok())).collect()
+}

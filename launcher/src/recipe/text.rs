@@ -1,0 +1,168 @@
+//! Recipes as they are printed. Headings stand at the margin and end in a colon; what is to be copied is indented by four.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{Adoption, Descriptor, Server, Serves, Variable, servers};
+
+/// Columns of a printed line.
+const WIDTH: usize = 96;
+
+/// Every server, a line each.
+pub(crate) fn list() -> String {
+    let width = servers().map(|server| server.name.len()).max().unwrap_or(0) + 2;
+    let line = |server: &Server| {
+        wrapped(&format!("  {:width$}", server.name), width + 2, server.takes.trim_start_matches("takes "))
+    };
+    let (never, can): (Vec<&Server>, Vec<&Server>) =
+        servers().partition(|server| matches!(server.adoption, Adoption::Never));
+    let lines = |servers: &[&Server]| servers.iter().map(|server| line(server)).collect::<String>();
+    format!(
+        "What servers take (portgrant recipe SERVER tells how, portgrant exec --as SERVER does it):\n{}\n\
+         Servers that bind for themselves (portgrant recipe SERVER tells what to do instead):\n{}\n\
+         Others: try `portgrant recipe systemd`, `inetd`, or {{fd}} among the arguments.\n",
+        lines(&can),
+        lines(&never)
+    )
+}
+
+/// The recipe of `server`.
+pub(crate) fn of(server: &Server) -> String {
+    let mut text = wrapped("", 0, &format!("{} {}.", server.name, server.takes));
+    if let Adoption::Never = server.adoption {
+        text += "\nNo option of portgrant exec helps it. This is not among portgrant's own tests.\n";
+    } else {
+        text += &format!("\n{}", wrapped("", 0, &with_as(server)));
+        text += &format!(
+            "\nCommand{}:\n\n{}",
+            server.user.map(|user| format!(", as {user}")).unwrap_or_default(),
+            indented(server.command)
+        );
+    }
+    for (name, content) in server.files {
+        text += &format!("\n{name}:\n\n{}", indented(content));
+    }
+    text += if matches!(server.adoption, Adoption::Never) { "\nInstead:\n\n" } else { "\nGood to know:\n\n" };
+    for note in server.notes {
+        text += &wrapped("  * ", 4, note);
+    }
+    let since = (!server.since.is_empty()).then(|| format!("Since {}.", server.since));
+    let tried = match server.tried {
+        Some(tried) => Some(format!("Tested as it stands here, with {tried}.")),
+        None => (!matches!(server.adoption, Adoption::Never)).then(|| "Not among portgrant's own tests.".to_owned()),
+    };
+    let last: Vec<String> = since.into_iter().chain(tried).collect();
+    if !last.is_empty() {
+        text += &format!("\n{}\n", last.join(" "));
+    }
+    text
+}
+
+/// What `--as` does for it.
+fn with_as(server: &Server) -> String {
+    let option = format!("--as {}", server.name);
+    let sockets = match server.serves {
+        Serves::Any => "sockets of any kind",
+        Serves::Streams => "stream sockets only",
+        Serves::OneStream => "one stream socket only",
+        Serves::Ipv4Streams => "IPv4 stream sockets only",
+    };
+    match &server.adoption {
+        Adoption::ListenFds => format!(
+            "{option} changes nothing: descriptors from 3 on, LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; {sockets}."
+        ),
+        Adoption::Variable(variable) => format!(
+            "{option} sets {}, and leaves LISTEN_* out; descriptors from 3 on; {sockets}.",
+            sample(variable, server.serves)
+        ),
+        Adoption::Argument(sample) => format!(
+            "{option} sees to it that {{fd}} stands among the arguments, as in {sample}, and leaves LISTEN_* out; \
+             descriptors from 3 on; {sockets}."
+        ),
+        Adoption::Standard => {
+            format!("{option} is --inetd: one socket, as descriptors 0 and 1; no LISTEN_*; {sockets}.")
+        }
+        Adoption::StandardParked => format!(
+            "{option} is --inetd, with /dev/null as descriptor 3: one socket, as descriptors 0 and 1; no LISTEN_*; {sockets}."
+        ),
+        Adoption::Connection => format!("It is started by --accept, once for each connection; {sockets}."),
+        Adoption::Never => String::new(),
+    }
+}
+
+/// What two sockets make of `variable`.
+fn sample(variable: &Variable, serves: Serves) -> String {
+    let (written, second) = match serves {
+        Serves::Ipv4Streams => ("127.0.0.1:443", Ipv4Addr::LOCALHOST.into()),
+        Serves::Any | Serves::Streams | Serves::OneStream => ("'[::1]:443'", IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    };
+    let socket = |number, local| Descriptor { name: String::new(), number, local };
+    let both = [socket(3, (Ipv4Addr::UNSPECIFIED, 80).into()), socket(4, (second, 443).into())];
+    let announced = variable.announce(&both);
+    let announced = announced.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+    format!("{} (for -l 0.0.0.0:80 -l {written})", announced.join(" and "))
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") }).collect()
+}
+
+/// `text` after `start`, broken between words; further lines are indented by `indent`.
+fn wrapped(start: &str, indent: usize, text: &str) -> String {
+    let mut line = start.to_owned();
+    let mut lines = String::new();
+    let mut is_empty = true;
+    for word in text.split(' ') {
+        if !is_empty && line.len() + 1 + word.len() > WIDTH {
+            lines += &format!("{line}\n");
+            line = " ".repeat(indent);
+            is_empty = true;
+        }
+        if !is_empty {
+            line.push(' ');
+        }
+        line += word;
+        is_empty = false;
+    }
+    lines + &line + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_recipe_is_whole_and_fits_a_terminal() {
+        for server in servers() {
+            let text = of(server);
+            let prose = text.lines().filter(|line| !line.starts_with("    "));
+            for line in prose {
+                assert!(line.len() <= WIDTH && !line.ends_with(' '), "{}: {line:?}", server.name);
+            }
+            assert!(text.is_ascii() && text.starts_with(server.name), "{text}");
+            let never = matches!(server.adoption, Adoption::Never);
+            assert_eq!(text.contains("\nCommand"), !never, "{text}");
+            assert!(text.contains(if never { "\nInstead:\n\n  * " } else { "\nGood to know:\n\n  * " }), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_list_has_a_line_for_each_server() {
+        let list = list();
+        for server in servers() {
+            assert!(
+                list.contains(&format!("\n  {} ", server.name)) && server.takes.starts_with("takes "),
+                "{}",
+                server.name
+            );
+        }
+        assert!(list.lines().all(|line| line.len() <= WIDTH + 4), "{list}");
+    }
+
+    #[test]
+    fn what_as_sets_is_shown_as_it_is_set() {
+        let nginx = super::super::named("nginx").map(of).expect("nginx");
+        assert!(nginx.contains("--as nginx sets NGINX=3;4; (for"), "{nginx}");
+        let puma = super::super::named("puma").map(of).expect("puma");
+        assert!(puma.contains("PUMA_INHERIT_0=3:tcp://0.0.0.0:80 and PUMA_INHERIT_1=4:tcp://[::1]:443"), "{puma}");
+    }
+}

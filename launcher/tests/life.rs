@@ -1,0 +1,489 @@
+//! A program's life under the launcher, without privilege: waiting, in the background, looked on.
+
+#[path = "../../server/tests/stand_in/mod.rs"]
+mod stand_in;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use portgrant_server::HolderState;
+use stand_in::{Folder, free_port};
+
+/// Not a test: what the others' helpers run.
+#[test]
+#[ignore = "runs as the helper of the other tests"]
+fn helper() {
+    stand_in::help();
+}
+
+const PORTGRANT: &str = env!("CARGO_BIN_EXE_portgrant");
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn portgrant(helper: &Path) -> Command {
+    let mut command = Command::new(PORTGRANT);
+    command.env("PORTGRANT_BINDER", helper).stdin(Stdio::null());
+    command
+}
+
+fn outcome(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (status.code().expect("it ends by itself"), text(stdout), text(stderr))
+}
+
+#[track_caller]
+fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn listens(endpoint: &str) -> bool {
+    let holders = portgrant_server::holders(endpoint).expect("asked");
+    holders.iter().any(|holder| matches!(holder.state, HolderState::Listening | HolderState::Bound))
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid.cast_signed()), signal).expect("sent");
+}
+
+fn lives(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn number_in(path: &Path) -> Option<u32> {
+    fs::read_to_string(path).ok()?.trim_end().parse().ok()
+}
+
+/// The processes whose parent is `pid`.
+fn children(pid: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
+}
+
+/// Ends it, whatever becomes of the test.
+struct Ending(u32);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0.cast_signed()), Signal::SIGTERM);
+    }
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spawned(command: &mut Command) -> Killed {
+    Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs"))
+}
+
+/// Answers everybody with `served`, and says READY=1 where somebody wants to know.
+const SERVER: &str = "
+import os, socket
+listener = socket.socket(fileno=3)
+address = os.environ.get('NOTIFY_SOCKET')
+if address:
+    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', address.replace('@', chr(0)))
+while True:
+    client, _ = listener.accept()
+    client.sendall(b'served\\n')
+    client.close()
+";
+
+fn answer(endpoint: &str) -> String {
+    let mut text = String::new();
+    let mut client = TcpStream::connect(endpoint).expect("it listens");
+    client.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    client.read_to_string(&mut text).expect("an answer");
+    text
+}
+
+#[test]
+fn options_that_do_not_go_together_or_make_no_sense_are_usage_errors() {
+    let nowhere = Path::new("/nonexistent");
+    for (words, expected) in [
+        (&["--verify=0"][..], "'0' does not go with --verify"),
+        (&["--verify=1h"], "2 to 3600 seconds"),
+        (&["--verify=3601"], "2 to 3600 seconds"),
+        (&["--daemon", "--notify=x"], "'x' does not go with --notify"),
+        (&["--daemon", "--log", "local0"], "syslog:FACILITY"),
+        (&["--daemon", "--log", "syslog:local8"], "'syslog:local8' does not go with --log"),
+        (&["--pid-file", "/tmp/x"], "--daemon"),
+        (&["--notify"], "--daemon"),
+        (&["--log", "none"], "--daemon"),
+        (&["--wait", "--daemon", "--verify"], "--verify does not go with --wait and --daemon"),
+        (&["--wait", "--daemon", "--notify"], "--notify does not go with --wait and --daemon"),
+        (&["--user"], "--user"),
+        (&["--user", ""], "there is no user ''"),
+        (&["--user", "no-such-user"], "there is no user 'no-such-user'"),
+        (&["--user", "4294967295"], "there is no user '4294967295'"),
+        (&["--user", "+0"], "there is no user '+0'"),
+        (&["--chdir", "/nonexistent/folder"], "--chdir /nonexistent/folder could not be entered"),
+    ] {
+        let (status, output, complaint) =
+            outcome(portgrant(nowhere).args(["exec", "-l", "80"]).args(words).args(["--", "true"]));
+        assert_eq!((status, output.as_str()), (64, ""), "{words:?}: {complaint}");
+        assert!(complaint.contains(expected), "{words:?}: {complaint}");
+    }
+}
+
+#[test]
+fn the_folder_is_entered_before_the_program_is_looked_for() {
+    let folder = Folder::new("folder");
+    folder.script("program", "pwd");
+    let endpoint = format!("127.0.0.1:{}", free_port());
+    let place = folder.join("");
+    let (status, output, complaint) = outcome(
+        portgrant(&folder.granting_helper())
+            .args(["exec", "-l", &endpoint, "--chdir"])
+            .arg(&place)
+            .args(["--", "./program"]),
+    );
+    assert_eq!((status, output.trim_end()), (0, place.to_str().expect("text").trim_end_matches('/')), "{complaint}");
+}
+
+#[test]
+fn with_wait_the_program_begins_at_the_first_connection_under_the_same_pid() {
+    let folder = Folder::new("wait");
+    let endpoint = format!("127.0.0.1:{}", free_port());
+    let words = ["exec", "-l", &endpoint, "--wait", "--", "python3", "-c", SERVER];
+    let program = spawned(portgrant(&folder.granting_helper()).args(words));
+    soon("it listens", || listens(&endpoint));
+    let executes = || fs::read_link(format!("/proc/{}/exe", program.0.id())).expect("it lives");
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(executes(), Path::new(PORTGRANT).canonicalize().expect("there"), "nobody has come yet");
+    assert_eq!(answer(&endpoint), "served\n", "the connection that it was started for is the first that it accepts");
+    assert!(executes().to_string_lossy().contains("python"));
+}
+
+#[test]
+fn with_wait_a_datagram_begins_it_too_and_is_there_to_be_read() {
+    let folder = Folder::new("wait-udp");
+    let port = free_port();
+    let read = "import socket; s = socket.socket(fileno=3); print(s.getblocking(), s.recv(9))";
+    let endpoint = format!("127.0.0.1:{port}/udp");
+    let words = ["exec", "-l", &endpoint, "--wait", "--", "python3", "-c", read];
+    let mut program = spawned(portgrant(&folder.granting_helper()).args(words));
+    soon("it is bound", || listens(&endpoint));
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
+    client.send_to(b"first", ("127.0.0.1", port)).expect("sent");
+    let mut output = String::new();
+    program.0.stdout.take().expect("a pipe").read_to_string(&mut output).expect("read");
+    assert_eq!(output, "True b'first'\n");
+}
+
+#[test]
+fn a_signal_while_it_waits_ends_it_quietly_and_nothing_stays_bound() {
+    let folder = Folder::new("wait-signal");
+    for number in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let endpoint = format!("127.0.0.1:{}", free_port());
+        let words = ["exec", "-l", &endpoint, "--wait", "--", "touch"];
+        let program = portgrant(&folder.granting_helper())
+            .args(words)
+            .arg(folder.join("ran"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        soon("it listens", || listens(&endpoint));
+        signal(program.id(), number);
+        let output = program.wait_with_output().expect("it ends");
+        assert_eq!(output.status.signal(), Some(number as i32));
+        assert_eq!((output.stdout, output.stderr), (vec![], vec![]));
+        assert!(!listens(&endpoint) && !folder.join("ran").exists());
+    }
+}
+
+#[test]
+fn verify_names_who_listens_elsewhere_instead_and_the_program_goes_on() {
+    let folder = Folder::new("verify-wrapper");
+    let (endpoint, other) = (format!("127.0.0.1:{}", free_port()), free_port());
+    let server = format!("import socket, time; s = socket.create_server(('127.0.0.1', {other})); time.sleep(60)");
+    let script = format!("python3 -c \"{server}\"; true");
+    let words = ["exec", "-l", &endpoint, "--verify=2", "--", "sh", "-c", &script];
+    let mut program = spawned(portgrant(&folder.granting_helper()).args(words));
+    let mut told = String::new();
+    let mut stderr = program.0.stderr.take().expect("a pipe");
+    soon("it is told", || {
+        let mut piece = [0; 4096];
+        let length = stderr.read(&mut piece).expect("read");
+        told.push_str(&String::from_utf8_lossy(&piece[..length]));
+        told.contains("fix: ")
+    });
+    let pid = program.0.id();
+    assert!(told.starts_with("portgrant: the program does not accept on "), "{told}");
+    assert!(told.contains("a connection has waited in the queue of the socket, which sh (pid "), "{told}");
+    assert!(told.contains(&format!("listens at 127.0.0.1:{other} instead")) && told.contains("python3"), "{told}");
+    assert!(told.contains(&format!("announced to process {pid} alone (LISTEN_PID)")), "{told}");
+    for child in children(pid) {
+        signal(child, Signal::SIGTERM);
+    }
+    assert!(program.0.wait().expect("it ends").success(), "the program's own status");
+}
+
+#[test]
+fn verify_says_nothing_of_a_server_that_accepts_and_leaves_it_no_child() {
+    let folder = Folder::new("verify-good");
+    let endpoint = format!("127.0.0.1:{}", free_port());
+    let words = ["-v", "exec", "-l", &endpoint, "--verify=20", "--", "python3", "-c", SERVER];
+    let mut program = spawned(portgrant(&folder.granting_helper()).args(words));
+    let mut told = String::new();
+    let mut stderr = program.0.stderr.take().expect("a pipe");
+    soon("it is told", || {
+        let mut piece = [0; 4096];
+        let length = stderr.read(&mut piece).expect("read");
+        told.push_str(&String::from_utf8_lossy(&piece[..length]));
+        told.contains("accepts on what it was given")
+    });
+    assert!(!told.contains("does not accept"), "{told}");
+    assert_eq!(children(program.0.id()), [] as [u32; 0]);
+    assert_eq!(answer(&endpoint), "served\n");
+}
+
+#[test]
+fn verify_tells_that_the_socket_was_closed_and_what_address_is_bound_instead() {
+    let folder = Folder::new("verify-closed");
+    let port = free_port();
+    let server = format!(
+        "import os, socket, time\nos.close(3)\ns = socket.create_server(('127.0.0.2', {port}))\ntime.sleep(60)"
+    );
+    let endpoint = format!("127.0.0.1:{port}");
+    let words = ["exec", "-l", &endpoint, "--verify=20", "--", "python3", "-c", &server];
+    let mut program = spawned(portgrant(&folder.granting_helper()).args(words));
+    let begun = Instant::now();
+    let mut told = String::new();
+    let mut stderr = program.0.stderr.take().expect("a pipe");
+    soon("it is told", || {
+        let mut piece = [0; 4096];
+        let length = stderr.read(&mut piece).expect("read");
+        told.push_str(&String::from_utf8_lossy(&piece[..length]));
+        told.contains("fix: ")
+    });
+    assert!(begun.elapsed() < Duration::from_secs(15), "that is known before the time is up");
+    assert!(told.contains("it closed the socket"), "{told}");
+    assert!(told.contains(&format!("listens at 127.0.0.2:{port} instead")), "{told}");
+    assert!(told.contains(&format!("configured for: -l 127.0.0.2:{port}")), "{told}");
+}
+
+#[test]
+fn a_daemon_is_up_when_its_start_ends_and_its_pid_file_goes_with_it() {
+    let folder = Folder::new("daemon");
+    let endpoint = format!("127.0.0.1:{}", free_port());
+    let pid_file = folder.join("pid");
+    let started = |extra: &[&str]| {
+        let mut command = portgrant(&folder.granting_helper());
+        command.args(["exec", "-l", &endpoint, "--daemon", "--log=none", "--pid-file"]).arg(&pid_file).args(extra);
+        outcome(command.args(["--", "python3", "-c", SERVER]))
+    };
+    for extra in [&[][..], &["--notify"], &["--verify"], &["--notify=20", "--verify=20"]] {
+        assert_eq!(started(extra), (0, String::new(), String::new()), "{extra:?}");
+        let guard = number_in(&pid_file).expect("a pid");
+        let _ending = Ending(guard);
+        assert_eq!(answer(&endpoint), "served\n");
+        let [program] = children(guard)[..] else { panic!("one child") };
+        let (status, _, complaint) = started(extra);
+        assert_eq!(status, 71, "{complaint}");
+        assert!(complaint.contains(&format!("process {guard} holds it")), "{complaint}");
+        signal(guard, Signal::SIGTERM);
+        soon("it ends", || !lives(guard) && !lives(program) && !pid_file.exists() && !listens(&endpoint));
+    }
+}
+
+#[test]
+fn a_start_that_fails_says_why_with_a_status_and_leaves_nothing() {
+    let folder = Folder::new("daemon-fails");
+    let lost = folder.script("lost", "");
+    let written = Command::new("/bin/sh").args(["-c", "printf '#!/no/such/shell\\n' >\"$0\""]).arg(&lost).status();
+    assert!(written.expect("/bin/sh").success());
+    let lost = lost.to_str().expect("text").to_owned();
+    let silent = "import time; time.sleep(60)";
+    let cases: [(&[&str], &[&str], i32, &str); 6] = [
+        (&[], &[&lost], 127, "its interpreter /no/such/shell is not there"),
+        (&["--notify=2"], &["python3", "-c", silent], 69, "no READY=1 came"),
+        (&["--verify=2"], &["python3", "-c", silent], 69, "for 2 seconds a connection has waited in the queue"),
+        (&["--notify"], &["sh", "-c", "echo broken >&2; exit 5"], 5, "its exit status is 5"),
+        (&["--notify"], &["true"], 69, "keep it in the foreground"),
+        (&["--verify"], &["sh", "-c", "kill -9 $$"], 137, "its exit status is 137"),
+    ];
+    for (extra, program, expected, words) in cases {
+        let endpoint = format!("127.0.0.1:{}", free_port());
+        let pid_file = folder.join("pid");
+        let mut command = portgrant(&folder.granting_helper());
+        command.args(["exec", "-l", &endpoint, "--daemon", "--pid-file"]).arg(&pid_file).args(extra);
+        let (status, _, complaint) = outcome(command.arg("--").args(program));
+        assert_eq!(status, expected, "{program:?}: {complaint}");
+        assert!(complaint.contains(words), "{complaint}");
+        if program.contains(&"echo broken >&2; exit 5") {
+            assert!(complaint.starts_with("broken\n"), "what it wrote is seen where it was started: {complaint}");
+        }
+        soon("nothing is left", || !pid_file.exists() && !listens(&endpoint));
+    }
+}
+
+#[test]
+fn whoever_gives_up_starting_it_leaves_nothing_behind() {
+    let folder = Folder::new("daemon-interrupted");
+    let endpoint = format!("127.0.0.1:{}", free_port());
+    let pid_file = folder.join("pid");
+    let mut command = portgrant(&folder.granting_helper());
+    command.args(["exec", "-l", &endpoint, "--daemon", "--notify", "--pid-file"]).arg(&pid_file);
+    let starter = spawned(command.args(["--", "python3", "-c", "import time; time.sleep(60)"]));
+    soon("the program runs", || number_in(&pid_file).is_some_and(|guard| !children(guard).is_empty()));
+    let guard = number_in(&pid_file).expect("a pid");
+    let program = children(guard)[0];
+    signal(starter.0.id(), Signal::SIGINT);
+    soon("all of it ends", || !lives(guard) && !lives(program) && !pid_file.exists() && !listens(&endpoint));
+}
+
+#[test]
+fn signals_reach_the_program_and_its_status_is_the_guards() {
+    let folder = Folder::new("daemon-signals");
+    let endpoint = format!("127.0.0.1:{}", free_port());
+    let (pid_file, heard) = (folder.join("pid"), folder.join("heard"));
+    let script = format!(
+        "trap 'echo HUP >>{0}' HUP; trap 'echo USR1 >>{0}' USR1; trap 'echo TERM >>{0}; exit 3' TERM\n\
+         echo ready >{0}; while :; do sleep 0.05; done",
+        heard.display()
+    );
+    // A subreaper stands in for init, and sees the guard's status.
+    let reaper = "import ctypes, os, subprocess, sys\nctypes.CDLL(None).prctl(36, 1)\n\
+        assert subprocess.call(sys.argv[1:]) == 0\nprint(os.waitstatus_to_exitcode(os.wait()[1]))";
+    let mut command = Command::new("python3");
+    command.args(["-c", reaper, PORTGRANT, "exec", "-l", &endpoint, "--daemon", "--log=none", "--pid-file"]);
+    command.arg(&pid_file).args(["--", "sh", "-c", &script]).env("PORTGRANT_BINDER", folder.granting_helper());
+    let mut program = spawned(&mut command);
+    soon("it is ready", || heard.exists() && pid_file.exists());
+    let guard = number_in(&pid_file).expect("a pid");
+    for (number, name) in [(Signal::SIGHUP, "HUP"), (Signal::SIGUSR1, "USR1"), (Signal::SIGTERM, "TERM")] {
+        signal(guard, number);
+        soon(name, || fs::read_to_string(&heard).expect("there").lines().any(|line| line == name));
+    }
+    let mut status = String::new();
+    program.0.stdout.take().expect("a pipe").read_to_string(&mut status).expect("read");
+    assert_eq!(status, "3\n");
+    assert!(!pid_file.exists());
+}
+
+#[test]
+fn the_program_does_not_outlive_its_guard() {
+    let folder = Folder::new("daemon-killed");
+    let endpoint = format!("127.0.0.1:{}", free_port());
+    let pid_file = folder.join("pid");
+    let start = || {
+        let mut command = portgrant(&folder.granting_helper());
+        command.args(["exec", "-l", &endpoint, "--daemon", "--verify", "--pid-file"]).arg(&pid_file);
+        outcome(command.args(["--", "python3", "-c", SERVER]))
+    };
+    assert_eq!(start(), (0, String::new(), String::new()));
+    let guard = number_in(&pid_file).expect("a pid");
+    signal(guard, Signal::SIGKILL);
+    soon("the program ends", || !listens(&endpoint));
+    // Nobody was left to remove the file; nobody holds it either.
+    assert!(pid_file.exists());
+    assert_eq!(start(), (0, String::new(), String::new()), "it is taken over");
+    let guard = number_in(&pid_file).expect("a pid");
+    signal(guard, Signal::SIGTERM);
+    soon("it ends", || !pid_file.exists());
+}
+
+/// What a program sees of itself that came from its caller.
+const LOOK: &str = "import os, sys\nstatus = open('/proc/self/status').read()\n\
+    print([line for line in status.splitlines() if line[:6] in ('SigBlk', 'SigIgn')], oct(os.umask(0)), os.getcwd(),\n\
+      sorted(int(n) for n in os.listdir('/proc/self/fd') if int(n) > 2 and os.path.exists('/proc/self/fd/' + n)),\n\
+      int(os.environ['LISTEN_PID']) - os.getpid(), os.environ['ODD'], file=open(sys.argv[1], 'w'))";
+
+#[test]
+fn a_daemon_and_a_waiting_program_get_what_the_caller_had() {
+    let folder = Folder::new("as-it-was");
+    let (seen, place) = (folder.join("seen"), folder.join(""));
+    let run = |option: &str, verify: &str| {
+        let endpoint = format!("127.0.0.1:{}", free_port());
+        let _ = fs::remove_file(&seen);
+        let script = format!(
+            "umask 027; cd '{}'; exec 7</etc; exec env --ignore-signal=HUP,CHLD,PIPE --block-signal=USR1,TERM '{PORTGRANT}' \
+             exec -l {endpoint} {option} {verify} -- python3 -c \"$0\" '{}'",
+            place.display(),
+            seen.display()
+        );
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &script, LOOK]).env("PORTGRANT_BINDER", folder.granting_helper()).env("ODD", "a=b\n");
+        let mut child = spawned(command.stdin(Stdio::null()));
+        if option == "--wait" {
+            soon("it listens", || listens(&endpoint));
+            let _ = TcpStream::connect(&endpoint).expect("it listens");
+        }
+        assert!(child.0.wait().expect("it ends").success());
+        soon("it has looked", || fs::read_to_string(&seen).is_ok_and(|text| text.ends_with('\n')));
+        fs::read_to_string(&seen).expect("there")
+    };
+    let plain = run("", "");
+    assert!(plain.contains("0o27") && plain.contains("[3, 7") && plain.contains(" 0 a=b"), "{plain}");
+    for (option, verify) in [("", "--verify=2"), ("--wait", ""), ("--daemon --log=none", ""), ("--daemon", "")] {
+        assert_eq!(run(option, verify), plain, "{option} {verify}");
+    }
+}
+
+#[test]
+fn many_sockets_find_their_places_whatever_the_guard_has_open() {
+    let folder = Folder::new("daemon-many");
+    let seen = folder.join("seen");
+    let endpoints: Vec<String> = (0..20).map(|_| format!("127.0.0.1:{}/udp", free_port())).collect();
+    let look = "import os, socket, sys; \
+        print([socket.socket(fileno=n).getsockname()[1] for n in range(3, 23)], file=open(sys.argv[1], 'w'))";
+    // Whatever this test inherited must not stand in the way.
+    let tidy = "import os, sys; os.closerange(3, 256); os.execv(sys.argv[1], sys.argv[1:])";
+    let mut command = Command::new("python3");
+    command.env("PORTGRANT_BINDER", folder.granting_helper()).args(["-c", tidy, PORTGRANT]);
+    command.args(["exec", "--daemon", "--pid-file"]).arg(folder.join("pid"));
+    command.args(endpoints.iter().flat_map(|endpoint| ["-l", endpoint])).args(["--", "python3", "-c", look]).arg(&seen);
+    assert_eq!(outcome(&mut command), (0, String::new(), String::new()));
+    soon("it has looked", || fs::read_to_string(&seen).is_ok_and(|text| text.ends_with('\n')));
+    let ports: Vec<&str> =
+        endpoints.iter().map(|endpoint| endpoint.trim_start_matches("127.0.0.1:").trim_end_matches("/udp")).collect();
+    assert_eq!(fs::read_to_string(&seen).expect("there"), format!("[{}]\n", ports.join(", ")));
+}
+
+#[test]
+fn the_guard_holds_neither_the_sockets_nor_what_the_caller_had_open() {
+    let folder = Folder::new("guard-holds");
+    let endpoint = format!("127.0.0.1:{}", free_port());
+    let pid_file = folder.join("pid");
+    let script = format!(
+        "exec 8</etc; exec '{PORTGRANT}' exec -l {endpoint} --daemon --verify --pid-file '{}' -- python3 -c \"$0\"",
+        pid_file.display()
+    );
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &script, SERVER]).env("PORTGRANT_BINDER", folder.granting_helper());
+    assert_eq!(outcome(&mut command), (0, String::new(), String::new()));
+    let guard = number_in(&pid_file).expect("a pid");
+    let _ending = Ending(guard);
+    let links = |pid: u32| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("readable").flatten();
+        open.filter_map(|entry| fs::read_link(entry.path()).ok())
+            .map(|link| link.display().to_string())
+            .collect::<Vec<_>>()
+    };
+    let program = children(guard)[0];
+    let given: Vec<String> = links(program).into_iter().filter(|link| link.starts_with("socket:")).collect();
+    assert_eq!(given.len(), 1);
+    let held = links(guard);
+    assert!(!held.contains(&given[0]) && !held.iter().any(|link| link == "/etc"), "{held:?}");
+    assert_eq!(fs::read_link(format!("/proc/{guard}/cwd")).expect("readable"), Path::new("/"));
+    let mut client = TcpStream::connect(&endpoint).expect("it listens");
+    let _ = client.write_all(b"\n");
+}

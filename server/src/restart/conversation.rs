@@ -1,0 +1,349 @@
+//! What two generations, and whoever asks for an upgrade, say to each other: records over SOCK_SEQPACKET.
+//!
+//! ```text
+//! predecessor  PORTGRANT=1  PHASE=handover  GENERATION=2  [SOCKET=name | STATE=name | PIDFILE=1 | CONTROL=dev:ino]…  LEFT=n
+//! successor    PORTGRANT=1  PHASE=ready  [CLOSED=name]…  LEFT=n      or      PORTGRANT=1  PHASE=failed  WHY=…
+//! predecessor  PORTGRANT=1  PHASE=take  DRAIN=milliseconds
+//! successor    PORTGRANT=1  PHASE=serving
+//!
+//! whoever asks PORTGRANT=1  VERB=upgrade
+//! the server   PORTGRANT=1  STATUS=0  GENERATION=2  PID=n  [CLOSED=name]…  LEFT=n      or a refusal, as the helper's
+//! ```
+//! Each of SOCKET, STATE, PIDFILE and CONTROL is one descriptor that comes along, in that order. Where a list is too long
+//! for a record, `LEFT` says how much of it follows in the next.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use portgrant_protocol::record::{self, MAX_LEN, MAX_LINES, RecordError, Refusal, Reply};
+use portgrant_protocol::text::printable;
+use portgrant_protocol::transfer::TransferError;
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use super::Upgraded;
+use crate::Error;
+use crate::socket_file::Identity;
+
+/// The longest name of a descriptor.
+pub(super) const NAME: usize = 128;
+
+/// What a descriptor is that goes from a generation to the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Item {
+    /// A socket that is served, by its name
+    Socket(String),
+    /// Something that the server keeps for its successor, by its name
+    State(String),
+    /// The locked pid file
+    PidFile,
+    /// The control socket, and which file is its
+    Control(Identity),
+}
+
+/// What the predecessor says before it starts the successor.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Handover {
+    /// The successor's number
+    pub(super) generation: u64,
+    /// What comes with this record, in order
+    pub(super) items: Vec<Item>,
+    /// How many follow in further records
+    pub(super) left: usize,
+}
+
+/// What is said after that, on either side.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// The successor could serve, and takes all but these; more names follow in further records
+    Ready { closed: Vec<String>, left: usize },
+    /// The successor cannot serve
+    Failed { why: String },
+    /// The successor is to serve; the predecessor drains for that long
+    Take { drain: Duration },
+    /// The successor serves
+    Serving,
+}
+
+impl Handover {
+    /// As many records as `items` need.
+    pub(super) fn of(generation: u64, items: &[Item]) -> Vec<Handover> {
+        let records = chunks(items, |item| item.line().1.len());
+        let of = |(items, left): (&[Item], usize)| Handover { generation, items: items.to_vec(), left };
+        records.into_iter().map(of).collect()
+    }
+
+    pub(super) fn encode(&self) -> Result<Vec<u8>, RecordError> {
+        let first = [("PHASE", "handover".to_owned()), ("GENERATION", self.generation.to_string())];
+        let last = [("LEFT", self.left.to_string())];
+        record::encode(first.into_iter().chain(self.items.iter().map(Item::line)).chain(last))
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Result<Handover, RecordError> {
+        let ([mut phase, mut generation, mut left], mut items) = ([None; 3], Vec::new());
+        for (key, value) in record::lines(bytes)? {
+            match key {
+                "PHASE" => record::once(&mut phase, "PHASE", value)?,
+                "GENERATION" => record::once(&mut generation, "GENERATION", value)?,
+                "LEFT" => record::once(&mut left, "LEFT", value)?,
+                "SOCKET" => items.push(Item::Socket(value.to_owned())),
+                "STATE" => items.push(Item::State(value.to_owned())),
+                "PIDFILE" => items.push(Item::PidFile),
+                "CONTROL" => items.push(Item::Control(identity(value)?)),
+                _ => return Err(RecordError::Key(printable(key.as_bytes()))),
+            }
+        }
+        if phase != Some("handover") {
+            return Err(wrong("PHASE", phase.unwrap_or_default()));
+        }
+        Ok(Handover { generation: number("GENERATION", generation)?, items, left: number("LEFT", left)? })
+    }
+}
+
+impl Item {
+    fn line(&self) -> (&'static str, String) {
+        match self {
+            Item::Socket(name) => ("SOCKET", name.clone()),
+            Item::State(name) => ("STATE", name.clone()),
+            Item::PidFile => ("PIDFILE", "1".to_owned()),
+            Item::Control(file) => ("CONTROL", format!("{}:{}", file.device, file.inode)),
+        }
+    }
+}
+
+impl Word {
+    /// As many records as `closed` needs.
+    pub(super) fn ready(closed: &[String]) -> Vec<Word> {
+        let records = chunks(closed, String::len);
+        records.into_iter().map(|(names, left)| Word::Ready { closed: names.to_vec(), left }).collect()
+    }
+
+    pub(super) fn encode(&self) -> Result<Vec<u8>, RecordError> {
+        let phase = |phase: &str| ("PHASE", phase.to_owned());
+        match self {
+            Word::Ready { closed, left } => {
+                let names = closed.iter().map(|name| ("CLOSED", name.clone()));
+                record::encode([phase("ready")].into_iter().chain(names).chain([("LEFT", left.to_string())]))
+            }
+            Word::Failed { why } => record::encode([phase("failed"), ("WHY", printable(why.as_bytes()))]),
+            Word::Take { drain } => record::encode([phase("take"), ("DRAIN", drain.as_millis().to_string())]),
+            Word::Serving => record::encode([phase("serving")]),
+        }
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Result<Word, RecordError> {
+        let ([mut phase, mut why, mut drain, mut left], mut closed) = ([None; 4], Vec::new());
+        for (key, value) in record::lines(bytes)? {
+            match key {
+                "PHASE" => record::once(&mut phase, "PHASE", value)?,
+                "WHY" => record::once(&mut why, "WHY", value)?,
+                "DRAIN" => record::once(&mut drain, "DRAIN", value)?,
+                "LEFT" => record::once(&mut left, "LEFT", value)?,
+                "CLOSED" => closed.push(value.to_owned()),
+                _ => return Err(RecordError::Key(printable(key.as_bytes()))),
+            }
+        }
+        match phase.ok_or(RecordError::Missing("PHASE"))? {
+            "ready" => Ok(Word::Ready { closed, left: number("LEFT", left)? }),
+            "failed" => Ok(Word::Failed { why: why.ok_or(RecordError::Missing("WHY"))?.to_owned() }),
+            "take" => Ok(Word::Take { drain: Duration::from_millis(number("DRAIN", drain)?) }),
+            "serving" => Ok(Word::Serving),
+            other => Err(wrong("PHASE", other)),
+        }
+    }
+}
+
+/// The whole of what is asked of a running server.
+pub(super) fn request() -> Result<Vec<u8>, RecordError> {
+    record::encode([("VERB", "upgrade".to_owned())])
+}
+
+/// Whether these bytes ask for an upgrade.
+pub(super) fn is_request(bytes: &[u8]) -> Result<(), RecordError> {
+    match record::lines(bytes)?.as_slice() {
+        [("VERB", "upgrade")] => Ok(()),
+        [("VERB", other), ..] => Err(wrong("VERB", other)),
+        _ => Err(RecordError::Missing("VERB")),
+    }
+}
+
+/// What whoever asked is told, record by record.
+pub(super) fn answer(result: Result<&Upgraded, &Error>) -> Result<Vec<Vec<u8>>, RecordError> {
+    let upgraded = match result {
+        Ok(upgraded) => upgraded,
+        Err(error) => {
+            let message = error.message();
+            let why = message.why.map_or_else(|| message.what.clone(), |why| format!("{}: {why}", message.what));
+            let refusal = Refusal { status: error.status(), why, fix: message.fix, rule: None, program: None };
+            return Ok(vec![Reply::Refused(refusal).encode()?]);
+        }
+    };
+    let records = chunks(&upgraded.closed, String::len).into_iter().map(|(names, left)| {
+        let first = [("STATUS", "0".to_owned()), ("GENERATION", upgraded.generation.to_string())];
+        let pid = [("PID", upgraded.pid.to_string())];
+        let names = names.iter().map(|name| ("CLOSED", name.clone()));
+        record::encode(first.into_iter().chain(pid).chain(names).chain([("LEFT", left.to_string())]))
+    });
+    records.collect()
+}
+
+/// One record of the answer, and how many closed sockets the next ones name.
+pub(super) fn parse_answer(bytes: &[u8]) -> Result<(Upgraded, usize), Error> {
+    let fields = record::lines(bytes).map_err(Error::Record)?;
+    if !fields.contains(&("STATUS", "0")) {
+        return match Reply::parse(bytes).map_err(Error::Record)? {
+            Reply::Refused(refusal) => Err(Error::Refused(refusal)),
+            Reply::Granted { .. } => Err(Error::Record(RecordError::Missing("GENERATION"))),
+        };
+    }
+    success(&fields).map_err(Error::Record)
+}
+
+fn success(fields: &[(&str, &str)]) -> Result<(Upgraded, usize), RecordError> {
+    let ([mut status, mut generation, mut pid, mut left], mut closed) = ([None; 4], Vec::new());
+    for &(key, value) in fields {
+        match key {
+            "STATUS" => record::once(&mut status, "STATUS", value)?,
+            "GENERATION" => record::once(&mut generation, "GENERATION", value)?,
+            "PID" => record::once(&mut pid, "PID", value)?,
+            "LEFT" => record::once(&mut left, "LEFT", value)?,
+            "CLOSED" => closed.push(value.to_owned()),
+            _ => return Err(RecordError::Key(printable(key.as_bytes()))),
+        }
+    }
+    let upgraded = Upgraded { generation: number("GENERATION", generation)?, pid: number("PID", pid)?, closed };
+    Ok((upgraded, number("LEFT", left)?))
+}
+
+/// Sends one record, and `descriptors` with it, without SIGPIPE and without waiting.
+pub(super) fn send(to: impl AsFd, record: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), TransferError> {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LINES))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(TransferError::Truncated);
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let sent = loop {
+        match sendmsg(&to, &[IoSlice::new(record)], &mut control, flags) {
+            Err(Errno::INTR) => {}
+            Err(Errno::PIPE | Errno::CONNRESET) => return Err(TransferError::Ended),
+            sent => break sent.map_err(|errno| TransferError::System(io::Error::from(errno)))?,
+        }
+    };
+    if sent == record.len() { Ok(()) } else { Err(TransferError::Truncated) }
+}
+
+/// Says `word`.
+pub(super) fn say(to: &OwnedFd, word: &Word) -> Result<(), Error> {
+    send(to, &word.encode().map_err(Error::Record)?, &[]).map_err(Error::Transfer)
+}
+
+/// `all` in runs that fit into a record each, with the number of those that follow. Of none it is one run of none.
+fn chunks<T>(all: &[T], length: impl Fn(&T) -> usize) -> Vec<(&[T], usize)> {
+    // What stands around them, generously.
+    const AROUND: (usize, usize) = (256, 8);
+    let mut runs = Vec::new();
+    let mut rest = all;
+    loop {
+        let mut room = MAX_LEN - AROUND.0;
+        let fits = |item: &&T| {
+            let needed = length(item) + "CONTROL=\n".len();
+            let fits = needed <= room;
+            room = room.saturating_sub(needed);
+            fits
+        };
+        let count = rest.iter().take(MAX_LINES - AROUND.1).take_while(fits).count();
+        // One that fits into no record goes by itself, and is refused when it is encoded.
+        let (run, left) = rest.split_at(count.max(1).min(rest.len()));
+        runs.push((run, left.len()));
+        rest = left;
+        if rest.is_empty() {
+            return runs;
+        }
+    }
+}
+
+fn number<T: std::str::FromStr>(key: &'static str, value: Option<&str>) -> Result<T, RecordError> {
+    let value = value.ok_or(RecordError::Missing(key))?;
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    Some(value).filter(|_| digits).and_then(|value| value.parse().ok()).ok_or_else(|| wrong(key, value))
+}
+
+fn identity(value: &str) -> Result<Identity, RecordError> {
+    let (device, inode) = value.split_once(':').ok_or_else(|| wrong("CONTROL", value))?;
+    Ok(Identity { device: number("CONTROL", Some(device))?, inode: number("CONTROL", Some(inode))? })
+}
+
+fn wrong(key: &'static str, value: &str) -> RecordError {
+    RecordError::Value { key, value: printable(value.as_bytes()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn words_are_read_as_they_were_written() {
+        let words = [
+            Word::Ready { closed: vec!["web".into(), "53/udp".into()], left: 3 },
+            Word::Failed { why: "no such file".into() },
+            Word::Take { drain: Duration::from_millis(1500) },
+            Word::Serving,
+        ];
+        for word in words {
+            assert_eq!(Word::parse(&word.encode().expect("short")), Ok(word));
+        }
+        let file = Identity { device: 7, inode: u64::MAX };
+        let items = vec![Item::Socket("web".into()), Item::State("a b".into()), Item::PidFile, Item::Control(file)];
+        let handover = Handover { generation: 2, items, left: 0 };
+        assert_eq!(Handover::parse(&handover.encode().expect("short")), Ok(handover));
+        assert_eq!(is_request(&request().expect("short")), Ok(()));
+    }
+
+    #[test]
+    fn an_answer_is_read_as_it_was_written() {
+        let closed: Vec<String> = (0..200).map(|number| format!("socket-{number:060}")).collect();
+        let upgraded = Upgraded { generation: 3, pid: 4711, closed };
+        let records = answer(Ok(&upgraded)).expect("short");
+        assert!(records.len() > 3, "they do not fit into one");
+        let mut names = Vec::new();
+        for (at, record) in records.iter().enumerate() {
+            let (part, left) = parse_answer(record).expect("read");
+            names.extend(part.closed);
+            assert_eq!((names.len() + left, left == 0), (200, at + 1 == records.len()));
+        }
+        assert_eq!(names, upgraded.closed);
+        let refused = answer(Err(&Error::SuccessorSlow { pid: 7, limit: Duration::from_secs(30) })).expect("short");
+        let error = parse_answer(&refused[0]).expect_err("refused");
+        assert!(matches!(&error, Error::Refused(refusal) if refusal.why.contains("process 7")), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_word_says_why() {
+        for (record, expected) in [
+            ("PORTGRANT=2\nPHASE=serving\n", "PORTGRANT=1 here"),
+            ("PORTGRANT=1\nPHASE=sleeping\n", "'sleeping' does not fit PHASE"),
+            ("PORTGRANT=1\nPHASE=serving\nUID=0\n", "'UID' is an unknown key"),
+            ("PORTGRANT=1\nPHASE=ready\n", "LEFT is missing"),
+            ("PORTGRANT=1\nPHASE=take\nDRAIN=-1\n", "'-1' does not fit DRAIN"),
+            ("PORTGRANT=1\nPHASE=failed\n", "WHY is missing"),
+        ] {
+            let message = Word::parse(record.as_bytes()).expect_err(record).to_string();
+            assert!(message.contains(expected), "{record:?}: {message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), tail in "(PHASE|LEFT|CONTROL|SOCKET|STATUS|PID)=[ -~]{0,20}") {
+            let record = format!("PORTGRANT=1\n{tail}\n");
+            for bytes in [&bytes[..], record.as_bytes()] {
+                let _ = (Word::parse(bytes), Handover::parse(bytes), is_request(bytes), parse_answer(bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What is still to be finished before a process may end, and when it ends all the same.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use portgrant_protocol::status;
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::descriptor::leave;
+use crate::{Error, Stopper};
+
+/// How long after the deadline a process that has not ended is ended.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+
+/// Counts what a server still has to finish: a [`Token`] for each connection, and for each loop that accepts.
+///
+/// When it begins, [`Token::is_stopping`] turns true, the [`Stopper`]s given to it stop their listeners, and the
+/// descriptor behind [`AsFd`] becomes readable and stays so, for loops that poll(2).
+///
+/// A loop that accepts holds a token itself until it has ended. Otherwise the last connection could end, and the process
+/// with it, between its accept(2) and the new connection's token.
+#[derive(Debug, Clone)]
+pub struct Drain(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    tokens: AtomicUsize,
+    stopping: AtomicBool,
+    /// Readable from the beginning on
+    begun: OwnedFd,
+    /// Readable when a token went and none was left
+    idle: OwnedFd,
+    stoppers: Mutex<Vec<Stopper>>,
+    #[cfg(feature = "tokio")]
+    told: tokio::sync::watch::Sender<bool>,
+}
+
+impl Drain {
+    pub(super) fn new() -> Result<Drain, Error> {
+        let made = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let failed = |errno: rustix::io::Errno| Error::System { what: "cannot make an eventfd", source: errno.into() };
+        Ok(Drain(Arc::new(Shared {
+            tokens: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            begun: made().map_err(failed)?,
+            idle: made().map_err(failed)?,
+            stoppers: Mutex::new(Vec::new()),
+            #[cfg(feature = "tokio")]
+            told: tokio::sync::watch::Sender::new(false),
+        })))
+    }
+
+    /// A token for something that is to be finished: it is, when the token is dropped.
+    pub fn token(&self) -> Token {
+        self.0.tokens.fetch_add(1, Ordering::SeqCst);
+        Token(self.clone())
+    }
+
+    /// Has `stopper` stop its listeners when it begins; at once if it has begun.
+    pub fn stop(&self, stopper: Stopper) {
+        let mut stoppers = self.0.stoppers.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_stopping() {
+            stopper.stop();
+        } else {
+            stoppers.push(stopper);
+        }
+    }
+
+    /// Whether it has begun.
+    pub fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::SeqCst)
+    }
+
+    /// How many tokens there are.
+    pub fn left(&self) -> usize {
+        self.0.tokens.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn begin(&self) {
+        let mut stoppers = self.0.stoppers.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.0.stopping.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        stoppers.drain(..).for_each(|stopper| stopper.stop());
+        wake(&self.0.begun);
+        #[cfg(feature = "tokio")]
+        self.0.told.send_replace(true);
+    }
+
+    /// What is readable when it may be that no token is left.
+    pub(super) fn idle(&self) -> BorrowedFd<'_> {
+        self.0.idle.as_fd()
+    }
+}
+
+impl AsFd for Drain {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.begun.as_fd()
+    }
+}
+
+/// Something that is to be finished before the process ends. Each clone counts.
+#[derive(Debug)]
+#[must_use = "what it stands for counts as finished when it is dropped"]
+pub struct Token(Drain);
+
+impl Token {
+    /// Whether the process is to end: answer what was asked, say that the connection ends with that, and take nothing
+    /// new. (HTTP/1.1: `Connection: close`.)
+    pub fn is_stopping(&self) -> bool {
+        self.0.is_stopping()
+    }
+
+    /// Waits until the process is to end; never, if it is not (feature `tokio`).
+    #[cfg(feature = "tokio")]
+    pub async fn stopping(&self) {
+        let mut told = self.0.0.told.subscribe();
+        // It fails only when the sender is gone, which this token holds.
+        let _ = told.wait_for(|&stopping| stopping).await;
+    }
+}
+
+impl AsFd for Token {
+    /// Readable once the process is to end.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Clone for Token {
+    fn clone(&self) -> Token {
+        self.0.token()
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        if self.0.0.tokens.fetch_sub(1, Ordering::SeqCst) == 1 {
+            wake(&self.0.0.idle);
+        }
+    }
+}
+
+/// It fails only at 2^64 - 1, and then it is readable all the same.
+fn wake(eventfd: &OwnedFd) {
+    let _ = rustix::io::write(eventfd, &1u64.to_ne_bytes());
+}
+
+/// Ends this process `limit` and a second from now, whatever its other threads do then.
+pub(super) fn watch_over(limit: Duration) -> Result<(), Error> {
+    let watch = move || {
+        std::thread::sleep(limit.saturating_add(GRACE));
+        // Not exit(3): what hangs may hold what its handlers wait for.
+        leave(status::SYSTEM)
+    };
+    let thread = std::thread::Builder::new().name("drain deadline".to_owned()).spawn(watch);
+    thread.map(drop).map_err(|source| Error::System { what: "cannot watch over the end", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+    use crate::Listeners;
+
+    fn is_readable(descriptor: impl AsFd) -> bool {
+        poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&Timespec::default())) == Ok(1)
+    }
+
+    #[test]
+    fn tokens_count_and_the_last_one_wakes() {
+        let drain = Drain::new().expect("made");
+        let token = drain.token();
+        let other = token.clone();
+        assert_eq!((drain.left(), is_readable(&drain), token.is_stopping()), (2, false, false));
+        drain.begin();
+        assert!(is_readable(&drain) && is_readable(&token) && token.is_stopping());
+        drop(token);
+        assert_eq!((drain.left(), is_readable(drain.idle())), (1, false));
+        drop(other);
+        assert_eq!((drain.left(), is_readable(drain.idle())), (0, true));
+    }
+
+    #[test]
+    fn listeners_are_stopped_whether_they_come_before_or_after() {
+        let drain = Drain::new().expect("made");
+        let mut listeners = [(); 2].map(|()| Listeners::new().expect("made"));
+        drain.stop(listeners[0].stopper());
+        drain.begin();
+        drain.stop(listeners[1].stopper());
+        for listeners in &mut listeners {
+            assert!(matches!(listeners.try_event(), Ok(Some(crate::Event::Stopped))));
+        }
+    }
+
+    #[cfg(feature = "tokio")]
+    #[tokio::test]
+    async fn a_task_is_told_also_where_it_asks_late() {
+        let drain = Drain::new().expect("made");
+        let token = drain.token();
+        let short = Duration::from_millis(20);
+        assert!(tokio::time::timeout(short, token.stopping()).await.is_err());
+        drain.begin();
+        token.stopping().await;
+        drain.token().stopping().await;
+    }
+}

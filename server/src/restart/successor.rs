@@ -1,0 +1,226 @@
+//! The predecessor's side: a successor is started, watched, believed or ended.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use portgrant_protocol::listen;
+use portgrant_protocol::record::RecordError;
+use portgrant_protocol::transfer::{self, TransferError};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::conversation::{Handover, Item, Word, say, send};
+use super::program::Program;
+use crate::Error;
+use crate::environment::PREDECESSOR;
+
+/// How long a successor that hung up has to end, so that its exit status is known.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The next generation, until it serves.
+#[derive(Debug)]
+pub(super) struct Successor {
+    child: Child,
+    /// Readable when it has ended
+    exit: OwnedFd,
+    conversation: OwnedFd,
+    phase: Phase,
+    closed: Vec<String>,
+    limit: Duration,
+    deadline: Instant,
+    modes: Modes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It starts
+    Starting,
+    /// It was told to serve
+    Taking,
+    /// It hung up
+    Ending,
+}
+
+/// Where an upgrade is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing is decided yet
+    Waiting,
+    /// It says no more; how it ended will show
+    HungUp,
+    /// It serves
+    Serving,
+}
+
+impl Successor {
+    /// Starts `program` with everything that it is to get. All of it is sent first: from its first moment on the
+    /// successor needs nothing of this process any more.
+    pub(super) fn start(
+        program: &Program,
+        generation: u64,
+        items: Vec<(Item, BorrowedFd<'_>)>,
+        limit: Duration,
+    ) -> Result<Successor, Error> {
+        let failed = |what| move |source: io::Error| Error::System { what, source };
+        let (ours, theirs) = transfer::pair().map_err(failed("cannot make a pair of sockets"))?;
+        let (items, descriptors): (Vec<Item>, Vec<BorrowedFd<'_>>) = items.into_iter().unzip();
+        let mut rest = descriptors.as_slice();
+        for handover in Handover::of(generation, &items) {
+            let (now, later) = rest.split_at(handover.items.len());
+            send(&ours, &handover.encode().map_err(Error::Record)?, now).map_err(Error::Transfer)?;
+            rest = later;
+        }
+        rustix::io::ioctl_fionbio(&ours, true)
+            .map_err(|errno| failed("cannot make a socket not block")(errno.into()))?;
+        let modes = Modes::of(&descriptors);
+        let mut child = spawn(program, theirs)?;
+        let exit = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+            Ok(exit) => exit,
+            Err(errno) => {
+                let _ = end(&mut child);
+                return Err(failed("cannot watch the successor")(errno.into()));
+            }
+        };
+        let deadline = Instant::now() + limit;
+        let (phase, closed) = (Phase::Starting, Vec::new());
+        Ok(Successor { child, exit, conversation: ours, phase, closed, limit, deadline, modes })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Readable when it says something, or hung up.
+    pub(super) fn conversation(&self) -> BorrowedFd<'_> {
+        self.conversation.as_fd()
+    }
+
+    /// Readable when it has ended.
+    pub(super) fn exit(&self) -> BorrowedFd<'_> {
+        self.exit.as_fd()
+    }
+
+    /// The names of the sockets that it did not take.
+    pub(super) fn closed(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.closed)
+    }
+
+    /// Hears what it says, and answers. An error is the end of this upgrade.
+    pub(super) fn hear(&mut self, drain: Duration) -> Result<Progress, Error> {
+        loop {
+            let record = match transfer::receive(self.conversation.as_fd()) {
+                Ok((record, _)) => record,
+                Err(TransferError::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Progress::Waiting);
+                }
+                Err(TransferError::System(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Ok(self.hung_up());
+                }
+                Err(TransferError::Ended) => return Ok(self.hung_up()),
+                Err(error) => return Err(Error::Transfer(error)),
+            };
+            match (Word::parse(&record).map_err(Error::Record)?, self.phase) {
+                (Word::Ready { closed, left }, Phase::Starting) => {
+                    self.closed.extend(closed);
+                    if left == 0 {
+                        self.tell_to_take(drain)?;
+                    }
+                }
+                (Word::Failed { why }, _) => return Err(Error::SuccessorFailed { pid: self.pid(), said: why }),
+                // What has ended since serves nobody: this process stopped nothing yet.
+                (Word::Serving, Phase::Taking) if self.ended().is_none() => return Ok(Progress::Serving),
+                (Word::Serving, Phase::Taking) => return Ok(self.hung_up()),
+                (Word::Ready { .. } | Word::Take { .. } | Word::Serving, _) => {
+                    return Err(Error::Record(RecordError::Key("PHASE".to_owned())));
+                }
+            }
+        }
+    }
+
+    fn tell_to_take(&mut self, drain: Duration) -> Result<(), Error> {
+        match say(&self.conversation, &Word::Take { drain }) {
+            // Its end will be seen, and told.
+            Ok(()) | Err(Error::Transfer(TransferError::Ended)) => {
+                self.phase = Phase::Taking;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn hung_up(&mut self) -> Progress {
+        if self.phase != Phase::Ending {
+            self.deadline = self.deadline.min(Instant::now() + LAST_WORDS);
+            self.phase = Phase::Ending;
+        }
+        Progress::HungUp
+    }
+
+    /// How it ended, once it has. Unknown where SIGCHLD is ignored.
+    pub(super) fn ended(&mut self) -> Option<Error> {
+        let pid = self.pid();
+        let gone = |status| Some(Error::SuccessorEnded { pid, status });
+        match self.child.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) => gone(Some(status)),
+            Err(_) => gone(None),
+        }
+    }
+
+    /// Why it is ended at its deadline.
+    pub(super) fn late(&self) -> Error {
+        let pid = self.pid();
+        match self.phase {
+            Phase::Starting | Phase::Taking => Error::SuccessorSlow { pid, limit: self.limit },
+            Phase::Ending => Error::SuccessorEnded { pid, status: None },
+        }
+    }
+
+    /// Ends it, and undoes what it may have done to the sockets that it shares with this process.
+    pub(super) fn end(mut self) {
+        let _ = end(&mut self.child);
+        self.modes.restore();
+    }
+}
+
+fn spawn(program: &Program, conversation: OwnedFd) -> Result<Child, Error> {
+    let mut command = program.command();
+    for name in listen::VARIABLES.into_iter().chain(["WATCHDOG_PID"]) {
+        command.env_remove(name);
+    }
+    command.env(PREDECESSOR, std::process::id().to_string()).stdin(Stdio::from(conversation));
+    let spawned = command.spawn();
+    // The command holds a copy of the successor's end; with it here, nobody would hear it hang up.
+    drop(command);
+    spawned.map_err(|source| Error::Successor { program: program.path().to_owned(), source })
+}
+
+fn end(child: &mut Child) -> io::Result<ExitStatus> {
+    let _ = child.kill();
+    child.wait()
+}
+
+/// Copies of descriptors, and whether each blocked. O_NONBLOCK is the open file's, which two generations share: a
+/// successor that sets or clears it, and then does not come up, must not have changed how this one waits.
+#[derive(Debug)]
+struct Modes(Vec<(OwnedFd, OFlags)>);
+
+impl Modes {
+    fn of(descriptors: &[BorrowedFd<'_>]) -> Modes {
+        let mode =
+            |descriptor: &BorrowedFd<'_>| Some((descriptor.try_clone_to_owned().ok()?, fcntl_getfl(descriptor).ok()?));
+        Modes(descriptors.iter().filter_map(mode).collect())
+    }
+
+    fn restore(self) {
+        for (descriptor, flags) in self.0 {
+            let _ = fcntl_setfl(&descriptor, flags);
+        }
+    }
+}
