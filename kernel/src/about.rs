@@ -1,5 +1,5 @@
 //! What is known of a generation of the policy: written once when it is loaded, kept beside it in the kernel, and read by
-//! `show` and by whoever writes the audit lines. JSON, and public as that (`show --json`).
+//! `show` and by whoever writes the audit lines. JSON, and public as that (`show --format json`).
 
 use serde::{Deserialize, Serialize};
 

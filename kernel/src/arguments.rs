@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use portgrant_protocol::text::printable;
 
 use crate::Error;
+use crate::show::Form;
 
 const AFTER: &str = "\
 Examples:
@@ -71,9 +72,9 @@ pub struct Load {
 /// How to show.
 #[derive(Debug, Args)]
 pub struct Show {
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
+    /// As text for people, or as JSON for programs
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = Form::Text)]
+    pub format: Form,
 }
 
 /// Reads argv.

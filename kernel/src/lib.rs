@@ -36,7 +36,6 @@ use crate::arguments::{Command, Load};
 use crate::cgroup::Cgroup;
 use crate::loaded::{Attached, Loaded};
 use crate::privilege::Kept;
-use crate::show::Form;
 use crate::tables::Tables;
 
 pub use error::Error;
@@ -54,10 +53,7 @@ fn command(kept: Kept, arguments: impl IntoIterator<Item = OsString>) -> Result<
         Command::Load(how) => load(kept, &how),
         Command::Reload => reload(&kept),
         Command::Unload => kept.with(|| Loaded::open_locked()?.unload()),
-        Command::Show(how) => {
-            let form = if how.json { Form::Json } else { Form::Text };
-            print(&kept.with(|| show::describe(&Loaded::open()?, form))?)
-        }
+        Command::Show(how) => print(&kept.with(|| show::describe(&Loaded::open()?, how.format))?),
         Command::Audit => audit(&kept),
     }
 }

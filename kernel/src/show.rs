@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::Error;
@@ -25,7 +26,7 @@ struct State<'a> {
 }
 
 /// A text for people, or one line of JSON.
-pub fn describe(loaded: &Loaded, json: Form) -> Result<String, Error> {
+pub fn describe(loaded: &Loaded, form: Form) -> Result<String, Error> {
     let about = loaded.about()?;
     let Counts { granted, unlogged, passed } = loaded.counts()?;
     let state = State {
@@ -38,14 +39,14 @@ pub fn describe(loaded: &Loaded, json: Form) -> Result<String, Error> {
         read: loaded.reader()? == Reader::There,
         unread_bytes: loaded.grants()?.waiting(),
     };
-    Ok(match json {
+    Ok(match form {
         Form::Json => serde_json::to_string(&state).expect("numbers and texts") + "\n",
         Form::Text => text(&state),
     })
 }
 
 /// What form an answer has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Form {
     /// For people
     Text,
@@ -89,7 +90,7 @@ pub fn left_out(about: &About) -> String {
         let _ = writeln!(out, "  left out: {}  {}\n            {}", rule.rule, rule.text, rule.why);
     }
     if about.left_out > SHOWN {
-        let _ = writeln!(out, "  left out: {} more, see portgrant-kernel show --json", about.left_out - SHOWN);
+        let _ = writeln!(out, "  left out: {} more, see portgrant-kernel show --format json", about.left_out - SHOWN);
     }
     out
 }

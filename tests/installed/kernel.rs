@@ -588,7 +588,7 @@ fn grants_that_found_no_room_are_counted_and_told() {
         load(world, cgroup, &[]).succeeds();
         let flood = "import socket\nfor _ in range(20000):\n    with socket.socket() as s: s.bind(('127.0.0.1', 80))\n";
         world.as_user("alice").in_cgroup(cgroup).run(["python3", "-c", flood]).succeeds();
-        let shown = kernel(world, &["show", "--json"]).stdout;
+        let shown = kernel(world, &["show", "--format", "json"]).stdout;
         let number = |name: &str| {
             let rest = shown.split(&format!("\"{name}\":")).nth(1).expect("the field");
             rest.split([',', '}']).next().and_then(|digits| digits.parse::<u32>().ok()).expect("a number")
