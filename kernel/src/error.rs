@@ -31,6 +31,7 @@ pub enum Error {
     Foreign { path: PathBuf, why: &'static str },
     Loaded,
     NotLoaded,
+    Interrupted,
     Detached { cgroup: String },
     OtherNetwork { loaded: u64, here: u64 },
     AnotherReader,
@@ -106,6 +107,12 @@ impl Error {
                 "no policy is loaded in the kernel",
                 "nothing of it is pinned",
                 "as root, portgrant-kernel load, or systemctl start portgrant-kernel",
+            ),
+            Error::Interrupted => report(
+                status::BROKEN,
+                "a load or unload was interrupted",
+                "a part of what belongs together is pinned, and may hold",
+                "portgrant-kernel unload takes that away, and so does a load",
             ),
             Error::Detached { cgroup } => report(
                 status::UNAVAILABLE,

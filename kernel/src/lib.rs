@@ -52,7 +52,7 @@ fn command(kept: Kept, arguments: impl IntoIterator<Item = OsString>) -> Result<
     match arguments::parse(arguments)?.command {
         Command::Load(how) => load(kept, &how),
         Command::Reload => reload(&kept),
-        Command::Unload => kept.with(|| Loaded::open_locked()?.unload()),
+        Command::Unload => kept.with(Loaded::unload),
         Command::Show(how) => print(&kept.with(|| show::describe(&Loaded::open()?, how.format))?),
         Command::Audit => audit(&kept),
     }

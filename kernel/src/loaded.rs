@@ -276,9 +276,14 @@ impl Loaded {
         Ok(())
     }
 
-    /// What is loaded, to be looked at.
+    /// What is loaded, to be looked at. Waits while it is being changed.
     pub fn open() -> Result<Loaded, Error> {
-        Loaded::at(Pins::open()?)
+        let call = |errno| Error::Call { call: "flock", errno };
+        let pins = Pins::open()?;
+        flock(&pins.fd, FlockOperation::LockShared).map_err(call)?;
+        let loaded = Loaded::at(pins)?;
+        flock(&loaded.pins.fd, FlockOperation::Unlock).map_err(call)?;
+        Ok(loaded)
     }
 
     /// What is loaded, to be changed.
@@ -288,7 +293,7 @@ impl Loaded {
 
     fn at(pins: Pins) -> Result<Loaded, Error> {
         if !pins.is_loaded() {
-            return Err(Error::NotLoaded);
+            return Err(if pins.names()?.is_empty() { Error::NotLoaded } else { Error::Interrupted });
         }
         Ok(Loaded {
             slots: Slots {
@@ -410,9 +415,9 @@ impl Loaded {
         !Loaded::open().is_ok_and(|now| now.grants.id() == self.grants.id())
     }
 
-    /// Takes everything away.
-    pub fn unload(self) -> Result<(), Error> {
-        self.pins.clear()
+    /// Takes everything away, also what an interrupted load left.
+    pub fn unload() -> Result<(), Error> {
+        Pins::open()?.locked()?.clear()
     }
 }
 

@@ -287,13 +287,21 @@ fn unload_leaves_nothing() {
 
 /// PG-23
 #[test]
-fn what_was_interrupted_is_cleared_by_the_next_load() {
+fn what_was_interrupted_is_said_and_cleared_by_unload_and_by_load() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80\n");
         load(world, cgroup, &[]).succeeds();
         // As if the loader had been killed in the middle.
-        fs::remove_file("/sys/fs/bpf/portgrant/bind6").expect("a pin");
-        kernel(world, &["show"]).exits(69);
+        let interrupted = || {
+            fs::remove_file("/sys/fs/bpf/portgrant/bind6").expect("a pin");
+            kernel(world, &["show"]).exits(78).complains("was interrupted");
+            kernel(world, &["reload"]).exits(78).complains("portgrant-kernel unload takes that away");
+        };
+        interrupted();
+        kernel(world, &["unload"]).succeeds();
+        expect(world, cgroup, &[("1000 1000 tcp 4 127.0.0.1 80", "EACCES")]);
+        load(world, cgroup, &[]).succeeds();
+        interrupted();
         load(world, cgroup, &[]).succeeds();
         expect(world, cgroup, &[("1000 1000 tcp 4 127.0.0.1 80", "bound"), ("1000 1000 tcp 6 ::1 80", "bound")]);
         kernel(world, &["unload"]).succeeds();
