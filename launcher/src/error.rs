@@ -28,6 +28,10 @@ pub enum Error {
         /// The program that was to be executed
         program: PathBuf,
     },
+    /// The grant is for this program when the helper executes it, which it does not for each connection
+    OnlyByHelper(Box<Refusal>),
+    /// The system would not let connections be served
+    Accepting(std::io::Error),
     /// There are no sockets
     Sockets(portgrant_server::Error),
 }
@@ -39,8 +43,8 @@ impl Error {
             Error::Answered(_) => status::OK,
             Error::Usage(_) | Error::Place(PlaceError::Occupied(_)) => status::USAGE,
             Error::Program(unfit) => unfit.status(),
-            Error::Place(PlaceError::System(_)) | Error::NoNewPrivileges(_) => status::SYSTEM,
-            Error::ForAnother { refusal, .. } => refusal.status,
+            Error::Place(PlaceError::System(_)) | Error::NoNewPrivileges(_) | Error::Accepting(_) => status::SYSTEM,
+            Error::ForAnother { refusal, .. } | Error::OnlyByHelper(refusal) => refusal.status,
             Error::Sockets(error) => error.status(),
         }
     }
@@ -64,6 +68,16 @@ impl Error {
                 let why = message.why.map(|why| format!("{why}; {instead}"));
                 Message { why: why.or(Some(instead)), ..message }
             }
+            Error::OnlyByHelper(refusal) => {
+                let message = portgrant_server::Error::Refused(refusal.as_ref().clone()).message();
+                let program = refusal.program.as_deref().unwrap_or_default();
+                let why =
+                    format!("the rule is bound to {program}, which the helper executes once and --accept many times");
+                message.why(why).fix("leave --accept out, or have the rule without exec")
+            }
+            Error::Accepting(error) => Message::new("connections cannot be accepted")
+                .why(error.to_string())
+                .fix("raise the limit that is reached (ulimit -n), or free memory"),
             Error::Sockets(error) => error.message(),
         }
     }
@@ -79,9 +93,10 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Sockets(error) => Some(error),
-            Error::NoNewPrivileges(error) => Some(error),
+            Error::NoNewPrivileges(error) | Error::Accepting(error) => Some(error),
             Error::Program(unfit) => Some(unfit),
-            Error::Answered(_) | Error::Usage(_) | Error::Place(_) | Error::ForAnother { .. } => None,
+            Error::Answered(_) | Error::Usage(_) | Error::Place(_) => None,
+            Error::ForAnother { .. } | Error::OnlyByHelper(_) => None,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! signal dispositions and mask, environment, working directory, umask, limits and descriptors. So nothing here changes
 //! any of these on the way, and what the launcher opens itself is close-on-exec.
 
+mod accept;
 mod arguments;
 mod error;
 mod exec;
@@ -17,8 +18,9 @@ use std::io::Write;
 use log::LevelFilter;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
+use portgrant_server::Message;
 
-pub use arguments::{Arguments, Command, Exec, Explain};
+pub use arguments::{Accept, Arguments, Command, Exec, Explain};
 pub use error::Error;
 
 /// What execve(2) handed over.
@@ -64,15 +66,18 @@ fn answer(text: &str) -> u8 {
     }
 }
 
-/// In one write, so that it stays in one piece among what others write.
 fn complain(error: &Error) -> u8 {
-    let message = error.message();
+    say(&error.message());
+    error.status()
+}
+
+/// In one write, so that it stays in one piece among what others write.
+pub(crate) fn say(message: &Message) {
     let mut text = format!("portgrant: {}\n", message.what);
-    for (label, part) in [("why", message.why), ("fix", message.fix)] {
+    for (label, part) in [("why", &message.why), ("fix", &message.fix)] {
         if let Some(part) = part {
             text.push_str(&format!("  {label}: {part}\n"));
         }
     }
     let _ = std::io::stderr().write_all(text.as_bytes());
-    error.status()
 }

@@ -1,5 +1,6 @@
 //! The installed programs with real users and real servers. `tests/run` starts this.
 
+mod accepting;
 mod audit;
 mod daemon;
 mod exim;

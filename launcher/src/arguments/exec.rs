@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use portgrant_protocol::{Address, Endpoint};
 use portgrant_server::Message;
 
-use super::{ENDPOINTS, endpoint};
+use super::{Accept, ENDPOINTS, endpoint};
 use crate::Error;
 
 /// `portgrant exec`
@@ -21,6 +21,9 @@ pub struct Exec {
     /// Set no_new_privs: setuid programs that the program executes gain nothing
     #[arg(long)]
     pub no_new_privs: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take them for the command's own")]
+    pub accept: Accept,
     /// The program, a path or a name to look up in PATH, and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
@@ -29,6 +32,11 @@ pub struct Exec {
 impl Exec {
     /// What clap cannot say: which values go together.
     pub(super) fn check(&self) -> Result<(), Error> {
+        self.accept.check(&self.listen)?;
+        if self.inetd && self.accept.accept {
+            let fix = "leave --inetd out: with --accept each connection is descriptor 0 and 1 of a program";
+            return Err(Error::Usage(Box::new(Message::new("--inetd does not go with --accept").fix(fix))));
+        }
         if self.inetd { one_socket(&self.listen) } else { Ok(()) }
     }
 }

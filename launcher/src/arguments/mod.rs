@@ -1,5 +1,6 @@
 //! The command line: its grammar, its help, and what it says of a word that does not fit. A file a command.
 
+mod accept;
 mod exec;
 mod explain;
 
@@ -14,6 +15,7 @@ use portgrant_server::Message;
 
 use crate::Error;
 
+pub use accept::Accept;
 pub use exec::Exec;
 pub use explain::Explain;
 
@@ -32,6 +34,7 @@ const EXAMPLES: &str = "\
 Examples:
   portgrant exec -l 80 -- ./server             as descriptor 3, announced by LISTEN_FDS
   portgrant exec -l 25 --inetd -- exim4 -bw    as descriptor 0
+  portgrant exec -l 25 --accept -- exim4 -bs   one program for each connection
   portgrant explain 80                         may I? by which rule?
 
 Exit status: the program's own, or
@@ -88,6 +91,10 @@ fn complaint(error: &clap::Error) -> Message {
     let context = |kind| error.get(kind).map(|found| printable(found.to_string().as_bytes())).unwrap_or_default();
     let (word, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
     match error.kind() {
+        ErrorKind::ValueValidation if !word.contains("ENDPOINT") => {
+            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            Message::new(format!("'{value}' is no value for {word}")).why(why).fix("see portgrant exec --help")
+        }
         ErrorKind::ValueValidation => {
             let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             // Of bytes that are not UTF-8 clap keeps a replacement; the reason names them as they are.

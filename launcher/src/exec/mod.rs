@@ -12,18 +12,21 @@ use portgrant_protocol::program::Unfit;
 use portgrant_protocol::text::printable;
 use portgrant_server::{Error as SocketError, Refusal, Request, Sockets};
 
-use crate::{Error, Exec, helper, program};
+use crate::{Error, Exec, accept, helper, program};
 
 /// Becomes the program. What can be known to fail is found before anything is bound.
 pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible, Error> {
     let name = asked.program.first().map_or(OsStr::new(""), OsString::as_os_str);
     let path = portgrant_protocol::program::find(name, &environment)?;
     debug!("the program is {}", path.display());
-    if !asked.inetd {
+    if asked.accept.accept {
+        accept::check(&path)?;
+    } else if !asked.inetd {
         listen::free(asked.listen.len()).map_err(Error::Place)?;
     }
     let helper = portgrant_server::helper::locate()?;
     match request(asked, &helper).send() {
+        Ok(sockets) if asked.accept.accept => accept::serve(asked, &path, sockets, environment),
         Ok(sockets) => hand_over(asked, &path, sockets, environment),
         Err(SocketError::Refused(refusal)) => refused(asked, &path, refusal, &helper, &environment),
         Err(error) => Err(error.into()),
@@ -72,6 +75,7 @@ fn refused(
     environment: &[CString],
 ) -> Result<Infallible, Error> {
     match &refusal.program {
+        Some(_) if asked.accept.accept => Err(Error::OnlyByHelper(Box::new(refusal))),
         Some(bound) if *bound == printable(path.as_os_str().as_bytes()) => {
             debug!("the grant is bound to this program: {} executes it itself", path_of_helper.display());
             let mut words = helper::words("exec", &asked.listen);
