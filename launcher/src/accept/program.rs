@@ -1,7 +1,8 @@
 //! The program, ready to be started once more: everything that is the same each time is made once.
 //!
 //! posix_spawn(3) does not copy the launcher (it is a vfork with an address space shared until execve), so a start costs
-//! the same however large the launcher is. std's `Command` would set SIGPIPE and the signal mask anew.
+//! the same however large the launcher is. std's `Command` would set SIGPIPE and the signal mask anew. (glibc's own two
+//! signals, 32 and 33, are ignored in what its posix_spawn(3) starts; no program can use them.)
 
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsRawFd, BorrowedFd};
