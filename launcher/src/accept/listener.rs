@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use portgrant_protocol::Protocol;
+use portgrant_server::canonical;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{SocketFlags, acceptfrom_with, getsockname};
 
-use super::connection::Connection;
+use super::connection::{Connection, HostNames};
 
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -56,11 +57,12 @@ impl Listener {
 
     fn connection(&self, socket: OwnedFd, remote: SocketAddr) -> Option<Connection> {
         let local = if self.local.ip().is_unspecified() {
-            SocketAddr::try_from(getsockname(&socket).ok()?).ok()?
+            canonical(SocketAddr::try_from(getsockname(&socket).ok()?).ok()?)
         } else {
             self.local
         };
-        Some(Connection { socket, protocol: self.protocol, local, remote })
+        let names = HostNames::default();
+        Some(Connection { socket, protocol: self.protocol, local, remote: canonical(remote), names })
     }
 }
 

@@ -7,6 +7,7 @@ mod connection;
 mod datagrams;
 mod idle;
 mod listener;
+mod lookups;
 mod notices;
 mod program;
 mod signals;
@@ -28,6 +29,7 @@ use rustix::io::Errno;
 use self::datagrams::Datagrams;
 use self::idle::Idle;
 use self::listener::Listener;
+use self::lookups::Lookups;
 use self::program::Program;
 use self::signals::Signals;
 use self::supervisor::Supervisor;
@@ -83,5 +85,8 @@ fn prepare(asked: &Exec, path: &Path, sockets: Sockets, environment: Vec<CString
     let of_source = accept.max_per_source.and_then(|limit| usize::try_from(limit).ok());
     let table = Table::new(accept.limit(), of_source);
     let idle = accept.idle_timeout.map(|seconds| Idle::new(Duration::from_secs(seconds.into())));
-    Supervisor::new(listeners, datagrams, program, signals, table, idle).map_err(|errno| Error::Accepting(errno.into()))
+    // Its thread has the signals blocked that are taken above.
+    let lookups = if accept.lookup { Some(Lookups::new()?) } else { None };
+    let supervisor = Supervisor::new(listeners, datagrams, program, signals, table, idle, lookups);
+    supervisor.map_err(|errno| Error::Accepting(errno.into()))
 }

@@ -5,7 +5,7 @@
 //! signals, 32 and 33, are ignored in what its posix_spawn(3) starts; no program can use them.)
 
 use std::ffi::{CString, OsString};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,8 @@ pub(super) struct Program {
     /// How many of these are the caller's
     inherited: usize,
     attributes: PosixSpawnAttr,
+    /// What is done for a socket of this number: the next one has the same, most of the time
+    placed: Option<(RawFd, PosixSpawnFileActions)>,
 }
 
 impl Program {
@@ -45,6 +47,7 @@ impl Program {
             inherited: environment.len(),
             environment,
             attributes,
+            placed: None,
         })
     }
 
@@ -54,12 +57,21 @@ impl Program {
 
     /// Starts it with `socket` as descriptors 0 and 1. What execve(2) says in the child is the error here.
     pub(super) fn start(&mut self, socket: BorrowedFd<'_>, variables: Vec<CString>) -> Result<Pid, Errno> {
-        let mut descriptors = PosixSpawnFileActions::init()?;
-        for number in [0, 1] {
-            descriptors.add_dup2(socket.as_raw_fd(), number)?;
-        }
+        let number = socket.as_raw_fd();
+        let (_, actions) = match self.placed.take().filter(|(placed, _)| *placed == number) {
+            Some(placed) => self.placed.insert(placed),
+            None => self.placed.insert((number, place(number)?)),
+        };
         self.environment.truncate(self.inherited);
         self.environment.extend(variables);
-        posix_spawn(self.file.as_c_str(), &descriptors, &self.attributes, &self.arguments, &self.environment)
+        posix_spawn(self.file.as_c_str(), actions, &self.attributes, &self.arguments, &self.environment)
     }
+}
+
+fn place(number: RawFd) -> Result<PosixSpawnFileActions, Errno> {
+    let mut actions = PosixSpawnFileActions::init()?;
+    for standard in [0, 1] {
+        actions.add_dup2(number, standard)?;
+    }
+    Ok(actions)
 }

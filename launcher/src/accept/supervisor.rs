@@ -1,5 +1,6 @@
 //! The one loop: connections are accepted, programs started and waited for, signals passed on. One thread, one epoll.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use super::connection::Connection;
 use super::datagrams::{Afterwards, Datagrams};
 use super::idle::Idle;
 use super::listener::Listener;
+use super::lookups::Lookups;
 use super::notices::{Kind, Notices};
 use super::program::Program;
 use super::signals::{Received, Sender, Signals};
@@ -35,6 +37,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(1);
 /// What wakes the loop, as epoll's word of 64 bits.
 enum Wake {
     Signals,
+    Lookups,
     Listener(usize),
     Datagrams(usize),
 }
@@ -49,8 +52,9 @@ pub(super) struct Supervisor {
     program: Program,
     table: Table,
     idle: Option<Idle>,
-    /// A connection whose program could not be started for lack of something; it is counted
-    held: Option<Connection>,
+    lookups: Option<Lookups>,
+    /// Connections whose program could not be started for lack of something; they are counted
+    held: VecDeque<Connection>,
     /// Nothing is accepted until then
     shortage: Option<Instant>,
     ending: Option<Ending>,
@@ -81,9 +85,13 @@ impl Supervisor {
         signals: Signals,
         table: Table,
         idle: Option<Idle>,
+        lookups: Option<Lookups>,
     ) -> Result<Supervisor, rustix::io::Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &signals, Wake::Signals.data(), EventFlags::IN)?;
+        if let Some(lookups) = &lookups {
+            epoll::add(&epoll, lookups, Wake::Lookups.data(), EventFlags::IN)?;
+        }
         for (number, listener) in listeners.iter().enumerate() {
             // Told once for each time that connections come: a full table need not be told again and again.
             epoll::add(&epoll, listener, Wake::Listener(number).data(), EventFlags::IN | EventFlags::ET)?;
@@ -100,7 +108,8 @@ impl Supervisor {
             program,
             table,
             idle,
-            held: None,
+            lookups,
+            held: VecDeque::new(),
             shortage: None,
             ending: None,
             notices: Notices::default(),
@@ -131,6 +140,11 @@ impl Supervisor {
     fn wake(&mut self, event: &Event) {
         match Wake::of(event.data) {
             Wake::Signals => self.receive(),
+            Wake::Lookups => {
+                for connection in self.lookups.as_mut().map(Lookups::answered).unwrap_or_default() {
+                    self.start(connection);
+                }
+            }
             Wake::Listener(number) => {
                 if let Some(listener) = self.listeners.get_mut(number) {
                     listener.wake();
@@ -171,13 +185,13 @@ impl Supervisor {
     // --- connections ---
 
     fn may_accept(&self) -> bool {
-        self.shortage.is_none() && self.held.is_none() && self.table.has_room()
+        self.shortage.is_none() && self.held.is_empty() && self.table.has_room()
     }
 
     /// Accepts what waits, up to a bound. What finds no room stays with the kernel, in the backlog.
     fn accept(&mut self) {
-        if self.shortage.is_none()
-            && let Some(connection) = self.held.take()
+        while self.shortage.is_none()
+            && let Some(connection) = self.held.pop_front()
         {
             self.start(connection);
         }
@@ -203,12 +217,17 @@ impl Supervisor {
         let source = connection.source();
         if self.table.admits(source) {
             self.table.count(source);
-            self.start(connection);
-            return;
+            let named = match &mut self.lookups {
+                Some(lookups) => lookups.ask(connection),
+                None => Some(connection),
+            };
+            return if let Some(connection) = named {
+                self.start(connection);
+            };
         }
         debug!("deny: {source} has as many connections as it may");
         self.notices.say(Kind::Source, Instant::now(), || {
-            Message::new(format!("a connection from {} was closed", connection.remote.ip().to_canonical()))
+            Message::new(format!("a connection from {} was closed", connection.remote.ip()))
                 .why(format!("{source} has as many as it may"))
                 .fix("raise --max-per-source if they are wanted")
         });
@@ -218,7 +237,7 @@ impl Supervisor {
         match self.program.start(connection.socket.as_fd(), connection.variables()) {
             Ok(pid) => self.started(pid, connection),
             Err(errno @ (Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)) => {
-                self.held = Some(connection);
+                self.held.push_back(connection);
                 self.run_short(errno);
             }
             Err(errno) => {
@@ -229,16 +248,11 @@ impl Supervisor {
     }
 
     fn started(&mut self, pid: Pid, connection: Connection) {
-        let Connection { local, remote, .. } = &connection;
+        let Connection { local, remote, names, .. } = &connection;
+        let name = names.remote.as_deref().unwrap_or("-");
         debug!("status: {}", self.table);
-        debug!("pid {pid} from {}", remote.ip().to_canonical());
-        debug!(
-            "ok {pid} {}:{} {}:{}",
-            local.ip().to_canonical(),
-            local.port(),
-            remote.ip().to_canonical(),
-            remote.port()
-        );
+        debug!("pid {pid} from {}", remote.ip());
+        debug!("ok {pid} {local} {name} {remote}");
         let source = connection.source();
         let kept = self.idle.as_mut().map(|idle| {
             idle.watch(Instant::now());
@@ -358,7 +372,10 @@ impl Supervisor {
         debug!("ending by {signal}: nothing is accepted any more");
         self.listeners.clear();
         self.datagrams.clear();
-        self.held = None;
+        self.held.clear();
+        if let Some(lookups) = &mut self.lookups {
+            lookups.clear();
+        }
         if sender == Sender::Process {
             self.forward(signal);
         }
@@ -389,8 +406,9 @@ impl Wake {
     fn data(&self) -> EventData {
         let (kind, number) = match *self {
             Wake::Signals => (0, 0),
-            Wake::Listener(number) => (1, number),
-            Wake::Datagrams(number) => (2, number),
+            Wake::Lookups => (1, 0),
+            Wake::Listener(number) => (2, number),
+            Wake::Datagrams(number) => (3, number),
         };
         EventData::new_u64(kind << Self::KIND | number as u64)
     }
@@ -400,7 +418,8 @@ impl Wake {
         let number = usize::try_from(word & u64::from(u32::MAX)).unwrap_or(usize::MAX);
         match word >> Self::KIND {
             0 => Wake::Signals,
-            1 => Wake::Listener(number),
+            1 => Wake::Lookups,
+            2 => Wake::Listener(number),
             _ => Wake::Datagrams(number),
         }
     }

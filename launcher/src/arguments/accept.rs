@@ -25,6 +25,13 @@ pub struct Accept {
     /// End a connection on which nothing was sent or received for so long
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub idle_timeout: Option<u32>,
+    /// Tell the program the names of both ends (TCPREMOTEHOST, TCPLOCALHOST), of /etc/hosts or DNS, where a name has the
+    /// address; each takes 5 seconds at most
+    #[arg(long, overrides_with = "no_lookup")]
+    pub lookup: bool,
+    /// Ask nobody for names, which is how it is without --lookup
+    #[arg(long, overrides_with = "lookup")]
+    pub no_lookup: bool,
 }
 
 impl Accept {
@@ -40,6 +47,8 @@ impl Accept {
             ("--max-conns", self.max_conns.is_some()),
             ("--max-per-source", self.max_per_source.is_some()),
             ("--idle-timeout", self.idle_timeout.is_some()),
+            ("--lookup", self.lookup),
+            ("--no-lookup", self.no_lookup),
         ];
         if let Some((option, _)) = given.iter().find(|(_, given)| *given && !self.accept) {
             return usage(format!("{option} goes with --accept"), "add --accept: a program for each connection");
