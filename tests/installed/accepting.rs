@@ -144,6 +144,12 @@ fn a_program_gets_its_connection_and_what_the_caller_had(world: &World) {
     assert!(world.process(launcher.pid()).is_powerless());
     drop(launcher);
 
+    let closed = world.as_user("bob").closing(0).closing(2);
+    let closed = closed.spawn(accepting(&["-l", "80"], &["sh", "-c", "echo $$; exec sleep 60"]));
+    let pid = Client::of("127.0.0.1:80").line().parse().expect("a pid");
+    assert_eq!(world.process_at_rest(pid).fds.keys().copied().collect::<Vec<_>>(), [0, 1]);
+    drop(closed);
+
     let _plain = world.as_user("bob").spawn(accepting(&["-l", "80"], &["cat", "/proc/self/status"]));
     let status = Client::of("127.0.0.1:80").rest();
     assert_eq!((signals(&status, "SigIgn"), signals(&status, "SigBlk")), (0, 0));

@@ -38,7 +38,8 @@ impl Listener {
     }
 
     /// The next connection; `None` where there is none, or it was gone before it could be accepted. The socket is
-    /// blocking, as programs expect it, and close-on-exec. An error is a lack of descriptors or memory.
+    /// blocking, as programs expect it, and close-on-exec. An error is the listener's own, or a lack of descriptors or
+    /// memory: it would come again at once.
     pub(super) fn accept(&mut self) -> Result<Option<Connection>, Errno> {
         match acceptfrom_with(&self.socket, SocketFlags::CLOEXEC) {
             Ok((socket, remote)) => {
@@ -49,9 +50,8 @@ impl Listener {
                 self.ready = false;
                 Ok(None)
             }
-            Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => Err(errno),
-            // What happened to one connection before accept(2): see there.
-            Err(_) => Ok(None),
+            Err(errno) if is_of_one_connection(errno) => Ok(None),
+            Err(errno) => Err(errno),
         }
     }
 
@@ -64,6 +64,24 @@ impl Listener {
         let names = HostNames::default();
         Some(Connection { socket, protocol: self.protocol, local, remote: canonical(remote), names })
     }
+}
+
+/// What befell a connection before it could be accepted (accept(2), "Error handling"), or a signal this process.
+fn is_of_one_connection(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::CONNABORTED
+            | Errno::INTR
+            | Errno::PERM
+            | Errno::PROTO
+            | Errno::NOPROTOOPT
+            | Errno::NETDOWN
+            | Errno::NONET
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::TIMEDOUT
+    )
 }
 
 impl AsFd for Listener {
