@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
-use std::path::PathBuf;
 
 use lexopt::{Arg, Parser};
 use portgrant_binder::Error;
@@ -11,20 +10,17 @@ use portgrant_protocol::{Address, Endpoint, Options, listen};
 
 pub(crate) const HELP: &str = "\
 portgrant-binder binds ports below 1024 for callers whom /etc/portgrant.conf permits.
-It is the privileged half of portgrant; people type `portgrant`.
+It is the privileged half of portgrant; people type `portgrant`. What the policy says
+is told by portgrant-policy: portgrant explain, portgrant list, portgrant check.
 
 Usage:
-  portgrant-binder exec    -l ENDPOINT... [--inetd] [--no-new-privs] -- PROGRAM [ARG...]
-  portgrant-binder pass    -l ENDPOINT... --to FD
-  portgrant-binder bind    -l ENDPOINT --socket FD
-  portgrant-binder explain -l ENDPOINT... [--for USER] [--json] [-- PROGRAM]
-  portgrant-binder check   [--json] [FILE...]
+  portgrant-binder exec -l ENDPOINT... [--inetd] [--no-new-privs] -- PROGRAM [ARG...]
+  portgrant-binder pass -l ENDPOINT... --to FD
+  portgrant-binder bind -l ENDPOINT --socket FD
 
-  exec     bind, give up privilege, execute PROGRAM with the sockets from descriptor 3 on
-  pass     bind, give up privilege, send the sockets over FD
-  bind     bind the caller's own socket FD, and nothing else
-  explain  say what would be decided, and why; binds nothing
-  check    say whether the policy, or each FILE, is well-formed
+  exec  bind, give up privilege, execute PROGRAM with the sockets from descriptor 3 on
+  pass  bind, give up privilege, send the sockets over FD
+  bind  bind the caller's own socket FD, and nothing else
 
 Options:
   -l, --listen ENDPOINT  [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]
@@ -33,8 +29,6 @@ Options:
       --no-new-privs     set no_new_privs before PROGRAM is executed
       --to FD            a connected Unix socket of type SOCK_SEQPACKET, inherited
       --socket FD        an unbound socket of the caller's own, inherited
-      --for USER         decide for USER instead of the caller
-      --json             for programs
   -h, --help             this
   -V, --version          the version
 
@@ -49,8 +43,6 @@ pub(crate) enum Command {
     Exec(Exec),
     Pass { listen: Vec<Endpoint>, to: RawFd },
     Bind { listen: Endpoint, socket: RawFd },
-    Explain(Explain),
-    Check { json: bool, files: Vec<PathBuf> },
     Help,
     Version,
 }
@@ -64,14 +56,6 @@ pub(crate) struct Exec {
     pub(crate) program: Vec<OsString>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Explain {
-    pub(crate) listen: Vec<Endpoint>,
-    pub(crate) user: Option<String>,
-    pub(crate) json: bool,
-    pub(crate) program: Option<OsString>,
-}
-
 /// Every option that any verb takes, before it is known whether this one does.
 #[derive(Default)]
 struct Words {
@@ -79,21 +63,18 @@ struct Words {
     given: Vec<&'static str>,
     to: Option<RawFd>,
     socket: Option<RawFd>,
-    user: Option<String>,
     rest: Vec<OsString>,
 }
 
 impl Command {
     pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
         let mut arguments = arguments.into_iter().skip(1);
-        const VERBS: &str = "expected exec, pass, bind, explain or check";
+        const VERBS: &str = "expected exec, pass or bind";
         let Some(verb) = arguments.next() else { return Err(usage("no verb was given".to_owned(), VERBS)) };
         let (allowed, wants_rest): (&[&str], _) = match verb.to_str() {
             Some("exec") => (&["listen", "inetd", "no-new-privs"], true),
             Some("pass") => (&["listen", "to"], false),
             Some("bind") => (&["listen", "socket"], false),
-            Some("explain") => (&["listen", "for", "json"], true),
-            Some("check") => (&["json"], true),
             Some("-h" | "--help") => return Ok(Command::Help),
             Some("-V" | "--version") => return Ok(Command::Version),
             _ => return Err(usage(format!("'{}' is no verb", shown(&verb)), VERBS)),
@@ -103,12 +84,9 @@ impl Command {
             return Ok(Command::Help);
         }
         if let Some(word) = words.rest.first().filter(|_| !wants_rest) {
-            return Err(usage(
-                format!("'{}' is too much", shown(word)),
-                "expected no PROGRAM and no FILE with this verb",
-            ));
+            return Err(usage(format!("'{}' is too much", shown(word)), "expected no PROGRAM with this verb"));
         }
-        if verb != "check" && words.listen.is_empty() {
+        if words.listen.is_empty() {
             return Err(usage("no endpoint was given".to_owned(), "expected -l ENDPOINT"));
         }
         words.command(&verb)
@@ -126,8 +104,6 @@ impl Words {
                 Arg::Long("no-new-privs") => "no-new-privs",
                 Arg::Long("to") => "to",
                 Arg::Long("socket") => "socket",
-                Arg::Long("for") => "for",
-                Arg::Long("json") => "json",
                 Arg::Value(first) => {
                     words.rest.push(first);
                     words.rest.extend(parser.raw_args().map_err(lexed)?);
@@ -146,7 +122,6 @@ impl Words {
                 "listen" => words.listen.push(Endpoint::from_os(&parser.value().map_err(lexed)?)?),
                 "to" => words.to = Some(descriptor(&parser.value().map_err(lexed)?)?),
                 "socket" => words.socket = Some(descriptor(&parser.value().map_err(lexed)?)?),
-                "for" => words.user = Some(user(parser.value().map_err(lexed)?)?),
                 _ => {}
             }
         }
@@ -158,7 +133,6 @@ impl Words {
 
     fn command(mut self, verb: &OsStr) -> Result<Command, Error> {
         let missing = |option: &str, expected| usage(format!("'--{option}' is missing"), expected);
-        let json = self.given.contains(&"json");
         match verb.to_str() {
             Some("exec") => {
                 let inetd = self.given.contains(&"inetd");
@@ -179,7 +153,7 @@ impl Words {
                 let to = self.to.ok_or_else(|| missing("to", "expected --to FD, a connected Unix socket"))?;
                 Ok(Command::Pass { listen: self.listen, to })
             }
-            Some("bind") => {
+            _ => {
                 let socket = self.socket.ok_or_else(|| missing("socket", "expected --socket FD"))?;
                 let listen = self.listen.pop().filter(|_| self.listen.is_empty());
                 let listen =
@@ -192,11 +166,6 @@ impl Words {
                 }
                 Ok(Command::Bind { listen, socket })
             }
-            Some("explain") => {
-                let program = self.rest.into_iter().next();
-                Ok(Command::Explain(Explain { listen: self.listen, user: self.user, json, program }))
-            }
-            _ => Ok(Command::Check { json, files: self.rest.into_iter().map(PathBuf::from).collect() }),
         }
     }
 }
@@ -205,10 +174,6 @@ fn descriptor(word: &OsStr) -> Result<RawFd, Error> {
     let digits = word.as_encoded_bytes().iter().all(u8::is_ascii_digit);
     let number = word.to_str().filter(|_| digits).and_then(|word| word.parse().ok());
     number.ok_or_else(|| usage(format!("'{}' is no descriptor", shown(word)), "expected its number in digits"))
-}
-
-fn user(word: OsString) -> Result<String, Error> {
-    word.into_string().map_err(|word| Error::UnknownUser(shown(&word)))
 }
 
 fn usage(what: String, expected: &'static str) -> Error {

@@ -224,11 +224,7 @@ impl Error {
                 status::UNAVAILABLE,
                 format!("{endpoint} is in use"),
                 "another socket holds this address, or one that overlaps it",
-                format!(
-                    "see who: ss -Halnp{} 'sport = :{}'",
-                    if endpoint.endpoint.protocol.is_stream() { "t" } else { "u" },
-                    endpoint.port
-                ),
+                format!("see who: portgrant who {}/{}", endpoint.port, endpoint.endpoint.protocol.transport().word()),
             ),
             Error::NotThere { endpoint } => Report::new(
                 status::UNAVAILABLE,
@@ -289,7 +285,7 @@ fn malformed(policy: &Policy, problems: &[Problem]) -> Report {
         status::BROKEN,
         "the policy is refused, all of it",
         format_args!("{}{more}", first.unwrap_or_default()),
-        "as root, mend it; portgrant-binder check shows every such line",
+        "as root, mend it; portgrant check shows every such line",
     )
 }
 

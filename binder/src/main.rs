@@ -6,7 +6,7 @@
 
 mod command;
 mod entry;
-mod explain;
+mod message;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
@@ -28,7 +28,7 @@ fn run(start: impl FnOnce() -> Start) -> u8 {
     // Nothing of the caller's is looked at before this is done.
     let dropped = match Privileged::at_start().drop_to_caller() {
         Ok(dropped) => dropped,
-        Err(error) => return explain::complain(Error::from(error).report()),
+        Err(error) => return message::complain(Error::from(error).report()),
     };
     let start = start();
     listen::occupy_standard_descriptors();
@@ -36,13 +36,11 @@ fn run(start: impl FnOnce() -> Start) -> u8 {
         Ok(Command::Exec(asked)) => exec(dropped, asked, start.environment),
         Ok(Command::Pass { listen, to }) => pass(dropped, listen, to),
         Ok(Command::Bind { listen, socket }) => bind(dropped, listen, socket),
-        Ok(Command::Explain(asked)) => explain::explain(dropped, asked, &start.environment),
-        Ok(Command::Check { json, files }) => explain::check(dropped, json, files),
-        Ok(Command::Help) => explain::print(command::HELP),
-        Ok(Command::Version) => explain::print(concat!("portgrant-binder ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Help) => message::print(command::HELP),
+        Ok(Command::Version) => message::print(concat!("portgrant-binder ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => Err(error),
     };
-    done.unwrap_or_else(|error| explain::complain(error.report()))
+    done.unwrap_or_else(|error| message::complain(error.report()))
 }
 
 fn exec(dropped: Dropped, asked: Exec, environment: Vec<CString>) -> Result<u8, Error> {

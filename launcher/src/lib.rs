@@ -6,11 +6,15 @@
 
 mod accept;
 mod arguments;
+mod doctor;
 mod error;
 mod exec;
-mod explain;
 mod helper;
+mod output;
+mod policy;
 mod program;
+mod run;
+mod who;
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
@@ -20,7 +24,7 @@ use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
 use portgrant_server::Message;
 
-pub use arguments::{Accept, Arguments, Command, Exec, Explain};
+pub use arguments::{Accept, Arguments, Check, Command, Doctor, Exec, Explain, Format, List, Place, Run, Who, Writing};
 pub use error::Error;
 
 /// What execve(2) handed over.
@@ -39,9 +43,17 @@ pub fn run(start: Start) -> u8 {
         log_steps(arguments.verbose > 0);
         match arguments.command {
             Command::Exec(asked) => exec::exec(&asked, start.environment),
-            Command::Explain(asked) => explain::explain(&asked, &start.environment),
+            Command::Run(asked) => run::run(&asked, start.environment),
+            Command::Explain(asked) => policy::explain(&asked, &start.environment),
+            Command::List(asked) => policy::list(&asked, &start.environment),
+            Command::Check(asked) => policy::check(&asked, &start.environment),
+            Command::Who(asked) => who::who(&asked),
+            Command::Doctor(asked) => doctor::doctor(&asked),
         }
     });
+    if let Error::Told(status) = error {
+        return status;
+    }
     if let Error::Answered(text) = &error { answer(text) } else { complain(&error) }
 }
 
@@ -66,18 +78,39 @@ fn answer(text: &str) -> u8 {
     }
 }
 
+/// What else is known: who holds an address that is in use, what is wrong with a helper that cannot be run.
+fn further(error: &Error) -> String {
+    use portgrant_server::Error as SocketError;
+    let Error::Sockets(error) = error else { return String::new() };
+    let of_helper =
+        matches!(error, SocketError::HelperMissing { .. } | SocketError::Helper { .. } | SocketError::NoAnswer { .. });
+    if let SocketError::InUse { endpoint, .. } = error {
+        who::beneath(endpoint)
+    } else if of_helper {
+        doctor::beneath()
+    } else {
+        String::new()
+    }
+}
+
 fn complain(error: &Error) -> u8 {
-    say(&error.message());
+    tell(&error.message(), &further(error));
     error.status()
 }
 
-/// In one write, so that it stays in one piece among what others write.
+/// On standard error, by a launcher that goes on.
 pub(crate) fn say(message: &Message) {
+    tell(message, "");
+}
+
+/// In one write, so that it stays in one piece among what others write.
+fn tell(message: &Message, further: &str) {
     let mut text = format!("portgrant: {}\n", message.what);
     for (label, part) in [("why", &message.why), ("fix", &message.fix)] {
         if let Some(part) = part {
             text.push_str(&format!("  {label}: {part}\n"));
         }
     }
+    text.push_str(further);
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -65,6 +65,10 @@ fn a_wrong_command_line_is_status_64_and_names_the_word_and_what_was_expected() 
         (&["exec", "-l", "65536", "--", "true"], "'65536' is no port", "1 to 65535"),
         (&["exec", "-l", "-1", "--", "true"], "'-1' is no port", "1 to 65535"),
         (&["explain", "-1"], "'-1' is no port", "1 to 65535"),
+        (&["who"], "no port", "expected PORT"),
+        (&["who", "8o"], "'8o' is no endpoint", "fix: "),
+        (&["list", "80"], "'80' is not expected", "fix: "),
+        (&["doctor", "--format", "xml"], "'xml'", "fix: "),
         (&["exec", "-l", "080", "--", "true"], "'080' is no port", "1 to 65535"),
         (&["exec", "-l", "0x50", "--", "true"], "'0x50' is no port", "1 to 65535"),
         (&["exec", "-l", "", "--", "true"], "empty", "[ADDRESS:]PORT"),
@@ -290,7 +294,7 @@ fn a_grant_that_is_bound_to_the_program_is_left_to_the_helper() {
 fn a_missing_or_broken_helper_is_status_78_and_says_where_it_was_looked_for() {
     let folder = Folder::new("helper");
     let (status, _, complaint) =
-        outcome(Command::new(PORTGRANT).env_remove("PORTGRANT_BINDER").args(["explain", "80"]));
+        outcome(Command::new(PORTGRANT).env_remove("PORTGRANT_BINDER").args(["exec", "-l", "80", "--", "true"]));
     if status == 78 {
         assert!(complaint.contains("/usr/libexec/portgrant/portgrant-binder"), "{complaint}");
     } else {
@@ -303,32 +307,37 @@ fn a_missing_or_broken_helper_is_status_78_and_says_where_it_was_looked_for() {
         (Path::new("/nonexistent"), "is not there"),
         (&plain, "Permission denied"),
     ] {
-        for words in [&["exec", "-l", "80", "--", "true"][..], &["explain", "80"]] {
-            let (status, _, complaint) = outcome(portgrant(helper).args(words));
-            assert_eq!(status, 78, "{words:?}: {complaint}");
-            assert!(complaint.contains(expected) && complaint.contains("fix: "), "{complaint}");
-        }
+        let (status, _, complaint) = outcome(portgrant(helper).args(["exec", "-l", "80", "--", "true"]));
+        assert_eq!(status, 78, "{complaint}");
+        assert!(complaint.contains(expected) && complaint.contains("fix: "), "{complaint}");
+        let (status, _, complaint) = outcome(portgrant(helper).args(["explain", "80"]));
+        assert_eq!(status, 78, "{complaint}");
+        assert!(complaint.contains("portgrant-policy") || complaint.contains("absolute"), "{complaint}");
     }
 }
 
 #[test]
-fn explain_is_the_helpers_own_answer() {
-    let folder = Folder::new("explain");
-    let helper = folder.script("printing", "for word; do echo \"$word\"; done; exit 77");
-    let (status, output, complaint) = outcome(portgrant(&helper).args([
-        "explain",
-        "-l",
-        "80",
-        "443/udp",
-        "--for",
-        "alice",
-        "--json",
-        "--",
-        "/usr/sbin/innd",
-        "-f",
-    ]));
-    assert_eq!((status, complaint.as_str()), (77, ""));
-    assert_eq!(output, "explain\n-l\n80\n-l\n443/udp\n--for\nalice\n--json\n--\n/usr/sbin/innd\n-f\n");
+fn what_the_policy_says_is_asked_of_the_program_beside_the_helper() {
+    let folder = Folder::new("policy");
+    folder.script("portgrant-policy", "for word; do echo \"$word\"; done; exit 77");
+    let helper = folder.join("portgrant-binder");
+    for (asked, expected) in [
+        (
+            &["explain", "-l", "80", "443/udp", "--as-user", "alice", "--format", "json", "--", "/usr/sbin/innd", "-f"]
+                [..],
+            "explain --format json -l 80 -l 443/udp --as-user alice -- /usr/sbin/innd -f",
+        ),
+        (&["explain", "80", "--for", "alice", "--json"], "explain --format json -l 80 --as-user alice"),
+        (&["explain", "nntp"], "explain --format text -l nntp"),
+        (&["list"], "list --format text"),
+        (&["list", "--as-user", "bob", "--format", "json"], "list --format json --as-user bob"),
+        (&["check"], "check --format text --"),
+        (&["check", "--json", "--", "--odd", "b.conf"], "check --format json -- --odd b.conf"),
+    ] {
+        let (status, output, complaint) = outcome(portgrant(&helper).args(asked));
+        assert_eq!((status, complaint.as_str()), (77, ""));
+        assert_eq!(output.lines().collect::<Vec<_>>().join(" "), expected);
+    }
 }
 
 #[test]

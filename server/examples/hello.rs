@@ -1,24 +1,52 @@
-//! A web server that says which user it runs as: `hello [--inetd | ENDPOINT]`.
+//! A web server with threads that says which user it runs as: `hello [--inetd | [--workers N] ENDPOINT]`.
 //!
-//! Started by portgrant or by a service manager it serves on the sockets that it is handed. Started by hand it asks for
-//! ENDPOINT, or for port 80.
+//! Started by portgrant or by a service manager it serves on the sockets that it is handed. Started by hand it binds or
+//! asks for ENDPOINT, or port 80; with `--workers`, N sockets that share it.
 //!
 //! ```text
 //! $ portgrant exec -l 127.0.0.1:80 -- hello &
 //! $ curl http://127.0.0.1/
 //! hello from uid 1000 at 127.0.0.1:80
 //! ```
+//!
+//! A fixed number of threads accept for themselves, and who comes when all are busy waits in the kernel's queue: no
+//! client makes it grow. A silent one holds a thread for some seconds only; where thousands are silent, see `web`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::iter;
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use portgrant_server::{Error, Sockets};
+use portgrant_server::{Error, KeepAlive, Patience, Server, Sockets, StreamOptions, close_gracefully, status};
+
+/// Clients at once, on all sockets together.
+const THREADS: usize = 64;
+/// How long a request's head may be, and how long it may take from the end of the one before.
+const HEAD: u64 = 8192;
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many requests one connection may have, so that others have their turn.
+const REQUESTS: usize = 1000;
 
 fn main() -> ExitCode {
-    match sockets().and_then(listeners) {
-        Ok(listeners) => serve(listeners),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let sockets = match words[..] {
+        ["--inetd"] => Sockets::inetd(),
+        ["--workers", number, endpoint] => match number.parse() {
+            Ok(number @ 1..) => {
+                Server::new().and_then(|mut server| Ok(server.group(endpoint, number)?.into_iter().collect()))
+            }
+            Ok(0) | Err(_) => return usage(),
+        },
+        [] => sockets("80"),
+        [endpoint] => sockets(endpoint),
+        _ => return usage(),
+    };
+    match sockets.and_then(serve) {
+        Ok(()) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("hello: {error}");
             ExitCode::from(error.status())
@@ -26,53 +54,144 @@ fn main() -> ExitCode {
     }
 }
 
-fn sockets() -> Result<Sockets, Error> {
-    let argument = std::env::args().nth(1);
-    if argument.as_deref() == Some("--inetd") {
-        return Sockets::inetd();
-    }
+fn usage() -> ExitCode {
+    eprintln!("usage: hello [--inetd | [--workers N] ENDPOINT]");
+    ExitCode::from(status::USAGE)
+}
+
+fn sockets(endpoint: &str) -> Result<Sockets, Error> {
     match Sockets::inherited()? {
         Some(sockets) => Ok(sockets),
-        None => Sockets::request([argument.as_deref().unwrap_or("80")]),
+        None => Ok(iter::once(Server::default().listen(endpoint)?).collect()),
     }
 }
 
-fn listeners(sockets: Sockets) -> Result<Vec<TcpListener>, Error> {
-    sockets.into_iter().map(|socket| socket.into_tcp()).collect()
-}
-
-/// A thread a listener; it ends only if a listener fails.
-fn serve(listeners: Vec<TcpListener>) -> ExitCode {
-    let threads: Vec<_> = listeners.into_iter().map(|listener| std::thread::spawn(move || accept(&listener))).collect();
-    for thread in threads {
-        if let Ok(Err(error)) = thread.join() {
-            eprintln!("hello: accept: {error}");
+/// The same number of threads for each socket. None of them ends.
+fn serve(sockets: Sockets) -> Result<(), Error> {
+    let keep_alive = KeepAlive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 6 };
+    let options = StreamOptions::new().keep_alive(keep_alive).user_timeout(keep_alive.notices_within());
+    let listeners: Result<Vec<TcpListener>, Error> = sockets.into_iter().map(|socket| socket.into_tcp()).collect();
+    let listeners = listeners?;
+    let threads = THREADS.div_ceil(listeners.len().max(1));
+    let blocking = |source| Error::System { what: "cannot make a listener block", source };
+    let mut all = Vec::new();
+    for listener in listeners {
+        options.apply(&listener)?;
+        listener.set_nonblocking(false).map_err(blocking)?; // some service managers hand over others
+        let listener = Arc::new(listener);
+        for _ in 0..threads {
+            let listener = Arc::clone(&listener);
+            all.push(thread::spawn(move || accept(&listener)));
         }
     }
-    ExitCode::FAILURE
+    all.into_iter().for_each(|thread| drop(thread.join()));
+    Ok(())
 }
 
-fn accept(listener: &TcpListener) -> io::Result<()> {
+fn accept(listener: &TcpListener) {
     loop {
-        let (client, _) = listener.accept()?;
-        if let Err(error) = answer(&client) {
-            eprintln!("hello: {error}");
+        match listener.accept() {
+            Ok((client, from)) => {
+                if let Err(error) = converse(client) {
+                    eprintln!("hello: {from}: {error}");
+                }
+            }
+            Err(error) if [io::ErrorKind::ConnectionAborted, io::ErrorKind::Interrupted].contains(&error.kind()) => {}
+            Err(error) => {
+                // Descriptors or memory ran out: the client stays in the queue, and the error would come again at once.
+                eprintln!("hello: accept: {error}");
+                thread::sleep(Duration::from_millis(100));
+            }
         }
     }
 }
 
-/// Any request, up to its empty line, gets the one answer.
-fn answer(client: &TcpStream) -> io::Result<()> {
-    client.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let request = BufReader::new(client.take(8192));
-    for line in request.lines() {
-        if line?.is_empty() {
+/// Requests and answers, up to the last; then the client gets all of it before the connection goes.
+fn converse(client: TcpStream) -> Result<(), Error> {
+    // It can only fail for one that is gone, and so will what follows.
+    let _ = client.set_nodelay(true);
+    let _ = client.set_write_timeout(Some(PATIENCE));
+    let mut reader = BufReader::new(Patient { client: &client, until: Instant::now() });
+    for number in 1..=REQUESTS {
+        reader.get_mut().until = Instant::now() + PATIENCE;
+        let Ok(Some(request)) = Request::read(&mut reader) else { break };
+        let keeps = request.keeps_alive && number < REQUESTS;
+        if request.answer(&client, keeps).is_err() || !keeps {
             break;
         }
     }
-    let mut local = client.local_addr()?;
-    local.set_ip(local.ip().to_canonical());
-    let body = format!("hello from uid {} at {local}\n", rustix::process::getuid().as_raw());
-    let mut client = client;
-    write!(client, "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    close_gracefully(client, Patience { time: PATIENCE, ..Patience::default() }).map(drop)
+}
+
+/// Reads up to a moment: a client that sends one byte now and then does not prolong it.
+struct Patient<'a> {
+    client: &'a TcpStream,
+    until: Instant,
+}
+
+impl Read for Patient<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.client.set_read_timeout(Some(left))?;
+        self.client.read(buffer)
+    }
+}
+
+/// What matters of a request (RFC 9112); every path gets the one answer.
+struct Request {
+    status: &'static str,
+    has_body: bool,
+    keeps_alive: bool,
+}
+
+impl Request {
+    /// `None` where the client closed instead, or went on too long without a line's end.
+    fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
+        let mut head = String::new();
+        let mut reader = reader.take(HEAD);
+        let first = reader.read_line(&mut head)?;
+        let words: Vec<&str> = head.trim_end().split(' ').collect();
+        let mut request = match words[..] {
+            _ if first == 0 => return Ok(None),
+            [method, _, version @ ("HTTP/1.0" | "HTTP/1.1")] => {
+                Request { status: "200 OK", has_body: method != "HEAD", keeps_alive: version == "HTTP/1.1" }
+            }
+            _ => return Ok(Some(Request::wrong("400 Bad Request"))),
+        };
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            match line.to_ascii_lowercase().trim_end().split_once(':') {
+                None if line == "\r\n" || line == "\n" => return Ok(Some(request)),
+                None if reader.limit() == 0 => return Ok(Some(Request::wrong("431 Request Header Fields Too Large"))),
+                None => return Ok(Some(Request::wrong("400 Bad Request"))),
+                // White space there can hide what follows from one of two servers in a row.
+                Some((name, _)) if name.contains([' ', '\t']) => return Ok(Some(Request::wrong("400 Bad Request"))),
+                // Its body is not read, so that nothing of it is ever taken for another request.
+                Some(("content-length" | "transfer-encoding", _)) => request.keeps_alive = false,
+                Some(("connection", value)) if value.contains("close") => request.keeps_alive = false,
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn wrong(status: &'static str) -> Request {
+        Request { status, has_body: true, keeps_alive: false }
+    }
+
+    /// In one piece, and so mostly in one segment.
+    fn answer(&self, mut client: &TcpStream, keeps: bool) -> io::Result<()> {
+        let mut local = client.local_addr()?;
+        local.set_ip(local.ip().to_canonical());
+        let body = format!("hello from uid {} at {local}\n", rustix::process::getuid().as_raw());
+        let (length, connection) = (body.len(), if keeps { "keep-alive" } else { "close" });
+        let head = format!(
+            "HTTP/1.1 {}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n",
+            self.status
+        );
+        client.write_all((head + if self.has_body { &body } else { "" }).as_bytes())
+    }
 }

@@ -651,11 +651,9 @@ impl Error {
             Error::Helper { .. } => {
                 "as root, look at its mode: everybody who may ask for ports must be able to execute it"
             }
-            Error::NoAnswer { status: Some(_), .. } => {
-                "run it by hand with the same endpoints: portgrant-binder explain"
-            }
+            Error::NoAnswer { status: Some(_), .. } => "run it by hand with the same endpoints: portgrant explain",
             Error::NoAnswer { status: None, .. } => {
-                "run it by hand with the same endpoints: portgrant-binder explain (SIGCHLD is ignored here, so how it \
+                "run it by hand with the same endpoints: portgrant explain (SIGCHLD is ignored here, so how it \
                  ended is not known)"
             }
             Error::Refused(refusal) => return refusal.fix.clone(),

@@ -26,17 +26,22 @@ const PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
 ///
 /// The variable is the caller's word, so a program that runs with another's privilege (setuid, setgid) ignores it.
 pub fn locate() -> Result<PathBuf, Error> {
-    let variable = std::env::var_os(VARIABLE).filter(|_| !is_setid());
-    // The link itself, not where it leads to after an upgrade has replaced the program.
-    let program = std::fs::read_link("/proc/self/exe").ok();
-    let places = places(variable, program.as_deref())?;
+    let places = places()?;
     match places.iter().find(|place| place.is_file()) {
         Some(found) => Ok(found.clone()),
         None => Err(Error::HelperMissing { places }),
     }
 }
 
-fn places(variable: Option<OsString>, program: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
+/// Every path at which [`locate`] looks, in its order.
+pub fn places() -> Result<Vec<PathBuf>, Error> {
+    let variable = std::env::var_os(VARIABLE).filter(|_| !is_setid());
+    // The link itself, not where it leads to after an upgrade has replaced the program.
+    let program = std::fs::read_link("/proc/self/exe").ok();
+    places_of(variable, program.as_deref())
+}
+
+fn places_of(variable: Option<OsString>, program: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
     if let Some(path) = variable.map(PathBuf::from) {
         return if path.is_absolute() { Ok(vec![path]) } else { Err(Error::HelperNotAbsolute { path }) };
     }
@@ -132,24 +137,24 @@ mod tests {
 
     #[test]
     fn it_is_looked_for_beside_the_program_and_then_where_systems_put_it() {
-        let found = places(None, Some(Path::new("/opt/pg/bin/portgrant"))).expect("places");
+        let found = places_of(None, Some(Path::new("/opt/pg/bin/portgrant"))).expect("places");
         let expected = [
             "/opt/pg/libexec/portgrant/portgrant-binder",
             "/usr/local/libexec/portgrant/portgrant-binder",
             "/usr/libexec/portgrant/portgrant-binder",
         ];
         assert_eq!(found, expected.map(PathBuf::from));
-        let found = places(None, Some(Path::new("/usr/local/bin/portgrant"))).expect("places");
+        let found = places_of(None, Some(Path::new("/usr/local/bin/portgrant"))).expect("places");
         assert_eq!(found, expected[1..].iter().map(PathBuf::from).collect::<Vec<_>>());
-        assert_eq!(places(None, Some(Path::new("/server"))).expect("places").len(), 2);
+        assert_eq!(places_of(None, Some(Path::new("/server"))).expect("places").len(), 2);
     }
 
     #[test]
     fn the_variable_replaces_every_other_place_and_must_be_absolute() {
-        let found = places(Some("/elsewhere/binder".into()), Some(Path::new("/usr/bin/portgrant")));
+        let found = places_of(Some("/elsewhere/binder".into()), Some(Path::new("/usr/bin/portgrant")));
         assert_eq!(found.expect("a place"), [PathBuf::from("/elsewhere/binder")]);
         for relative in ["binder", "./binder", ""] {
-            let error = places(Some(relative.into()), None).expect_err(relative).to_string();
+            let error = places_of(Some(relative.into()), None).expect_err(relative).to_string();
             assert!(error.contains("PORTGRANT_BINDER") && error.contains("absolute"), "{error}");
         }
     }

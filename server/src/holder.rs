@@ -1,12 +1,13 @@
 //! Who holds an address: the answer to `Address already in use`.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::unistd::{Uid, User};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Address, Resolved};
@@ -31,6 +32,12 @@ pub struct Holder {
     pub uid: Option<u32>,
     /// The owner's name, where it has one
     pub user: Option<String>,
+    /// The interface that it is bound to (SO_BINDTODEVICE)
+    pub device: Option<String>,
+    /// Its number in `socket:[NUMBER]` below /proc/PID/fd; `None` where no process holds it
+    pub inode: Option<u32>,
+    /// The number of the control group that it was made in: of a folder of cgroup2, as ls -di has it (Linux 5.7)
+    pub cgroup: Option<u64>,
     /// A process that has it open, where this user may see it: one's own, or for root everybody's
     pub process: Option<Process>,
 }
@@ -95,7 +102,8 @@ pub(crate) fn of(asked: &Resolved) -> io::Result<Vec<Holder>> {
     let entries = sock_diag::sockets(asked.endpoint.protocol, asked.port)?;
     let mut entries: Vec<Entry> = entries.into_iter().filter(|entry| place.overlaps(&Place::of(entry))).collect();
     entries.sort_by_key(|entry| (rank(entry), entry.expires));
-    Ok(entries.into_iter().map(holder).collect())
+    let processes = processes(&entries);
+    Ok(entries.into_iter().map(|entry| holder(entry, &processes)).collect())
 }
 
 /// Where a socket is, as bind(2) compares: address, both families or one, interface.
@@ -147,7 +155,7 @@ fn rank(entry: &Entry) -> u8 {
     }
 }
 
-fn holder(entry: Entry) -> Holder {
+fn holder(entry: Entry, processes: &HashMap<u32, Process>) -> Holder {
     let state = match (entry.expires, TcpState::from_number(entry.state)) {
         (Some(left), _) => HolderState::TimeWait { left },
         (None, TcpState::Listen) => HolderState::Listening,
@@ -163,28 +171,48 @@ fn holder(entry: Entry) -> Holder {
         state,
         uid,
         user: user.map(|user| printable(user.name.as_bytes())),
-        process: process(entry.inode),
+        device: Some(entry.device).filter(|&device| device != 0).and_then(interface),
+        inode: (entry.inode != 0).then_some(entry.inode),
+        cgroup: entry.cgroup,
+        process: processes.get(&entry.inode).cloned(),
     }
 }
 
-/// A process that has the socket open, as far as proc_pid_fd(5) lets this one see; this one first.
-fn process(inode: u32) -> Option<Process> {
-    if inode == 0 {
-        return None;
-    }
-    let link = format!("socket:[{inode}]");
-    let own = std::process::id();
+fn interface(index: u32) -> Option<String> {
+    if_indextoname(index).ok().map(|name| printable(name.as_bytes()))
+}
+
+/// The processes that have these sockets open, as far as proc_pid_fd(5) lets this one see; this one first. /proc is gone
+/// through once, however many connections there are.
+fn processes(entries: &[Entry]) -> HashMap<u32, Process> {
+    let mut unknown: HashSet<u32> = entries.iter().map(|entry| entry.inode).filter(|&inode| inode != 0).collect();
+    let mut found = HashMap::new();
     let others = fs::read_dir("/proc").into_iter().flatten().flatten();
     let others = others.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    std::iter::once(own).chain(others).find(|pid| has_open(*pid, &link)).map(|pid| {
+    for pid in std::iter::once(std::process::id()).chain(others) {
+        if unknown.is_empty() {
+            break;
+        }
+        let mut held = sockets_of(pid).filter(|inode| unknown.contains(inode)).peekable();
+        if held.peek().is_none() {
+            continue;
+        }
         let program = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-        Process { pid, program: printable(program.trim_ascii_end()) }
-    })
+        let program = printable(program.trim_ascii_end());
+        let held: HashSet<u32> = held.collect();
+        unknown.retain(|inode| !held.contains(inode));
+        found.extend(held.into_iter().map(|inode| (inode, Process { pid, program: program.clone() })));
+    }
+    found
 }
 
-fn has_open(pid: u32, link: &str) -> bool {
+/// The numbers of the sockets that a process has open.
+fn sockets_of(pid: u32) -> impl Iterator<Item = u32> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    descriptors.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| target.as_os_str() == link)
+    descriptors.filter_map(|entry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    })
 }
 
 impl fmt::Display for Holder {

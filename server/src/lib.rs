@@ -72,6 +72,9 @@
 //!
 //! [`environment`] keeps what was meant for the server from its children.
 //!
+//! The package's `examples` are whole servers to begin from: `web` (axum) and `hello` (threads) for HTTP, `news` (NNTP),
+//! `sink` (SMTP), `chat` (tokio, a name a port), `dns`, `daemon`, `terminal` and more.
+//!
 //! Without `tokio` there is no async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
 
 mod addressed;

@@ -19,6 +19,7 @@ const DUMP: u16 = 0x301;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const INET_DIAG_SKV6ONLY: u16 = 11;
+const INET_DIAG_CGROUP_ID: u16 = 21;
 /// `idiag_timer`: how long TIME_WAIT (or a FIN_WAIT2 that nobody holds any more) still lasts
 const TIME_WAIT_TIMER: u8 = 3;
 
@@ -46,6 +47,8 @@ pub(crate) struct Entry {
     pub(crate) inode: u32,
     /// IPv6 only
     pub(crate) v6only: bool,
+    /// The number of its control group, where the kernel tells (since 5.7, cgroup v2)
+    pub(crate) cgroup: Option<u64>,
 }
 
 /// The sockets of `protocol` whose local port is `port`.
@@ -130,18 +133,22 @@ fn entry(message: &[u8]) -> Option<Entry> {
         expires: (*message.get(2)? == TIME_WAIT_TIMER).then_some(expires),
         uid: u32_at(message, 64)?,
         inode: u32_at(message, 68)?,
-        v6only: is_v6only(message.get(ANSWER..)?),
+        v6only: attribute(message.get(ANSWER..)?, INET_DIAG_SKV6ONLY).is_some_and(|value| value.first() == Some(&1)),
+        cgroup: attribute(message.get(ANSWER..)?, INET_DIAG_CGROUP_ID)
+            .and_then(|value| value.first_chunk().copied().map(u64::from_ne_bytes)),
     })
 }
 
-fn is_v6only(mut attributes: &[u8]) -> bool {
+/// The value of the first attribute of this kind (struct rtattr).
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     while let (Some(length), Some(kind)) = (u16_at(attributes, 0), u16_at(attributes, 2)) {
-        if kind == INET_DIAG_SKV6ONLY {
-            return attributes.get(4) == Some(&1);
+        let length = usize::from(length);
+        if kind == wanted {
+            return attributes.get(4..length);
         }
-        attributes = attributes.get(usize::from(length).next_multiple_of(4).max(4)..).unwrap_or_default();
+        attributes = attributes.get(length.next_multiple_of(4).max(4)..).unwrap_or_default();
     }
-    false
+    None
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -188,7 +195,7 @@ mod tests {
                 }
                 let _ = read(&cut, 80, &mut Vec::new());
                 let _ = entry(&cut);
-                let _ = is_v6only(&cut);
+                let _ = attribute(&cut, INET_DIAG_SKV6ONLY);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use portgrant_tests::{BINDER, Resource, World, both_installs};
+use portgrant_tests::{BINDER, LAUNCHER, Resource, World, both_installs};
 
 both_installs![
     every_verdict_is_one_line,
@@ -82,8 +82,8 @@ fn bytes_of_the_callers_are_escaped(world: &World) {
 fn explaining_and_checking_log_nothing(world: &World) {
     world.policy("permit alice 80\n");
     let log = world.syslog();
-    world.as_user("alice").run([BINDER, "explain", "-l", "80"]).succeeds();
-    world.as_user("alice").run([BINDER, "explain", "-l", "81"]).exits(77);
-    world.as_user("alice").run([BINDER, "check"]).succeeds();
+    world.as_user("alice").run([LAUNCHER, "explain", "-l", "80"]).succeeds();
+    world.as_user("alice").run([LAUNCHER, "explain", "-l", "81"]).exits(77);
+    world.as_user("alice").run([LAUNCHER, "check"]).succeeds();
     assert_eq!(log.lines(), Vec::<String>::new());
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use portgrant_tests::{BINDER, Outcome, World, both_installs};
+use portgrant_tests::{BINDER, LAUNCHER, Outcome, World, both_installs};
 
 both_installs![
     a_policy_that_cannot_be_believed_refuses_everything,
@@ -90,20 +90,22 @@ fn one_malformed_line_refuses_everything(world: &World) {
         .exits(78)
         .complains("/etc/portgrant.d/a.conf:3:6: user 'mallroy' is not in /etc/passwd")
         .complains("(and 1 more)");
-    let check = world.as_user("alice").run([BINDER, "check"]);
+    let check = world.as_user("alice").run([LAUNCHER, "check"]);
     check.exits(78).prints("/etc/portgrant.d/a.conf:3:6: error: user 'mallroy' is not in /etc/passwd");
-    check.prints("    deny mallroy any\n         ^\n").prints("/etc/portgrant.d/a.conf:4:13: error: '8o' is no port");
     check
-        .prints("    permit bob 8o\n                ^\n".trim_start_matches(' '))
-        .prints("2 rules, 2 files, 2 errors, 0 warnings\n");
+        .prints("    deny mallroy any\n         ^^^^^^^\n")
+        .prints("/etc/portgrant.d/a.conf:4:13: error: '8o' is no port");
+    check
+        .prints("permit bob 8o\n                ^^\n")
+        .prints("2 rules, 2 files, 2 errors, 0 warnings: refused, all of it\n");
     world.policy_file("a.conf", "permit nobody-here 81\n");
     ask(world).succeeds();
     world
         .as_user("alice")
-        .run([BINDER, "check"])
+        .run([LAUNCHER, "check"])
         .succeeds()
         .prints("warning: user 'nobody-here'")
-        .prints("1 warning\n");
+        .prints("1 warning: well-formed\n");
 }
 
 fn files_of_the_folder_are_read_in_byte_order_and_others_are_not(world: &World) {
@@ -115,7 +117,7 @@ fn files_of_the_folder_are_read_in_byte_order_and_others_are_not(world: &World) 
     for name in ["b.conf", "a.conf", "B.conf", "10.conf", "9.conf"] {
         world.policy_file(name, "permit alice 80\n");
     }
-    let explain = || world.as_user("alice").run([BINDER, "explain", "-l", "80"]);
+    let explain = || world.as_user("alice").run([LAUNCHER, "explain", "-l", "80"]);
     for name in ["10.conf", "9.conf", "B.conf", "a.conf", "b.conf"] {
         explain().succeeds().prints(&format!("rule: /etc/portgrant.d/{name}:1  permit alice 80\n"));
         fs::remove_file(format!("/etc/portgrant.d/{name}")).expect("rm");
@@ -149,9 +151,9 @@ fn the_caller_cannot_choose_another_policy(world: &World) {
     let caller = world.as_user("alice").folder("/home/alice").env("PORTGRANT_CONF", "/home/alice/portgrant.conf");
     caller.run([BINDER, "exec", "-l", "80", "--", "true"]).exits(77);
     // A draft may be checked, and is only read.
-    world.as_user("alice").run([BINDER, "check", "/home/alice/portgrant.conf"]).succeeds().prints("1 rule, 1 file");
-    world.as_user("alice").run([BINDER, "check", "/etc/shadow"]).exits(71).complains("Permission denied");
-    world.as_user("alice").run([BINDER, "check", "/no/such"]).exits(71).complains("/no/such");
+    world.as_user("alice").run([LAUNCHER, "check", "/home/alice/portgrant.conf"]).succeeds().prints("1 rule, 1 file");
+    world.as_user("alice").run([LAUNCHER, "check", "/etc/shadow"]).exits(71).complains("Permission denied");
+    world.as_user("alice").run([LAUNCHER, "check", "/no/such"]).exits(71).complains("/no/such");
 }
 
 fn a_hundred_thousand_rules_are_read(world: &World) {

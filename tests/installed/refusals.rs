@@ -68,7 +68,7 @@ fn an_address_in_use_or_not_there_is_said_to_be(world: &World) {
     asked("80,dev=nope0").exits(69).complains("there is no interface of the name");
     let _taken = TcpListener::bind("0.0.0.0:80").expect("root binds");
     for endpoint in ["80", "127.0.0.1:80", "0.0.0.0:80"] {
-        asked(endpoint).exits(69).complains("is in use").complains("ss -Halnpt 'sport = :80'");
+        asked(endpoint).exits(69).complains("is in use").complains("see who: portgrant who 80/tcp");
     }
 }
 
@@ -106,7 +106,7 @@ const WRONG: &[(&[&str], &str)] = &[
     (&["bind", "-l", "80", "-l", "81", "--socket", "1"], "one socket has one address"),
     (&["bind", "-l", "80,reuseport", "--socket", "1"], "expected no options"),
     (&["bind", "-l", "80", "--socket", "1"], "expected a socket"),
-    (&["explain", "-l", "80", "--for", "nobody-here"], "there is no user 'nobody-here'"),
+    (&["explain", "-l", "80"], "'explain' is no verb"),
 ];
 
 fn a_wrong_word_is_named_with_what_was_expected(world: &World) {
@@ -119,8 +119,6 @@ fn a_wrong_word_is_named_with_what_was_expected(world: &World) {
     let not_text = OsStr::from_bytes(b"80\xff\x1b[2J");
     let words = [BINDER.as_ref(), "exec".as_ref(), "-l".as_ref(), not_text, "--".as_ref(), "true".as_ref()];
     world.as_user("alice").run(words).exits(64).complains("'80\\xff\\x1b[2J' is not UTF-8");
-    let words = [BINDER.as_ref(), "explain".as_ref(), "-l".as_ref(), "80".as_ref(), "--for".as_ref(), not_text];
-    world.as_user("alice").run(words).exits(64).complains("there is no user");
 }
 
 /// PG-4

@@ -17,31 +17,35 @@ both_installs![
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Debian's telnet on a terminal of 70 by 20.
-struct Client {
+/// A program on a terminal, and what it shows.
+pub(crate) struct Client {
     terminal: Pty,
-    telnet: Child,
+    program: Child,
     screen: String,
 }
 
 impl Client {
+    /// Debian's telnet on a terminal of 70 by 20.
     fn connect() -> Client {
-        let (terminal, end) = pty_process::blocking::open().expect("a terminal");
-        terminal.resize(Size::new(20, 70)).expect("a size");
-        // So that a screen that never shows what is waited for ends the test.
-        fcntl(&terminal, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a flag");
-        let command = Command::new("telnet").args(["127.0.0.1", "23"]).env("TERM", "vt220");
-        let telnet = command.spawn(end).expect("telnet");
-        Client { terminal, telnet, screen: String::new() }
+        Client::start(Command::new("telnet").args(["127.0.0.1", "23"]).env("TERM", "vt220"), Size::new(20, 70))
     }
 
-    fn press(&mut self, keys: &str) {
+    pub(crate) fn start(command: Command, size: Size) -> Client {
+        let (terminal, end) = pty_process::blocking::open().expect("a terminal");
+        terminal.resize(size).expect("a size");
+        // So that a screen that never shows what is waited for ends the test.
+        fcntl(&terminal, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a flag");
+        let program = command.spawn(end).expect("a program");
+        Client { terminal, program, screen: String::new() }
+    }
+
+    pub(crate) fn press(&mut self, keys: &str) {
         self.terminal.write_all(keys.as_bytes()).expect("pressed");
     }
 
     /// Waits until the screen shows `text`, wipes it up to there, and returns what stood before it.
     #[track_caller]
-    fn see(&mut self, text: &str) -> String {
+    pub(crate) fn see(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         while !self.screen.contains(text) {
             let mut bytes = [0; 4096];
@@ -62,8 +66,8 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let _ = self.telnet.kill();
-        let _ = self.telnet.wait();
+        let _ = self.program.kill();
+        let _ = self.program.wait();
     }
 }
 

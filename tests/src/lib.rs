@@ -37,7 +37,7 @@ pub use listening::Listening;
 pub use process::Process;
 pub use running::{Outcome, Running};
 pub use syslog::Syslog;
-pub use world::{BINDER, Install, LAUNCHER, World, skip};
+pub use world::{BINDER, Install, LAUNCHER, POLICY, World, skip};
 
 // What the methods of `Caller` take.
 pub use nix::sys::resource::Resource;

@@ -27,8 +27,12 @@ use crate::syslog::Syslog;
 
 /// Where the helper is installed.
 pub const BINDER: &str = "/usr/libexec/portgrant/portgrant-binder";
+/// Where the program is installed that tells what the policy says.
+pub const POLICY: &str = "/usr/libexec/portgrant/portgrant-policy";
 /// Where the launcher is installed.
 pub const LAUNCHER: &str = "/usr/local/bin/portgrant";
+
+const BESIDE_THE_BINDER: [&str; 3] = ["portgrant-binder", "portgrant-policy", "portgrant-supervisor"];
 
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 news.example.test news\n";
 const USERS: &str = "alice:x:1000:1000::/home/alice:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\n";
@@ -262,7 +266,8 @@ fn install_programs(root: &Path, programs: &Path) {
     for entry in fs::read_dir(programs).expect("the built programs") {
         let from = entry.expect("a built program").path();
         let name = from.file_name().expect("a file").to_str().expect("a plain name");
-        let to = if name == "portgrant-binder" { BINDER.to_owned() } else { format!("/usr/local/bin/{name}") };
+        let folder = if BESIDE_THE_BINDER.contains(&name) { "/usr/libexec/portgrant" } else { "/usr/local/bin" };
+        let to = format!("{folder}/{name}");
         let to = root.join(to.trim_start_matches('/'));
         tool("install", &["-Do0".as_ref(), "-g0".as_ref(), "-m0755".as_ref(), from.as_os_str(), to.as_os_str()]);
     }

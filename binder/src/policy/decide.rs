@@ -129,11 +129,13 @@ pub fn decide<'p>(policy: &'p Policy, caller: &Caller, ask: Ask<'_>) -> Decision
             Effect::Deny if rule.denies(caller, &ask) => {
                 return Decision::Refuse(Refusal { endpoint: ask.endpoint, reason: Reason::Denied(rule) });
             }
-            Effect::Permit if permitting.is_none() && rule.permits_port(caller, &ask) => match rule.contains(&ask) {
-                Ok(()) => permitting = Some(rule),
-                Err(reason) if reason.nearness() > nearest.nearness() => nearest = reason,
-                Err(_) => {}
-            },
+            Effect::Permit if permitting.is_none() && rule.concerns(caller) && rule.has_port(&ask) => {
+                match rule.contains(&ask) {
+                    Ok(()) => permitting = Some(rule),
+                    Err(reason) if reason.nearness() > nearest.nearness() => nearest = reason,
+                    Err(_) => {}
+                }
+            }
             Effect::Deny | Effect::Permit => {}
         }
     }
@@ -159,14 +161,15 @@ impl Ask<'_> {
 }
 
 impl Rule {
-    fn permits_port(&self, caller: &Caller, ask: &Ask<'_>) -> bool {
-        let subject = match self.subject {
+    /// Whether the rule speaks of `caller`. To a deny a group is the caller's if they have it or if their account does.
+    pub fn concerns(&self, caller: &Caller) -> bool {
+        let by_account = |gid| self.effect == Effect::Deny && caller.account_groups.contains(&gid);
+        match self.subject {
             Subject::Uid(uid) => caller.uid == uid,
-            Subject::Gid(gid) => caller.gid == gid || caller.groups.contains(&gid),
+            Subject::Gid(gid) => caller.gid == gid || caller.groups.contains(&gid) || by_account(gid),
             Subject::Any => true,
             Subject::Nobody => false,
-        };
-        subject && self.has_port(ask)
+        }
     }
 
     /// Whether the rule holds all of `ask`, port and subject aside.
@@ -190,21 +193,13 @@ impl Rule {
         Ok(())
     }
 
-    /// Whether the rule concerns `caller` and any part of `ask`. A group is the caller's if they have it or if their
-    /// account does; an interface is touched by a socket on it and by one on all of them. A datagram socket is on all
-    /// of them whatever it was bound to: its holder lifts SO_BINDTODEVICE by connect(2) with AF_UNSPEC (Linux 6.18).
+    /// Whether the rule concerns `caller` and any part of `ask`. An interface is touched by a socket on it and by one on
+    /// all of them. A datagram socket is on all of them whatever it was bound to: its holder lifts SO_BINDTODEVICE by
+    /// connect(2) with AF_UNSPEC (Linux 6.18).
     fn denies(&self, caller: &Caller, ask: &Ask<'_>) -> bool {
-        let subject = match self.subject {
-            Subject::Uid(uid) => caller.uid == uid,
-            Subject::Gid(gid) => {
-                caller.gid == gid || caller.groups.contains(&gid) || caller.account_groups.contains(&gid)
-            }
-            Subject::Any => true,
-            Subject::Nobody => false,
-        };
         let held_to = ask.dev().filter(|_| ask.protocol() != Protocol::Udp);
         let dev = self.dev.is_none() || held_to.is_none() || self.dev.as_deref() == held_to;
-        subject && self.has_port(ask) && dev && ask.span().overlaps(&self.addresses)
+        self.concerns(caller) && self.has_port(ask) && dev && ask.span().overlaps(&self.addresses)
     }
 
     fn has_port(&self, ask: &Ask<'_>) -> bool {

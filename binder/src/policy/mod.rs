@@ -82,7 +82,7 @@ pub enum Effect {
 }
 
 /// Whom a rule concerns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// A user, or `uid:N`
     Uid(u32),
@@ -111,7 +111,8 @@ impl Protocols {
         })
     }
 
-    fn contains(self, protocol: Protocol) -> bool {
+    /// Whether `protocol` is among them.
+    pub fn contains(self, protocol: Protocol) -> bool {
         self.0 & Protocols::only(protocol).0 != 0
     }
 }

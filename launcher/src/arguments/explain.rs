@@ -4,24 +4,27 @@ use std::ffi::OsString;
 
 use portgrant_protocol::Endpoint;
 
-use super::{ENDPOINTS, endpoint};
+use super::{ENDPOINTS, Format, endpoint};
+
+const STATUS: &str = "\
+Exit status: 0 where all of it is permitted, 77 where any of it is refused, 78 where the policy is broken.";
 
 /// `portgrant explain`
 #[derive(Debug, clap::Args)]
-#[command(after_help = ENDPOINTS)]
+#[command(after_help = format!("{ENDPOINTS}\n\n{STATUS}"))]
 pub struct Explain {
-    /// What is asked about; repeatable
-    #[arg(short, long, value_name = "ENDPOINT", value_parser = endpoint(), allow_hyphen_values = true)]
-    pub listen: Vec<Endpoint>,
-    /// What is asked about, without -l
+    /// What is asked about
     #[arg(value_name = "ENDPOINT", value_parser = endpoint(), required_unless_present = "listen", allow_negative_numbers = true)]
     pub endpoints: Vec<Endpoint>,
-    /// Another user than the one who asks
-    #[arg(long = "for", value_name = "USER")]
+    /// The same, as `portgrant exec` has it
+    #[arg(short, long, value_name = "ENDPOINT", value_parser = endpoint(), allow_hyphen_values = true)]
+    pub listen: Vec<Endpoint>,
+    /// Another user than the one who asks, as a login would give their groups
+    #[arg(long = "as-user", alias = "for", value_name = "NAME")]
     pub user: Option<OsString>,
-    /// Answer in JSON
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "each option in it has its own text")]
+    pub format: Format,
     /// The program that would be executed; rules may be bound to one
     #[arg(last = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,

@@ -1,8 +1,13 @@
 //! The command line: its grammar, its help, and what it says of a word that does not fit. A file a command.
 
 mod accept;
+mod check;
+mod doctor;
 mod exec;
 mod explain;
+mod list;
+mod run;
+mod who;
 
 use std::ffi::OsString;
 
@@ -16,8 +21,13 @@ use portgrant_server::Message;
 use crate::Error;
 
 pub use accept::Accept;
+pub use check::Check;
+pub use doctor::Doctor;
 pub use exec::Exec;
 pub use explain::Explain;
+pub use list::List;
+pub use run::Run;
+pub use who::{Place, Who};
 
 const ENDPOINTS: &str = "\
 An ENDPOINT is [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]:
@@ -36,6 +46,9 @@ Examples:
   portgrant exec -l 25 --inetd -- exim4 -bw    as descriptor 0
   portgrant exec -l 25 --accept -- exim4 -bs   one program for each connection
   portgrant explain 80                         may I? by which rule?
+  portgrant list                               what may I?
+  portgrant who 80                             who holds it?
+  portgrant doctor                             is this installation right?
 
 Exit status: the program's own, or
    64  the command line is wrong         78   the policy or the installation is broken
@@ -62,8 +75,45 @@ pub struct Arguments {
 pub enum Command {
     /// Execute a program with sockets that it could not bind itself
     Exec(Exec),
+    /// Run a program that binds for itself, as it is
+    Run(Run),
     /// Say whether the policy permits something, and by which rule; nothing is bound
     Explain(Explain),
+    /// List what the policy permits you, and what is denied of it
+    List(List),
+    /// Say whether the policy is well-formed, and what of it is probably not meant
+    Check(Check),
+    /// Say who holds a port: program, user, address, and what it is in the way of
+    Who(Who),
+    /// Say whether this installation is right, and how to mend it
+    Doctor(Doctor),
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Format {
+    /// For people, or for programs
+    #[arg(long, value_name = "text|json", value_enum, default_value_t = Writing::Text, hide_possible_values = true)]
+    format: Writing,
+    /// As the helper's side has it: the same as --format json
+    #[arg(long, hide = true)]
+    json: bool,
+}
+
+/// What an answer is written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Writing {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+impl Format {
+    /// Which it is.
+    pub fn writing(self) -> Writing {
+        if self.json { Writing::Json } else { self.format }
+    }
 }
 
 /// Endpoints are parsed here, so that a wrong one is told at once, by its word.
@@ -79,8 +129,10 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
         }
         Error::Usage(Box::new(complaint(&error)))
     })?;
-    if let Command::Exec(asked) = &parsed.command {
-        asked.check()?;
+    match &parsed.command {
+        Command::Exec(asked) => asked.check()?,
+        Command::Run(asked) => asked.check()?,
+        Command::Explain(_) | Command::List(_) | Command::Check(_) | Command::Who(_) | Command::Doctor(_) => {}
     }
     Ok(parsed)
 }
@@ -109,6 +161,9 @@ fn complaint(error: &clap::Error) -> Message {
         }
         ErrorKind::MissingRequiredArgument if word.contains("PROGRAM") => {
             Message::new("no program is given").fix("expected -- PROGRAM [ARG...] at the end")
+        }
+        ErrorKind::MissingRequiredArgument if word.contains("PORT") => {
+            Message::new("no port is given").fix("expected PORT, as in 80, 53/udp, 127.0.0.1:25 or nntp")
         }
         ErrorKind::MissingRequiredArgument => {
             Message::new("no endpoint is given").fix("expected ENDPOINT, as in 80 or 127.0.0.1:53/udp")

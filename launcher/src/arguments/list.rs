@@ -1,0 +1,21 @@
+//! `portgrant list`'s options.
+
+use std::ffi::OsString;
+
+use super::Format;
+
+/// `portgrant list`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Each rule that permits something, in the policy's order: its ports as they are written, the rule, and every deny that \
+takes some of it (except) or all (nothing).
+
+Exit status: 0, also where nothing is permitted; 78 where the policy is broken.")]
+pub struct List {
+    /// Another user than the one who asks, as a login would give their groups
+    #[arg(long = "as-user", alias = "for", value_name = "NAME")]
+    pub user: Option<OsString>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "each option in it has its own text")]
+    pub format: Format,
+}

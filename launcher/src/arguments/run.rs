@@ -1,0 +1,43 @@
+//! `portgrant run`'s options.
+
+use std::ffi::OsString;
+
+use portgrant_protocol::{Address, Endpoint, Options};
+use portgrant_server::Message;
+
+use super::{ENDPOINTS, endpoint};
+use crate::Error;
+
+const LIMITS: &str = "\
+The program runs under no_new_privs: setuid programs that it starts, sudo or
+sendmail say, gain nothing. Programs that take a socket are better served by
+portgrant exec, which has no such limit.";
+
+/// `portgrant run`
+#[derive(Debug, clap::Args)]
+#[command(after_help = LIMITS, after_long_help = format!("{ENDPOINTS}\n\n{LIMITS}"))]
+pub struct Run {
+    /// What the program is going to bind; asked for beforehand, so that a refusal is told before it starts
+    #[arg(short, long, value_name = "ENDPOINT", value_parser = endpoint(), allow_hyphen_values = true)]
+    pub listen: Vec<Endpoint>,
+    /// The program, a path or a name to look up in PATH, and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    pub program: Vec<OsString>,
+}
+
+impl Run {
+    /// The program makes its own sockets: what can be said of them here is where they are bound.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let with_more = |asked: &&Endpoint| {
+            asked.options != Options::default() || asked.name.is_some() || asked.address == Address::Each
+        };
+        match self.listen.iter().find(with_more) {
+            None => Ok(()),
+            Some(asked) => Err(Error::Usage(Box::new(
+                Message::new(format!("'{asked}' asks for more than an address and a port"))
+                    .why("with portgrant run the program makes its sockets, and sets their options")
+                    .fix("expected [ADDRESS:]PORT[/PROTOCOL]"),
+            ))),
+        }
+    }
+}

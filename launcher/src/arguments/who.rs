@@ -1,0 +1,43 @@
+//! `portgrant who`'s options.
+
+use portgrant_protocol::Endpoint;
+use portgrant_protocol::text::printable;
+
+use super::Format;
+
+/// `portgrant who`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  portgrant who 80              every socket at port 80, tcp and udp
+  portgrant who 127.0.0.1:53    those that are in the way of this very address
+  portgrant who nntp/tcp        by service name, one protocol
+
+Everybody sees addresses, owners and control groups of this network namespace. Programs and their numbers are seen of \
+one's own processes, and by root of all.
+
+Exit status: 0 where somebody holds it, 1 where nobody does (TIME_WAIT is nobody's).")]
+pub struct Who {
+    /// What is asked about; without a protocol, tcp and udp
+    #[arg(help = "What is asked about: [ADDRESS:]PORT[/PROTOCOL]; without a protocol, tcp and udp", value_name = "PORT", required = true, value_parser = place)]
+    pub places: Vec<Place>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "each option in it has its own text")]
+    pub format: Format,
+}
+
+/// An endpoint, and whether it says its protocol.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// What is asked about
+    pub endpoint: Endpoint,
+    /// Only this protocol is
+    pub has_protocol: bool,
+}
+
+fn place(word: &str) -> Result<Place, portgrant_protocol::EndpointError> {
+    let endpoint: Endpoint = word.parse()?;
+    // A name may hold no slash, an address none either.
+    let has_protocol = printable(word.as_bytes()).split(',').next().is_some_and(|place| place.contains('/'));
+    Ok(Place { endpoint, has_protocol })
+}

@@ -1,0 +1,51 @@
+//! What keeps this process, and with it the helper that it starts, from gaining privilege (execve(2), capabilities(7)).
+
+use std::fs;
+
+use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs};
+
+use super::{Finding, State};
+
+pub(super) fn findings() -> Vec<Finding> {
+    let broken = |about, text: &str, fix: &str| Finding::new(State::Broken, about, text).fix(fix);
+    let mut findings = Vec::new();
+    if no_new_privs().unwrap_or(false) {
+        findings.push(broken(
+            "process",
+            "no_new_privs is set here: setuid bits and file capabilities are void",
+            "start it without (systemd: NoNewPrivileges=, and what implies it), or have the sockets passed in",
+        ));
+    }
+    if !capability_is_in_bounding_set(CapabilitySet::NET_BIND_SERVICE).unwrap_or(true) {
+        findings.push(broken(
+            "process",
+            "CAP_NET_BIND_SERVICE is not in the bounding set here: nothing gains it",
+            "start it with the capability in the set (systemd: CapabilityBoundingSet=; containers: --cap-add)",
+        ));
+    }
+    if is_traced() {
+        findings.push(
+            Finding::new(State::Warning, "process", "it is traced: a tracer without privilege voids the helper's")
+                .fix("trace it as root, or not at all"),
+        );
+    }
+    if findings.is_empty() {
+        let text = "it may gain privilege: no_new_privs is off, the bounding set has CAP_NET_BIND_SERVICE";
+        findings.push(Finding::new(State::Fine, "process", text));
+    }
+    if in_user_namespace() {
+        let text = "this is a user namespace: only a helper and a network that are its own count";
+        findings.push(Finding::new(State::Note, "namespace", text));
+    }
+    findings
+}
+
+fn is_traced() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
+}
+
+fn in_user_namespace() -> bool {
+    let whole = ["0", "0", "4294967295"];
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_ascii_whitespace().eq(whole))
+}

@@ -1,0 +1,142 @@
+//! `portgrant doctor`: is this installation right, for whoever asks. It looks and changes nothing; each finding that is
+//! not well says what to do.
+//!
+//! What the kernel and the helper really decide by is theirs: here the same is looked at from outside, before anything
+//! has failed.
+
+mod gain;
+mod helper;
+mod place;
+mod policy;
+mod system;
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::fmt::Write as _;
+
+use portgrant_protocol::status;
+use portgrant_protocol::text::printable;
+use serde_json::{Value, json};
+
+use crate::output::{self, BAD, DOUBTFUL, GOOD, answered, in_style};
+use crate::{Doctor, Error, Writing};
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    Fine,
+    /// Good to know
+    Note,
+    /// It works, and may be meant otherwise
+    Warning,
+    /// It does not work, or is not safe
+    Broken,
+}
+
+/// One line, and its remedy.
+#[derive(Debug)]
+struct Finding {
+    state: State,
+    about: &'static str,
+    /// Printable
+    text: String,
+    fix: Option<String>,
+}
+
+/// 0 where nothing is broken, else 78.
+pub(crate) fn doctor(asked: &Doctor) -> Result<Infallible, Error> {
+    let helper = portgrant_server::helper::locate();
+    let mut findings = helper::findings(helper.as_deref().ok());
+    findings.extend(gain::findings());
+    findings.extend(policy::findings());
+    findings.extend(system::findings());
+    // Of a folder above both programs it is told once.
+    let mut told = HashSet::new();
+    findings.retain(|finding| told.insert(finding.text.clone()));
+    match asked.format.writing() {
+        Writing::Text => output::print(&text(&findings))?,
+        Writing::Json => output::print_json(&json!({
+            "broken": count(&findings, State::Broken), "warnings": count(&findings, State::Warning),
+            "findings": findings.iter().map(Finding::json).collect::<Vec<_>>(),
+        }))?,
+    }
+    Err(answered(count(&findings, State::Broken) == 0, status::BROKEN))
+}
+
+/// What stands under an error of a helper that is missing or cannot be run: the first thing that is broken about it.
+/// Empty where there is no more to say than the error does.
+pub(crate) fn beneath() -> String {
+    let helper = portgrant_server::helper::locate().ok();
+    let findings = match &helper {
+        Some(path) => helper::findings(Some(path)),
+        None => helper::misplaced().into_iter().collect(),
+    };
+    let broken = findings.into_iter().find(|finding| finding.state == State::Broken);
+    let told = broken.map(|finding| match finding.fix {
+        Some(fix) => format!("  doctor: {}; {fix}\n", finding.text),
+        None => format!("  doctor: {}\n", finding.text),
+    });
+    told.unwrap_or_default()
+}
+
+fn count(findings: &[Finding], state: State) -> usize {
+    findings.iter().filter(|finding| finding.state == state).count()
+}
+
+fn text(findings: &[Finding]) -> String {
+    let mut out = String::new();
+    for finding in findings {
+        finding.write(&mut out);
+    }
+    let (broken, warnings) = (count(findings, State::Broken), count(findings, State::Warning));
+    let (style, verdict) = match (broken, warnings) {
+        (0, 0) => (GOOD, "all is well".to_owned()),
+        (0, _) => (GOOD, "it works".to_owned()),
+        (1, _) => (BAD, "1 thing is broken".to_owned()),
+        (many, _) => (BAD, format!("{many} things are broken")),
+    };
+    let also = match warnings {
+        0 => String::new(),
+        1 => ", 1 warning".to_owned(),
+        many => format!(", {many} warnings"),
+    };
+    let _ = writeln!(out, "{}{also}", in_style(style, &verdict));
+    out
+}
+
+impl Finding {
+    fn new(state: State, about: &'static str, text: impl Into<String>) -> Finding {
+        Finding { state, about, text: text.into(), fix: None }
+    }
+
+    fn fix(self, fix: impl Into<String>) -> Finding {
+        Finding { fix: Some(fix.into()), ..self }
+    }
+
+    fn write(&self, out: &mut String) {
+        let (style, word) = match self.state {
+            State::Fine => (GOOD, "ok"),
+            State::Note => (anstyle::Style::new(), "note"),
+            State::Warning => (DOUBTFUL, "warning"),
+            State::Broken => (BAD, "broken"),
+        };
+        let _ = writeln!(out, "{} {:<10} {}", in_style(style, &format!("{word:<7}")), self.about, self.text);
+        if let Some(fix) = &self.fix {
+            let _ = writeln!(out, "{:19}fix: {fix}", "");
+        }
+    }
+
+    fn json(&self) -> Value {
+        let state = match self.state {
+            State::Fine => "ok",
+            State::Note => "note",
+            State::Warning => "warning",
+            State::Broken => "broken",
+        };
+        json!({ "state": state, "about": self.about, "text": self.text, "fix": self.fix })
+    }
+}
+
+fn shown(path: &std::path::Path) -> String {
+    printable(path.as_os_str().as_encoded_bytes())
+}

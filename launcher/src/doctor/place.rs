@@ -1,0 +1,48 @@
+//! Whether a file is root's alone, and every folder above it: else somebody else decides what stands there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{Finding, State, shown};
+
+/// What is wrong with `path` and the folders above it, seen from where it stands and from where a symlink leads.
+pub(super) fn judge(about: &'static str, path: &Path) -> Vec<Finding> {
+    let real = fs::canonicalize(path);
+    let real = match real {
+        Ok(real) => real,
+        Err(error) => return vec![unseen(about, path, &error)],
+    };
+    let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
+    let places: BTreeSet<PathBuf> =
+        real.ancestors().chain(folder.iter().flat_map(|folder| folder.ancestors())).map(Path::to_owned).collect();
+    places.iter().filter_map(|place| wrong(about, place)).collect()
+}
+
+fn wrong(about: &'static str, place: &Path) -> Option<Finding> {
+    let found = match fs::metadata(place) {
+        Ok(found) => found,
+        Err(error) => return Some(unseen(about, place, &error)),
+    };
+    let name = shown(place);
+    let broken = |text| Finding::new(State::Broken, about, text);
+    if found.uid() != 0 {
+        let text = format!("{name} belongs to uid {}, who can put anything there", found.uid());
+        return Some(broken(text).fix(format!("as root, chown root {name}")));
+    }
+    if found.mode() & 0o022 != 0 {
+        let text = format!("{name} has mode {:04o}: others than root can change what is there", found.mode() & 0o7777);
+        // Sticky: a folder that is everybody's by intent.
+        let shared = found.is_dir() && found.mode() & 0o1000 != 0;
+        let mend = if shared { "install it outside of" } else { "chmod go-w" };
+        return Some(broken(text).fix(format!("as root, {mend} {name}")));
+    }
+    None
+}
+
+fn unseen(about: &'static str, place: &Path, error: &io::Error) -> Finding {
+    Finding::new(State::Broken, about, format!("{}: {error}", shown(place)))
+        .fix(format!("as root, look at {}", shown(place)))
+}

@@ -1,0 +1,76 @@
+//! The policy, as `portgrant-policy check` finds it, and the tables of names that rules use.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Finding, State, helper, place};
+
+const ABOUT: &str = "policy";
+/// More than these are for `portgrant check`.
+const MOST: usize = 8;
+
+pub(super) fn findings() -> Vec<Finding> {
+    let mut findings = match crate::policy::locate() {
+        Ok(path) => checked(&path),
+        Err(error) => {
+            let message = error.message();
+            let text = format!("{}: {}", message.what, message.why.unwrap_or_default());
+            vec![Finding::new(State::Broken, ABOUT, text).fix(message.fix.unwrap_or_default())]
+        }
+    };
+    let tables = ["passwd", "group", "services"].map(|name| Path::new("/etc").join(name));
+    let tables: Vec<Finding> = tables.iter().filter(|path| path.exists()).flat_map(|path| table(path)).collect();
+    if tables.is_empty() {
+        findings.push(Finding::new(State::Fine, "names", "/etc/passwd, /etc/group and /etc/services are root's alone"));
+    }
+    findings.extend(tables);
+    findings
+}
+
+fn table(path: &Path) -> Vec<Finding> {
+    if path.is_symlink() {
+        let text = format!("{} is a symlink: rules that need it are refused", super::shown(path));
+        let fix = format!("as root, put the file itself at {}", super::shown(path));
+        return vec![Finding::new(State::Broken, "names", text).fix(fix)];
+    }
+    place::judge("names", path)
+}
+
+fn checked(program: &Path) -> Vec<Finding> {
+    let mut findings = place::judge(ABOUT, program);
+    let version = helper::version(ABOUT, program);
+    findings.extend(Some(version).filter(|finding| finding.state == State::Broken));
+    let said = helper::said(program, &["check", "--format", "json"]);
+    let said = said.ok().and_then(|said| serde_json::from_slice::<Value>(&said).ok());
+    let Some(said) = said else { return findings };
+    let all = said["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
+    findings.extend(all.iter().take(MOST).map(told));
+    if all.len() > MOST {
+        let text = format!("{} more findings: portgrant check shows all of them", all.len() - MOST);
+        findings.push(Finding::new(State::Note, ABOUT, text));
+    }
+    if !all.iter().any(|finding| finding["kind"] == "error") {
+        let files = said["files"].as_array().map_or(0, Vec::len);
+        let text = format!("well-formed and root's alone: {} rules in {files} files", said["rules"]);
+        findings.push(Finding::new(State::Fine, ABOUT, text));
+    }
+    findings
+}
+
+/// What `check` found; its text is printable already.
+fn told(finding: &Value) -> Finding {
+    let word = |key: &str| finding[key].as_str().unwrap_or_default();
+    let state = if finding["kind"] == "error" { State::Broken } else { State::Warning };
+    let about = if finding["code"] == "nfs" { "nfs" } else { ABOUT };
+    let place = match finding["line"].as_u64() {
+        Some(line) => format!("{}:{line}:{}: ", word("file"), finding["column"]),
+        None => String::new(),
+    };
+    let told = Finding::new(state, about, format!("{place}{}", word("text")));
+    match (finding["fix"].as_str(), state) {
+        (Some(fix), _) => told.fix(fix),
+        (None, State::Broken) => told.fix("as root, mend that line; until then everything is refused"),
+        (None, _) => told,
+    }
+}

@@ -1,0 +1,77 @@
+//! The machine: which ports are for everybody, the log, and what this kernel has.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+
+use portgrant_protocol::text::printable;
+use rustix::fs::fstatfs;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::system::uname;
+
+use super::{Finding, State};
+
+pub(super) fn findings() -> Vec<Finding> {
+    vec![unprivileged_ports(), log(), kernel()]
+}
+
+fn unprivileged_ports() -> Finding {
+    const ABOUT: &str = "ports";
+    const WHERE: &str = "net.ipv4.ip_unprivileged_port_start";
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    let fix = format!("as root, sysctl {WHERE}=1024 (and see /etc/sysctl.d)");
+    match text.trim().parse::<u32>() {
+        Ok(1024) => Finding::new(State::Fine, ABOUT, "those below 1024 need a rule; the others are everybody's"),
+        Ok(0 | 1) => Finding::new(State::Warning, ABOUT, format!("every port is everybody's: {WHERE} is 0")).fix(fix),
+        Ok(from @ ..1024) => {
+            let text = format!("those from {from} on are everybody's, and a deny there keeps nobody out: {WHERE}");
+            Finding::new(State::Warning, ABOUT, text).fix(fix)
+        }
+        Ok(from) => Finding::new(State::Note, ABOUT, format!("those below {from} need a rule: {WHERE}")),
+        Err(_) => Finding::new(State::Note, ABOUT, format!("{WHERE} cannot be read; 1024 is the usual value")),
+    }
+}
+
+/// Grants and refusals go to syslog(3)'s socket.
+fn log() -> Finding {
+    const ABOUT: &str = "log";
+    let connected = UnixDatagram::unbound().and_then(|socket| socket.connect("/dev/log"));
+    let warning = |text: &str| Finding::new(State::Warning, ABOUT, text);
+    match connected {
+        Ok(()) => Finding::new(State::Fine, ABOUT, "/dev/log takes the line of each grant and refusal (authpriv)"),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            warning("/dev/log is not there: grants and refusals are not logged")
+                .fix("as root, start a log daemon (systemd-journald, rsyslog, busybox syslogd)")
+        }
+        Err(error) => warning(&format!("/dev/log: {error}: grants and refusals are not logged"))
+            .fix("as root, start the log daemon anew"),
+    }
+}
+
+/// What later ways in need is told as well: it changes nothing today.
+fn kernel() -> Finding {
+    let release = uname();
+    let release = release.release().to_string_lossy();
+    let version = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0)).take(2).collect::<Vec<u32>>();
+    let is_from = |major, minor| version.as_slice() >= [major, minor].as_slice();
+    let has = |yes: bool, what: &str| format!("{}{what}", if yes { "" } else { "no " });
+    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let cgroup2 = mounts.lines().any(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    let features = [
+        has(has_pidfs(), "pidfs"),
+        has(actions.split_whitespace().any(|action| action == "user_notif"), "seccomp user notification"),
+        has(cgroup2, "cgroup v2"),
+        has(is_from(5, 12), "bind by cgroup BPF (5.12)"),
+    ];
+    let text = format!("Linux {}: {}", printable(release.as_bytes()), features.join(", "));
+    Finding::new(State::Note, "kernel", text)
+}
+
+/// Whether pidfds have inodes of their own (Linux 6.9): LISTEN_PIDFDID is held against a process only there.
+fn has_pidfs() -> bool {
+    const PID_FS_MAGIC: u64 = 0x5049_4446;
+    let pidfd = pidfd_open(getpid(), PidfdFlags::empty());
+    let kind = pidfd.and_then(fstatfs).map(|found| found.f_type);
+    kind.is_ok_and(|kind| u64::try_from(kind).is_ok_and(|kind| kind == PID_FS_MAGIC))
+}

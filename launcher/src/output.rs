@@ -1,0 +1,42 @@
+//! What people read of the launcher's own answers: colour where a terminal asks for it and NO_COLOR does not forbid it.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use portgrant_protocol::status;
+use serde_json::Value;
+
+use crate::Error;
+
+/// What is as it should be.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
+/// What is broken.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+/// What may be meant otherwise.
+pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
+/// What is looked for with the eye.
+pub(crate) const STRONG: Style = Style::new().bold();
+
+/// `text` in `style`.
+pub(crate) fn in_style(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// Writes `text`, styled or not, to standard output.
+pub(crate) fn print(text: &str) -> Result<(), Error> {
+    write(&mut anstream::stdout().lock(), text)
+}
+
+/// Writes `value` and a line feed to standard output.
+pub(crate) fn print_json(value: &Value) -> Result<(), Error> {
+    write(&mut io::stdout().lock(), &format!("{value:#}\n"))
+}
+
+fn write(output: &mut impl Write, text: &str) -> Result<(), Error> {
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(Error::Output)
+}
+
+/// The end of a command that has printed its answer.
+pub(crate) fn answered(is_well: bool, otherwise: u8) -> Error {
+    Error::Told(if is_well { status::OK } else { otherwise })
+}

@@ -1,0 +1,121 @@
+//! `portgrant run`: a program that binds for itself, under the supervisor that has its bind(2) calls answered.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use log::debug;
+use portgrant_protocol::program::Unfit;
+use portgrant_protocol::{Address, Endpoint, Port, Protocol};
+use portgrant_server::{Bind, Message, Services};
+use portgrant_supervisor::helper;
+use portgrant_supervisor::refusals;
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+
+use crate::{Error, Run, program};
+
+/// Becomes the program, or the supervisor that becomes it.
+pub(crate) fn run(asked: &Run, environment: Vec<CString>) -> Result<Infallible, Error> {
+    let name = asked.program.first().map_or(OsStr::new(""), OsString::as_os_str);
+    let path = portgrant_protocol::program::find(name, &environment)?;
+    debug!("the program is {}", path.display());
+    let helper = portgrant_server::helper::locate()?;
+    if !asked.listen.is_empty() && !needs_help(&asked.listen, &helper)? {
+        debug!("the kernel lets this process bind all of it: executing {}", path.display());
+        return program::execute(&path, &asked.program, &environment)
+            .map_err(|errno| Unfit::by_execve(&path, errno).into());
+    }
+    let supervisor = helper.with_file_name("portgrant-supervisor");
+    let mut words: Vec<OsString> = vec!["portgrant-supervisor".into()];
+    if log::log_enabled!(log::Level::Debug) {
+        words.push("--verbose".into());
+    }
+    words.extend(place()?);
+    if let Some(file) = refusals::path(|name| value(&environment, name)) {
+        words.extend(["--refusals".into(), file.into()]);
+    }
+    words.extend([helper.into(), path.into()]);
+    words.extend(asked.program.iter().cloned());
+    debug!("executing {}", supervisor.display());
+    program::execute(&supervisor, &words, &environment)
+        .map_err(|errno| Error::Supervisor { path: supervisor, source: errno.into() })
+}
+
+/// Whether any of it is not for everybody. What the policy refuses ends here, before the program has begun.
+fn needs_help(listen: &[Endpoint], helper: &Path) -> Result<bool, Error> {
+    let services = Services::system()?;
+    let mut needs = false;
+    for endpoint in listen {
+        match trial(endpoint, &services) {
+            Ok((_socket, Ok(()))) => debug!("{endpoint} needs no privilege here"),
+            Ok((socket, Err(Errno::ACCESS))) => {
+                granted(helper, endpoint, &socket)?;
+                needs = true;
+            }
+            // In use, not there: what the crate that knows all of it says.
+            Ok((_, Err(_))) | Err(_) => drop(Bind::endpoint(endpoint.clone()).socket()?),
+        }
+    }
+    Ok(needs)
+}
+
+/// Bound and closed again: the program will ask for itself.
+fn granted(helper: &Path, endpoint: &Endpoint, socket: &OwnedFd) -> Result<(), Error> {
+    debug!("asking {} whether {endpoint} will be granted", helper.display());
+    helper::bind(helper, endpoint, socket.as_fd()).map_err(|refusal| Error::Refused(Box::new(refusal)))
+}
+
+/// A socket as the program may make one, and how its bind(2) ends. Not listening: nobody's connection is lost by it.
+fn trial(endpoint: &Endpoint, services: &Services) -> Result<(OwnedFd, Result<(), Errno>), Errno> {
+    let ip = match endpoint.address {
+        Address::V4(ip) => IpAddr::V4(ip),
+        Address::V6(ip) => IpAddr::V6(ip),
+        Address::Any | Address::Each => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let port = match &endpoint.port {
+        Port::Number(port) => *port,
+        Port::Service(name) => services.port(name, endpoint.protocol).ok_or(Errno::INVAL)?,
+    };
+    let (kind, protocol) = match endpoint.protocol {
+        Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
+        Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+        Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
+        Protocol::Mptcp => (SocketType::STREAM, ipproto::MPTCP),
+    };
+    let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(protocol))?;
+    if endpoint.protocol.is_stream() {
+        // Connections of before, in TIME_WAIT, are the program's affair.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    let bound = net::bind(&socket, &SocketAddr::new(ip, port));
+    Ok((socket, bound))
+}
+
+/// Where the supervisor must stand for it to look into the program: Yama decides (ptrace(2), ptrace_scope).
+fn place() -> Result<Option<OsString>, Error> {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    match scope.trim() {
+        "" | "0" => Ok(None),
+        "1" => {
+            debug!("kernel.yama.ptrace_scope is 1: the supervisor stays as the program's parent");
+            Ok(Some("--parent".into()))
+        }
+        scope => Err(Error::Unsupervised(Box::new(
+            Message::new("portgrant run cannot work on this machine")
+                .why(format!("kernel.yama.ptrace_scope is {scope}: no process may look into another"))
+                .fix("give the program its sockets: portgrant exec; or, as root, sysctl kernel.yama.ptrace_scope=1"),
+        ))),
+    }
+}
+
+fn value(environment: &[CString], name: &str) -> Option<PathBuf> {
+    let value =
+        |entry: &CString| entry.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec);
+    environment.iter().find_map(value).filter(|value| !value.is_empty()).map(|value| OsStr::from_bytes(&value).into())
+}

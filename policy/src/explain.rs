@@ -1,0 +1,94 @@
+//! `explain`: the verdict on each endpoint, the rule that it comes from, and what would be bound.
+
+use std::ffi::{CString, OsString};
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStringExt;
+
+use portgrant_binder::grant::resolve;
+use portgrant_binder::names::Names;
+use portgrant_binder::policy::{Ask, Caller, Decision, Permit, Policy, Span, decide};
+use portgrant_binder::{Error, Report, who};
+use portgrant_protocol::{Resolved, program, status};
+use serde_json::{Value, json};
+
+use crate::arguments::{Explain, Format};
+use crate::output::{self, BAD, GOOD, in_style};
+
+/// 0 where all of it would be permitted, else 77.
+pub(crate) fn explain(asked: Explain) -> Result<u8, Error> {
+    let names = Names::system();
+    let policy = Policy::installed(&names)?;
+    let caller = caller(asked.user.as_deref(), &policy, &names)?;
+    let program = asked.program.map(|program| program::find(&program, &environment())).transpose()?;
+    let (mut text, mut values, mut worst) = (String::new(), Vec::new(), status::OK);
+    for endpoint in asked.listen {
+        let ask = Ask { endpoint: resolve(endpoint, &names)?, program: program.as_deref() };
+        let span = ask.span();
+        match decide(&policy, &caller, ask) {
+            Decision::Permit(permit) => {
+                policy.judge_program(permit.rule())?;
+                permitted(&mut text, &permit, span, &caller, &policy);
+                values.push(permitted_json(&permit, span, &caller, &policy));
+            }
+            Decision::Refuse(refusal) => {
+                worst = status::REFUSED;
+                let report = Report::of_refusal(&refusal, &caller, &policy);
+                let (why, fix) = (&report.why, &report.fix);
+                let what = report.what.replacen("refused", &in_style(BAD, "refused"), 1);
+                let _ = writeln!(text, "{what}\n  why: {why}\n  fix: {fix}");
+                values.push(json!({
+                    "endpoint": refusal.endpoint.to_string(), "decision": "refuse", "user": caller.name,
+                    "uid": caller.uid, "why": why, "fix": fix, "rule": report.rule, "program": report.program,
+                    "text": refusal.reason.rule().map(|rule| policy.text(rule)),
+                }));
+            }
+        }
+    }
+    match asked.format {
+        Format::Text => output::print(&text)?,
+        Format::Json => output::print_json(&Value::Array(values))?,
+    };
+    Ok(worst)
+}
+
+/// The account named, or whoever asks: by real uid, real gid and groups, as the helper has it.
+pub(crate) fn caller(user: Option<&str>, policy: &Policy, names: &Names) -> Result<Caller, Error> {
+    match user {
+        Some(name) => Caller::account(name, names),
+        None => Ok(Caller::current(policy, names)?.named(names)),
+    }
+}
+
+fn permitted(text: &mut String, permit: &Permit<'_>, span: Span, caller: &Caller, policy: &Policy) {
+    let (endpoint, rule) = (permit.endpoint(), permit.rule());
+    let _ = writeln!(text, "{endpoint} is {} for {}", in_style(GOOD, "permitted"), who(caller));
+    let _ = writeln!(text, "  rule: {}  {}", policy.place(rule), policy.text(rule));
+    let _ = writeln!(text, "  bind: {span} port {}, {}", endpoint.port, kind(endpoint));
+}
+
+fn permitted_json(permit: &Permit<'_>, span: Span, caller: &Caller, policy: &Policy) -> Value {
+    let (endpoint, rule) = (permit.endpoint(), permit.rule());
+    json!({
+        "endpoint": endpoint.to_string(), "decision": "permit", "user": caller.name, "uid": caller.uid,
+        "rule": policy.place(rule), "text": policy.text(rule),
+        "bind": {
+            "address": span.to_string(), "port": endpoint.port, "protocol": endpoint.endpoint.protocol.word(),
+            "listening": endpoint.endpoint.protocol.is_stream(), "name": endpoint.name(),
+        },
+    })
+}
+
+fn kind(endpoint: &Resolved) -> String {
+    let protocol = endpoint.endpoint.protocol;
+    let listening = if protocol.is_stream() { ", listening" } else { "" };
+    format!("{}{listening}, as descriptor '{}'", protocol.word(), endpoint.name())
+}
+
+fn environment() -> Vec<CString> {
+    let entry = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        CString::new(name.into_vec()).ok()
+    };
+    std::env::vars_os().filter_map(entry).collect()
+}

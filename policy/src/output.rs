@@ -1,0 +1,48 @@
+//! What people read: colour where a terminal asks for it and NO_COLOR does not forbid it, plain text otherwise.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use portgrant_binder::{Error, Report};
+use portgrant_protocol::status;
+use rustix::io::Errno;
+use serde_json::Value;
+
+/// What is as it should be.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
+/// What is refused or broken.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+/// What may be meant otherwise.
+pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
+/// What is looked for with the eye.
+pub(crate) const STRONG: Style = Style::new().bold();
+
+/// `text` in `style`.
+pub(crate) fn in_style(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// Writes `text`, styled or not, to standard output.
+pub(crate) fn print(text: &str) -> Result<u8, Error> {
+    write(&mut anstream::stdout().lock(), text)
+}
+
+/// Writes `value` and a line feed to standard output.
+pub(crate) fn print_json(value: &Value) -> Result<u8, Error> {
+    write(&mut io::stdout().lock(), &format!("{value:#}\n"))
+}
+
+fn write(output: &mut impl Write, text: &str) -> Result<u8, Error> {
+    let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    written.map(|()| status::OK).map_err(|error| Error::Call {
+        call: "write",
+        errno: error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error),
+    })
+}
+
+/// Writes `report` to standard error in the launcher's form, and gives its status.
+pub(crate) fn complain(report: &Report) -> u8 {
+    let text = format!("portgrant: {}\n  why: {}\n  fix: {}\n", report.what, report.why, report.fix);
+    let _ = io::stderr().write_all(text.as_bytes());
+    report.status
+}

@@ -1,0 +1,198 @@
+//! What `news` and `sink` have in common: a thread a client, lines that come within their time and length, replies, and
+//! an end that lets a client finish.
+
+use std::fmt::Display;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::mem;
+use std::net::{IpAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portgrant_server::{
+    Accepted, Error, Event, KeepAlive, Listeners, Patience, Signal, Signals, Sockets, Stopper, StreamOptions,
+    close_gracefully,
+};
+
+/// How many clients at once; others are told to come back.
+const CLIENTS: usize = 64;
+/// How long a client may take for a line, and how long it may leave one unread.
+const LINE: Duration = Duration::from_secs(300);
+/// How long clients that are in the middle of something may take at the end.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// What was inherited, else what is asked for.
+pub(crate) fn listeners(endpoint: &str) -> Result<Listeners, Error> {
+    let sockets = match Sockets::inherited()? {
+        Some(sockets) => sockets,
+        None => Sockets::request([endpoint])?,
+    };
+    let keep_alive = KeepAlive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 6 };
+    let options = StreamOptions::new().keep_alive(keep_alive).user_timeout(keep_alive.notices_within());
+    for socket in &sockets {
+        options.apply(socket)?;
+        println!("{} at {}", socket.name(), socket.local()?);
+    }
+    Listeners::from_sockets(sockets)
+}
+
+/// Has each client talked to on a thread of its own, until SIGTERM. One that is too many gets the line `full`.
+pub(crate) fn serve<F>(mut listeners: Listeners, full: &str, talk: F) -> Result<(), Error>
+where
+    F: Fn(&mut Client) -> io::Result<()> + Send + Sync + 'static,
+{
+    let mut signals = Signals::install()?;
+    let (stopping, stopper, talk) = (signals.stopping(), listeners.stopper(), Arc::new(talk));
+    thread::spawn(move || stop(&mut signals, &stopper));
+    let places = Arc::new(()); // one copy a client
+    loop {
+        match listeners.event() {
+            Ok(Event::Connection(client)) if Arc::strong_count(&places) > CLIENTS => {
+                let _ = (&client.stream).write_all(format!("{full}\r\n").as_bytes());
+            }
+            Ok(Event::Connection(client)) => {
+                let (talk, place, client) = (Arc::clone(&talk), Arc::clone(&places), Client::new(client, &stopping));
+                let begun = thread::Builder::new().spawn(move || {
+                    client.talk(&*talk);
+                    drop(place);
+                });
+                begun.map(drop).unwrap_or_else(|error| eprintln!("no thread for a client: {error}"));
+            }
+            Ok(Event::Stopped) => break,
+            Ok(_) => {}
+            Err(error @ Error::Listener { .. }) => eprintln!("{error}"), // the other ports go on
+            Err(error) => return Err(error),
+        }
+    }
+    drop(listeners);
+    let deadline = Instant::now() + FAREWELL;
+    while Arc::strong_count(&places) > 1 && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+fn stop(signals: &mut Signals, stopper: &Stopper) {
+    while signals.wait().is_ok_and(|signal| signal == Signal::Reload) {}
+    stopper.stop();
+}
+
+/// How a line ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Crlf,
+    /// In LF alone, or CR stands within it; whatever its length
+    Bare,
+    /// Beyond the limit; what is left of the line is no use
+    TooLong,
+}
+
+/// One client.
+pub(crate) struct Client {
+    /// Who it is; IPv4 where it is, also on a socket for both
+    pub(crate) peer: IpAddr,
+    /// The line that was read last, without its end
+    pub(crate) line: Vec<u8>,
+    reader: BufReader<Patient>,
+    replies: Vec<u8>,
+}
+
+impl Client {
+    fn new(client: Accepted, stopping: &Arc<AtomicBool>) -> Client {
+        let peer = client.peer.ip();
+        let stopping = Arc::clone(stopping);
+        let patient = Patient { stream: client.stream, until: Instant::now(), stopping, is_held: false };
+        Client { peer, line: Vec::new(), reader: BufReader::new(patient), replies: Vec::new() }
+    }
+
+    fn talk(mut self, talk: &dyn Fn(&mut Client) -> io::Result<()>) {
+        // Who is gone needs no farewell.
+        let set = self.reader.get_ref().stream.set_write_timeout(Some(LINE));
+        if set.and_then(|()| talk(&mut self)).and_then(|()| self.send()).is_ok() {
+            let _ = close_gracefully(self.reader.into_inner().stream, Patience::default());
+        }
+    }
+
+    /// Adds a line to what is to be sent. Replies to commands that came together are sent together, once there is no
+    /// further line to read, or there are many.
+    pub(crate) fn reply(&mut self, line: impl Display) -> io::Result<()> {
+        self.reply_bytes(format!("{line}").as_bytes())
+    }
+
+    /// The same, with bytes.
+    pub(crate) fn reply_bytes(&mut self, line: &[u8]) -> io::Result<()> {
+        self.replies.extend_from_slice(line);
+        self.replies.extend_from_slice(b"\r\n");
+        if self.replies.len() > 64 << 10 { self.send() } else { Ok(()) }
+    }
+
+    /// What comes now may come to its end although the server ends.
+    pub(crate) fn hold_on(&mut self) {
+        self.reader.get_mut().is_held = true;
+    }
+
+    /// That was it.
+    pub(crate) fn let_go(&mut self) {
+        self.reader.get_mut().is_held = false;
+    }
+
+    /// Reads a line of at most `limit` bytes, its end included.
+    ///
+    /// Errors: TimedOut where it took too long, or the server ends; UnexpectedEof where the client closed.
+    pub(crate) fn read_line(&mut self, limit: usize) -> io::Result<Ending> {
+        if !self.reader.buffer().contains(&b'\n') {
+            self.send()?;
+        }
+        self.reader.get_mut().until = Instant::now() + LINE;
+        let (mut pieces, mut returns, mut before) = (0, 0, 0);
+        loop {
+            self.line.clear();
+            (&mut self.reader).take(limit as u64).read_until(b'\n', &mut self.line)?;
+            let Some(&last) = self.line.last() else { return Err(ErrorKind::UnexpectedEof.into()) };
+            pieces += 1;
+            returns += self.line.iter().filter(|&&byte| byte == b'\r').count();
+            before = if let [.., before, _] = self.line[..] { before } else { before };
+            if last == b'\n' {
+                break;
+            }
+            before = last;
+        }
+        // A line that is too long may be bare as well, which is worse.
+        let is_crlf = before == b'\r' && returns == 1;
+        self.line.truncate(self.line.len().saturating_sub(if is_crlf { 2 } else { 1 }));
+        Ok(match pieces {
+            _ if !is_crlf => Ending::Bare,
+            1 => Ending::Crlf,
+            _ => Ending::TooLong,
+        })
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        (&self.reader.get_ref().stream).write_all(&mem::take(&mut self.replies))
+    }
+}
+
+/// Reads up to a moment, however slowly the bytes come, or up to the server's end.
+struct Patient {
+    stream: TcpStream,
+    until: Instant,
+    stopping: Arc<AtomicBool>,
+    is_held: bool,
+}
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let left = self.until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.stopping.load(Ordering::SeqCst) && !self.is_held {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            self.stream.set_read_timeout(Some(left.min(Duration::from_millis(500))))?;
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! A web server of axum's: `web [ENDPOINT…]`, or on port 80.
+//!
+//! Each socket is inherited, bound or asked for, whichever it takes. The one that is called `status` shows how it goes;
+//! any other is the site. SIGTERM lets requests that are there be answered, and ends.
+//!
+//! ```text
+//! $ portgrant exec -l http=80 -l status=127.0.0.1:81 -- web http=80 status=127.0.0.1:81 &
+//! $ curl http://127.0.0.1/
+//! hello, 127.0.0.1
+//! ```
+//!
+//! Routes are axum's. The loop around them is not `axum::serve`, which waits for a request's head without end, takes
+//! any number of connections, and ends on the first port's terms.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::extract::{Extension, State};
+use axum::{Router, routing::get};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper::{Request, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use portgrant_server::{
+    Accepted, AsyncListeners, Error, Event, KeepAlive, Listeners, Server, Signal, Signals, StreamOptions,
+};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// How many clients at once; others wait in the kernel's queue.
+const CONNECTIONS: usize = 1024;
+/// How long a client may take to send a request's head, and so also how long it may say nothing.
+const HEAD: Duration = Duration::from_secs(10);
+/// How long a connection lasts, whatever goes on in it.
+const LIFE: Duration = Duration::from_secs(300);
+/// How long requests that are there at the end may take.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match serve(std::env::args().skip(1).collect()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("web: {error}");
+            ExitCode::from(error.status())
+        }
+    }
+}
+
+async fn serve(mut endpoints: Vec<String>) -> Result<(), Error> {
+    if endpoints.is_empty() {
+        endpoints.push("http=80".to_owned());
+    }
+    let mut listeners = listeners(&endpoints)?;
+    let mut signals = Signals::install()?;
+    let (site, places) = (Site::default(), Arc::new(Semaphore::new(CONNECTIONS)));
+    let ending = GracefulShutdown::new();
+    loop {
+        let (event, place) = tokio::select! {
+            next = next(&mut listeners, &places) => next?,
+            signal = signals.next() => match signal? {
+                Signal::Terminate => break,
+                Signal::Reload => continue,
+            },
+        };
+        if let Event::Connection(client) = event {
+            site.answer(client, place, &ending);
+        } else if let Event::Exhausted { source, .. } = event {
+            eprintln!("web: clients wait: {source}");
+        }
+    }
+    drop(listeners); // who comes from now on is told at once that nobody is here
+    if timeout(FAREWELL, ending.shutdown()).await.is_err() {
+        eprintln!("web: some clients were not done within {} s", FAREWELL.as_secs());
+    }
+    Ok(())
+}
+
+fn listeners(endpoints: &[String]) -> Result<AsyncListeners, Error> {
+    let keep_alive = KeepAlive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 6 };
+    let options = StreamOptions::new().keep_alive(keep_alive).user_timeout(keep_alive.notices_within());
+    let (mut server, mut listeners) = (Server::new()?, Listeners::new()?);
+    for endpoint in endpoints {
+        let socket = server.listen(endpoint)?;
+        let (name, local, origin) = (socket.name().to_owned(), socket.local()?, socket.origin());
+        options.apply(&socket)?;
+        listeners.tcp(&name, socket.into_tcp()?)?;
+        println!("{name} at {local}, {origin:?}");
+    }
+    AsyncListeners::new(listeners)
+}
+
+/// What comes next, once there is a place for it.
+async fn next(
+    listeners: &mut AsyncListeners,
+    places: &Arc<Semaphore>,
+) -> Result<(Event<TcpStream>, OwnedSemaphorePermit), Error> {
+    let place = Arc::clone(places).acquire_owned().await.expect("nobody closes it");
+    loop {
+        match listeners.event().await {
+            // The other ports go on.
+            Err(error @ Error::Listener { .. }) => eprintln!("web: {error}"),
+            event => return Ok((event?, place)),
+        }
+    }
+}
+
+/// The pages, and what is counted.
+struct Site {
+    pages: TowerToHyperService<Router>,
+    status: TowerToHyperService<Router>,
+    connections: Arc<AtomicU64>,
+}
+
+impl Default for Site {
+    fn default() -> Site {
+        let connections = Arc::new(AtomicU64::new(0));
+        let pages = Router::new().route("/", get(hello));
+        let status = Router::new().route("/", get(status)).with_state(Arc::clone(&connections));
+        let service = TowerToHyperService::new;
+        Site { pages: service(pages), status: service(status), connections }
+    }
+}
+
+impl Site {
+    /// Answers the requests of one connection, in a task of its own.
+    fn answer(&self, client: Accepted<TcpStream>, place: OwnedSemaphorePermit, ending: &GracefulShutdown) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        let (pages, peer) = (if &*client.name == "status" { &self.status } else { &self.pages }.clone(), client.peer);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            pages.call(request)
+        });
+        let _ = client.stream.set_nodelay(true);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .serve_connection(TokioIo::new(client.stream), service);
+        let connection = ending.watch(connection);
+        tokio::spawn(async move {
+            // A client that hangs up in the middle is no news.
+            let _ = timeout(LIFE, connection).await;
+            drop(place);
+        });
+    }
+}
+
+/// [`Accepted::peer`]: IPv4 where it is, also on a socket for both.
+async fn hello(Extension(peer): Extension<SocketAddr>) -> String {
+    format!("hello, {}\n", peer.ip())
+}
+
+async fn status(State(connections): State<Arc<AtomicU64>>) -> String {
+    let uid = rustix::process::getuid().as_raw();
+    format!("uid {uid}, {} connections so far\n", connections.load(Ordering::Relaxed))
+}

@@ -1,0 +1,138 @@
+//! The usual way: this process becomes the program, and the supervisor is no relative of it.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::waitpid;
+use portgrant_protocol::program::Unfit;
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+use crate::Error;
+use crate::arguments::Asked;
+use crate::filter;
+use crate::raw::{self, Fork, Wait};
+use crate::supervise::{Supervisor, kept};
+use rustix::stdio;
+
+/// Becomes the program.
+pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
+    let (here, there) = channel()?;
+    match raw::fork().map_err(Error::Supervisor)? {
+        Fork::Child => {
+            drop(here);
+            // Not the program's child: that would surprise its wait(2).
+            if let Ok(Fork::Child) = raw::fork() {
+                raw::leave(stand_aside(asked, there));
+            }
+            raw::leave(0)
+        }
+        Fork::Parent(between) => {
+            drop(there);
+            // ECHILD where the caller ignores SIGCHLD: then it is gone as well.
+            let _ = waitpid(between, None);
+            begin(asked, &here)
+        }
+    }
+}
+
+/// The two ends between who becomes the program and the supervisor.
+pub(crate) fn channel() -> Result<(OwnedFd, OwnedFd), Error> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| Error::Supervisor(errno.into()))
+}
+
+/// Filter, word, program.
+pub(crate) fn begin(asked: &Asked, supervisor: &OwnedFd) -> Result<u8, Error> {
+    if !filter::is_known_machine() {
+        return Err(Error::Machine);
+    }
+    let failed = |errno: Errno| Error::Supervisor(errno.into());
+    rustix::thread::set_no_new_privs(true).map_err(failed)?;
+    let (listener, wait) = raw::install(&filter::program()).map_err(Error::Filter)?;
+    send(supervisor.as_fd(), listener, wait).map_err(failed)?;
+    let mut word = [0];
+    match rustix::io::read(supervisor, &mut word) {
+        Ok(1) => {}
+        Ok(_) => return Err(Error::Supervisor(io::ErrorKind::UnexpectedEof.into())),
+        Err(errno) => return Err(failed(errno)),
+    }
+    // Words of a command line end at a NUL, so none holds one.
+    let c_string = |word: &std::ffi::OsStr| CString::new(word.as_bytes()).unwrap_or_default();
+    let arguments: Vec<CString> = asked.arguments.iter().map(|word| c_string(word)).collect();
+    let Err(errno) = nix::unistd::execve(&c_string(asked.program.as_os_str()), &arguments, &asked.environment);
+    Err(Error::Program(Unfit::by_execve(&asked.program, Errno::from_raw_os_error(errno as i32))))
+}
+
+/// The supervisor's life.
+fn stand_aside(asked: &Asked, program: OwnedFd) -> u8 {
+    // So that no key pressed at the program's terminal reaches it. It cannot fail in a process just forked.
+    let _ = rustix::process::setsid();
+    let Ok(supervisor) = prepare(asked, &program, &[]) else { return 1 };
+    let mut program = Some(program);
+    // It ends with the last process, and before that for nobody: who ends the program ends it.
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE] {
+        raw::ignore(signal);
+    }
+    let served = supervisor.serve(|| {
+        if let Some(program) = program.take() {
+            let _ = rustix::io::write(program, b"1");
+        }
+    });
+    u8::from(served.is_err())
+}
+
+/// Everything that a supervisor has, and nothing else that this process had.
+pub(crate) fn prepare(asked: &Asked, program: &OwnedFd, more: &[BorrowedFd<'_>]) -> io::Result<Supervisor> {
+    let (listener, wait) = receive(program.as_fd())?;
+    let memory = File::from(rustix::fs::memfd_create("portgrant", MemfdFlags::CLOEXEC)?);
+    let start = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    let supervisor = Supervisor {
+        listener,
+        wait,
+        helper: asked.helper.clone(),
+        refusals: asked.refusals.clone(),
+        unprivileged: start.trim().parse().unwrap_or(1024).max(1024),
+        verbose: asked.verbose,
+        memory,
+    };
+    let [listener, memory] = kept(&supervisor);
+    let more = more.iter().map(|fd| fd.as_raw_fd());
+    raw::close_all_but(&[listener, memory, program.as_raw_fd()].into_iter().chain(more).collect::<Vec<_>>());
+    // Not the program's: who reads from it waits for the end of everybody who has it.
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    stdio::dup2_stdin(&null)?;
+    stdio::dup2_stdout(&null)?;
+    rustix::process::chdir("/")?;
+    Ok(supervisor)
+}
+
+fn send(to: BorrowedFd<'_>, listener: OwnedFd, wait: Wait) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [listener.as_fd()];
+    rights.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let word = [u8::from(wait == Wait::Killable)];
+    sendmsg(to, &[io::IoSlice::new(&word)], &mut rights, SendFlags::NOSIGNAL).map(drop)
+}
+
+fn receive(from: BorrowedFd<'_>) -> io::Result<(OwnedFd, Wait)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = RecvAncillaryBuffer::new(&mut space);
+    let mut word = [0];
+    recvmsg(from, &mut [io::IoSliceMut::new(&mut word)], &mut rights, RecvFlags::CMSG_CLOEXEC)?;
+    let Some(RecvAncillaryMessage::ScmRights(mut descriptors)) = rights.drain().next() else {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    };
+    let listener = descriptors.next().ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok((listener, if word == [1] { Wait::Killable } else { Wait::Interruptible }))
+}

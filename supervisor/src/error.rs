@@ -1,0 +1,83 @@
+//! What keeps a program from being started under supervision.
+
+use std::fmt;
+use std::io;
+
+use nix::libc::{EBUSY, EINVAL, ENOSYS};
+use portgrant_protocol::program::Unfit;
+use portgrant_protocol::status;
+
+/// Everything that ends this program before it is the one that it was to become.
+#[derive(Debug)]
+pub enum Error {
+    /// It was not called as `portgrant run` calls it
+    Usage(&'static str),
+    /// This machine's system calls are not known here
+    Machine,
+    /// The filter could not be put in place
+    Filter(io::Error),
+    /// The supervisor ended, or something failed in starting it
+    Supervisor(io::Error),
+    /// The program could not be executed
+    Program(Unfit),
+}
+
+impl Error {
+    /// The exit status that says it.
+    pub fn status(&self) -> u8 {
+        match self {
+            Error::Usage(_) => status::USAGE,
+            Error::Machine | Error::Filter(_) => status::BROKEN,
+            Error::Supervisor(_) => status::SYSTEM,
+            Error::Program(unfit) => unfit.status(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, why, fix) = match self {
+            Error::Usage(expected) => (
+                "portgrant-supervisor is started by portgrant run".to_owned(),
+                (*expected).to_owned(),
+                "portgrant run -- PROGRAM [ARG...]".to_owned(),
+            ),
+            Error::Machine => (
+                "portgrant run does not know this machine's system calls".to_owned(),
+                "it knows those of x86_64 and aarch64".to_owned(),
+                "give the program its sockets: portgrant exec".to_owned(),
+            ),
+            Error::Filter(error) => {
+                let (why, fix) = match error.raw_os_error() {
+                    Some(EBUSY) => (
+                        "something answers system calls of this process already: another portgrant run, or a container",
+                        "there can be one; start the program outside of it, or with portgrant exec",
+                    ),
+                    Some(ENOSYS | EINVAL) => (
+                        "this kernel has no seccomp user notification, or this container forbids it",
+                        "Linux 5.6 or later is needed; give the program its sockets: portgrant exec",
+                    ),
+                    _ => ("the kernel does not take the filter", "see seccomp(2)"),
+                };
+                ("bind(2) cannot be intercepted".to_owned(), format!("{why} ({error})"), fix.to_owned())
+            }
+            Error::Supervisor(error) => (
+                "the supervisor could not be started".to_owned(),
+                error.to_string(),
+                "see the limits of processes and memory (ulimit -a)".to_owned(),
+            ),
+            Error::Program(unfit) => (unfit.to_string(), unfit.why.to_string(), unfit.fix().to_owned()),
+        };
+        writeln!(f, "portgrant: {what}\n  why: {why}\n  fix: {fix}")
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Filter(error) | Error::Supervisor(error) => Some(error),
+            Error::Program(unfit) => Some(unfit),
+            Error::Usage(_) | Error::Machine => None,
+        }
+    }
+}

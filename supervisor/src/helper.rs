@@ -1,0 +1,151 @@
+//! The helper's bind verb, run as this process's user.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use portgrant_protocol::text::printable;
+use portgrant_protocol::{Endpoint, status};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{FdFlags, fcntl_setfd};
+
+/// How long it may take: the rules of a very large policy take some tens of milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The most that it may say, in bytes.
+const LONGEST: usize = 4096;
+
+/// Why a socket is not bound: the helper's exit status, and its words. `Display` writes them, a line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// As everywhere here
+    pub status: u8,
+    /// What happened
+    pub what: String,
+    /// Why
+    pub why: String,
+    /// What to do
+    pub fix: String,
+}
+
+impl Refusal {
+    fn new(status: u8, what: String, why: String) -> Refusal {
+        Refusal { status, what, why, fix: String::new() }
+    }
+
+    /// What the helper wrote to standard error.
+    fn read(status: u8, said: &str) -> Refusal {
+        let part =
+            |label: &str| said.lines().find_map(|line| line.trim_start().strip_prefix(label)).unwrap_or_default();
+        let [what, why, fix] = ["portgrant-binder: ", "why: ", "fix: "].map(|label| printable(part(label).as_bytes()));
+        Refusal { status, what, why, fix }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "portgrant: {}", self.what)?;
+        for (label, part) in [("why", &self.why), ("fix", &self.fix)] {
+            if !part.is_empty() {
+                writeln!(f, "  {label}: {part}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Has the helper at `path` bind `socket` to `endpoint`, and waits for it.
+pub fn bind(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<(), Refusal> {
+    let mut asking = Asking::start(path, endpoint, socket)?;
+    loop {
+        let _ = poll(&mut [PollFd::new(&asking, PollFlags::IN)], Some(&asking.left()));
+        if let Some(answered) = asking.answer() {
+            return answered;
+        }
+    }
+}
+
+/// A helper that runs. Readable when there is news of it.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    helper: Child,
+    words: File,
+    said: Vec<u8>,
+    since: Instant,
+    /// For what, printable
+    endpoint: String,
+}
+
+impl Asking {
+    /// Starts the helper at `path`, for it to bind `socket` to `endpoint`.
+    pub(crate) fn start(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<Asking, Refusal> {
+        let endpoint = endpoint.to_string();
+        let failed = |error: io::Error| {
+            let why = format!("{}: {error}", path.display());
+            Refusal::new(status::BROKEN, format!("{endpoint} cannot be asked for"), why)
+        };
+        let (helper, words) = spawn(path, &endpoint, socket).map_err(failed)?;
+        Ok(Asking { helper, words, said: Vec::new(), since: Instant::now(), endpoint })
+    }
+
+    /// For how long it may still run.
+    pub(crate) fn left(&self) -> Timespec {
+        let left = PATIENCE.saturating_sub(self.since.elapsed());
+        Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(0), tv_nsec: left.subsec_nanos().into() }
+    }
+
+    /// Its answer, once it has ended or must. Never waits.
+    pub(crate) fn answer(&mut self) -> Option<Result<(), Refusal>> {
+        let mut bytes = [0; 1024];
+        let ended = loop {
+            match self.words.read(&mut bytes) {
+                Ok(0) => break true,
+                Ok(length) => self.said.extend_from_slice(&bytes[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break false,
+            }
+            if self.said.len() > LONGEST {
+                break false;
+            }
+        };
+        let must = self.since.elapsed() >= PATIENCE || self.said.len() > LONGEST;
+        if !ended && !must {
+            return None;
+        }
+        if !ended {
+            let _ = self.helper.kill();
+        }
+        let why = match self.helper.wait() {
+            Ok(status) if !ended => format!("the helper took too long, or said too much ({status})"),
+            Ok(status) => match status.code().and_then(|code| u8::try_from(code).ok()) {
+                Some(status::OK) => return Some(Ok(())),
+                Some(code) => return Some(Err(Refusal::read(code, &String::from_utf8_lossy(&self.said)))),
+                None => format!("the helper ended: {status}"),
+            },
+            Err(error) => format!("the helper cannot be waited for: {error}"),
+        };
+        Some(Err(Refusal::new(status::SYSTEM, format!("{} was asked for in vain", self.endpoint), why)))
+    }
+}
+
+impl AsFd for Asking {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.words.as_fd()
+    }
+}
+
+fn spawn(path: &Path, endpoint: &str, socket: BorrowedFd<'_>) -> io::Result<(Child, File)> {
+    // A copy for the child: there is one thread, so nothing else is executed meanwhile.
+    let socket = rustix::io::dup(socket)?;
+    fcntl_setfd(&socket, FdFlags::empty())?;
+    let mut command = Command::new(path);
+    command.args(["bind", "-l", endpoint, "--socket", &socket.as_raw_fd().to_string()]);
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut helper = command.spawn()?;
+    let words = helper.stderr.take().map(OwnedFd::from).ok_or(io::ErrorKind::BrokenPipe)?;
+    rustix::io::ioctl_fionbio(&words, true)?;
+    Ok((helper, words.into()))
+}

@@ -1,0 +1,312 @@
+//! The supervisor: it answers each bind(2) of the program and of whatever the program starts, until the last of them is
+//! gone.
+//!
+//! It has no privilege. What it does not understand, cannot read or is not concerned with goes on to the kernel, with the
+//! program's own rights; so nothing here can give anybody more than they had but the helper's bind.
+//!
+//! **Its death.** With the last holder of the listener every later bind(2) would get ENOSYS, also on high ports. So there
+//! is an heir: a fork of it that holds the listener as well, waits for its end, and goes on. What it was at when it died
+//! is written in memory that both have (a memfd), so that not even that call is left hanging.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use nix::libc::{EACCES, EADDRINUSE, EINVAL};
+use portgrant_protocol::text::printable;
+use portgrant_protocol::{Endpoint, status};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::helper::{Asking, Refusal};
+use crate::raw::{self, Answer, Fork, Notification, Wait};
+use crate::refusals::{self, Kept};
+use crate::target::Call;
+
+/// Calls that are answered at once. More wait in the kernel, where a signal without SA_RESTART interrupts them.
+const SLOTS: usize = 64;
+/// What a slot takes in the memory that the heir has too: the notification, and how many have tried.
+const SLOT: usize = 73;
+
+/// What it needs to know.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    /// What the filter tells of
+    pub(crate) listener: OwnedFd,
+    pub(crate) wait: Wait,
+    /// The helper's path
+    pub(crate) helper: PathBuf,
+    /// Where refusals are kept
+    pub(crate) refusals: Option<PathBuf>,
+    /// Ports from here on need no privilege
+    pub(crate) unprivileged: u16,
+    /// Each step is told
+    pub(crate) verbose: bool,
+    /// What is being answered: [`SLOTS`] of [`SLOT`] bytes
+    pub(crate) memory: File,
+}
+
+/// What is being answered, a slot each.
+pub(crate) type Desk = [Option<Pending>; SLOTS];
+
+/// A call that the helper was asked about.
+pub(crate) struct Pending {
+    notification: Notification,
+    asking: Asking,
+}
+
+/// Why waiting ended.
+pub(crate) enum Turn {
+    /// No process has the filter any more
+    Alone,
+    /// What was waited for besides
+    Other,
+}
+
+impl Supervisor {
+    /// Answers until nobody is left to ask. `begun` is told once both are there.
+    pub(crate) fn serve(&self, begun: impl FnOnce()) -> io::Result<()> {
+        raw::wake_synchronously(self.listener.as_fd());
+        let mut begun = Some(begun);
+        // The heir comes back here each time it has taken over.
+        loop {
+            let before = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+            let heir = match raw::fork()? {
+                Fork::Child => {
+                    begun = None;
+                    match self.inherit(&before)? {
+                        Turn::Alone => return Ok(()),
+                        Turn::Other => continue,
+                    }
+                }
+                Fork::Parent(heir) => Pid::from_raw(heir.as_raw()).ok_or(io::ErrorKind::NotFound)?,
+            };
+            drop(before);
+            if let Some(begun) = begun.take() {
+                begun();
+            }
+            let mut desk = self.inherited();
+            match self.answer_until(&mut desk, pidfd_open(heir, PidfdFlags::empty())?.as_fd())? {
+                Turn::Alone => return Ok(()),
+                Turn::Other => drop(rustix::process::waitpid(Some(heir), rustix::process::WaitOptions::empty())),
+            }
+        }
+    }
+
+    /// The heir's whole life, up to the other's end.
+    fn inherit(&self, other: &OwnedFd) -> io::Result<Turn> {
+        loop {
+            let mut ends = [PollFd::new(other, PollFlags::IN), PollFd::new(&self.listener, PollFlags::empty())];
+            wait_for(&mut ends, None)?;
+            if ends[1].revents().contains(PollFlags::HUP) {
+                return Ok(Turn::Alone);
+            }
+            if !ends[0].revents().is_empty() {
+                return Ok(Turn::Other);
+            }
+        }
+    }
+
+    /// What a predecessor was at when it was killed: tried once more, and after that left to the kernel.
+    fn inherited(&self) -> Desk {
+        let mut desk = [const { None }; SLOTS];
+        let mut told = false;
+        for (number, slot) in desk.iter_mut().enumerate() {
+            let mut bytes = [0; SLOT];
+            if self.memory.read_exact_at(&mut bytes, at(number)).is_err() || bytes[72] == 0 {
+                continue;
+            }
+            if !std::mem::replace(&mut told, true) {
+                self.say("portgrant: the supervisor of portgrant run was killed; another has taken over\n");
+            }
+            let notification = Notification::from_bytes(&bytes);
+            *slot = if bytes[72] > 1 {
+                self.answer(number, &notification, Answer::Continue);
+                None
+            } else {
+                self.begin(number, notification, 2)
+            };
+        }
+        desk
+    }
+
+    /// Answers until `other` is ready, or nobody is left to ask.
+    pub(crate) fn answer_until(&self, desk: &mut Desk, other: BorrowedFd<'_>) -> io::Result<Turn> {
+        loop {
+            let free = desk.iter().position(Option::is_none);
+            let asked = if free.is_some() { PollFlags::IN } else { PollFlags::empty() };
+            let mut ends = vec![PollFd::new(&other, PollFlags::IN), PollFd::new(&self.listener, asked)];
+            ends.extend(desk.iter().flatten().map(|pending| PollFd::new(&pending.asking, PollFlags::IN)));
+            let left = desk.iter().flatten().map(|pending| pending.asking.left()).min();
+            wait_for(&mut ends, left.as_ref())?;
+            let (others, asked) = (!ends[0].revents().is_empty(), ends[1].revents());
+            drop(ends);
+            // Who asks first: until it is heard, a signal may interrupt it.
+            if let Some(number) = free.filter(|_| asked.contains(PollFlags::IN)) {
+                // ENOENT: it was killed before it was heard.
+                if let Ok(notification) = raw::receive(self.listener.as_fd()) {
+                    desk[number] = self.begin(number, notification, 1);
+                }
+                continue;
+            }
+            for (number, slot) in desk.iter_mut().enumerate() {
+                if let Some(answered) = slot.as_mut().and_then(|pending| pending.asking.answer())
+                    && let Some(Pending { notification, .. }) = slot.take()
+                {
+                    self.answer(number, &notification, self.result(&notification, answered));
+                }
+            }
+            if others {
+                return Ok(Turn::Other);
+            }
+            if asked.contains(PollFlags::HUP) && desk.iter().all(Option::is_none) {
+                return Ok(Turn::Alone);
+            }
+        }
+    }
+
+    /// A desk with nothing on it.
+    pub(crate) fn desk() -> Desk {
+        [const { None }; SLOTS]
+    }
+
+    /// Answers at once, or asks the helper.
+    fn begin(&self, number: usize, notification: Notification, tries: u8) -> Option<Pending> {
+        self.remember(number, Some((&notification, tries)));
+        let answer = match self.decide(&notification, tries) {
+            Decision::Answer(answer) => answer,
+            Decision::Ask(endpoint, socket) => {
+                self.step(&notification, &format!("asks for {endpoint}"));
+                match Asking::start(&self.helper, &endpoint, socket.as_fd()) {
+                    Ok(asking) => return Some(Pending { notification, asking }),
+                    Err(refusal) => self.result(&notification, Err(refusal)),
+                }
+            }
+        };
+        self.answer(number, &notification, answer);
+        None
+    }
+
+    fn answer(&self, number: usize, notification: &Notification, answer: Answer) {
+        // It fails where the target was killed meanwhile.
+        let _ = raw::answer(self.listener.as_fd(), notification.id, answer);
+        self.remember(number, None);
+    }
+
+    fn remember(&self, number: usize, what: Option<(&Notification, u8)>) {
+        let mut bytes = [0; SLOT];
+        if let Some((notification, tries)) = what {
+            notification.write_to(&mut bytes);
+            bytes[72] = tries;
+        }
+        let _ = self.memory.write_all_at(&bytes, at(number));
+    }
+
+    fn decide(&self, notification: &Notification, tries: u8) -> Decision {
+        let (call, socket) = match self.look(notification) {
+            Ok(found) => found,
+            Err(error) => {
+                self.step(notification, &format!("cannot be looked into ({error}): its bind goes on to the kernel"));
+                return Decision::Answer(Answer::Continue);
+            }
+        };
+        // Also what has no port, and what asks for any.
+        let concerned = call.port().is_some_and(|port| port != 0 && port < self.unprivileged);
+        let Some(endpoint) = call.endpoint(socket.as_fd()).filter(|_| concerned) else {
+            return Decision::Answer(Answer::Continue);
+        };
+        let tried = raw::bind(socket.as_fd(), &call.address);
+        Decision::Answer(match tried.map_err(|error| error.raw_os_error()) {
+            Ok(()) => Answer::Done,
+            Err(Some(EACCES)) => return Decision::Ask(endpoint, socket),
+            // Bound by an answer that a signal kept from the target, or by a supervisor that was killed before its answer.
+            Err(Some(EINVAL)) if (tries > 1 || self.wait == Wait::Interruptible) && is_bound(&socket, &call) => {
+                Answer::Done
+            }
+            Err(errno) => Answer::Fail(errno.unwrap_or(EACCES)),
+        })
+    }
+
+    /// Reads the address and takes the socket; the target is still in its call after each, so both were its own.
+    fn look(&self, notification: &Notification) -> io::Result<(Call, OwnedFd)> {
+        let still = |what: io::ErrorKind| {
+            let valid = raw::is_valid(self.listener.as_fd(), notification.id);
+            if valid { Ok(()) } else { Err(io::Error::from(what)) }
+        };
+        let call = Call::read(notification)?;
+        still(io::ErrorKind::NotFound)?;
+        let socket = call.socket(notification)?;
+        still(io::ErrorKind::NotFound)?;
+        Ok((call, socket))
+    }
+
+    /// What the helper's answer is to the program; and to people, where it is no.
+    fn result(&self, notification: &Notification, answered: Result<(), Refusal>) -> Answer {
+        let Err(refused) = answered else { return Answer::Done };
+        self.say(&refused.to_string());
+        if refused.status == status::UNAVAILABLE {
+            // The address is there: with a wrong one the kernel would not have said EACCES before.
+            return Answer::Fail(EADDRINUSE);
+        }
+        if let Some(path) = &self.refusals {
+            let (pid, program) = (notification.thread, name(notification.thread));
+            refusals::keep(path, &Kept { at: SystemTime::now(), pid, program, said: refused.to_string() });
+        }
+        Answer::Fail(EACCES)
+    }
+
+    fn step(&self, notification: &Notification, what: &str) {
+        if self.verbose {
+            self.say(&format!("portgrant run: {} ({}) {what}\n", name(notification.thread), notification.thread));
+        }
+    }
+
+    /// To standard error, which is the program's too: never where that would have to wait for its reader.
+    fn say(&self, text: &str) {
+        let mut end = io::stderr();
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut [PollFd::new(&end, PollFlags::OUT)], Some(&now)) == Ok(1) {
+            let _ = end.write_all(text.get(..4096).unwrap_or(text).as_bytes());
+        }
+    }
+}
+
+/// What is to be done about a call.
+enum Decision {
+    /// Nothing but this
+    Answer(Answer),
+    /// The helper is asked
+    Ask(Endpoint, OwnedFd),
+}
+
+fn at(number: usize) -> u64 {
+    u64::try_from(number * SLOT).unwrap_or(0)
+}
+
+fn is_bound(socket: &OwnedFd, call: &Call) -> bool {
+    let local = rustix::net::getsockname(socket).ok().and_then(|local| std::net::SocketAddr::try_from(local).ok());
+    local.is_some_and(|local| call.port() == Some(local.port()))
+}
+
+/// What a thread calls itself.
+fn name(thread: u32) -> String {
+    let name = std::fs::read(format!("/proc/{thread}/comm")).unwrap_or_default();
+    printable(name.trim_ascii_end())
+}
+
+fn wait_for(ends: &mut [PollFd<'_>], limit: Option<&Timespec>) -> io::Result<()> {
+    loop {
+        match poll(ends, limit) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other.map(drop).map_err(io::Error::from),
+        }
+    }
+}
+
+/// The descriptors that a supervisor needs.
+pub(crate) fn kept(supervisor: &Supervisor) -> [i32; 2] {
+    [supervisor.listener.as_raw_fd(), supervisor.memory.as_raw_fd()]
+}

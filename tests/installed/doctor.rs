@@ -1,0 +1,275 @@
+//! doctor: each thing that can be wrong with an installation is broken once, and its line and its fix are seen; what the
+//! fix says is done, and all is well again.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use portgrant_tests::{BINDER, Caller, Install, LAUNCHER, Outcome, POLICY, World, both_installs};
+
+both_installs![
+    an_installation_that_is_right_is_said_to_be,
+    a_helper_without_its_privilege_is_found_and_mended_as_the_fix_says,
+    a_helper_that_others_can_change_is_found,
+    a_helper_that_is_not_there_or_cannot_be_reached_is_found_and_told_in_the_error,
+    programs_of_another_version_are_found,
+    what_keeps_this_process_from_gaining_privilege_is_found,
+    a_policy_that_cannot_be_believed_is_found,
+    tables_of_names_that_others_can_change_are_found,
+    what_may_be_meant_otherwise_is_a_warning,
+    findings_are_readable_by_programs,
+];
+
+fn doctor(world: &World) -> Outcome {
+    world.as_user("alice").run([LAUNCHER, "doctor"])
+}
+
+/// The line of what is broken, its fix, and the status that goes with it.
+#[track_caller]
+fn broken(caller: Caller, text: &str, fix: &str) {
+    let outcome = caller.run([LAUNCHER, "doctor"]);
+    let line = outcome.exits(78).stdout.lines().find(|line| line.starts_with("broken ") && line.contains(text));
+    assert!(line.is_some(), "not told: {text}: {outcome}");
+    outcome.prints(&format!("fix: {fix}"));
+}
+
+fn chmod(path: &str, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap_or_else(|error| panic!("chmod {path}: {error}"));
+}
+
+/// Everything that the installation wants is there.
+fn well(world: &World) {
+    world.policy("permit alice 80\n");
+}
+
+fn an_installation_that_is_right_is_said_to_be(world: &World) {
+    well(world);
+    let _log = world.syslog();
+    let outcome = doctor(world);
+    let privilege = match world.install() {
+        Install::Setuid => "setuid root",
+        Install::FileCapability => "cap_net_bind_service=p",
+    };
+    outcome
+        .succeeds()
+        .prints(&format!("ok      helper     {BINDER}, version "))
+        .prints(&format!("ok      privilege  {privilege}\n"))
+        .prints("ok      process    it may gain privilege")
+        .prints("ok      policy     well-formed and root's alone: 1 rules in 1 files")
+        .prints("ok      names      /etc/passwd")
+        .prints("ok      ports      those below 1024 need a rule")
+        .prints("ok      log        /dev/log takes the line")
+        .prints("note    kernel     Linux ")
+        .prints("\nall is well\n");
+    assert!(!outcome.stdout.contains("fix: "), "{outcome}");
+    assert!(world.as_root().run([LAUNCHER, "doctor"]).succeeds().stdout.ends_with("all is well\n"));
+}
+
+fn a_helper_without_its_privilege_is_found_and_mended_as_the_fix_says(world: &World) {
+    well(world);
+    let has_neither = "it has neither cap_net_bind_service=p nor root's setuid bit";
+    chmod(BINDER, 0o755);
+    let _ = world.as_root().run(["setcap", "-r", BINDER]);
+    broken(world.as_user("alice"), has_neither, &format!("as root, setcap cap_net_bind_service=p {BINDER}   (or "));
+    world.as_user("alice").run([LAUNCHER, "exec", "-l", "80", "--", "true"]).exits(78);
+    // Another owner's bit, another capability.
+    world.as_root().run(["chown", "bob", BINDER]).succeeds();
+    chmod(BINDER, 0o4755);
+    broken(world.as_user("alice"), has_neither, "as root, setcap");
+    broken(world.as_user("alice"), &format!("{BINDER} belongs to uid 1001"), &format!("as root, chown root {BINDER}"));
+    world.as_root().run(["chown", "root", BINDER]).succeeds();
+    chmod(BINDER, 0o755);
+    world.as_root().run(["setcap", "cap_net_raw=p", BINDER]).succeeds();
+    broken(world.as_user("alice"), has_neither, "as root, setcap");
+    for (capability, warning) in [
+        ("cap_net_bind_service=ep", "cap_net_bind_service=ep: where the bounding set lacks it"),
+        ("cap_net_bind_service,cap_net_raw=p", "other capabilities that it gives up unused"),
+    ] {
+        world.as_root().run(["setcap", capability, BINDER]).succeeds();
+        doctor(world)
+            .succeeds()
+            .prints(warning)
+            .prints(&format!("fix: as root, setcap cap_net_bind_service=p {BINDER}\n"));
+    }
+    world.as_root().run(["setcap", "cap_net_bind_service=p", BINDER]).succeeds();
+    doctor(world).succeeds();
+    world.as_user("alice").run([LAUNCHER, "exec", "-l", "80", "--", "true"]).succeeds();
+    // The bit is on a file system where it is void.
+    world.as_root().run(["mount", "-o", "remount,nosuid", "/usr/libexec"]).succeeds();
+    broken(world.as_user("alice"), "is mounted nosuid", "as root, install it on a file system that is not");
+}
+
+fn a_helper_that_others_can_change_is_found(world: &World) {
+    well(world);
+    for place in ["/usr/libexec", "/usr/libexec/portgrant"] {
+        chmod(place, 0o777);
+        broken(world.as_user("alice"), &format!("{place} has mode 0777"), &format!("as root, chmod go-w {place}"));
+        chmod(place, 0o755);
+    }
+    world.as_root().run(["chown", "bob", "/usr/libexec/portgrant"]).succeeds();
+    broken(
+        world.as_user("alice"),
+        "/usr/libexec/portgrant belongs to uid 1001",
+        "as root, chown root /usr/libexec/portgrant",
+    );
+    world.as_root().run(["chown", "root", "/usr/libexec/portgrant"]).succeeds();
+    chmod(POLICY, 0o757);
+    broken(world.as_user("alice"), &format!("{POLICY} has mode 0757"), &format!("as root, chmod go-w {POLICY}"));
+    chmod(POLICY, 0o755);
+    doctor(world).succeeds();
+}
+
+fn a_helper_that_is_not_there_or_cannot_be_reached_is_found_and_told_in_the_error(world: &World) {
+    well(world);
+    let exec = |caller: Caller| caller.run([LAUNCHER, "exec", "-l", "80", "--", "true"]);
+    chmod("/usr/libexec/portgrant", 0o700);
+    let text = "cannot be reached: /usr/libexec/portgrant may not be entered by you";
+    broken(world.as_user("alice"), text, "as root, chmod 0755 /usr/libexec/portgrant");
+    exec(world.as_user("alice")).exits(78).complains(text).complains("chmod 0755 /usr/libexec/portgrant");
+    chmod("/usr/libexec/portgrant", 0o755);
+    let mode = fs::metadata(BINDER).expect("installed").permissions().mode();
+    chmod(BINDER, 0o700);
+    let text = format!("{BINDER} may not be executed by you");
+    broken(world.as_user("alice"), &text, &format!("as root, chmod a+x {BINDER}"));
+    exec(world.as_user("alice")).exits(78).complains(&format!("doctor: {text}")).complains("chmod a+x");
+    chmod(BINDER, mode);
+    let own = || world.as_user("alice").env("PORTGRANT_BINDER", "/no/such/helper");
+    broken(own(), "PORTGRANT_BINDER names /no/such/helper", "unset PORTGRANT_BINDER");
+    exec(own())
+        .exits(78)
+        .complains("doctor: PORTGRANT_BINDER names /no/such/helper")
+        .complains("unset PORTGRANT_BINDER");
+    fs::rename(BINDER, "/usr/libexec/away").expect("mv");
+    broken(world.as_user("alice"), "portgrant-binder, is not there", "install portgrant");
+    symlink("/no/such", BINDER).expect("symlink");
+    broken(world.as_user("alice"), "is a symlink that leads to no file", "as root, put the helper itself there");
+    exec(world.as_user("alice")).exits(78).complains("is a symlink that leads to no file");
+    fs::remove_file(BINDER).expect("rm");
+    fs::rename("/usr/libexec/away", BINDER).expect("mv");
+    doctor(world).succeeds();
+    fs::rename(POLICY, "/usr/libexec/away").expect("mv");
+    broken(
+        world.as_user("alice"),
+        "portgrant-policy, which reads the policy, is not there",
+        "install portgrant as a whole",
+    );
+    for verb in ["list", "check"] {
+        world.as_user("alice").run([LAUNCHER, verb]).exits(78).complains("portgrant-policy, which reads the policy");
+    }
+}
+
+fn programs_of_another_version_are_found(world: &World) {
+    well(world);
+    for (path, name) in [(POLICY, "portgrant-policy"), (BINDER, "portgrant-binder")] {
+        fs::rename(path, "/usr/libexec/away").expect("mv");
+        let script = |said: &str| {
+            let text = format!("#!/bin/sh\necho {said}\n");
+            world.file("/tmp/script", &text);
+            world.as_root().run(["install", "-m0755", "/tmp/script", path]).succeeds();
+        };
+        script(&format!("{name} 99.1"));
+        broken(world.as_user("alice"), &format!("{path} is version 99.1"), "as root, install both from one build");
+        script("");
+        broken(world.as_user("alice"), &format!("{path} does not say its version"), "as root, install it anew");
+        fs::rename("/usr/libexec/away", path).expect("mv");
+    }
+    doctor(world).succeeds();
+}
+
+fn what_keeps_this_process_from_gaining_privilege_is_found(world: &World) {
+    well(world);
+    broken(
+        world.as_user("alice").no_new_privs(),
+        "no_new_privs is set here",
+        "start it without (systemd: NoNewPrivileges=",
+    );
+    let no_set = world.as_user("alice").no_bounding_set();
+    broken(no_set, "CAP_NET_BIND_SERVICE is not in the bounding set", "start it with the capability in the set");
+    let traced = world.as_user("alice").run(["strace", "-o", "/dev/null", LAUNCHER, "doctor"]);
+    traced.prints("warning process    it is traced");
+    let apart = world.as_user("alice").run(["unshare", "--user", "--map-root-user", LAUNCHER, "doctor"]);
+    apart.exits(78).prints("note    namespace  this is a user namespace");
+}
+
+fn a_policy_that_cannot_be_believed_is_found(world: &World) {
+    broken(world.as_user("alice"), "/etc/portgrant.conf: it does not exist", "as root, create /etc/portgrant.conf");
+    well(world);
+    world.policy_file("a.conf", "permit alice 81\n");
+    for (path, mode, mended) in [
+        ("/etc/portgrant.conf", 0o666, 0o644),
+        ("/etc/portgrant.d/a.conf", 0o664, 0o644),
+        ("/etc/portgrant.d", 0o777, 0o755),
+        ("/etc", 0o775, 0o755),
+    ] {
+        chmod(path, mode);
+        broken(
+            world.as_user("alice"),
+            &format!("{path}: its mode is {mode:04o}"),
+            &format!("as root, chmod go-w {path}"),
+        );
+        chmod(path, mended);
+    }
+    chmod("/etc/portgrant.conf", 0o600);
+    broken(world.as_user("alice"), "the caller may not read it", "as root, chmod 0644 /etc/portgrant.conf");
+    chmod("/etc/portgrant.conf", 0o644);
+    fs::rename("/etc/portgrant.d/a.conf", "/etc/elsewhere").expect("mv");
+    symlink("/etc/elsewhere", "/etc/portgrant.d/a.conf").expect("symlink");
+    broken(world.as_user("alice"), "/etc/portgrant.d/a.conf: it is a symlink", "as root, put the file itself");
+    fs::remove_file("/etc/portgrant.d/a.conf").expect("rm");
+    world.policy_file("a.conf", "permit alice 81\npermit alice 8o\n");
+    broken(world.as_user("alice"), "/etc/portgrant.d/a.conf:2:14: '8o' is no port", "as root, mend that line");
+    world.policy_file("a.conf", "permit alice 81\n");
+    doctor(world).succeeds().prints("well-formed and root's alone: 2 rules in 2 files");
+}
+
+fn tables_of_names_that_others_can_change_are_found(world: &World) {
+    // Rules that need none of them: the helper would not look.
+    world.policy("permit uid:1000 80\n");
+    for table in ["/etc/passwd", "/etc/group", "/etc/services"] {
+        chmod(table, 0o666);
+        broken(
+            world.as_user("alice"),
+            &format!("names      {table} has mode 0666"),
+            &format!("as root, chmod go-w {table}"),
+        );
+        chmod(table, 0o644);
+    }
+    fs::rename("/etc/services", "/etc/away").expect("mv");
+    symlink("/etc/away", "/etc/services").expect("symlink");
+    broken(world.as_user("alice"), "/etc/services is a symlink", "as root, put the file itself at /etc/services");
+}
+
+fn what_may_be_meant_otherwise_is_a_warning(world: &World) {
+    world.policy("permit alice 80\npermit alice 600-610 reserved\npermit alice 80\n");
+    world.file("/etc/exports", "/srv *(rw)\n");
+    let warns = |text: &str, fix: &str| {
+        let outcome = doctor(world);
+        let line = outcome.succeeds().stdout.lines().find(|line| line.starts_with("warning ") && line.contains(text));
+        assert!(line.is_some(), "not told: {text}: {outcome}");
+        outcome.prints(fix);
+    };
+    warns("log        /dev/log is not there", "fix: as root, start a log daemon");
+    warns("policy     /etc/portgrant.conf:3:1: the rule adds nothing", "");
+    warns("nfs        /etc/portgrant.conf:2:1: NFS with sec=sys is exported by /etc/exports", "sec=krb5");
+    for (start, text) in [("0", "every port is everybody's"), ("80", "those from 80 on are everybody's")] {
+        fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", start).expect("the world's own sysctl");
+        warns(text, "fix: as root, sysctl net.ipv4.ip_unprivileged_port_start=1024");
+    }
+    fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "2000").expect("the world's own sysctl");
+    doctor(world).succeeds().prints("note    ports      those below 2000 need a rule");
+    // A log daemon that died left its socket.
+    drop(std::os::unix::net::UnixDatagram::bind("/dev/log").expect("a socket"));
+    chmod("/dev/log", 0o666);
+    warns("log        /dev/log: Connection refused", "fix: as root, start the log daemon anew");
+}
+
+fn findings_are_readable_by_programs(world: &World) {
+    well(world);
+    chmod("/etc/services", 0o666);
+    let json = world.as_user("alice").run([LAUNCHER, "doctor", "--format", "json"]);
+    let script = "import json, sys\n\
+        said = json.loads(sys.argv[1])\n\
+        assert (said['broken'], said['warnings']) == (1, 1), said\n\
+        bad = [one for one in said['findings'] if one['state'] == 'broken']\n\
+        assert [(one['about'], one['fix']) for one in bad] == [('names', 'as root, chmod go-w /etc/services')], said\n";
+    world.as_user("alice").run(["python3", "-c", script, &json.exits(78).stdout]).succeeds();
+}

@@ -1,0 +1,79 @@
+//! list: what a user may bind, in the policy's order, and what is denied of it.
+
+use portgrant_tests::{LAUNCHER, Outcome, World, both_installs};
+
+both_installs![
+    what_is_permitted_is_listed_in_the_policys_order_with_what_is_denied_of_it,
+    another_users_list_is_theirs,
+    a_list_is_readable_by_programs,
+    a_policy_that_is_broken_lists_nothing,
+];
+
+fn list(world: &World, user: &str, words: &[&str]) -> Outcome {
+    world.as_user(user).run([&[LAUNCHER, "list"], words].concat())
+}
+
+const POLICY: &str = "# ours\npermit alice 80  443/udp reuseport # web\npermit bob 25\n\
+    permit any 600-610 on 127.0.0.0/8 [::1] reserved exec /usr/bin/true\n";
+
+fn what_is_permitted_is_listed_in_the_policys_order_with_what_is_denied_of_it(world: &World) {
+    world.policy(POLICY);
+    world.policy_file("deny.conf", "deny alice 443\ndeny any 600-700\ndeny bob 80\n");
+    assert_eq!(
+        list(world, "alice", &[]).succeeds().stdout,
+        "2 rules permit something to alice (uid 1000)\n  80 443/udp\n\
+        \x20     rule    /etc/portgrant.conf:2  permit alice 80  443/udp reuseport # web\n\
+        \x20     options reuseport\n\
+        \x20     except  /etc/portgrant.d/deny.conf:1  deny alice 443\n  600-610\n\
+        \x20     rule    /etc/portgrant.conf:4  permit any 600-610 on 127.0.0.0/8 [::1] reserved exec /usr/bin/true\n\
+        \x20     on      127.0.0.0/8 [::1]\n\
+        \x20     only    /usr/bin/true, started with portgrant exec\n\
+        \x20     nothing /etc/portgrant.d/deny.conf:2  deny any 600-700\n\
+         everybody may bind ports from 1024 on, without a rule and without portgrant\n"
+    );
+    // It is as it says.
+    world.as_user("alice").run([LAUNCHER, "exec", "-l", "443/udp", "--", "true"]).exits(77);
+    world.as_user("alice").run([LAUNCHER, "exec", "-l", "80", "--", "true"]).succeeds();
+    world.policy("# nothing\n");
+    list(world, "alice", &[]).succeeds().prints("no rule permits anything to alice (uid 1000)\n");
+    std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "80").expect("the world's own sysctl");
+    list(world, "alice", &[]).succeeds().prints("everybody may bind ports from 80 on");
+}
+
+fn another_users_list_is_theirs(world: &World) {
+    world.policy("permit alice 80\npermit :web 81\npermit bob 82\n");
+    world.policy_file("deny.conf", "deny :web 82\n");
+    let bobs = list(world, "alice", &["--as-user", "bob"]);
+    bobs.succeeds()
+        .prints("2 rules permit something to bob (uid 1001)\n  81\n")
+        .prints("nothing /etc/portgrant.d/deny");
+    assert_eq!(bobs.stdout, list(world, "bob", &[]).succeeds().stdout);
+    // The groups are those of the process for a permit, and the account's for a deny.
+    let without = world.as_user("bob").groups(&[1001]).run([LAUNCHER, "list"]);
+    without.succeeds().prints("1 rule permits something to bob (uid 1001)\n  82\n").prints("nothing ");
+    list(world, "alice", &["--as-user", "nobody-here"]).exits(64).complains("there is no user 'nobody-here'");
+}
+
+fn a_list_is_readable_by_programs(world: &World) {
+    world.policy(POLICY);
+    world.policy_file("deny.conf", "deny alice 443\n");
+    let json = list(world, "alice", &["--format", "json"]);
+    let script = "import json, sys\n\
+        said = json.loads(sys.argv[1])\n\
+        assert (said['user'], said['uid'], said['unprivileged_from']) == ('alice', 1000, 1024), said\n\
+        web, some = said['permits']\n\
+        assert web['ports'] == ['80', '443/udp'] and web['options'] == ['reuseport'], web\n\
+        assert web['rule'] == '/etc/portgrant.conf:2' and web['program'] is None, web\n\
+        assert [(one['rule'], one['all']) for one in web['denied_by']] == [('/etc/portgrant.d/deny.conf:1', False)], web\n\
+        assert some['addresses'] == ['127.0.0.0/8', '[::1]'] and some['program'] == '/usr/bin/true', some\n";
+    world.as_user("alice").run(["python3", "-c", script, &json.succeeds().stdout]).succeeds();
+}
+
+fn a_policy_that_is_broken_lists_nothing(world: &World) {
+    let outcome = list(world, "alice", &[]);
+    outcome.exits(78).complains("/etc/portgrant.conf: it does not exist");
+    world.policy("permit alice 80\npermit alice 8o\n");
+    let outcome = list(world, "alice", &[]);
+    outcome.exits(78).complains("/etc/portgrant.conf:2:14: '8o' is no port").complains("portgrant check shows");
+    assert_eq!(outcome.stdout, "");
+}

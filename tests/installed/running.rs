@@ -1,0 +1,333 @@
+//! `portgrant run`: programs that bind for themselves, on ports that are granted to their user.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use portgrant_tests::{LAUNCHER, Running, World, both_installs, http_get, skip};
+
+both_installs![
+    an_unmodified_program_binds_its_port_and_stays_what_was_started,
+    what_is_refused_is_eacces_to_the_program_and_three_lines_to_people,
+    a_port_in_use_and_an_address_that_is_not_there_keep_their_errno,
+    a_program_that_will_be_refused_is_not_started,
+    where_the_kernel_permits_it_the_program_is_simply_executed,
+    the_supervisor_is_small_and_ends_with_the_last_process,
+    a_supervisor_that_is_killed_has_an_heir,
+    the_programs_end_signals_and_children_are_its_own,
+    many_binds_at_once_from_threads_and_children_all_succeed,
+    the_very_socket_is_bound,
+    every_way_of_asking_is_answered,
+    under_yama_the_supervisor_is_the_parent,
+];
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Python that binds `address` and says what came of it.
+fn binding(family: &str, kind: &str, address: &str) -> String {
+    format!(
+        "import socket, errno\ns = socket.socket(socket.{family}, socket.{kind})\ntry:\n s.bind({address})\n \
+         print('bound', s.getsockname()[:2])\nexcept OSError as e:\n print(errno.errorcode[e.errno])"
+    )
+}
+
+/// Waits until `port` answers a connection.
+#[track_caller]
+fn await_port(running: &mut Running, port: u16) {
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(running.is_alive() && Instant::now() < deadline, "nobody listens on {port}: {:?}", running.output());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Pids of the supervisors that run in this world.
+fn supervisors(world: &World) -> Vec<u32> {
+    let found = world.as_root().run(["pgrep", "-x", "portgrant-super"]);
+    let own =
+        |pid: &u32| fs::read_link(format!("/proc/{pid}/ns/net")).ok() == fs::read_link("/proc/thread-self/ns/net").ok();
+    found.stdout.lines().filter_map(|line| line.parse().ok()).filter(own).collect()
+}
+
+#[track_caller]
+fn none_left(world: &World) {
+    let deadline = Instant::now() + PATIENCE;
+    while !supervisors(world).is_empty() {
+        assert!(Instant::now() < deadline, "a supervisor stays");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn an_unmodified_program_binds_its_port_and_stays_what_was_started(world: &World) {
+    world.policy("permit alice 80\n");
+    let mut server = world.as_user("alice").folder("/home/alice").env("LD_LIBRARY_PATH", "/nowhere").spawn([
+        LAUNCHER,
+        "run",
+        "--",
+        "python3",
+        "-m",
+        "http.server",
+        "80",
+    ]);
+    await_port(&mut server, 80);
+    assert!(http_get("127.0.0.1:80", "/").contains("Directory listing"));
+    let process = world.process(server.pid());
+    assert_eq!((process.uids, process.folder.to_str()), ([1000; 4], Some("/home/alice")));
+    assert!(process.is_powerless());
+    let environment = fs::read(format!("/proc/{}/environ", server.pid())).expect("alice's");
+    assert!(String::from_utf8_lossy(&environment).contains("LD_LIBRARY_PATH=/nowhere"));
+    let listening = world.listening();
+    assert!(listening.iter().all(|socket| socket.uid == 1000), "{listening:?}");
+    server.signal(Signal::SIGINT);
+    server.wait(PATIENCE).exits(0);
+    none_left(world);
+}
+
+fn what_is_refused_is_eacces_to_the_program_and_three_lines_to_people(world: &World) {
+    world.policy("permit alice 80 on 127.0.0.1\npermit alice 53/udp\npermit bob 81\n");
+    let refused = [
+        ("AF_INET", "SOCK_STREAM", "('127.0.0.1', 81)"),
+        ("AF_INET", "SOCK_DGRAM", "('127.0.0.1', 80)"),
+        ("AF_INET", "SOCK_STREAM", "('127.0.0.2', 80)"),
+        ("AF_INET", "SOCK_STREAM", "('0.0.0.0', 80)"),
+        ("AF_INET6", "SOCK_STREAM", "('::', 80)"),
+        ("AF_INET6", "SOCK_STREAM", "('::1', 80)"),
+        ("AF_INET6", "SOCK_STREAM", "('::ffff:127.0.0.2', 80)"),
+        ("AF_INET", "SOCK_STREAM", "('127.0.0.1', 53)"),
+    ];
+    for (family, kind, address) in refused {
+        let outcome =
+            world.as_user("alice").run([LAUNCHER, "run", "--", "python3", "-c", &binding(family, kind, address)]);
+        let outcome = outcome.succeeds().prints("EACCES\n");
+        outcome.complains("is refused for alice (uid 1000)\n  why: ").complains("\n  fix: as root, add  permit alice ");
+    }
+    let granted = [
+        ("AF_INET", "SOCK_STREAM", "('127.0.0.1', 80)", "bound ('127.0.0.1', 80)\n"),
+        ("AF_INET6", "SOCK_STREAM", "('::ffff:127.0.0.1', 80)", "bound ('::ffff:127.0.0.1', 80)\n"),
+        ("AF_INET6", "SOCK_DGRAM", "('::', 53)", "bound ('::', 53)\n"),
+        ("AF_INET", "SOCK_STREAM", "('127.0.0.2', 8080)", "bound ('127.0.0.2', 8080)\n"),
+        ("AF_UNIX", "SOCK_STREAM", "'/tmp/socket'", "bound /t\n"),
+    ];
+    for (family, kind, address, said) in granted {
+        let outcome =
+            world.as_user("alice").run([LAUNCHER, "run", "--", "python3", "-c", &binding(family, kind, address)]);
+        assert!(outcome.succeeds().prints(said).stderr.is_empty(), "{outcome}");
+    }
+    world
+        .as_user("bob")
+        .run([LAUNCHER, "run", "--", "python3", "-c", &binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 80)")])
+        .succeeds()
+        .prints("EACCES\n");
+    none_left(world);
+}
+
+fn a_port_in_use_and_an_address_that_is_not_there_keep_their_errno(world: &World) {
+    world.policy("permit alice 80 on 127.0.0.0/8 198.51.100.1\n");
+    let _holder = TcpListener::bind("127.0.0.1:80").expect("root's");
+    for (address, said) in [("('127.0.0.1', 80)", "EADDRINUSE\n"), ("('198.51.100.1', 80)", "EADDRNOTAVAIL\n")] {
+        let script = binding("AF_INET", "SOCK_STREAM", address);
+        world.as_user("alice").run([LAUNCHER, "run", "--", "python3", "-c", &script]).succeeds().prints(said);
+    }
+}
+
+fn a_program_that_will_be_refused_is_not_started(world: &World) {
+    world.policy("permit alice 80\n");
+    let refused = world.as_user("alice").run([LAUNCHER, "run", "-l", "81", "--", "touch", "/tmp/started"]);
+    refused.exits(77).complains("portgrant: 81/tcp is refused for alice");
+    let several = world.as_user("alice").run([LAUNCHER, "run", "-l", "80", "-l", "81", "--", "touch", "/tmp/started"]);
+    several.exits(77);
+    let _holder = TcpListener::bind("[::]:80").expect("root's");
+    let used = world.as_user("alice").run([LAUNCHER, "run", "-l", "80", "--", "touch", "/tmp/started"]);
+    used.exits(69).complains("80/tcp is in use");
+    let missing = world.as_user("alice").run([LAUNCHER, "run", "--", "no-such-program"]);
+    missing.exits(127);
+    let more = world.as_user("alice").run([LAUNCHER, "run", "-l", "80,backlog=5", "--", "true"]);
+    more.exits(64).complains("asks for more than an address and a port");
+    assert!(!fs::exists("/tmp/started").expect("stat"));
+}
+
+fn where_the_kernel_permits_it_the_program_is_simply_executed(world: &World) {
+    world.policy("permit bob 1\n");
+    let script = "grep -E 'NoNewPrivs|^Seccomp:' /proc/self/status";
+    let plain = world.as_user("alice").run([LAUNCHER, "-v", "run", "-l", "8080", "--", "sh", "-c", script]);
+    plain.succeeds().prints("NoNewPrivs:\t0\nSeccomp:\t0\n").complains("the kernel lets this process bind all of it");
+    fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "80").expect("this world's own");
+    let plain = world.as_user("alice").run([LAUNCHER, "run", "-l", "80", "--", "sh", "-c", script]);
+    plain.succeeds().prints("NoNewPrivs:\t0\nSeccomp:\t0\n");
+}
+
+fn the_supervisor_is_small_and_ends_with_the_last_process(world: &World) {
+    world.policy("permit alice 80\n");
+    // The program ends, what it started goes on, and binds.
+    let late = format!(
+        "while [ ! -e /tmp/go ]; do sleep 0.01; done; python3 -c \"{}\" >/tmp/late",
+        binding("AF_INET", "SOCK_STREAM", "('', 80)").replace('"', "'")
+    );
+    let server =
+        world.as_user("alice").run([LAUNCHER, "run", "--", "sh", "-c", &format!("({late}) >/dev/null 2>&1 & echo up")]);
+    server.succeeds().prints("up\n");
+    let both = supervisors(world);
+    assert_eq!(both.len(), 2, "it and its heir");
+    let kilobytes: u64 = both.iter().map(|pid| resident_kilobytes(*pid)).sum();
+    assert!(kilobytes < 2048, "{kilobytes} kB");
+    let process = world.process(both[0]);
+    assert!(process.is_powerless());
+    for pid in both {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("alice's").count();
+        assert!(open <= 8, "{open} descriptors");
+    }
+    fs::write("/tmp/go", "").expect("written");
+    none_left(world);
+    assert_eq!(fs::read_to_string("/tmp/late").expect("it ran"), "bound ('0.0.0.0', 80)\n");
+}
+
+/// What a process has in memory, of its own or shared, by smaps_rollup.
+fn resident_kilobytes(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("readable");
+    let line = rollup.lines().find(|line| line.starts_with("Rss:")).expect("told");
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+}
+
+fn a_supervisor_that_is_killed_has_an_heir(world: &World) {
+    world.policy("permit alice 80-89\n");
+    let script = "import socket, os, time\nkept = []\nfor port in (80, 8080, 81, 82):\n \
+                  while not os.path.exists(f'/tmp/{port}'): time.sleep(0.005)\n \
+                  s = socket.socket(); s.bind(('127.0.0.1', port)); kept.append(s)\n print('bound', port, flush=True)\ntime.sleep(60)";
+    let server = world.as_user("alice").spawn([LAUNCHER, "run", "--", "python3", "-c", script]);
+    for port in ["80", "8080", "81", "82"] {
+        fs::write(format!("/tmp/{port}"), "").expect("written");
+        await_output(&server, &format!("bound {port}\n"));
+        for pid in supervisors(world).into_iter().take(1) {
+            world.as_root().run(["kill", "-9", &pid.to_string()]).succeeds();
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while supervisors(world).len() != 2 {
+            assert!(Instant::now() < deadline, "no heir");
+        }
+    }
+    drop(server);
+    none_left(world);
+}
+
+#[track_caller]
+fn await_output(running: &Running, text: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !running.output().0.contains(text) {
+        assert!(Instant::now() < deadline, "no {text:?}: {:?}", running.output());
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn the_programs_end_signals_and_children_are_its_own(world: &World) {
+    world.policy("permit alice 80\n");
+    world.as_user("alice").run([LAUNCHER, "run", "--", "sh", "-c", "exit 42"]).exits(42);
+    world.as_user("alice").run([LAUNCHER, "run", "--", "sh", "-c", "kill -TERM $$"]).dies_of(Signal::SIGTERM);
+    // It has no child that it did not start, and SIGPIPE and the rest as its caller left them.
+    let script = "import os, signal\ntry:\n os.wait()\nexcept ChildProcessError:\n print('no child')\n\
+                  print(os.getppid() == int(os.environ['PARENT']))";
+    let parent = std::process::id().to_string();
+    let childless = world.as_user("alice").env("PARENT", &parent).run([LAUNCHER, "run", "--", "python3", "-c", script]);
+    childless.succeeds().prints("no child\nTrue\n");
+    let signals = ["sh", "-c", "grep -E 'Sig(Blk|Ign)' /proc/self/status"];
+    let plain = world.as_user("alice").ignoring(Signal::SIGCHLD).run(signals).stdout;
+    let run = world.as_user("alice").ignoring(Signal::SIGCHLD).run([&[LAUNCHER, "run", "--"], &signals[..]].concat());
+    assert_eq!(run.stdout, plain);
+    none_left(world);
+}
+
+fn many_binds_at_once_from_threads_and_children_all_succeed(world: &World) {
+    world.policy("permit alice 100-227\n");
+    // 32 threads and 32 children, each binds two, while a timer's signals storm the process. With SA_RESTART, as Go's do:
+    // without it a signal that comes before the supervisor has heard of a call interrupts it (signal(7)).
+    let script = "import socket, os, signal, threading\n\
+        signal.signal(signal.SIGALRM, lambda *a: None); signal.siginterrupt(signal.SIGALRM, False)\n\
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)\n\
+        kept, failed = [], []\n\
+        def bind(port):\n \
+         for p in (port, port + 64):\n  \
+          s = socket.socket()\n  \
+          try: s.bind(('127.0.0.1', p)); s.listen(); kept.append(s)\n  \
+          except OSError as e: failed.append((p, e))\n\
+        pids = []\n\
+        for port in range(132, 164):\n \
+         pid = os.fork()\n \
+         if pid == 0:\n  bind(port); os._exit(len(failed))\n \
+         pids.append(pid)\n\
+        threads = [threading.Thread(target=bind, args=(port,)) for port in range(100, 132)]\n\
+        [t.start() for t in threads]; [t.join() for t in threads]\n\
+        bad = sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)\n\
+        signal.setitimer(signal.ITIMER_REAL, 0)\n\
+        print(len(kept), len(failed), bad, failed)";
+    let outcome = world.as_user("alice").within(PATIENCE * 3).run([LAUNCHER, "run", "--", "python3", "-c", script]);
+    outcome.succeeds().prints("64 0 0 []\n");
+    none_left(world);
+}
+
+fn the_very_socket_is_bound(world: &World) {
+    world.policy("permit alice 80\n");
+    let script = "import socket, select, os\n\
+        s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)\n\
+        e = select.epoll(); e.register(s); inode = os.fstat(s.fileno()).st_ino\n\
+        s.bind(('127.0.0.1', 80)); s.listen()\n\
+        c = socket.create_connection(('127.0.0.1', 80))\n\
+        print(os.fstat(s.fileno()).st_ino == inode, s.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),\n \
+         [fd for fd, _ in e.poll(5)] == [s.fileno()], os.fstat(s.fileno()).st_uid)";
+    let outcome = world.as_user("alice").run([LAUNCHER, "run", "--", "python3", "-c", script]);
+    outcome.succeeds().prints("True 1 True 1000\n");
+}
+
+fn every_way_of_asking_is_answered(world: &World) {
+    world.policy("permit alice 80\n");
+    if !fs::exists("/usr/local/bin/binds").expect("stat") {
+        return skip("binds.c is for x86_64");
+    }
+    // Without a C library; x32's number is told even where this kernel has no x32.
+    for [program, way] in [
+        ["binds", "direct"],
+        ["binds", "vfork"],
+        ["binds", "x32"],
+        ["binds32", "direct"],
+        ["binds32", "socketcall"],
+        ["binds32", "vfork"],
+    ] {
+        let run = |port| world.as_user("alice").run([LAUNCHER, "run", "--", program, way, port]);
+        run("80").exits(0);
+        run("81").exits(nix::libc::EACCES).complains("81/tcp is refused for alice");
+    }
+    world.as_user("alice").run(["binds32", "socketcall", "80"]).exits(nix::libc::EACCES);
+}
+
+/// Yama itself is not on every machine; what the launcher does where it says 1, is.
+fn under_yama_the_supervisor_is_the_parent(world: &World) {
+    world.policy("permit alice 80 81\n");
+    let yama = |scope: &str| {
+        world.file("/tmp/ptrace_scope", scope);
+    };
+    yama("1\n");
+    let supervised = |words: &[&str]| {
+        let bound = ["unshare", "--mount", "--propagation", "private", "sh", "-ec"];
+        let script = "mount -t tmpfs none /proc/sys/kernel; mkdir -p /proc/sys/kernel/yama; \
+            cp /tmp/ptrace_scope /proc/sys/kernel/yama/; exec setpriv --reuid=1000 --regid=1000 --clear-groups \
+            --inh-caps=-all --bounding-set=-all,+net_bind_service,+setuid,+setgid \"$@\"";
+        world.as_root().spawn([&bound[..], &[script, "-", LAUNCHER, "run", "--"], words].concat())
+    };
+    supervised(&["sh", "-c", "exit 42"]).wait(PATIENCE).exits(42);
+    supervised(&["sh", "-c", "kill -KILL $$"]).wait(PATIENCE).dies_of(Signal::SIGKILL);
+    let mut server = supervised(&["python3", "-m", "http.server", "80"]);
+    await_port(&mut server, 80);
+    assert_eq!(supervisors(world), [server.pid()], "it stays what was started");
+    server.signal(Signal::SIGINT);
+    server.wait(PATIENCE).exits(0);
+    // What outlives the program is answered still.
+    let late = binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 8080)");
+    let script = format!("(sleep 0.3; exec python3 -c \"{late}\" >/tmp/late) >/dev/null 2>&1 & exit 3");
+    supervised(&["sh", "-c", &script]).wait(PATIENCE).exits(3);
+    none_left(world);
+    assert_eq!(fs::read_to_string("/tmp/late").expect("it ran"), "bound ('127.0.0.1', 8080)\n");
+    for scope in ["2\n", "3\n"] {
+        yama(scope);
+        supervised(&["true"]).wait(PATIENCE).exits(78).complains("kernel.yama.ptrace_scope is");
+    }
+}
