@@ -1,5 +1,6 @@
 //! The command line: its grammar, its help, and what it says of a word that does not fit. A file a command.
 
+mod accept;
 mod check;
 mod doctor;
 mod exec;
@@ -22,6 +23,7 @@ use portgrant_server::Message;
 
 use crate::Error;
 
+pub use accept::Accept;
 pub use check::Check;
 pub use doctor::Doctor;
 pub use exec::Exec;
@@ -48,6 +50,7 @@ const EXAMPLES: &str = "\
 Examples:
   portgrant exec -l 80 -- ./server             as descriptor 3, announced by LISTEN_FDS
   portgrant exec -l 25 --inetd -- exim4 -bw    as descriptor 0
+  portgrant exec -l 25 --accept -- exim4 -bs   one program for each connection
   portgrant explain 80                         may I? by which rule?
   portgrant exec --daemon --verify -l 80 -- ./server
   portgrant pass -l 443 --to ./server.sock     one port more for a server that runs
@@ -216,7 +219,8 @@ fn first_line(text: &str) -> &str {
 
 fn commands() -> String {
     let command = Arguments::command();
-    let names: Vec<&str> =
+    let mut names: Vec<&str> =
         command.get_subcommands().map(clap::Command::get_name).filter(|&name| name != "help").collect();
-    names.join(" or ")
+    let last = names.pop().unwrap_or_default();
+    format!("{} or {last}", names.join(", "))
 }
