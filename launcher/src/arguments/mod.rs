@@ -161,7 +161,7 @@ fn complaint(error: &clap::Error) -> Message {
     let context = |kind| error.get(kind).map(|found| printable(found.to_string().as_bytes())).unwrap_or_default();
     let (word, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
     match error.kind() {
-        ErrorKind::ValueValidation if !word.contains("ENDPOINT") => {
+        ErrorKind::ValueValidation if !word.contains("ENDPOINT") && !word.contains("PORT") => {
             let option = word.split(['[', '=', ' ']).next().unwrap_or_default();
             let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             Message::new(format!("'{value}' does not go with {option}")).fix(why)
