@@ -34,13 +34,13 @@ pub struct Exec {
     /// Set no_new_privs: setuid programs that the program executes gain nothing
     #[arg(long)]
     pub no_new_privs: bool,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would take them for the command's own")]
-    pub accept: Accept,
     /// The program, a path or a name to look up in PATH, and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
-    /// As whom, where and from when on it runs; last, so that its heading is over its own options alone
+    /// Whether there is a program for each connection; behind the others, so that its heading is over its own options alone
+    #[command(flatten)]
+    pub accept: Accept,
+    /// As whom, where and from when on it runs; likewise
     #[command(flatten)]
     pub life: Life,
 }

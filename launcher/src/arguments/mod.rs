@@ -49,11 +49,12 @@ Options: reuseport v6only backlog= freebind dev= keepalive[=] linger=
 const EXAMPLES: &str = "\
 Examples:
   portgrant exec -l 80 -- ./server             as descriptor 3, announced by LISTEN_FDS
-  portgrant exec -l 25 --inetd -- exim4 -bw    as descriptor 0
+  portgrant exec -l 25 --as exim -- exim4 -bw  the way that exim takes it
   portgrant exec -l 25 --accept -- exim4 -bs   one program for each connection
-  portgrant explain 80                         may I? by which rule?
-  portgrant exec --daemon --verify -l 80 -- ./server
+  portgrant exec -l 80 --daemon --verify -- ./server
+  portgrant run -- python3 -m http.server 80   a program that binds for itself
   portgrant pass -l 443 --to ./server.sock     one port more for a server that runs
+  portgrant explain 80                         may I? by which rule?
   portgrant list                               what may I?
   portgrant who 80                             who holds it?
   portgrant doctor                             is this installation right?
@@ -85,10 +86,10 @@ pub enum Command {
     Exec(Exec),
     /// Run a program that binds for itself, as it is
     Run(Run),
-    /// Say whether the policy permits something, and by which rule; nothing is bound
-    Explain(Explain),
     /// Hand sockets over to a server that runs, over its own Unix socket
     Pass(Pass),
+    /// Say whether the policy permits something, and by which rule; nothing is bound
+    Explain(Explain),
     /// List what the policy permits you, and what is denied of it
     List(List),
     /// Say whether the policy is well-formed, and what of it is probably not meant
