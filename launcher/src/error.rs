@@ -130,6 +130,10 @@ pub enum Error {
         /// The program that was to be executed
         program: PathBuf,
     },
+    /// The grant is for this program when the helper executes it, which it does not for each connection
+    OnlyByHelper(Box<Refusal>),
+    /// The system would not let connections be served
+    Accepting(std::io::Error),
     /// The helper would not bind what the program is going to
     Refused(Box<portgrant_supervisor::helper::Refusal>),
     /// The supervisor is not there, or cannot be executed
@@ -178,8 +182,9 @@ impl Error {
             | Error::StillAnother { .. }
             | Error::Guard { .. }
             | Error::Aside(_)
-            | Error::Wait(_) => status::SYSTEM,
-            Error::ForAnother { refusal, .. } => refusal.status,
+            | Error::Wait(_)
+            | Error::Accepting(_) => status::SYSTEM,
+            Error::ForAnother { refusal, .. } | Error::OnlyByHelper(refusal) => refusal.status,
             Error::Refused(refusal) => refusal.status,
             Error::Supervisor { .. } | Error::Unsupervised(_) => status::BROKEN,
             Error::Sockets(error) => error.status(),
@@ -266,6 +271,16 @@ impl Error {
                 let why = message.why.map(|why| format!("{why}; {instead}"));
                 Message { why: why.or(Some(instead)), ..message }
             }
+            Error::OnlyByHelper(refusal) => {
+                let message = portgrant_server::Error::Refused(refusal.as_ref().clone()).message();
+                let program = refusal.program.as_deref().unwrap_or_default();
+                let why =
+                    format!("the rule is bound to {program}, which the helper executes once and --accept many times");
+                message.why(why).fix("leave --accept out, or have the rule without exec")
+            }
+            Error::Accepting(error) => Message::new("connections cannot be accepted")
+                .why(error.to_string())
+                .fix("raise the limit that is reached (ulimit -n), or free memory"),
             Error::Refused(refusal) => Message::new(&refusal.what).why(&refusal.why).fix(&refusal.fix),
             Error::Supervisor { path, source } => Message::new(format!("{} cannot be executed", path.display()))
                 .why(source.to_string())
@@ -290,6 +305,7 @@ impl std::error::Error for Error {
             | Error::Output(error)
             | Error::Policy { source: error, .. }
             | Error::Wait(error)
+            | Error::Accepting(error)
             | Error::Aside(error) => Some(error),
             Error::Guard { source, .. } | Error::Supervisor { source, .. } => Some(source),
             Error::Accounts { source, .. } | Error::Become { source, .. } | Error::Folder { source, .. } => {
@@ -313,6 +329,7 @@ impl std::error::Error for Error {
             | Error::Ignored(_)
             | Error::NotPassed { .. }
             | Error::NotWithTheHelper { .. }
+            | Error::OnlyByHelper(_)
             | Error::ForAnother { .. } => None,
         }
     }

@@ -4,6 +4,7 @@
 //! signal dispositions and mask, environment, working directory, umask, limits and descriptors. So nothing here changes
 //! any of these on the way, and what the launcher opens itself is close-on-exec.
 
+mod accept;
 mod arguments;
 mod doctor;
 mod error;
@@ -23,9 +24,11 @@ use std::io::Write;
 use log::LevelFilter;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
+use portgrant_server::Message;
 
 pub use arguments::{
-    Arguments, Check, Command, Doctor, Exec, Explain, Format, Life, List, Log, Pass, Place, Recipe, Run, Who, Writing,
+    Accept, Arguments, Check, Command, Doctor, Exec, Explain, Format, Life, List, Log, Pass, Place, Recipe, Run, Who,
+    Writing,
 };
 pub use error::Error;
 pub use pass::Trouble;
@@ -101,8 +104,13 @@ fn further(error: &Error) -> String {
     }
 }
 
+/// On standard error, by a launcher that goes on.
+pub(crate) fn say(message: &Message) {
+    tell(message, "");
+}
+
 /// In one write, so that it stays in one piece among what others write.
-fn tell(message: &portgrant_server::Message, further: &str) {
+fn tell(message: &Message, further: &str) {
     let mut text = format!("portgrant: {}\n", message.what);
     for (label, part) in [("why", &message.why), ("fix", &message.fix)] {
         if let Some(part) = part {

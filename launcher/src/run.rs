@@ -58,7 +58,10 @@ fn needs_help(listen: &[Endpoint], helper: &Path) -> Result<bool, Error> {
                 needs = true;
             }
             // In use, not there: what the crate that knows all of it says.
-            Ok((_, Err(_))) | Err(_) => drop(Bind::endpoint(endpoint.clone()).socket()?),
+            Ok((_, Err(_))) | Err(_) => {
+                drop(Bind::endpoint(endpoint.clone()).socket()?);
+                needs = true;
+            }
         }
     }
     Ok(needs)

@@ -48,8 +48,8 @@ fn tracing_helper(folder: &Folder) -> (std::path::PathBuf, std::path::PathBuf) {
 #[test]
 fn a_wrong_command_line_is_status_64_and_names_the_word_and_what_was_expected() {
     const WRONG: &[(&[&str], &str, &str)] = &[
-        (&[], "no command", "exec or explain"),
-        (&["serve"], "'serve' is no command", "exec or explain"),
+        (&[], "no command", "exec, run"),
+        (&["serve"], "'serve' is no command", "exec, run"),
         (&["exec"], "no endpoint", "-l ENDPOINT"),
         (&["exec", "-l"], "--listen <ENDPOINT> lacks its value", "--help"),
         (&["exec", "-l", "80"], "no program", "-- PROGRAM"),
@@ -78,7 +78,7 @@ fn a_wrong_command_line_is_status_64_and_names_the_word_and_what_was_expected() 
         (&["exec", "-l", "80,tos=1,tos=1", "--", "true"], "'tos' is given twice", "'80,tos=1,tos=1'"),
         (&["exec", "-l", "[::1:80", "--", "true"], "is no address", "[IPv6]"),
         (&["exec", "-l", "8\u{1b}[2J", "--", "true"], r"'8\x1b[2J'", "1 to 65535"),
-        (&["\u{1b}[2J"], r"'\x1b[2J' is no command", "exec or explain"),
+        (&["\u{1b}[2J"], r"'\x1b[2J' is no command", "exec, run"),
     ];
     let folder = Folder::new("usage");
     let (helper, trace) = tracing_helper(&folder);

@@ -92,6 +92,8 @@ pub struct TcpInfo {
     pub unacknowledged: u32,
     /// How often the oldest of them was sent again
     pub retransmits: u8,
+    /// How long nothing was sent
+    pub unsent: Duration,
     /// How long nothing was received
     pub silence: Duration,
     /// The round trip, smoothed
@@ -118,6 +120,12 @@ impl TcpInfo {
         Self::read(stream).map_err(|source| Error::System { what: "cannot ask for TCP_INFO", source })
     }
 
+    /// How long nothing was sent and nothing was received, since the connection's beginning at most. What is sent again
+    /// counts as sent; acknowledgements, keep-alive and window probes do not.
+    pub fn idle(&self) -> Duration {
+        self.unsent.min(self.silence)
+    }
+
     pub(crate) fn read(stream: impl AsFd) -> io::Result<TcpInfo> {
         let bytes = descriptor::tcp_info(stream.as_fd())?;
         // struct tcp_info: eight bytes of flags, then words of 32 bits; from the first version on these are at these
@@ -130,6 +138,7 @@ impl TcpInfo {
             state: TcpState::from_number(bytes.first().copied().unwrap_or_default()),
             retransmits: bytes.get(2).copied().unwrap_or_default(),
             unacknowledged: word(4),
+            unsent: Duration::from_millis(word(9).into()),
             silence: Duration::from_millis(word(11).into()),
             round_trip: Duration::from_micros(word(15).into()),
         })

@@ -15,7 +15,7 @@ both_installs![
 
 const EXIM: &str = "/usr/sbin/exim4";
 const LOG: &str = "/var/log/exim4/mainlog";
-const CONFIGURATION: &str = "
+pub(super) const CONFIGURATION: &str = "
 primary_hostname = mail.example.test
 queue_only
 tls_advertise_hosts =

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::accepting_servers::readers_are_served_under_load;
 use portgrant_tests::{BINDER, Caller, Dialogue, LAUNCHER, Running, World, both_installs};
 
 both_installs![
@@ -74,6 +75,7 @@ fn innd_is_refused_by_a_rule_bound_to_another_program(world: &World) {
 
 fn news(world: &World) -> Caller {
     world.folder("/run/news", "news", 0o755); // the package's service makes it
+    readers_are_served_under_load();
     world.as_user("news")
 }
 

@@ -1,5 +1,8 @@
 //! The installed programs with real users and real servers. `tests/run` starts this.
 
+mod accepting;
+mod accepting_datagrams;
+mod accepting_servers;
 mod adoption;
 mod audit;
 mod chat;

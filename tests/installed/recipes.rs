@@ -11,6 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::accepting_servers::store_an_article;
 use portgrant_tests::{Caller, Dialogue, Install, LAUNCHER, Outcome, Running, World};
 
 /// A test of each recipe, and the list of them.
@@ -35,6 +36,7 @@ recipes![
     systemd_as_printed: "systemd",
     inetd_as_printed: "inetd",
     innd_as_printed: "innd",
+    nnrpd_as_printed: "nnrpd",
     exim_as_printed: "exim",
     dovecot_as_printed: "dovecot",
     sshd_as_printed: "sshd",
@@ -72,6 +74,14 @@ fn innd_as_printed(_: &Served<'_>) {
         reader.hear("100");
         assert!(reader.text().iter().any(|line| line.contains("IHAVE")));
     }
+}
+
+/// innd has stored an article before.
+fn nnrpd_as_printed(_: &Served<'_>) {
+    let mut reader = Dialogue::with("127.0.0.1:119");
+    reader.hear("200");
+    reader.say("GROUP local.test");
+    assert_eq!(reader.hear("211"), "1 1 1 local.test");
 }
 
 /// With the configuration that Debian's package makes, certificate warning and all.
@@ -212,6 +222,8 @@ struct Served<'a> {
     world: &'a World,
     user: String,
     running: Running,
+    /// Whether portgrant holds the sockets itself
+    stays: bool,
 }
 
 impl<'a> Served<'a> {
@@ -229,8 +241,12 @@ impl<'a> Served<'a> {
         if server == "rust" {
             fs::copy("/usr/local/bin/hello", "/home/alice/server").expect("the example");
         }
+        if server == "nnrpd" {
+            store_an_article(world);
+        }
         let caller = world.as_user(&printed.user).folder("/home/alice");
-        Served { world, running: caller.spawn(["sh", "-ec", &printed.command]), user: printed.user }
+        let stays = printed.command.contains(" --accept ");
+        Served { world, running: caller.spawn(["sh", "-ec", &printed.command]), user: printed.user, stays }
     }
 
     fn user(&self) -> Caller {
@@ -262,7 +278,7 @@ impl<'a> Served<'a> {
         assert!(!holders.is_empty());
         for process in holders {
             assert!(process.uids == [uid; 4] && process.is_powerless(), "{process:?}");
-            assert!(!process.program.starts_with("/usr/local/bin/portgrant"), "{process:?}");
+            assert_eq!(process.program == Path::new(LAUNCHER), self.stays, "{process:?}");
         }
     }
 }

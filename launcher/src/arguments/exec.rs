@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 
 use portgrant_protocol::Endpoint;
+use portgrant_server::Message;
 
-use super::{ENDPOINTS, Life, endpoint};
+use super::{Accept, ENDPOINTS, Life, endpoint};
 use crate::exec::Wanted;
 use crate::{Error, recipe};
 
@@ -36,7 +37,10 @@ pub struct Exec {
     /// The program, a path or a name to look up in PATH, and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
-    /// As whom, where and from when on it runs; last, so that its heading is over its own options alone
+    /// Whether there is a program for each connection; behind the others, so that its heading is over its own options alone
+    #[command(flatten)]
+    pub accept: Accept,
+    /// As whom, where and from when on it runs; likewise
     #[command(flatten)]
     pub life: Life,
 }
@@ -44,7 +48,14 @@ pub struct Exec {
 impl Exec {
     /// What clap cannot say: which values go together.
     pub(super) fn check(&self) -> Result<(), Error> {
+        self.accept.check(&self.listen)?;
         self.life.check()?;
+        if self.accept.accept
+            && let Some(option) = self.life.of_one_program()
+        {
+            let fix = "leave one of them out: with --accept there are as many programs as connections";
+            return Err(Error::Usage(Box::new(Message::new(format!("{option} does not go with --accept")).fix(fix))));
+        }
         Wanted::of(self).map(drop)
     }
 }

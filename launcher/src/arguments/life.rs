@@ -76,6 +76,12 @@ impl Life {
         Err(Error::Usage(Box::new(message.fix("leave one of them out"))))
     }
 
+    /// An option that is about the start of one program, if one is given.
+    pub(super) fn of_one_program(&self) -> Option<&'static str> {
+        let given = [("--wait", self.wait), ("--verify", self.verify.is_some()), ("--notify", self.notify.is_some())];
+        given.into_iter().find_map(|(option, given)| given.then_some(option))
+    }
+
     /// Whether the helper may execute the program itself, which a rule with `exec` asks for: else the option that it
     /// knows nothing of.
     pub(crate) fn suits_the_helper(&self) -> Result<(), &'static str> {

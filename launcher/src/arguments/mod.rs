@@ -1,5 +1,6 @@
 //! The command line: its grammar, its help, and what it says of a word that does not fit. A file a command.
 
+mod accept;
 mod check;
 mod doctor;
 mod exec;
@@ -22,6 +23,7 @@ use portgrant_server::Message;
 
 use crate::Error;
 
+pub use accept::Accept;
 pub use check::Check;
 pub use doctor::Doctor;
 pub use exec::Exec;
@@ -47,10 +49,12 @@ Options: reuseport v6only backlog= freebind dev= keepalive[=] linger=
 const EXAMPLES: &str = "\
 Examples:
   portgrant exec -l 80 -- ./server             as descriptor 3, announced by LISTEN_FDS
-  portgrant exec -l 25 --inetd -- exim4 -bw    as descriptor 0
-  portgrant explain 80                         may I? by which rule?
-  portgrant exec --daemon --verify -l 80 -- ./server
+  portgrant exec -l 25 --as exim -- exim4 -bw  the way that exim takes it
+  portgrant exec -l 25 --accept -- exim4 -bs   one program for each connection
+  portgrant exec -l 80 --daemon --verify -- ./server
+  portgrant run -- python3 -m http.server 80   a program that binds for itself
   portgrant pass -l 443 --to ./server.sock     one port more for a server that runs
+  portgrant explain 80                         may I? by which rule?
   portgrant list                               what may I?
   portgrant who 80                             who holds it?
   portgrant doctor                             is this installation right?
@@ -82,10 +86,10 @@ pub enum Command {
     Exec(Exec),
     /// Run a program that binds for itself, as it is
     Run(Run),
-    /// Say whether the policy permits something, and by which rule; nothing is bound
-    Explain(Explain),
     /// Hand sockets over to a server that runs, over its own Unix socket
     Pass(Pass),
+    /// Say whether the policy permits something, and by which rule; nothing is bound
+    Explain(Explain),
     /// List what the policy permits you, and what is denied of it
     List(List),
     /// Say whether the policy is well-formed, and what of it is probably not meant
@@ -158,7 +162,7 @@ fn complaint(error: &clap::Error) -> Message {
     let context = |kind| error.get(kind).map(|found| printable(found.to_string().as_bytes())).unwrap_or_default();
     let (word, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
     match error.kind() {
-        ErrorKind::ValueValidation if !word.contains("ENDPOINT") => {
+        ErrorKind::ValueValidation if !word.contains("ENDPOINT") && !word.contains("PORT") => {
             let option = word.split(['[', '=', ' ']).next().unwrap_or_default();
             let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             Message::new(format!("'{value}' does not go with {option}")).fix(why)
@@ -216,7 +220,8 @@ fn first_line(text: &str) -> &str {
 
 fn commands() -> String {
     let command = Arguments::command();
-    let names: Vec<&str> =
+    let mut names: Vec<&str> =
         command.get_subcommands().map(clap::Command::get_name).filter(|&name| name != "help").collect();
-    names.join(" or ")
+    let last = names.pop().unwrap_or_default();
+    format!("{} or {last}", names.join(", "))
 }

@@ -5,17 +5,20 @@ use std::ffi::OsString;
 use portgrant_protocol::{Address, Endpoint, Options};
 use portgrant_server::Message;
 
-use super::{ENDPOINTS, endpoint};
+use super::endpoint;
 use crate::Error;
 
 const LIMITS: &str = "\
+An ENDPOINT is [ADDRESS:]PORT[/PROTOCOL] here, as 80, 127.0.0.1:25 or 53/udp: the
+program makes its sockets itself. Without -l each bind is decided when it comes.
+
 The program runs under no_new_privs: setuid programs that it starts, sudo or
 sendmail say, gain nothing. Programs that take a socket are better served by
 portgrant exec, which has no such limit.";
 
 /// `portgrant run`
 #[derive(Debug, clap::Args)]
-#[command(after_help = LIMITS, after_long_help = format!("{ENDPOINTS}\n\n{LIMITS}"))]
+#[command(after_help = LIMITS)]
 pub struct Run {
     /// What the program is going to bind; asked for beforehand, so that a refusal is told before it starts
     #[arg(short, long, value_name = "ENDPOINT", value_parser = endpoint(), allow_hyphen_values = true)]

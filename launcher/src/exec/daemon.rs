@@ -217,7 +217,7 @@ impl Guard {
         mut self,
         sockets: Vec<OwnedFd>,
         verification: Option<Verification>,
-        become_program: impl FnOnce(Vec<OwnedFd>) -> Result<Infallible, Error>,
+        become_program: impl FnOnce(Vec<OwnedFd>, &Begun) -> Result<Infallible, Error>,
     ) -> Result<Infallible, Error> {
         if self.waits {
             self.watch.up()?;
@@ -236,13 +236,23 @@ impl Guard {
     }
 
     /// In the process that becomes the program. Nothing is opened here: it could stand where a socket must go.
-    fn child(self, sockets: Vec<OwnedFd>, become_program: impl FnOnce(Vec<OwnedFd>) -> Result<Infallible, Error>) -> ! {
+    fn child(
+        self,
+        sockets: Vec<OwnedFd>,
+        become_program: impl FnOnce(Vec<OwnedFd>, &Begun) -> Result<Infallible, Error>,
+    ) -> ! {
         let Guard { watch, handshake, callers, .. } = self;
         let Handshake { executing: (_, teller), go } = handshake;
-        let Err(error) = in_place(watch, go, callers).and_then(|()| become_program(sockets));
-        let Message { what, why, fix } = error.message();
-        let lines = [what, why.unwrap_or_default(), fix.unwrap_or_default()].join("\n");
-        let _ = File::from(teller).write_all(&[&[error.status()], lines.as_bytes()].concat());
+        let begun = Begun(RefCell::new(Some(teller.into())));
+        let Err(error) = in_place(watch, go, callers).and_then(|()| become_program(sockets, &begun));
+        match begun.0.take() {
+            Some(mut teller) => {
+                let Message { what, why, fix } = error.message();
+                let lines = [what, why.unwrap_or_default(), fix.unwrap_or_default()].join("\n");
+                let _ = teller.write_all(&[&[error.status()], lines.as_bytes()].concat());
+            }
+            None => crate::say(&error.message()),
+        }
         leave(error.status())
     }
 
@@ -263,6 +273,16 @@ impl Guard {
         debug!("{} is process {pid}", self.watch.name);
         let executing = Some(File::from(executing));
         Ok(Guarded { watch: self.watch, pid, ended, executing, verification, began: Instant::now(), stopping: None })
+    }
+}
+
+/// What tells the guard that the program has begun: execve(2) does, by closing it, or whoever stays in the new process.
+pub(crate) struct Begun(RefCell<Option<File>>);
+
+impl Begun {
+    /// It has begun, and nothing executes another program in this process any more.
+    pub(crate) fn tell(&self) {
+        drop(self.0.take());
     }
 }
 

@@ -19,7 +19,7 @@ use portgrant_protocol::program::Unfit;
 use portgrant_protocol::text::printable;
 use portgrant_server::{Error as SocketError, Message, Refusal, Request, Sockets};
 
-use crate::{Error, Exec, helper, program};
+use crate::{Error, Exec, accept, helper, program};
 use daemon::Guard;
 use verify::Verification;
 
@@ -31,6 +31,9 @@ pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible
     let wanted = Wanted::of(asked)?;
     let path = wanted.find(&environment)?;
     debug!("the program is {}", path.display());
+    if asked.accept.accept {
+        accept::check(&path)?;
+    }
     wanted.places().free(asked.listen.len()).map_err(Error::Place)?;
     let launch = Launch { asked, wanted, path, helper: portgrant_server::helper::locate()? };
     if !asked.life.daemon {
@@ -62,7 +65,14 @@ impl Launch<'_> {
                     Some(image) => image,
                     None => wanted.image(path, environment, &adoption::received(&sockets, wanted.places())?)?,
                 };
-                self.live(&image, sockets, guard)
+                if self.asked.accept.accept {
+                    self.accept(&image, sockets, guard)
+                } else {
+                    self.live(&image, sockets, guard)
+                }
+            }
+            Err(SocketError::Refused(refusal)) if refusal.program.is_some() && self.asked.accept.accept => {
+                Err(Error::OnlyByHelper(Box::new(refusal)))
             }
             Err(SocketError::Refused(refusal)) if is_bound_to(&refusal, path) => {
                 let image = match foreseen {
@@ -81,7 +91,7 @@ impl Launch<'_> {
 
     /// What will be executed, where that is known without the sockets.
     fn foreseen(&self, environment: &[CString]) -> Result<Option<Image>, Error> {
-        let descriptors = adoption::foreseen(&self.asked.listen, self.wanted.places())?;
+        let descriptors = self.wanted.foreseen(&self.asked.listen)?;
         descriptors.map(|descriptors| self.wanted.image(&self.path, environment, &descriptors)).transpose()
     }
 
@@ -92,13 +102,23 @@ impl Launch<'_> {
         self.asked.listen.iter().cloned().fold(Request::new().helper(&self.helper), Request::endpoint)
     }
 
+    /// This process stays, or a guarded one does, and starts the program for each connection.
+    fn accept(&self, image: &Image, sockets: Sockets, guard: Option<Guard>) -> Result<Infallible, Error> {
+        match guard {
+            Some(guard) => {
+                guard.run(Vec::new(), None, |_, begun| accept::serve(self.asked, image, sockets, || begun.tell()))
+            }
+            None => accept::serve(self.asked, image, sockets, || {}),
+        }
+    }
+
     /// As a daemon, from the first connection on, looked on by a process aside: or at once, in this very process.
     fn live(&self, image: &Image, sockets: Sockets, guard: Option<Guard>) -> Result<Infallible, Error> {
         let (names, sockets) = sockets.into_fds();
         let verification = self.asked.life.verify.map(|patience| Verification::of(&names, &sockets, patience));
         let become_program = |sockets| self.hand_over(image, &names, sockets);
         if let Some(guard) = guard {
-            return guard.run(sockets, verification, become_program);
+            return guard.run(sockets, verification, |sockets, _| become_program(sockets));
         }
         if self.asked.life.wait {
             wait::first_arrival(&sockets)?;
@@ -139,13 +159,13 @@ impl Launch<'_> {
             words.extend(given.then(|| flag.into()));
         }
         words.extend(image.arguments.iter().cloned());
-        let execute = |_| {
+        let execute = || {
             image.places.park().map_err(Error::Place)?;
             helper::execute(helper, &words, &image.environment(std::process::id()))
         };
         match guard {
-            Some(guard) => guard.run(Vec::new(), None, execute),
-            None => execute(Vec::new()),
+            Some(guard) => guard.run(Vec::new(), None, |_, _| execute()),
+            None => execute(),
         }
     }
 }

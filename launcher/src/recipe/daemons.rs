@@ -89,7 +89,7 @@ server.serve_forever()
             "It answers 400 as well while the machine's load is above nnrpdloadlimit in inn.conf, 16.",
         ],
         since: "",
-        tried: None,
+        tried: Some("INN 2.7.1 of Debian 12"),
     },
     Server {
         name: "exim",

@@ -67,12 +67,17 @@ impl<'a> Wanted<'a> {
             Some(server) => format!("--as {}", server.name),
             None => "--inetd".to_owned(),
         };
+        if asked.accept.accept && (server.is_some() || asked.inetd) {
+            let fix = format!("leave {option} out: with --accept each connection is descriptor 0 and 1 of a program");
+            return usage(Message::new(format!("{option} does not go with --accept")).fix(fix));
+        }
         let adoption = match server {
             Some(_) if asked.inetd => {
                 let fix = "--inetd is --as inetd; give the one that is the program's";
                 return usage(Message::new(format!("--inetd does not go with {option}")).fix(fix));
             }
             Some(server) => helped(server, &asked.listen)?,
+            None if asked.accept.accept => Adoption::Connection,
             None if asked.inetd => Adoption::Standard,
             None => Adoption::ListenFds,
         };
@@ -104,6 +109,33 @@ impl<'a> Wanted<'a> {
             Some(path) => program::find(name, &[entry(path.name, path.value)]),
             None => program::find(name, environment),
         }
+    }
+
+    /// The sockets that `listen` will have become, in their order. `None` where `each` makes their number the host's
+    /// affair. A connection is descriptor 0, whichever socket it comes from.
+    pub(crate) fn foreseen(&self, listen: &[Endpoint]) -> Result<Option<Vec<Descriptor>>, Error> {
+        if let Adoption::Connection = self.adoption {
+            let local = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
+            return Ok(Some(vec![Descriptor { name: "connection".to_owned(), number: 0, local }]));
+        }
+        if listen.iter().any(|endpoint| endpoint.address == Address::Each) {
+            return Ok(None);
+        }
+        let named = listen.iter().any(|endpoint| matches!(endpoint.port, Port::Service(_)));
+        let services = if named { std::fs::read(service::PATH).unwrap_or_default() } else { Vec::new() };
+        let services = Services::parse(&services);
+        let descriptors = self.places().numbers().zip(listen).map(|(number, endpoint)| {
+            let wrong = |source| portgrant_server::Error::Endpoint { text: endpoint.to_string(), source };
+            let resolved = endpoint.clone().resolve(&services).map_err(wrong)?;
+            let address = match endpoint.address {
+                Address::V4(address) => IpAddr::V4(address),
+                Address::V6(address) => IpAddr::V6(address),
+                Address::Any | Address::Each => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            let local = SocketAddr::new(address, resolved.port);
+            Ok(Descriptor { name: resolved.name(), number, local })
+        });
+        descriptors.collect::<Result<_, Error>>().map(Some)
     }
 
     /// Whether anything that the program is told depends on numbers or addresses.
@@ -238,28 +270,6 @@ fn one_socket(option: &str, listen: &[Endpoint], fix: &str) -> Result<(), Error>
         several => format!("{option} goes with one -l ENDPOINT, not {}", several.len()),
     };
     usage(Message::new(what).fix(fix))
-}
-
-/// The sockets that `listen` will have become, in their order. `None` where `each` makes their number the host's affair.
-pub(crate) fn foreseen(listen: &[Endpoint], places: Places) -> Result<Option<Vec<Descriptor>>, Error> {
-    if listen.iter().any(|endpoint| endpoint.address == Address::Each) {
-        return Ok(None);
-    }
-    let named = listen.iter().any(|endpoint| matches!(endpoint.port, Port::Service(_)));
-    let services = if named { std::fs::read(service::PATH).unwrap_or_default() } else { Vec::new() };
-    let services = Services::parse(&services);
-    let descriptors = places.numbers().zip(listen).map(|(number, endpoint)| {
-        let wrong = |source| portgrant_server::Error::Endpoint { text: endpoint.to_string(), source };
-        let resolved = endpoint.clone().resolve(&services).map_err(wrong)?;
-        let address = match endpoint.address {
-            Address::V4(address) => IpAddr::V4(address),
-            Address::V6(address) => IpAddr::V6(address),
-            Address::Any | Address::Each => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let local = SocketAddr::new(address, resolved.port);
-        Ok(Descriptor { name: resolved.name(), number, local })
-    });
-    descriptors.collect::<Result<_, Error>>().map(Some)
 }
 
 /// The sockets that came.

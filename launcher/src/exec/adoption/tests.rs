@@ -16,7 +16,7 @@ fn adopted(words: &[OsString], environment: &[&str]) -> Result<Image, String> {
     let environment: Vec<CString> = environment.iter().map(|text| CString::new(*text).expect("no NUL")).collect();
     let image = || {
         let wanted = Wanted::of(&asked)?;
-        let descriptors = foreseen(&asked.listen, wanted.places())?.unwrap_or_default();
+        let descriptors = wanted.foreseen(&asked.listen)?.unwrap_or_default();
         wanted.image(Path::new("/bin/server"), &environment, &descriptors)
     };
     image().map_err(|error: Error| error.message().to_string())
@@ -104,8 +104,10 @@ fn a_placeholder_that_stands_for_none_or_several_is_told_with_the_names() {
 
 #[test]
 fn what_contradicts_itself_is_refused() {
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 15] = [
         (&["--inetd", "--as", "nginx", "-l", "80"], "--inetd does not go with --as nginx"),
+        (&["--inetd", "--accept", "-l", "80"], "--inetd does not go with --accept"),
+        (&["--as", "exim", "--accept", "-l", "80"], "--as exim does not go with --accept"),
         (&["--as", "apache2", "-l", "80"], "--as apache2 cannot be done: apache2 takes no socket"),
         (&["--as", "nnrpd", "-l", "119"], "--as nnrpd goes with --accept"),
         (&["--as", "gunicorn", "-l", "443/udp"], "--as gunicorn does not go with 443/udp: gunicorn serves on stream"),
@@ -131,4 +133,11 @@ fn the_program_is_looked_up_in_the_path_that_it_gets() {
     let Command::Exec(asked) = Arguments::try_parse_from(words).expect("parsed").command else { panic!("not exec") };
     let wanted = Wanted::of(&asked).expect("wanted");
     assert!(wanted.find(&[c"PATH=/nonexistent".to_owned()]).is_ok_and(|path| path.ends_with("env")));
+}
+
+#[test]
+fn a_connection_is_descriptor_zero_whichever_socket_it_comes_from() {
+    let words = ["--accept", "-l", "80", "-l", "81", "--setenv", "A={fd}", "--", "server", "{fd}"];
+    let image = image(&words, &["LISTEN_FDS=1"]).expect("an image");
+    assert_eq!((variables(&image), arguments(&image)), (vec!["A=0".to_owned()], vec!["server", "0"]));
 }

@@ -1,0 +1,87 @@
+//! `portgrant exec --accept`: a program for each connection, as tcpserver, inetd's `nowait` and systemd's `Accept=yes`
+//! have it, and for a udp socket a program while datagrams wait, as inetd's `wait`.
+//!
+//! The launcher stays, without privilege, and owns the sockets. It never reads or writes on a connection.
+
+mod connection;
+mod datagrams;
+mod idle;
+mod listener;
+mod lookups;
+mod notices;
+mod program;
+mod signals;
+mod supervisor;
+mod table;
+
+use std::convert::Infallible;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use log::debug;
+use portgrant_protocol::program::{Unfit, Why};
+use portgrant_server::Sockets;
+use rustix::io::Errno;
+
+use self::datagrams::Datagrams;
+use self::idle::Idle;
+use self::listener::Listener;
+use self::lookups::Lookups;
+use self::program::Program;
+use self::signals::Signals;
+use self::supervisor::Supervisor;
+use self::table::Table;
+use crate::exec::Image;
+use crate::{Error, Exec};
+
+/// Finds, before anything is bound, what else the first connection would: a script whose interpreter is not there.
+pub(crate) fn check(path: &Path) -> Result<(), Error> {
+    let unfit = Unfit::by_execve(path, Errno::NOENT);
+    if let Why::NoInterpreter(interpreter) = &unfit.why
+        && fs::exists(interpreter).is_ok_and(|there| !there)
+    {
+        return Err(unfit.into());
+    }
+    Ok(())
+}
+
+/// Serves until a signal ends it. `begun` is told when everything is there.
+pub(crate) fn serve(asked: &Exec, image: &Image, sockets: Sockets, begun: impl FnOnce()) -> Result<Infallible, Error> {
+    if asked.no_new_privs {
+        debug!("setting no_new_privs");
+        rustix::thread::set_no_new_privs(true).map_err(|errno| Error::NoNewPrivileges(errno.into()))?;
+    }
+    let supervisor = prepare(asked, image, sockets)?;
+    begun();
+    let signal = supervisor.run().map_err(|errno| Error::Accepting(errno.into()))?;
+    signals::end_by(signal)
+}
+
+fn prepare(asked: &Exec, image: &Image, sockets: Sockets) -> Result<Supervisor, Error> {
+    let signals = Signals::take().map_err(|errno| Error::Accepting(errno.into()))?;
+    let mut environment = image.environment(std::process::id());
+    environment.retain(|entry| !connection::is_connections(entry.to_bytes()));
+    let program = Program::new(&image.path, &image.arguments, environment, signals.callers());
+    let program = program.map_err(|errno| Error::Accepting(errno.into()))?;
+
+    let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
+    for socket in sockets {
+        let facts = *socket.facts()?;
+        let name = socket.name().to_owned();
+        if facts.protocol.is_stream() {
+            let listener = Listener::new(socket.into_fd(), facts.protocol, facts.local);
+            listeners.push(listener.map_err(|errno| Error::Accepting(errno.into()))?);
+        } else {
+            datagrams.push(Datagrams::new(socket.into_fd(), name));
+        }
+    }
+    let accept = &asked.accept;
+    let of_source = accept.max_per_source.and_then(|limit| usize::try_from(limit).ok());
+    let table = Table::new(accept.limit(), of_source);
+    let idle = accept.idle_timeout.map(|seconds| Idle::new(Duration::from_secs(seconds.into())));
+    // Its thread has the signals blocked that are taken above.
+    let lookups = if accept.lookup { Some(Lookups::new()?) } else { None };
+    let supervisor = Supervisor::new(listeners, datagrams, program, signals, table, idle, lookups);
+    supervisor.map_err(|errno| Error::Accepting(errno.into()))
+}

@@ -1,0 +1,72 @@
+//! What goes wrong again and again is told now and then: whoever connects must not be able to fill a log.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use portgrant_server::Message;
+
+use crate::say;
+
+/// How long one of a kind silences the next.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// What it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    /// The program could not be started
+    Start,
+    /// Descriptors, memory or processes have run out
+    Shortage,
+    /// A source has all the connections that it may have
+    Source,
+    /// The program for this udp socket does not read
+    Unread(usize),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    said: HashMap<Kind, (Instant, u64)>,
+}
+
+impl Notices {
+    /// Says it on standard error, or counts it where one of its kind was said just before.
+    pub(super) fn say(&mut self, kind: Kind, now: Instant, message: impl FnOnce() -> Message) {
+        if let Some(silenced) = self.silenced(kind, now) {
+            let mut message = message();
+            if silenced > 0 {
+                message.what = format!("{} (and {silenced} times before)", message.what);
+            }
+            say(&message);
+        }
+    }
+
+    /// How many were silenced since the last one, where it is time for the next.
+    fn silenced(&mut self, kind: Kind, now: Instant) -> Option<u64> {
+        let Some((last, silenced)) = self.said.get_mut(&kind) else {
+            self.said.insert(kind, (now, 0));
+            return Some(0);
+        };
+        if now.duration_since(*last) < SILENCE {
+            *silenced += 1;
+            return None;
+        }
+        *last = now;
+        Some(std::mem::take(silenced))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_a_kind_silences_the_next_for_a_while_and_they_are_counted() {
+        let (mut notices, start) = (Notices::default(), Instant::now());
+        assert_eq!(notices.silenced(Kind::Start, start), Some(0));
+        assert_eq!(notices.silenced(Kind::Start, start + SILENCE / 2), None);
+        assert_eq!(notices.silenced(Kind::Start, start + SILENCE / 2), None);
+        assert_eq!(notices.silenced(Kind::Source, start + SILENCE / 2), Some(0), "another kind");
+        assert_eq!(notices.silenced(Kind::Start, start + SILENCE), Some(2));
+        assert_eq!(notices.silenced(Kind::Start, start + SILENCE * 2), Some(0));
+    }
+}

@@ -1,0 +1,77 @@
+//! The program, ready to be started once more: everything that is the same each time is made once.
+//!
+//! posix_spawn(3) does not copy the launcher (it is a vfork with an address space shared until execve), so a start costs
+//! the same however large the launcher is. std's `Command` would set SIGPIPE and the signal mask anew. (glibc's own two
+//! signals, 32 and 33, are ignored in what its posix_spawn(3) starts; no program can use them.)
+
+use std::ffi::{CString, OsString};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::SigSet;
+use nix::unistd::Pid;
+
+pub(super) struct Program {
+    path: PathBuf,
+    file: CString,
+    arguments: Vec<CString>,
+    /// What the caller had; a connection's variables stand behind it for the length of a start
+    environment: Vec<CString>,
+    /// How many of these are the caller's
+    inherited: usize,
+    attributes: PosixSpawnAttr,
+    /// What is done for a socket of this number: the next one has the same, most of the time
+    placed: Option<(RawFd, PosixSpawnFileActions)>,
+}
+
+impl Program {
+    /// `mask` is the signal mask that the program shall have: the caller's.
+    pub(super) fn new(
+        path: &Path,
+        words: &[OsString],
+        environment: Vec<CString>,
+        mask: &SigSet,
+    ) -> Result<Program, Errno> {
+        // Words of a command line end at a NUL, so none holds one.
+        let c_string = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
+        let mut attributes = PosixSpawnAttr::init()?;
+        attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
+        attributes.set_sigmask(mask)?;
+        Ok(Program {
+            path: path.to_owned(),
+            file: c_string(path.as_os_str().as_bytes()),
+            arguments: words.iter().map(|word| c_string(word.as_bytes())).collect(),
+            inherited: environment.len(),
+            environment,
+            attributes,
+            placed: None,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Starts it with `socket` as descriptors 0 and 1. What execve(2) says in the child is the error here.
+    pub(super) fn start(&mut self, socket: BorrowedFd<'_>, variables: Vec<CString>) -> Result<Pid, Errno> {
+        let number = socket.as_raw_fd();
+        let (_, actions) = match self.placed.take().filter(|(placed, _)| *placed == number) {
+            Some(placed) => self.placed.insert(placed),
+            None => self.placed.insert((number, place(number)?)),
+        };
+        self.environment.truncate(self.inherited);
+        self.environment.extend(variables);
+        posix_spawn(self.file.as_c_str(), actions, &self.attributes, &self.arguments, &self.environment)
+    }
+}
+
+fn place(number: RawFd) -> Result<PosixSpawnFileActions, Errno> {
+    let mut actions = PosixSpawnFileActions::init()?;
+    for standard in [0, 1] {
+        actions.add_dup2(number, standard)?;
+    }
+    Ok(actions)
+}

@@ -1,0 +1,426 @@
+//! The one loop: connections are accepted, programs started and waited for, signals passed on. One thread, one epoll.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use log::debug;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use portgrant_protocol::program::Unfit;
+use portgrant_server::Message;
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+
+use super::connection::Connection;
+use super::datagrams::{Afterwards, Datagrams};
+use super::idle::Idle;
+use super::listener::Listener;
+use super::lookups::Lookups;
+use super::notices::{Kind, Notices};
+use super::program::Program;
+use super::signals::{Received, Sender, Signals};
+use super::table::{Service, Table};
+
+/// How many connections are accepted before signals and ended programs get their turn.
+const BATCH: usize = 64;
+/// How long nothing is accepted after the system has run out of something, unless a program ends before.
+const SHORTAGE: Duration = Duration::from_millis(250);
+/// How long programs may take to end when the launcher shall.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long they are waited for after SIGKILL: one that the launcher may not signal goes on without it.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What wakes the loop, as epoll's word of 64 bits.
+enum Wake {
+    Signals,
+    Lookups,
+    Listener(usize),
+    Datagrams(usize),
+}
+
+pub(super) struct Supervisor {
+    epoll: OwnedFd,
+    signals: Signals,
+    listeners: Vec<Listener>,
+    /// The listener whose turn it is
+    turn: usize,
+    datagrams: Vec<Datagrams>,
+    program: Program,
+    table: Table,
+    idle: Option<Idle>,
+    lookups: Option<Lookups>,
+    /// Connections whose program could not be started for lack of something; they are counted
+    held: VecDeque<Connection>,
+    /// Nothing is accepted until then
+    shortage: Option<Instant>,
+    ending: Option<Ending>,
+    notices: Notices,
+}
+
+/// The launcher shall end.
+struct Ending {
+    by: Signal,
+    /// How far it has come
+    stage: Stage,
+    until: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The programs have been told
+    Asked,
+    /// They have been killed
+    Killed,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        listeners: Vec<Listener>,
+        datagrams: Vec<Datagrams>,
+        program: Program,
+        signals: Signals,
+        table: Table,
+        idle: Option<Idle>,
+        lookups: Option<Lookups>,
+    ) -> Result<Supervisor, rustix::io::Errno> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &signals, Wake::Signals.data(), EventFlags::IN)?;
+        if let Some(lookups) = &lookups {
+            epoll::add(&epoll, lookups, Wake::Lookups.data(), EventFlags::IN)?;
+        }
+        for (number, listener) in listeners.iter().enumerate() {
+            // Told once for each time that connections come: a full table need not be told again and again.
+            epoll::add(&epoll, listener, Wake::Listener(number).data(), EventFlags::IN | EventFlags::ET)?;
+        }
+        for (number, socket) in datagrams.iter().enumerate() {
+            epoll::add(&epoll, socket, Wake::Datagrams(number).data(), EventFlags::IN | EventFlags::ONESHOT)?;
+        }
+        Ok(Supervisor {
+            epoll,
+            signals,
+            listeners,
+            turn: 0,
+            datagrams,
+            program,
+            table,
+            idle,
+            lookups,
+            held: VecDeque::new(),
+            shortage: None,
+            ending: None,
+            notices: Notices::default(),
+        })
+    }
+
+    /// Until a signal ends it, which is returned when no program runs any more.
+    pub(super) fn run(mut self) -> Result<Signal, rustix::io::Errno> {
+        debug!("status: {}", self.table);
+        let mut events = Vec::with_capacity(64);
+        loop {
+            self.accept();
+            if let Some(signal) = self.ended() {
+                return Ok(signal);
+            }
+            events.clear();
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), self.timeout().as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+            for event in &events {
+                self.wake(event);
+            }
+            self.due(Instant::now());
+        }
+    }
+
+    fn wake(&mut self, event: &Event) {
+        match Wake::of(event.data) {
+            Wake::Signals => self.receive(),
+            Wake::Lookups => {
+                for connection in self.lookups.as_mut().map(Lookups::answered).unwrap_or_default() {
+                    self.start(connection);
+                }
+            }
+            Wake::Listener(number) => {
+                if let Some(listener) = self.listeners.get_mut(number) {
+                    listener.wake();
+                }
+            }
+            Wake::Datagrams(number) => self.serve_datagrams(number),
+        }
+    }
+
+    /// How long to sleep at most; `None` for as long as nothing happens.
+    fn timeout(&self) -> Option<Timespec> {
+        if self.may_accept() && self.listeners.iter().any(Listener::is_ready) {
+            return Some(Timespec::default());
+        }
+        let rests = self.datagrams.iter().filter_map(Datagrams::rests_until);
+        let idle = self.idle.as_ref().and_then(Idle::next);
+        let ending = self.ending.as_ref().map(|ending| ending.until);
+        let next = rests.chain(idle).chain(ending).chain(self.shortage).min()?;
+        Timespec::try_from(next.saturating_duration_since(Instant::now())).ok()
+    }
+
+    /// What is to be done at a certain time.
+    fn due(&mut self, now: Instant) {
+        self.shortage.take_if(|until| *until <= now);
+        if let Some(idle) = &mut self.idle {
+            idle.look(&mut self.table, now);
+        }
+        for number in 0..self.datagrams.len() {
+            if self.datagrams.get_mut(number).is_some_and(|socket| socket.wakes(now)) {
+                self.await_datagram(number);
+            }
+        }
+        if self.ending.as_ref().is_some_and(|ending| ending.until <= now) {
+            self.lose_patience(now);
+        }
+    }
+
+    // --- connections ---
+
+    fn may_accept(&self) -> bool {
+        self.shortage.is_none() && self.held.is_empty() && self.table.has_room()
+    }
+
+    /// Accepts what waits, up to a bound. What finds no room stays with the kernel, in the backlog.
+    fn accept(&mut self) {
+        while self.shortage.is_none()
+            && let Some(connection) = self.held.pop_front()
+        {
+            self.start(connection);
+        }
+        for _ in 0..BATCH {
+            let Some(number) = self.next_ready().filter(|_| self.may_accept()) else { return };
+            self.turn = number + 1;
+            match self.listeners.get_mut(number).map_or(Ok(None), Listener::accept) {
+                Ok(None) => {}
+                Ok(Some(connection)) => self.admit(connection),
+                Err(errno) => self.run_short(Errno::from_raw(errno.raw_os_error())),
+            }
+        }
+    }
+
+    /// The listeners take turns, so that a busy one does not keep the others waiting.
+    fn next_ready(&self) -> Option<usize> {
+        let count = self.listeners.len();
+        let order = (0..count).map(|step| (self.turn + step) % count);
+        order.into_iter().find(|&number| self.listeners.get(number).is_some_and(Listener::is_ready))
+    }
+
+    fn admit(&mut self, connection: Connection) {
+        let source = connection.source();
+        if self.table.admits(source) {
+            self.table.count(source);
+            let named = match &mut self.lookups {
+                Some(lookups) => lookups.ask(connection),
+                None => Some(connection),
+            };
+            return if let Some(connection) = named {
+                self.start(connection);
+            };
+        }
+        debug!("deny: {source} has as many connections as it may");
+        self.notices.say(Kind::Source, Instant::now(), || {
+            Message::new(format!("a connection from {} was closed", connection.remote.ip()))
+                .why(format!("{source} has as many as it may"))
+                .fix("raise --max-per-source if they are wanted")
+        });
+    }
+
+    fn start(&mut self, connection: Connection) {
+        match self.program.start(connection.socket.as_fd(), connection.variables()) {
+            Ok(pid) => self.started(pid, connection),
+            Err(errno @ (Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)) => {
+                self.held.push_back(connection);
+                self.run_short(errno);
+            }
+            Err(errno) => {
+                self.table.release(connection.source());
+                self.cannot_start(errno);
+            }
+        }
+    }
+
+    fn started(&mut self, pid: Pid, connection: Connection) {
+        let Connection { local, remote, names, .. } = &connection;
+        let name = names.remote.as_deref().unwrap_or("-");
+        debug!("status: {}", self.table);
+        debug!("pid {pid} from {}", remote.ip());
+        debug!("ok {pid} {local} {name} {remote}");
+        let source = connection.source();
+        let kept = self.idle.as_mut().map(|idle| {
+            idle.watch(Instant::now());
+            connection.socket
+        });
+        self.table.add(pid, Service::Connection { source, kept });
+    }
+
+    fn cannot_start(&mut self, errno: Errno) {
+        let unfit = Unfit::by_execve(self.program.path(), rustix::io::Errno::from_raw_os_error(errno as i32));
+        debug!("{unfit}: {errno}");
+        self.notices.say(Kind::Start, Instant::now(), || {
+            Message::new(unfit.to_string()).why(unfit.why.to_string()).fix(unfit.fix())
+        });
+    }
+
+    fn run_short(&mut self, errno: Errno) {
+        let now = Instant::now();
+        self.shortage = Some(now + SHORTAGE);
+        debug!("resting: {errno}");
+        self.notices.say(Kind::Shortage, now, || {
+            Message::new("connections have to wait")
+                .why(errno.desc())
+                .fix("raise the limit that is reached (ulimit -n, ulimit -u), or lower --max-conns")
+        });
+    }
+
+    // --- datagrams ---
+
+    fn serve_datagrams(&mut self, number: usize) {
+        let Some(socket) = self.datagrams.get_mut(number) else { return };
+        if !socket.look() {
+            return self.await_datagram(number);
+        }
+        match self.program.start(socket.as_fd(), Vec::new()) {
+            Ok(pid) => {
+                debug!("pid {pid} serves {}", socket.name());
+                self.table.add(pid, Service::Datagrams(number));
+            }
+            Err(errno) => {
+                if socket.ended(Instant::now()) == Afterwards::Wait {
+                    self.await_datagram(number);
+                }
+                self.cannot_start(errno);
+            }
+        }
+    }
+
+    fn datagrams_ended(&mut self, number: usize) {
+        let now = Instant::now();
+        let Some(socket) = self.datagrams.get_mut(number) else { return };
+        match socket.ended(now) {
+            Afterwards::Wait => self.await_datagram(number),
+            Afterwards::Rest(rest) => {
+                debug!("{} rests for {} ms", socket.name(), rest.as_millis());
+                let what = format!("{} is served more slowly", socket.name());
+                self.notices.say(Kind::Unread(number), now, || {
+                    Message::new(what)
+                        .why("the program ended without having read the datagram that it was started for")
+                        .fix("name a program that reads from descriptor 0 (inetd's wait), with the options that it wants")
+                });
+            }
+        }
+    }
+
+    fn await_datagram(&mut self, number: usize) {
+        let Some(socket) = self.datagrams.get(number) else { return };
+        // It was added at the start, and nothing but its close removes it.
+        let flags = EventFlags::IN | EventFlags::ONESHOT;
+        let _ = epoll::modify(&self.epoll, socket, Wake::Datagrams(number).data(), flags);
+    }
+
+    // --- programs and signals ---
+
+    fn receive(&mut self) {
+        while let Some(received) = self.signals.next() {
+            match received {
+                Received::Child => self.reap(),
+                Received::Forward(signal) => self.forward(signal),
+                Received::End(signal, sender) => self.end(signal, sender),
+            }
+        }
+    }
+
+    /// Every child that has ended, also one that is nobody's: the first process of a pid namespace gets the orphans.
+    fn reap(&mut self) {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            let Some(pid) = status.pid() else { return };
+            let Some(service) = self.table.remove(pid) else { continue };
+            if let WaitStatus::Signaled(_, signal, _) = status {
+                debug!("end {pid} signal {signal}");
+            } else if let WaitStatus::Exited(_, status) = status {
+                debug!("end {pid} status {status}");
+            }
+            self.shortage = None;
+            match service {
+                Service::Connection { .. } => debug!("status: {}", self.table),
+                Service::Datagrams(number) => self.datagrams_ended(number),
+            }
+        }
+    }
+
+    fn forward(&self, signal: Signal) {
+        debug!("passing {signal} on");
+        for pid in self.table.pids() {
+            // One that has become another user's may not be signalled.
+            let _ = kill(pid, signal);
+        }
+    }
+
+    /// The first time the programs are asked to end, the second time they are not asked.
+    fn end(&mut self, signal: Signal, sender: Sender) {
+        let now = Instant::now();
+        if self.ending.is_some() {
+            return self.lose_patience(now);
+        }
+        debug!("ending by {signal}: nothing is accepted any more");
+        self.listeners.clear();
+        self.datagrams.clear();
+        self.held.clear();
+        if let Some(lookups) = &mut self.lookups {
+            lookups.clear();
+        }
+        if sender == Sender::Process {
+            self.forward(signal);
+        }
+        self.ending = Some(Ending { by: signal, stage: Stage::Asked, until: now + PATIENCE });
+    }
+
+    fn lose_patience(&mut self, now: Instant) {
+        let Some(ending) = &mut self.ending else { return };
+        let until = match ending.stage {
+            Stage::Asked => now + LAST_PATIENCE,
+            Stage::Killed => ending.until,
+        };
+        (ending.stage, ending.until) = (Stage::Killed, until);
+        self.forward(Signal::SIGKILL);
+    }
+
+    /// The signal to end by, as soon as there is nothing to wait for.
+    fn ended(&self) -> Option<Signal> {
+        let ending = self.ending.as_ref()?;
+        let given_up = ending.stage == Stage::Killed && ending.until <= Instant::now();
+        (given_up || self.table.is_empty()).then_some(ending.by)
+    }
+}
+
+impl Wake {
+    const KIND: u32 = 32;
+
+    fn data(&self) -> EventData {
+        let (kind, number) = match *self {
+            Wake::Signals => (0, 0),
+            Wake::Lookups => (1, 0),
+            Wake::Listener(number) => (2, number),
+            Wake::Datagrams(number) => (3, number),
+        };
+        EventData::new_u64(kind << Self::KIND | number as u64)
+    }
+
+    fn of(data: EventData) -> Wake {
+        let word = data.u64();
+        let number = usize::try_from(word & u64::from(u32::MAX)).unwrap_or(usize::MAX);
+        match word >> Self::KIND {
+            0 => Wake::Signals,
+            1 => Wake::Lookups,
+            2 => Wake::Listener(number),
+            _ => Wake::Datagrams(number),
+        }
+    }
+}

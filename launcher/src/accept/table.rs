@@ -1,0 +1,149 @@
+//! The programs that run, and how many more may.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+
+use nix::unistd::Pid;
+
+use super::connection::Source;
+
+/// What a program was started for.
+#[derive(Debug)]
+pub(super) enum Service {
+    /// A connection
+    Connection {
+        /// Whose
+        source: Source,
+        /// The socket once more, where it is watched for idleness
+        kept: Option<OwnedFd>,
+    },
+    /// The datagrams of the socket with this number
+    Datagrams(usize),
+}
+
+/// The programs by their pids: a pid is a program's own until it is waited for.
+#[derive(Debug)]
+pub(super) struct Table {
+    running: BTreeMap<Pid, Service>,
+    connections: usize,
+    of_source: HashMap<Source, usize>,
+    limit: usize,
+    limit_of_source: Option<usize>,
+}
+
+impl Table {
+    /// `limit` connections at once, and of one source `limit_of_source`.
+    pub(super) fn new(limit: usize, limit_of_source: Option<usize>) -> Table {
+        let (running, of_source) = (BTreeMap::new(), HashMap::new());
+        Table { running, connections: 0, of_source, limit, limit_of_source }
+    }
+
+    /// Whether one more connection may be.
+    pub(super) fn has_room(&self) -> bool {
+        self.connections < self.limit
+    }
+
+    /// Whether one more of this source may be.
+    pub(super) fn admits(&self, source: Source) -> bool {
+        let here = self.of_source.get(&source).copied().unwrap_or(0);
+        self.limit_of_source.is_none_or(|limit| here < limit)
+    }
+
+    /// Counts a connection, from before its program starts.
+    pub(super) fn count(&mut self, source: Source) {
+        self.connections += 1;
+        if self.limit_of_source.is_some() {
+            *self.of_source.entry(source).or_default() += 1;
+        }
+    }
+
+    /// Counts it no more.
+    pub(super) fn release(&mut self, source: Source) {
+        self.connections -= 1;
+        if let Some(here) = self.of_source.get_mut(&source) {
+            *here -= 1;
+            if *here == 0 {
+                self.of_source.remove(&source);
+            }
+        }
+    }
+
+    /// A program that was started. Its connection is counted already.
+    pub(super) fn add(&mut self, pid: Pid, service: Service) {
+        self.running.insert(pid, service);
+    }
+
+    /// A program that has ended, unless the process was none of these (what the caller left, an orphan that came to the
+    /// first process of a namespace).
+    pub(super) fn remove(&mut self, pid: Pid) -> Option<Service> {
+        let service = self.running.remove(&pid)?;
+        if let Service::Connection { source, .. } = &service {
+            self.release(*source);
+        }
+        Some(service)
+    }
+
+    pub(super) fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.running.keys().copied()
+    }
+
+    /// The connections that are watched, to be taken from where the watch is over.
+    pub(super) fn kept(&mut self) -> impl Iterator<Item = (Pid, &mut Option<OwnedFd>)> {
+        self.running.iter_mut().filter_map(|(&pid, service)| match service {
+            Service::Connection { kept, .. } if kept.is_some() => Some((pid, kept)),
+            Service::Connection { .. } | Service::Datagrams(_) => None,
+        })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+}
+
+impl std::fmt::Display for Table {
+    /// As tcpserver says it: `3/40`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.connections, self.limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(address: &str) -> Source {
+        Source::of(address.parse().expect("an address"))
+    }
+
+    #[test]
+    fn a_full_table_has_room_again_when_a_program_has_ended() {
+        let mut table = Table::new(2, None);
+        for pid in [10, 11] {
+            assert!(table.has_room());
+            table.count(source("192.0.2.1"));
+            table.add(Pid::from_raw(pid), Service::Connection { source: source("192.0.2.1"), kept: None });
+        }
+        assert!(!table.has_room() && table.to_string() == "2/2");
+        assert!(table.remove(Pid::from_raw(12)).is_none(), "not one of these");
+        assert!(!table.has_room());
+        assert!(table.remove(Pid::from_raw(10)).is_some());
+        assert!(table.has_room() && !table.is_empty());
+    }
+
+    #[test]
+    fn a_source_at_its_bound_does_not_stand_in_the_way_of_others() {
+        let mut table = Table::new(10, Some(1));
+        table.count(source("192.0.2.1"));
+        assert!(!table.admits(source("192.0.2.1")) && table.admits(source("192.0.2.2")));
+        table.release(source("192.0.2.1"));
+        assert!(table.admits(source("192.0.2.1")) && table.of_source.is_empty(), "nothing stays of it");
+    }
+
+    #[test]
+    fn a_program_for_datagrams_takes_no_connections_place() {
+        let mut table = Table::new(1, None);
+        table.add(Pid::from_raw(10), Service::Datagrams(0));
+        assert!(table.has_room() && !table.is_empty());
+        assert_eq!(table.kept().count(), 0);
+    }
+}

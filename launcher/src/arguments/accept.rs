@@ -1,0 +1,63 @@
+//! `portgrant exec --accept`'s options, and what they go with.
+
+use portgrant_protocol::{Endpoint, Protocol};
+use portgrant_server::Message;
+
+use crate::Error;
+
+/// How many programs run at once where nothing else is said: tcpserver's number.
+const MAX_CONNS: u32 = 40;
+
+/// A program for each connection.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "A program for each connection")]
+pub struct Accept {
+    /// Start a program for each connection, which is its descriptor 0 and 1; TCPREMOTEIP and the other UCSPI-TCP
+    /// variables tell who calls. A udp socket goes to one program at a time, as in inetd's wait
+    #[arg(long)]
+    pub accept: bool,
+    /// At most N connections at once (40 where none is said); more wait
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_conns: Option<u32>,
+    /// At most N connections at once from one IPv4 address or IPv6 /64; more are closed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_per_source: Option<u32>,
+    /// End a connection on which nothing was sent or received for so long
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub idle_timeout: Option<u32>,
+    /// Tell the program the names of both ends (TCPREMOTEHOST, TCPLOCALHOST), of /etc/hosts or DNS, where a name has the
+    /// address; each takes 5 seconds at most
+    #[arg(long, overrides_with = "no_lookup")]
+    pub lookup: bool,
+    /// Ask nobody for names, which is how it is without --lookup
+    #[arg(long, overrides_with = "lookup")]
+    pub no_lookup: bool,
+}
+
+impl Accept {
+    /// How many connections there may be at once.
+    pub(crate) fn limit(&self) -> usize {
+        usize::try_from(self.max_conns.unwrap_or(MAX_CONNS)).unwrap_or(usize::MAX)
+    }
+
+    /// What clap cannot say: which options go together.
+    pub(super) fn check(&self, listen: &[Endpoint]) -> Result<(), Error> {
+        let usage = |what: String, fix: &str| Err(Error::Usage(Box::new(Message::new(what).fix(fix))));
+        let given = [
+            ("--max-conns", self.max_conns.is_some()),
+            ("--max-per-source", self.max_per_source.is_some()),
+            ("--idle-timeout", self.idle_timeout.is_some()),
+            ("--lookup", self.lookup),
+            ("--no-lookup", self.no_lookup),
+        ];
+        if let Some((option, _)) = given.iter().find(|(_, given)| *given && !self.accept) {
+            return usage(format!("{option} goes with --accept"), "add --accept: a program for each connection");
+        }
+        let sctp = listen.iter().find(|endpoint| endpoint.protocol == Protocol::Sctp);
+        if let (Some(_), Some(endpoint)) = (self.idle_timeout, sctp) {
+            let what = format!("--idle-timeout does not go with {endpoint}");
+            return usage(what, "leave it out: only of tcp the kernel tells how long nothing was sent");
+        }
+        Ok(())
+    }
+}

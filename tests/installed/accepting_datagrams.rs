@@ -1,0 +1,125 @@
+//! `portgrant exec --accept` with udp: inetd's wait. One program at a time has the socket, and reads what it likes.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portgrant_tests::{Running, Signal, World, both_installs};
+
+use crate::accepting::{Client, accepting};
+
+both_installs![
+    a_program_has_the_datagrams_until_it_ends,
+    datagrams_and_connections_go_together,
+    a_program_that_does_not_read_is_slowed_down_and_told,
+    a_program_that_reads_one_datagram_each_is_not_slowed_down,
+];
+
+/// Answers what comes with its pid and the text, until nothing has come for that many seconds.
+const ECHO: &str = "
+import os, socket, sys
+with socket.socket(fileno=0) as s:
+    s.settimeout(float(sys.argv[1]))
+    while True:
+        try:
+            text, sender = s.recvfrom(512)
+        except TimeoutError:
+            break
+        s.sendto(b'%d %s' % (os.getpid(), text), sender)
+        if sys.argv[1] == '0.0':
+            break
+";
+
+fn client() -> UdpSocket {
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.connect("127.0.0.1:53").expect("connected");
+    client.set_read_timeout(Some(Duration::from_secs(1))).expect("a time-out");
+    client
+}
+
+/// Sends until it is answered: the pid, and the text. Nothing tells when the socket is bound.
+fn ask(client: &UdpSocket, text: &str) -> (u32, String) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let _ = client.send(text.as_bytes());
+        let mut answer = [0; 512];
+        if let Ok(length) = client.recv(&mut answer) {
+            let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+            let (pid, text) = answer.split_once(' ').expect("two words");
+            return (pid.parse().expect("a pid"), text.to_owned());
+        }
+        assert!(Instant::now() < deadline, "no answer");
+    }
+}
+
+fn server(world: &World, options: &[&str], program: &[&str]) -> Running {
+    world.policy("permit alice 53/udp 53\n");
+    world.file("/tmp/echo.py", ECHO);
+    world.as_user("alice").spawn(accepting(options, program))
+}
+
+fn a_program_has_the_datagrams_until_it_ends(world: &World) {
+    let launcher = server(world, &["-v", "-l", "53/udp"], &["python3", "/tmp/echo.py", "1.0"]);
+    let client = client();
+    let (pid, _) = ask(&client, "one");
+    let process = world.process(pid);
+    assert_eq!((process.sockets(), process.fds.keys().copied().collect::<Vec<_>>()), (vec![0, 1], vec![0, 1, 2]));
+    let idle = launcher.output().1;
+    for _ in 0..50 {
+        assert_eq!(ask(&client, "more").0, pid, "the same program");
+    }
+    assert_eq!(launcher.output().1, idle, "the launcher does not look at the socket meanwhile");
+
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !launcher.output().1.contains(&format!("end {pid} status 0")) {
+        assert!(Instant::now() < deadline, "{:?}", launcher.output());
+        thread::sleep(Duration::from_millis(10));
+    }
+    let (next, text) = ask(&client, "two");
+    assert!(next != pid && text == "two", "{next} {text}");
+    launcher.signal(Signal::SIGTERM);
+    launcher.wait(Duration::from_secs(20)).dies_of(Signal::SIGTERM);
+    assert_eq!(world.listening(), []);
+}
+
+fn datagrams_and_connections_go_together(world: &World) {
+    let script = "if [ \"$PROTO\" = TCP ]; then echo by tcp; else exec python3 /tmp/echo.py 0.5; fi";
+    let options = ["-l", "53", "-l", "127.0.0.1:53/udp", "--max-conns", "1"];
+    let _launcher = server(world, &options, &["sh", "-c", script]);
+    assert_eq!(Client::of("127.0.0.1:53").rest(), "by tcp\n");
+    let (_, text) = ask(&client(), "by udp");
+    assert_eq!(text, "by udp");
+    for _ in 0..3 {
+        assert_eq!(Client::of("127.0.0.1:53").rest(), "by tcp\n", "while a program has the datagrams");
+    }
+}
+
+fn a_program_that_does_not_read_is_slowed_down_and_told(world: &World) {
+    let launcher = server(world, &["-l", "53/udp"], &["sh", "-c", "echo started >>/tmp/starts"]);
+    let starts = || fs::read_to_string("/tmp/starts").unwrap_or_default().lines().count();
+    let client = client();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while starts() == 0 {
+        let _ = client.send(b"anybody?");
+        assert!(Instant::now() < deadline, "it was not started");
+        thread::sleep(Duration::from_millis(10));
+    }
+    thread::sleep(Duration::from_millis(1500));
+    // After 100, 200, 400 and 800 ms.
+    assert!((2..=5).contains(&starts()), "{} starts", starts());
+    // The message stands there since the first rest began, more than a second ago.
+    let said = launcher.output().1;
+    assert_eq!(said.matches("portgrant: 53/udp is served more slowly\n").count(), 1, "{said}");
+    assert!(said.contains("  why: the program ended without having read the datagram"), "{said}");
+}
+
+fn a_program_that_reads_one_datagram_each_is_not_slowed_down(world: &World) {
+    let launcher = server(world, &["-l", "53/udp"], &["python3", "/tmp/echo.py", "0.0"]);
+    let client = client();
+    let mut pids: Vec<u32> = (0..20).map(|_| ask(&client, "again").0).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    assert!(pids.len() >= 19, "a program each: {pids:?}");
+    assert_eq!(launcher.output().1, "");
+}
