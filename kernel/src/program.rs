@@ -77,16 +77,14 @@ pub mod port {
 
 /// A key of the trie, offsets in bytes.
 pub mod trie {
-    /// u32: how many bits of what follows count
+    /// u32: how many bits of what follows count; behind it, u32, the set
     pub const LENGTH: i16 = 0;
-    /// u32
-    pub const SET: i16 = 4;
     /// 16 bytes
     pub const ADDRESS: i16 = 8;
     /// Of all
     pub const SIZE: i16 = 24;
     /// The bits of a set and of an address
-    pub const BITS: i32 = 32 + 128;
+    pub const BITS: u32 = 32 + 128;
 }
 
 /// A record of a grant, offsets in bytes.
@@ -142,7 +140,7 @@ mod stack {
 
 /// Writes the program for binds of `family` in the network namespace of `cookie`.
 ///
-/// Throughout: R6 the context, R7 the least verdict so far, R8 the port's entry, R9 the ports and then the hash.
+/// Throughout: R6 the context, R7 the least verdict so far, R8 the port's entry, R9 the hash once it is needed.
 #[must_use]
 pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     let mut code = Assembly::default();
@@ -150,7 +148,7 @@ pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     generation(&mut code, maps);
     port(&mut code);
     network_namespace(&mut code, cookie);
-    rules(&mut code, maps);
+    anybody(&mut code);
     consider(&mut code, maps, family, "anybody");
     sole_user(&mut code);
     subject(&mut code, maps, family, "user", Key::UIDS);
@@ -203,12 +201,8 @@ fn network_namespace(code: &mut Assembly, cookie: u64) {
     code.jump_if_register(R0, If::Differs, R1, "pass");
 }
 
-/// The hash of this very generation; and what holds for anybody is where it begins.
-fn rules(code: &mut Assembly, maps: Maps) {
-    code.set_map(R1, maps.rules);
-    at_entry(code, port::SLOT);
-    lookup(code, "refused");
-    code.copy(R9, R0);
+/// What holds for anybody stands where the port's entry begins.
+fn anybody(code: &mut Assembly) {
     code.set_wide(R7, Verdict::NOTHING.0.cast_unsigned());
     code.copy(R0, R8);
 }
@@ -219,8 +213,8 @@ fn consider(code: &mut Assembly, maps: Maps, family: Family, who: &str) {
     code.load(Word, R2, R0, value::SET);
     code.jump_if(R2, If::Equal, 0, &format!("{who}: no set"));
 
-    code.store(Word, Stack, stack::TRIE_KEY + trie::SET, R2);
-    code.store_number(Word, Stack, stack::TRIE_KEY + trie::LENGTH, trie::BITS);
+    code.copy(R1, R2);
+    store_words(code, Stack, stack::TRIE_KEY + trie::LENGTH, trie::BITS);
     address(code, family, Stack, stack::TRIE_KEY + trie::ADDRESS);
     code.set_map(R1, maps.addresses);
     at_entry(code, port::SLOT);
@@ -237,19 +231,30 @@ fn consider(code: &mut Assembly, maps: Maps, family: Family, who: &str) {
     code.label(&format!("{who}: done"));
 }
 
-/// Writes the address to `base` + `offset` as the trie has it, IPv4 as `::ffff:a.b.c.d`, in the network's order. R1 is lost.
+/// Writes the address to `base` + `offset` as the trie has it, IPv4 as `::ffff:a.b.c.d`, in the network's order. R1 and R2
+/// are lost.
 fn address(code: &mut Assembly, family: Family, base: Register, offset: i16) {
     if family == Family::V4 {
         code.store_number(Double, base, offset, 0);
-        code.store_number(Word, base, offset + 8, i32::from_ne_bytes([0, 0, 0xff, 0xff]));
         code.load(Word, R1, R6, context::USER_IP4);
-        code.store(Word, base, offset + 12, R1);
+        store_words(code, base, offset + 8, u32::from_ne_bytes([0, 0, 0xff, 0xff]));
         return;
     }
     for half in [0, 8] {
         code.load(Double, R1, R6, context::USER_IP6 + half);
         code.store(Double, base, offset + half, R1);
     }
+}
+
+/// Writes `first` to `base` + `offset` and the word in R1 behind it, in one store. R1 and R2 are lost.
+fn store_words(code: &mut Assembly, base: Register, offset: i16, first: u32) {
+    let first_is_lower = cfg!(target_endian = "little");
+    if first_is_lower {
+        code.shift_left(R1, 32);
+    }
+    code.set_wide(R2, u64::from(first) << if first_is_lower { 0 } else { 32 });
+    code.or(R1, R2);
+    code.store(Double, base, offset, R1);
 }
 
 /// The sole user of the port, where it has one; others go to what groups have.
@@ -273,6 +278,7 @@ fn subject(code: &mut Assembly, maps: Maps, family: Family, who: &str, first_tab
     code.load(Word, R1, R8, port::TABLES);
     code.and_number(R1, tables.clone().map(|(table, _)| 1 << (table - 1)).sum());
     code.jump_if(R1, If::Equal, 0, &format!("{who}: done"));
+    rules(code, maps);
     for (table, bits) in tables {
         let next = format!("{who}: after table {table}");
         code.load(Word, R1, R8, port::TABLES);
@@ -296,6 +302,14 @@ fn subject(code: &mut Assembly, maps: Maps, family: Family, who: &str, first_tab
     code.jump(&format!("{who}: done"));
     code.label(&format!("{who}: found"));
     consider(code, maps, family, who);
+}
+
+/// R9 becomes the hash of this very generation.
+fn rules(code: &mut Assembly, maps: Maps) {
+    code.set_map(R1, maps.rules);
+    at_entry(code, port::SLOT);
+    lookup(code, "refused");
+    code.copy(R9, R0);
 }
 
 /// R0 becomes the entry in `table`, of the id and block in R1 (the block in its lower 16 bits); without one, goes to
