@@ -1,5 +1,6 @@
 //! The usual way: this process becomes the program, and the supervisor is no relative of it.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -113,6 +114,7 @@ pub(crate) fn prepare(
         unprivileged: start.trim().parse().unwrap_or(1024).max(1024),
         verbose: asked.verbose,
         memory,
+        told: Cell::new(false),
     };
     let [listener, memory] = kept(&supervisor);
     let more = more.iter().map(|fd| fd.as_raw_fd());

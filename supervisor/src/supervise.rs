@@ -8,6 +8,7 @@
 //! is an heir: a fork of it that holds the listener as well, waits for its end, and goes on. What it was at when it died
 //! is written in memory that both have (a memfd), so that not even that call is left hanging.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -49,6 +50,8 @@ pub(crate) struct Supervisor {
     pub(crate) verbose: bool,
     /// What is being answered: [`SLOTS`] of [`SLOT`] bytes
     pub(crate) memory: File,
+    /// That a process cannot be looked into was told
+    pub(crate) told: Cell<bool>,
 }
 
 /// What is being answered, a slot each.
@@ -225,7 +228,13 @@ impl Supervisor {
         let (call, socket) = match self.look(notification) {
             Ok(found) => found,
             Err(error) => {
-                self.step(notification, &format!("cannot be looked into ({error}): its bind goes on to the kernel"));
+                // Each time is too often: it may be one of many binds that need no help.
+                if self.verbose || !self.told.replace(true) {
+                    let (program, thread) = (name(notification.thread), notification.thread);
+                    self.say(&format!(
+                        "portgrant: {program} ({thread}) cannot be looked into, and binds with its own rights\n  why: {error}\n"
+                    ));
+                }
                 return Decision::Answer(Answer::Continue);
             }
         };

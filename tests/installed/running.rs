@@ -12,6 +12,7 @@ use portgrant_tests::{BINDER, LAUNCHER, Running, World, both_installs, http_get,
 both_installs![
     an_unmodified_program_binds_its_port_and_stays_what_was_started,
     what_is_refused_is_eacces_to_the_program_and_three_lines_to_people,
+    what_was_refused_can_be_asked_for_later,
     a_port_in_use_and_an_address_that_is_not_there_keep_their_errno,
     other_errors_are_those_of_a_bind_with_the_right_to_the_port,
     a_program_with_fewer_rights_than_its_caller_gains_none,
@@ -128,6 +129,23 @@ fn what_is_refused_is_eacces_to_the_program_and_three_lines_to_people(world: &Wo
         .succeeds()
         .prints("EACCES\n");
     none_left(world);
+}
+
+fn what_was_refused_can_be_asked_for_later(world: &World) {
+    world.policy("permit bob 80\n");
+    let alice = || world.as_user("alice").env("HOME", "/home/alice");
+    let ask = [LAUNCHER, "explain", "--why-denied"];
+    alice().run(ask).succeeds().prints("nothing was refused lately");
+    let script = binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 80)");
+    alice().run([LAUNCHER, "run", "--", "python3", "-c", &script]).prints("EACCES");
+    let told = alice().run(ask);
+    told.succeeds().prints(", python3 (process ").prints("80/tcp is refused for alice (uid 1000)\n  why: ");
+    alice().run([&ask[..], &["--format", "json"]].concat()).succeeds().prints("\"program\":\"python3\"");
+    alice().run([&ask[..], &["80"]].concat()).exits(64).complains("does not go with");
+    // Somebody else's are nobody's business.
+    let mode = fs::metadata("/home/alice/.local/state/portgrant/refusals").expect("kept").permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+    world.as_user("bob").env("HOME", "/home/bob").run(ask).succeeds().prints("nothing was refused lately");
 }
 
 fn a_port_in_use_and_an_address_that_is_not_there_keep_their_errno(world: &World) {

@@ -15,7 +15,7 @@ mod who;
 use std::ffi::OsString;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::error::{ContextKind, ErrorKind};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use portgrant_protocol::Endpoint;
 use portgrant_protocol::text::printable;
@@ -209,8 +209,22 @@ fn complaint(error: &clap::Error) -> Message {
         ErrorKind::InvalidValue if value.is_empty() => {
             Message::new(format!("{word} lacks its value")).fix("see --help")
         }
-        ErrorKind::ArgumentConflict => Message::new(format!("{word} is given twice")).fix("expected it once"),
+        ErrorKind::ArgumentConflict => conflict(error, &word),
         _ => Message::new(printable(first_line(&error.to_string()).as_bytes())).fix("see --help"),
+    }
+}
+
+/// The same option twice, or two that exclude each other.
+fn conflict(error: &clap::Error, word: &str) -> Message {
+    let others: Vec<String> = match error.get(ContextKind::PriorArg) {
+        Some(ContextValue::String(other)) => vec![other.clone()],
+        Some(ContextValue::Strings(others)) => others.clone(),
+        _ => Vec::new(),
+    };
+    match others.iter().find(|other| *other != word) {
+        Some(other) => Message::new(format!("{word} does not go with {}", printable(other.as_bytes())))
+            .fix("leave one of them out"),
+        None => Message::new(format!("{word} is given twice")).fix("expected it once"),
     }
 }
 
