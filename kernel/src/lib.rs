@@ -146,7 +146,7 @@ fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
 
 fn sizes(about: &About) -> String {
     let About { rules, ports, entries, prefixes, .. } = about;
-    format!("{rules} rules become {ports} ports, {entries} entries and {prefixes} prefixes of addresses\n")
+    format!("rules: {rules}, ports: {ports}, entries: {entries}, prefixes of addresses: {prefixes}\n")
 }
 
 /// What is left out is said where it is loaded; it is no error.

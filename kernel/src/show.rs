@@ -65,7 +65,7 @@ fn text(state: &State<'_>) -> String {
         format_args!("{}, this policy since {} (generation {})", about.loaded, about.since, about.generation),
     );
     line("files", format_args!("{}", about.files.join(" ")));
-    line("rules", format_args!("{}, of which {} are left out, or a part of them", about.rules, about.left_out));
+    line("rules", format_args!("{}; left out, or in part: {}", about.rules, about.left_out));
     if about.expand_groups {
         line("groups", format_args!("as the users who were their members then"));
     }

@@ -196,7 +196,7 @@ fn what_the_kernel_cannot_see_is_left_out_and_named() {
         {
             outcome.complains(&format!("left out: /etc/portgrant.conf:{line}  permit ")).complains(why);
         }
-        kernel(world, &["show"]).prints("6, of which 4 are left out").prints(":3  permit alice 82 dev lo");
+        kernel(world, &["show"]).prints("rules: 6; left out, or in part: 4").prints(":3  permit alice 82 dev lo");
         let expected = [
             ("1000 1000 tcp 4 127.0.0.1 80", "bound"),
             ("1000 1000 tcp 4 127.0.0.9 80", "EACCES"),
@@ -518,7 +518,7 @@ fn what_is_missing_or_wrong_is_said() {
         let path = cgroup.path().to_str().expect("a plain path");
         kernel(world, &["load", "--cgroup", path, "--dry-run"])
             .succeeds()
-            .prints("1 rules become 1 ports, 1 entries and 0 prefixes");
+            .prints("rules: 1, ports: 1, entries: 1, prefixes of addresses: 0");
         kernel(world, &["show"]).exits(69);
         world.as_root().run(["umount", "/sys/fs/bpf"]).succeeds();
         load(world, cgroup, &[]).exits(69).complains("mount -t bpf -o mode=0700 bpf /sys/fs/bpf");
