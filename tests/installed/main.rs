@@ -17,7 +17,7 @@ mod inert;
 mod inetd;
 mod innd;
 mod kernel;
-mod kernel_servers;
+
 mod launching;
 mod life;
 mod listing;
@@ -38,6 +38,7 @@ mod restarting;
 mod running;
 mod sockets;
 mod telnet;
+mod unmodified;
 mod web;
 mod who;
 mod world;
