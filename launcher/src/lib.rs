@@ -47,7 +47,9 @@ pub struct Start {
 pub fn run(start: Start) -> u8 {
     listen::occupy_standard_descriptors();
     let Err(error) = arguments::parse(&start.arguments).and_then(|arguments| {
-        log_steps(arguments.verbose > 0);
+        if arguments.verbose > 0 {
+            log_steps();
+        }
         match arguments.command {
             Command::Exec(asked) => exec::exec(&asked, start.environment),
             Command::Run(asked) => run::run(&asked, start.environment),
@@ -72,10 +74,9 @@ pub fn run(start: Start) -> u8 {
 
 /// With `-v`, each step on standard error. RUST_LOG is not read: what the launcher writes is up to its own options, and
 /// the variable is the program's.
-fn log_steps(verbose: bool) {
-    let level = if verbose { LevelFilter::Debug } else { LevelFilter::Off };
+fn log_steps() {
     let mut steps = env_logger::Builder::new();
-    steps.filter_level(level).format(|to, record| {
+    steps.filter_level(LevelFilter::Debug).format(|to, record| {
         let step = record.args().to_string();
         writeln!(to, "portgrant: {}", printable(step.as_bytes()))
     });

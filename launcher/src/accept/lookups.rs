@@ -17,7 +17,7 @@ use rustix::io::{read, write};
 use super::connection::{Connection, HostNames};
 use crate::Error;
 
-type Lookup = Pin<Box<dyn Future<Output = HostNames>>>;
+type Lookup = Pin<Box<dyn Future<Output = HostNames> + Send>>;
 
 pub(super) struct Lookups {
     names: Names,

@@ -1,58 +1,71 @@
-//! The program, ready to be started once more: everything that is the same each time is made once.
+//! The program, ready to be started once more: everything that is the same each time is made once, for each thread that
+//! starts it.
 //!
 //! posix_spawn(3) does not copy the launcher (it is a vfork with an address space shared until execve), so a start costs
-//! the same however large the launcher is. std's `Command` would set SIGPIPE and the signal mask anew. (glibc's own two
-//! signals, 32 and 33, are ignored in what its posix_spawn(3) starts; no program can use them.)
+//! the same however large the launcher is. But the thread that calls it waits until then, which is why there are several.
+//! std's `Command` would set SIGPIPE and the signal mask anew. (glibc's own two signals, 32 and 33, are ignored in what
+//! its posix_spawn(3) starts; no program can use them.)
 
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 
+use super::signals::Callers;
+
+/// The program, for every thread that starts it.
+#[derive(Debug)]
 pub(super) struct Program {
     path: PathBuf,
     file: CString,
     arguments: Vec<CString>,
-    /// What the caller had; a connection's variables stand behind it for the length of a start
+    /// What the caller had
     environment: Vec<CString>,
-    /// How many of these are the caller's
-    inherited: usize,
+    callers: Callers,
+}
+
+/// One thread's means to start it.
+pub(super) struct Starter {
+    program: Arc<Program>,
+    /// The program's; a connection's variables stand behind it for the length of a start
+    environment: Vec<CString>,
     attributes: PosixSpawnAttr,
     /// What is done for a socket of this number: the next one has the same, most of the time
     placed: Option<(RawFd, PosixSpawnFileActions)>,
 }
 
 impl Program {
-    /// `mask` is the signal mask that the program shall have: the caller's.
-    pub(super) fn new(
-        path: &Path,
-        words: &[OsString],
-        environment: Vec<CString>,
-        mask: &SigSet,
-    ) -> Result<Program, Errno> {
+    /// `callers` is what the program shall have of signals: what the caller had.
+    pub(super) fn new(path: &Path, words: &[OsString], environment: Vec<CString>, callers: Callers) -> Program {
         // Words of a command line end at a NUL, so none holds one.
         let c_string = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
-        let mut attributes = PosixSpawnAttr::init()?;
-        attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
-        attributes.set_sigmask(mask)?;
-        Ok(Program {
+        Program {
             path: path.to_owned(),
             file: c_string(path.as_os_str().as_bytes()),
             arguments: words.iter().map(|word| c_string(word.as_bytes())).collect(),
-            inherited: environment.len(),
             environment,
-            attributes,
-            placed: None,
-        })
+            callers,
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Starter {
+    pub(super) fn new(program: Arc<Program>) -> Result<Starter, Errno> {
+        let mut attributes = PosixSpawnAttr::init()?;
+        attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
+        attributes.set_sigmask(&program.callers.mask)?;
+        // As they are. glibc asks for every signal that is not named here what it is, and then sets it as well.
+        attributes.set_sigdefault(&program.callers.not_ignored)?;
+        Ok(Starter { environment: program.environment.clone(), program, attributes, placed: None })
     }
 
     /// Starts it with `socket` as descriptors 0 and 1. What execve(2) says in the child is the error here.
@@ -62,9 +75,10 @@ impl Program {
             Some(placed) => self.placed.insert(placed),
             None => self.placed.insert((number, place(number)?)),
         };
-        self.environment.truncate(self.inherited);
+        let program = &self.program;
+        self.environment.truncate(program.environment.len());
         self.environment.extend(variables);
-        posix_spawn(self.file.as_c_str(), actions, &self.attributes, &self.arguments, &self.environment)
+        posix_spawn(program.file.as_c_str(), actions, &self.attributes, &program.arguments, &self.environment)
     }
 }
 

@@ -20,7 +20,16 @@ const FORWARDED: [Signal; 2] = [Signal::SIGUSR1, Signal::SIGUSR2];
 
 pub(super) struct Signals {
     descriptor: SignalFd,
-    callers: SigSet,
+    callers: Callers,
+}
+
+/// What the programs shall find: what the caller had.
+#[derive(Debug, Clone)]
+pub(super) struct Callers {
+    /// What is blocked
+    pub(super) mask: SigSet,
+    /// What has its default effect; where that is not known for sure, the set is empty
+    pub(super) not_ignored: SigSet,
 }
 
 /// What came.
@@ -45,18 +54,19 @@ pub(super) enum Sender {
 impl Signals {
     /// From here on they no longer end the launcher by themselves.
     pub(super) fn take() -> Result<Signals, Errno> {
-        let ignored = ignored();
+        let ignored_mask = ignored_mask();
+        let ignored = named(ignored_mask.unwrap_or(0));
         if ignored.contains(&Signal::SIGCHLD) {
             // The kernel would forget how children ended, and say nothing. A handler that is never called undoes it;
             // execve(2) then resets it, so that the programs can wait for children of theirs.
             let _ = signal_hook::flag::register(libc::SIGCHLD, Arc::new(AtomicBool::new(false)));
         }
-        let mut callers = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_SETMASK, None, Some(&mut callers))?;
+        let mut mask = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_SETMASK, None, Some(&mut mask))?;
         let mut taken = SigSet::empty();
         taken.add(Signal::SIGCHLD);
         for signal in ENDING.into_iter().chain(FORWARDED) {
-            if !ignored.contains(&signal) && !callers.contains(signal) {
+            if !ignored.contains(&signal) && !mask.contains(signal) {
                 taken.add(signal);
             }
         }
@@ -65,11 +75,11 @@ impl Signals {
         blocked.add(Signal::SIGPIPE);
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None)?;
         let descriptor = SignalFd::with_flags(&taken, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Signals { descriptor, callers })
+        Ok(Signals { descriptor, callers: Callers { mask, not_ignored: not_ignored(ignored_mask) } })
     }
 
-    /// What the caller had blocked.
-    pub(super) fn callers(&self) -> &SigSet {
+    /// What the caller had.
+    pub(super) fn callers(&self) -> &Callers {
         &self.callers
     }
 
@@ -101,11 +111,41 @@ pub(super) fn end_by(signal: Signal) -> ! {
     std::process::exit(128 + signal as i32)
 }
 
-/// The signals that are ignored, from /proc: sigaction(2) would tell as well, but not without unsafe code. Where there
-/// is no /proc, none.
-fn ignored() -> BTreeSet<Signal> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+/// The set of the signals that are ignored, from /proc: sigaction(2) would tell as well, but not without unsafe code.
+/// `None` where there is no /proc.
+fn ignored_mask() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+/// Those of a set that have a name: all but the real-time ones.
+fn named(mask: u64) -> BTreeSet<Signal> {
     Signal::iterator().filter(|&signal| mask >> (signal as i32 - 1) & 1 == 1).collect()
+}
+
+/// All signals but these; none where it is not known which are, or where one is that cannot be left out by its name.
+fn not_ignored(ignored: Option<u64>) -> SigSet {
+    const NAMED: u64 = u64::MAX >> 33;
+    let Some(ignored) = ignored.filter(|mask| mask & !NAMED == 0) else { return SigSet::empty() };
+    let mut rest = SigSet::all();
+    for signal in named(ignored) {
+        rest.remove(signal);
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_signal_that_may_be_ignored_is_set_to_its_default() {
+        let of = |signal: Signal| 1 << (signal as i32 - 1);
+        let set = not_ignored(Some(of(Signal::SIGPIPE) | of(Signal::SIGHUP)));
+        assert!(!set.contains(Signal::SIGPIPE) && !set.contains(Signal::SIGHUP) && set.contains(Signal::SIGTERM));
+        assert_eq!(not_ignored(Some(0)), SigSet::all());
+        assert_eq!(not_ignored(None), SigSet::empty(), "there is no /proc");
+        assert_eq!(not_ignored(Some(1 << 40)), SigSet::empty(), "a real-time signal");
+    }
 }

@@ -1,7 +1,14 @@
-//! The one loop: connections are accepted, programs started and waited for, signals passed on. One thread, one epoll.
+//! The one loop: connections are accepted, programs started and waited for, signals passed on.
+//!
+//! A few threads run it, over one epoll that wakes one of them for each event, and one state behind a lock. They are there
+//! because posix_spawn(3) keeps its caller waiting until the program is executed: meanwhile another accepts and starts the
+//! next one. The lock is held but for the two things that take time, which are waiting and starting.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -21,12 +28,16 @@ use super::idle::Idle;
 use super::listener::Listener;
 use super::lookups::Lookups;
 use super::notices::{Kind, Notices};
-use super::program::Program;
-use super::signals::{Received, Sender, Signals};
-use super::table::{Service, Table};
+use super::program::{Program, Starter};
+use super::signals::{Received, Sender, Signals, end_by};
+use super::table::{Service, Start, Table};
 
 /// How many connections are accepted before signals and ended programs get their turn.
 const BATCH: usize = 64;
+/// How many threads there are at most. More than the processors can run at once gain nothing.
+const MOST_THREADS: usize = 4;
+/// What a thread needs is some words; the program's own stack until execve is posix_spawn(3)'s.
+const STACK: usize = 256 * 1024;
 /// How long nothing is accepted after the system has run out of something, unless a program ends before.
 const SHORTAGE: Duration = Duration::from_millis(250);
 /// How long programs may take to end when the launcher shall.
@@ -43,17 +54,18 @@ enum Wake {
 }
 
 pub(super) struct Supervisor {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     signals: Signals,
     listeners: Vec<Listener>,
     /// The listener whose turn it is
     turn: usize,
     datagrams: Vec<Datagrams>,
-    program: Program,
+    program: Arc<Program>,
     table: Table,
     idle: Option<Idle>,
     lookups: Option<Lookups>,
-    /// Connections whose program could not be started for lack of something; they are counted
+    /// Connections whose names are known by now, or whose program could not be started for lack of something. They are
+    /// counted
     held: VecDeque<Connection>,
     /// Nothing is accepted until then
     shortage: Option<Instant>,
@@ -81,26 +93,27 @@ impl Supervisor {
     pub(super) fn new(
         listeners: Vec<Listener>,
         datagrams: Vec<Datagrams>,
-        program: Program,
+        program: Arc<Program>,
         signals: Signals,
         table: Table,
         idle: Option<Idle>,
         lookups: Option<Lookups>,
     ) -> Result<Supervisor, rustix::io::Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &signals, Wake::Signals.data(), EventFlags::IN)?;
+        // Told once for each time that something comes: it is one thread's then, and what is left where it is (connections
+        // in front of a full table) need not be told again and again.
+        epoll::add(&epoll, &signals, Wake::Signals.data(), EventFlags::IN | EventFlags::ET)?;
         if let Some(lookups) = &lookups {
-            epoll::add(&epoll, lookups, Wake::Lookups.data(), EventFlags::IN)?;
+            epoll::add(&epoll, lookups, Wake::Lookups.data(), EventFlags::IN | EventFlags::ET)?;
         }
         for (number, listener) in listeners.iter().enumerate() {
-            // Told once for each time that connections come: a full table need not be told again and again.
             epoll::add(&epoll, listener, Wake::Listener(number).data(), EventFlags::IN | EventFlags::ET)?;
         }
         for (number, socket) in datagrams.iter().enumerate() {
             epoll::add(&epoll, socket, Wake::Datagrams(number).data(), EventFlags::IN | EventFlags::ONESHOT)?;
         }
         Ok(Supervisor {
-            epoll,
+            epoll: Arc::new(epoll),
             signals,
             listeners,
             turn: 0,
@@ -116,41 +129,37 @@ impl Supervisor {
         })
     }
 
-    /// Until a signal ends it, which is returned when no program runs any more.
-    pub(super) fn run(mut self) -> Result<Signal, rustix::io::Errno> {
+    /// Until a signal ends it, when no program runs any more; then it ends this process by that.
+    pub(super) fn serve(self) -> Result<Infallible, rustix::io::Errno> {
         debug!("status: {}", self.table);
-        let mut events = Vec::with_capacity(64);
-        loop {
-            self.accept();
-            if let Some(signal) = self.ended() {
-                return Ok(signal);
-            }
-            events.clear();
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), self.timeout().as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
-            for event in &events {
-                self.wake(event);
-            }
-            self.due(Instant::now());
+        let starter = Starter::new(Arc::clone(&self.program));
+        let starter = starter.map_err(|errno| rustix::io::Errno::from_raw_os_error(errno as i32))?;
+        let (epoll, program) = (Arc::clone(&self.epoll), Arc::clone(&self.program));
+        let state = Arc::new(Mutex::new(self));
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 1..(processors + 1).min(MOST_THREADS) {
+            let (state, epoll, program) = (Arc::clone(&state), Arc::clone(&epoll), Arc::clone(&program));
+            let run = move || {
+                if let Ok(starter) = Starter::new(program) {
+                    let _ = run(&state, &epoll, starter);
+                }
+            };
+            // Where there may be none (ulimit -u), the others do it all.
+            let _ = thread::Builder::new().stack_size(STACK).spawn(run);
         }
+        run(&state, &epoll, starter)
     }
 
-    fn wake(&mut self, event: &Event) {
+    fn wake(&mut self, event: &Event, starter: &mut Starter) {
         match Wake::of(event.data) {
             Wake::Signals => self.receive(),
-            Wake::Lookups => {
-                for connection in self.lookups.as_mut().map(Lookups::answered).unwrap_or_default() {
-                    self.start(connection);
-                }
-            }
+            Wake::Lookups => self.held.extend(self.lookups.as_mut().map(Lookups::answered).unwrap_or_default()),
             Wake::Listener(number) => {
                 if let Some(listener) = self.listeners.get_mut(number) {
                     listener.wake();
                 }
             }
-            Wake::Datagrams(number) => self.serve_datagrams(number),
+            Wake::Datagrams(number) => self.serve_datagrams(number, starter),
         }
     }
 
@@ -188,22 +197,29 @@ impl Supervisor {
         self.shortage.is_none() && self.held.is_empty() && self.table.has_room()
     }
 
-    /// Accepts what waits, up to a bound. What finds no room stays with the kernel, in the backlog.
-    fn accept(&mut self) {
-        while self.shortage.is_none()
+    /// The next connection whose program is to be started. What finds no room stays with the kernel, in the backlog.
+    fn next(&mut self) -> Option<(Start, Connection)> {
+        if self.ending.is_some() {
+            return None;
+        }
+        if self.shortage.is_none()
             && let Some(connection) = self.held.pop_front()
         {
-            self.start(connection);
+            return Some((self.table.begin(), connection));
         }
         for _ in 0..BATCH {
-            let Some(number) = self.next_ready().filter(|_| self.may_accept()) else { return };
+            let number = self.next_ready().filter(|_| self.may_accept())?;
             self.turn = number + 1;
             match self.listeners.get_mut(number).map_or(Ok(None), Listener::accept) {
-                Ok(None) => {}
-                Ok(Some(connection)) => self.admit(connection),
+                Ok(accepted) => {
+                    if let Some(connection) = accepted.and_then(|connection| self.admit(connection)) {
+                        return Some((self.table.begin(), connection));
+                    }
+                }
                 Err(errno) => self.run_short(Errno::from_raw(errno.raw_os_error())),
             }
         }
+        None
     }
 
     /// The listeners take turns, so that a busy one does not keep the others waiting.
@@ -213,16 +229,14 @@ impl Supervisor {
         order.into_iter().find(|&number| self.listeners.get(number).is_some_and(Listener::is_ready))
     }
 
-    fn admit(&mut self, connection: Connection) {
+    /// The connection, unless there may not be one more like it, or its names have to be waited for.
+    fn admit(&mut self, connection: Connection) -> Option<Connection> {
         let source = connection.source();
         if self.table.admits(source) {
             self.table.count(source);
-            let named = match &mut self.lookups {
+            return match &mut self.lookups {
                 Some(lookups) => lookups.ask(connection),
                 None => Some(connection),
-            };
-            return if let Some(connection) = named {
-                self.start(connection);
             };
         }
         debug!("deny: {source} has as many connections as it may");
@@ -231,23 +245,27 @@ impl Supervisor {
                 .why(format!("{source} has as many as it may"))
                 .fix("raise --max-per-source if they are wanted")
         });
+        None
     }
 
-    fn start(&mut self, connection: Connection) {
-        match self.program.start(connection.socket.as_fd(), connection.variables()) {
-            Ok(pid) => self.started(pid, connection),
+    /// What has come of a start.
+    fn settle(&mut self, start: &Start, connection: Connection, outcome: Result<Pid, Errno>) {
+        match outcome {
+            Ok(pid) => self.started(start, pid, connection),
             Err(errno @ (Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)) => {
+                self.table.give_up(start);
                 self.held.push_back(connection);
                 self.run_short(errno);
             }
             Err(errno) => {
+                self.table.give_up(start);
                 self.table.release(connection.source());
                 self.cannot_start(errno);
             }
         }
     }
 
-    fn started(&mut self, pid: Pid, connection: Connection) {
+    fn started(&mut self, start: &Start, pid: Pid, connection: Connection) {
         let Connection { local, remote, names, .. } = &connection;
         let name = names.remote.as_deref().unwrap_or("-");
         debug!("status: {}", self.table);
@@ -258,7 +276,13 @@ impl Supervisor {
             idle.watch(Instant::now());
             connection.socket
         });
-        self.table.add(pid, Service::Connection { source, kept });
+        let missed = self.table.missed(start);
+        if let Some(status) = self.table.add(start, pid, Service::Connection { source, kept }) {
+            return self.finish(status);
+        }
+        for signal in missed {
+            let _ = kill(pid, signal);
+        }
     }
 
     fn cannot_start(&mut self, errno: Errno) {
@@ -282,17 +306,20 @@ impl Supervisor {
 
     // --- datagrams ---
 
-    fn serve_datagrams(&mut self, number: usize) {
+    fn serve_datagrams(&mut self, number: usize, starter: &mut Starter) {
         let Some(socket) = self.datagrams.get_mut(number) else { return };
         if !socket.look() {
             return self.await_datagram(number);
         }
-        match self.program.start(socket.as_fd(), Vec::new()) {
+        let start = self.table.begin();
+        match starter.start(socket.as_fd(), Vec::new()) {
             Ok(pid) => {
                 debug!("pid {pid} serves {}", socket.name());
-                self.table.add(pid, Service::Datagrams(number));
+                // It cannot have been waited for: the lock was held.
+                self.table.add(&start, pid, Service::Datagrams(number));
             }
             Err(errno) => {
+                self.table.give_up(&start);
                 if socket.ended(Instant::now()) == Afterwards::Wait {
                     self.await_datagram(number);
                 }
@@ -340,23 +367,30 @@ impl Supervisor {
     /// Every child that has ended, also one that is nobody's: the first process of a pid namespace gets the orphans.
     fn reap(&mut self) {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            let Some(pid) = status.pid() else { return };
-            let Some(service) = self.table.remove(pid) else { continue };
-            if let WaitStatus::Signaled(_, signal, _) = status {
-                debug!("end {pid} signal {signal}");
-            } else if let WaitStatus::Exited(_, status) = status {
-                debug!("end {pid} status {status}");
+            if status.pid().is_none() {
+                return;
             }
-            self.shortage = None;
-            match service {
-                Service::Connection { .. } => debug!("status: {}", self.table),
-                Service::Datagrams(number) => self.datagrams_ended(number),
-            }
+            self.finish(status);
         }
     }
 
-    fn forward(&self, signal: Signal) {
+    fn finish(&mut self, status: WaitStatus) {
+        let Some(service) = self.table.ended(status) else { return };
+        if let WaitStatus::Signaled(pid, signal, _) = status {
+            debug!("end {pid} signal {signal}");
+        } else if let WaitStatus::Exited(pid, status) = status {
+            debug!("end {pid} status {status}");
+        }
+        self.shortage = None;
+        match service {
+            Service::Connection { .. } => debug!("status: {}", self.table),
+            Service::Datagrams(number) => self.datagrams_ended(number),
+        }
+    }
+
+    fn forward(&mut self, signal: Signal) {
         debug!("passing {signal} on");
+        self.table.miss(signal);
         for pid in self.table.pids() {
             // One that has become another user's may not be signalled.
             let _ = kill(pid, signal);
@@ -376,8 +410,10 @@ impl Supervisor {
         if let Some(lookups) = &mut self.lookups {
             lookups.clear();
         }
-        if sender == Sender::Process {
-            self.forward(signal);
+        match sender {
+            Sender::Process => self.forward(signal),
+            // It may have come before there was a process.
+            Sender::Terminal => self.table.miss(signal),
         }
         self.ending = Some(Ending { by: signal, stage: Stage::Asked, until: now + PATIENCE });
     }
@@ -398,6 +434,40 @@ impl Supervisor {
         let given_up = ending.stage == Stage::Killed && ending.until <= Instant::now();
         (given_up || self.table.is_empty()).then_some(ending.by)
     }
+}
+
+/// The loop, as each of the threads runs it.
+fn run(state: &Mutex<Supervisor>, epoll: &OwnedFd, mut starter: Starter) -> Result<Infallible, rustix::io::Errno> {
+    let mut events = Vec::with_capacity(64);
+    let mut supervisor = lock(state);
+    loop {
+        for _ in 0..BATCH {
+            let Some((start, connection)) = supervisor.next() else { break };
+            drop(supervisor);
+            let outcome = starter.start(connection.socket.as_fd(), connection.variables());
+            supervisor = lock(state);
+            supervisor.settle(&start, connection, outcome);
+        }
+        if let Some(signal) = supervisor.ended() {
+            end_by(signal);
+        }
+        let timeout = supervisor.timeout();
+        drop(supervisor);
+        events.clear();
+        match epoll::wait(epoll, spare_capacity(&mut events), timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        supervisor = lock(state);
+        for event in &events {
+            supervisor.wake(event, &mut starter);
+        }
+        supervisor.due(Instant::now());
+    }
+}
+
+fn lock(state: &Mutex<Supervisor>) -> MutexGuard<'_, Supervisor> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Wake {

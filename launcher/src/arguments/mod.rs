@@ -136,7 +136,7 @@ fn endpoint() -> impl TypedValueParser<Value = Endpoint> {
 
 /// Reads argv.
 pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
-    let parsed = Arguments::try_parse_from(arguments).map_err(|error| {
+    let parsed = exec_alone(arguments).map_or_else(|| Arguments::try_parse_from(arguments), Ok).map_err(|error| {
         if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
             return Error::Answered(error.render().to_string());
         }
@@ -154,6 +154,31 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
         | Command::Recipe(_) => {}
     }
     Ok(parsed)
+}
+
+/// The grammar with `exec` for its only command. clap builds all commands that it knows at each start, and `exec` stands in
+/// the way of a program that is to begin.
+#[derive(Debug, Parser)]
+#[command(name = "portgrant", disable_help_subcommand = true)]
+struct ExecAlone {
+    #[command(subcommand)]
+    command: OnlyExec,
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum OnlyExec {
+    Exec(Exec),
+}
+
+/// A command line that is `exec`'s and fits. Of any other the whole grammar tells what it is.
+fn exec_alone(arguments: &[OsString]) -> Option<Arguments> {
+    if arguments.get(1).is_none_or(|command| command != "exec") {
+        return None;
+    }
+    let ExecAlone { command: OnlyExec::Exec(exec), verbose } = ExecAlone::try_parse_from(arguments).ok()?;
+    Some(Arguments { command: Command::Exec(exec), verbose })
 }
 
 /// What clap found, in this project's words; the caller's are made printable.
@@ -238,4 +263,35 @@ fn commands() -> String {
         command.get_subcommands().map(clap::Command::get_name).filter(|&name| name != "help").collect();
     let last = names.pop().unwrap_or_default();
     format!("{} or {last}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exec_is_read_alone_as_it_is_among_the_others() {
+        let lines = [
+            "portgrant exec -l 80 -- server -v --help",
+            "portgrant exec -vv -l web=443,v6only -l 53/udp --as nginx --setenv A=B --no-new-privs -- nginx",
+            "portgrant exec -l 80 --accept --max-conns 3 -v -- cat",
+            "portgrant exec -l 80 --daemon --verify --chdir / -- cat",
+            "portgrant exec -l 80",
+            "portgrant exec -l 80 -l no/port -- cat",
+            "portgrant exec --help",
+            "portgrant exec help",
+            "portgrant -v exec -l 80 -- cat",
+            "portgrant list",
+            "portgrant",
+        ];
+        let mut alone = 0;
+        for line in lines {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let Some(read) = exec_alone(&words) else { continue };
+            let among = Arguments::try_parse_from(&words).expect("it fits");
+            assert_eq!(format!("{read:?}"), format!("{among:?}"), "{line}");
+            alone += 1;
+        }
+        assert_eq!(alone, 4, "the others do not fit, or are not for it");
+    }
 }
