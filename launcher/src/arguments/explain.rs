@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use clap::ValueHint;
 use portgrant_protocol::Endpoint;
 
 use super::{ENDPOINTS, Format, endpoint};
@@ -20,7 +21,7 @@ pub struct Explain {
     #[arg(short, long, value_name = "ENDPOINT", value_parser = endpoint(), allow_hyphen_values = true)]
     pub listen: Vec<Endpoint>,
     /// Another user than the one who asks, as a login would give their groups
-    #[arg(long = "as-user", alias = "for", value_name = "NAME")]
+    #[arg(long = "as-user", alias = "for", value_name = "NAME", value_hint = ValueHint::Username)]
     pub user: Option<OsString>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "each option in it has its own text")]

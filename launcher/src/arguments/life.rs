@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueHint;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use portgrant_server::Message;
 
@@ -16,7 +17,7 @@ use crate::Error;
 pub struct Life {
     /// As root: become USER (a name, or the number of an account) before anything is asked, so that the policy decides
     /// for that user; HOME, USER, LOGNAME and SHELL become the account's, all other variables stay
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", value_hint = ValueHint::Username)]
     pub user: Option<OsString>,
     /// The program's working folder, entered as the user who it runs as
     #[arg(long, value_name = "FOLDER")]
