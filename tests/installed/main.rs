@@ -20,6 +20,7 @@ mod launching;
 mod life;
 mod listing;
 mod mail;
+mod manual;
 mod multihomed;
 mod naming;
 mod news;
