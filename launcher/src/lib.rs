@@ -7,6 +7,7 @@
 mod accept;
 mod arguments;
 mod completions;
+mod denied;
 mod doctor;
 mod error;
 mod exec;
@@ -52,6 +53,7 @@ pub fn run(start: Start) -> u8 {
             Command::Exec(asked) => exec::exec(&asked, start.environment),
             Command::Run(asked) => run::run(&asked, start.environment),
             Command::Pass(asked) => pass::pass(&asked),
+            Command::Explain(asked) if asked.why_denied => denied::denied(asked.format, &start.environment),
             Command::Explain(asked) => policy::explain(&asked, &start.environment),
             Command::List(asked) => policy::list(&asked, &start.environment),
             Command::Check(asked) => policy::check(&asked, &start.environment),

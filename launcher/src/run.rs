@@ -58,7 +58,10 @@ fn needs_help(listen: &[Endpoint], helper: &Path) -> Result<bool, Error> {
                 needs = true;
             }
             // In use, not there: what the crate that knows all of it says.
-            Ok((_, Err(_))) | Err(_) => drop(Bind::endpoint(endpoint.clone()).socket()?),
+            Ok((_, Err(_))) | Err(_) => {
+                drop(Bind::endpoint(endpoint.clone()).socket()?);
+                needs = true;
+            }
         }
     }
     Ok(needs)
@@ -114,7 +117,8 @@ fn place() -> Result<Option<OsString>, Error> {
     }
 }
 
-fn value(environment: &[CString], name: &str) -> Option<PathBuf> {
+/// A variable of the caller's, if it is set and not empty.
+pub(crate) fn value(environment: &[CString], name: &str) -> Option<PathBuf> {
     let value =
         |entry: &CString| entry.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec);
     environment.iter().find_map(value).filter(|value| !value.is_empty()).map(|value| OsStr::from_bytes(&value).into())

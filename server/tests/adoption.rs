@@ -155,7 +155,7 @@ fn a_server_that_nobody_hands_anything_asks_also_with_sigchld_ignored() {
 fn a_helper_that_fails_is_reported_also_with_sigchld_ignored() {
     let folder = Folder::new("fails");
     let complaint_with = |helper: PathBuf| {
-        let exec = "exec env --ignore-signal=CHLD \"$0\" 127.0.0.1:8";
+        let exec = "exec env --ignore-signal=CHLD \"${0%hello}dns\" 127.0.0.1:8/udp";
         complaint(start(&format!("PORTGRANT_BINDER='{}' {exec}", helper.display()), null(), Stdio::null()))
     };
     let told = complaint_with(folder.script("dies", "exit 3"));

@@ -121,7 +121,8 @@ fn the_window_is_followed_and_keys_are_keys() {
     client.write_all(b"y").expect("sent");
     assert!(up_to(&mut client, "<y>\n").contains("40 120"));
     client.write_all(b"q").expect("sent");
-    assert!(session.join().expect("ended").is_some_and(|status| status.success()));
+    let ended = session.join().expect("ended");
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
 }
 
 #[test]
@@ -167,7 +168,8 @@ fn a_long_paste_and_a_long_answer_do_not_wait_for_each_other() {
     client.read_to_end(&mut all).expect("to its end");
     assert_eq!(all.iter().filter(|&&byte| byte == b'x').count(), 3_000_000);
     paste.join().expect("no panic").expect("sent");
-    assert!(session.join().expect("ended").is_some_and(|status| status.success()));
+    let ended = session.join().expect("ended");
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
 }
 
 #[test]

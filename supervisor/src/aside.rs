@@ -1,5 +1,6 @@
 //! The usual way: this process becomes the program, and the supervisor is no relative of it.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -7,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use nix::sys::signal::Signal;
+use nix::libc::SIGCHLD;
 use nix::sys::wait::waitpid;
 use portgrant_protocol::program::Unfit;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
@@ -16,13 +17,15 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::stdio;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use crate::Error;
 use crate::arguments::Asked;
 use crate::filter;
-use crate::raw::{self, Fork, Wait};
+use crate::raw::{self, Disposition, Fork, Wait};
 use crate::supervise::{Supervisor, kept};
-use rustix::stdio;
 
 /// Becomes the program.
 pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
@@ -57,6 +60,7 @@ pub(crate) fn begin(asked: &Asked, supervisor: &OwnedFd) -> Result<u8, Error> {
         return Err(Error::Machine);
     }
     let failed = |errno: Errno| Error::Supervisor(errno.into());
+    raw::netns_cookie(supervisor.as_fd()).map_err(|_| Error::Filter(Errno::NOSYS.into()))?;
     rustix::thread::set_no_new_privs(true).map_err(failed)?;
     let (listener, wait) = raw::install(&filter::program()).map_err(Error::Filter)?;
     send(supervisor.as_fd(), listener, wait).map_err(failed)?;
@@ -77,12 +81,12 @@ pub(crate) fn begin(asked: &Asked, supervisor: &OwnedFd) -> Result<u8, Error> {
 fn stand_aside(asked: &Asked, program: OwnedFd) -> u8 {
     // So that no key pressed at the program's terminal reaches it. It cannot fail in a process just forked.
     let _ = rustix::process::setsid();
-    let Ok(supervisor) = prepare(asked, &program, &[]) else { return 1 };
-    let mut program = Some(program);
     // It ends with the last process, and before that for nobody: who ends the program ends it.
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE] {
-        raw::ignore(signal);
-    }
+    raw::block_signals();
+    // Where the caller ignores it, nobody could be waited for.
+    raw::dispose(SIGCHLD, Disposition::Default);
+    let Ok(supervisor) = prepare(asked, &program, &[], CapabilitySet::empty()) else { return 1 };
+    let mut program = Some(program);
     let served = supervisor.serve(|| {
         if let Some(program) = program.take() {
             let _ = rustix::io::write(program, b"1");
@@ -91,8 +95,14 @@ fn stand_aside(asked: &Asked, program: OwnedFd) -> u8 {
     u8::from(served.is_err())
 }
 
-/// Everything that a supervisor has, and nothing else that this process had.
-pub(crate) fn prepare(asked: &Asked, program: &OwnedFd, more: &[BorrowedFd<'_>]) -> io::Result<Supervisor> {
+/// Everything that a supervisor has, and nothing else that this process had; of its capabilities only `effective` work.
+pub(crate) fn prepare(
+    asked: &Asked,
+    program: &OwnedFd,
+    more: &[BorrowedFd<'_>],
+    effective: CapabilitySet,
+) -> io::Result<Supervisor> {
+    renounce(effective)?;
     let (listener, wait) = receive(program.as_fd())?;
     let memory = File::from(rustix::fs::memfd_create("portgrant", MemfdFlags::CLOEXEC)?);
     let start = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
@@ -104,9 +114,13 @@ pub(crate) fn prepare(asked: &Asked, program: &OwnedFd, more: &[BorrowedFd<'_>])
         unprivileged: start.trim().parse().unwrap_or(1024).max(1024),
         verbose: asked.verbose,
         memory,
+        told: Cell::new(false),
     };
     let [listener, memory] = kept(&supervisor);
     let more = more.iter().map(|fd| fd.as_raw_fd());
+    // Many calls at once take more than what is enough for some programs.
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     raw::close_all_but(&[listener, memory, program.as_raw_fd()].into_iter().chain(more).collect::<Vec<_>>());
     // Not the program's: who reads from it waits for the end of everybody who has it.
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
@@ -114,6 +128,17 @@ pub(crate) fn prepare(asked: &Asked, program: &OwnedFd, more: &[BorrowedFd<'_>])
     stdio::dup2_stdout(&null)?;
     rustix::process::chdir("/")?;
     Ok(supervisor)
+}
+
+/// Leaves `effective` at most. The program, or what it starts, may have fewer rights than its caller had, and a bind that
+/// is tried for it must not have more.
+///
+/// Without CAP_NET_BIND_SERVICE and CAP_SYS_PTRACE permitted, the kernel lets nobody look into a process that has one of
+/// them (ptrace(2)): what such a one asks goes on to the kernel. The others stay permitted, to look into who has those.
+fn renounce(effective: CapabilitySet) -> io::Result<()> {
+    let permitted = capabilities(None)?.permitted - (CapabilitySet::NET_BIND_SERVICE | CapabilitySet::SYS_PTRACE);
+    let sets = CapabilitySets { effective: permitted & effective, permitted, inheritable: CapabilitySet::empty() };
+    Ok(set_capabilities(None, sets)?)
 }
 
 fn send(to: BorrowedFd<'_>, listener: OwnedFd, wait: Wait) -> Result<(), Errno> {

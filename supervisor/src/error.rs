@@ -54,8 +54,8 @@ impl fmt::Display for Error {
                         "there can be one; start the program outside of it, or with portgrant exec",
                     ),
                     Some(ENOSYS | EINVAL) => (
-                        "this kernel has no seccomp user notification, or this container forbids it",
-                        "Linux 5.6 or later is needed; give the program its sockets: portgrant exec",
+                        "this kernel has no seccomp user notification or no SO_NETNS_COOKIE, or this container forbids it",
+                        "Linux 5.14 or later is needed; give the program its sockets: portgrant exec",
                     ),
                     _ => ("the kernel does not take the filter", "see seccomp(2)"),
                 };

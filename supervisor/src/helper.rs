@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,7 @@ use portgrant_protocol::text::printable;
 use portgrant_protocol::{Endpoint, status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::getsockname;
 
 /// How long it may take: the rules of a very large policy take some tens of milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,7 +35,8 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(status: u8, what: String, why: String) -> Refusal {
-        Refusal { status, what, why, fix: String::new() }
+        let fix = "see the limits of processes and descriptors (ulimit -a), and what confines this process".to_owned();
+        Refusal { status, what, why, fix }
     }
 
     /// What the helper wrote to standard error.
@@ -63,7 +66,9 @@ pub fn bind(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<
     loop {
         let _ = poll(&mut [PollFd::new(&asking, PollFlags::IN)], Some(&asking.left()));
         if let Some(answered) = asking.answer() {
-            return answered;
+            // The socket tells, not the status: that is not known where SIGCHLD is ignored.
+            let local = getsockname(socket).ok().and_then(|local| SocketAddr::try_from(local).ok());
+            return if local.is_some_and(|local| local.port() != 0) { Ok(()) } else { answered };
         }
     }
 }
@@ -125,6 +130,9 @@ impl Asking {
                 Some(code) => return Some(Err(Refusal::read(code, &String::from_utf8_lossy(&self.said)))),
                 None => format!("the helper ended: {status}"),
             },
+            Err(_) if !self.said.is_empty() => {
+                return Some(Err(Refusal::read(status::SYSTEM, &String::from_utf8_lossy(&self.said))));
+            }
             Err(error) => format!("the helper cannot be waited for: {error}"),
         };
         Some(Err(Refusal::new(status::SYSTEM, format!("{} was asked for in vain", self.endpoint), why)))

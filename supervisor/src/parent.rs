@@ -4,40 +4,32 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::signal::{SigSet, Signal, kill, raise};
+use nix::libc::{SIGCHLD, SIGCONT, SIGHUP, SIGSTOP};
+use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, WaitOptions, WaitStatus, getpid, getsid, setrlimit, waitpid};
+use rustix::thread::CapabilitySet;
 
 use crate::Error;
 use crate::arguments::Asked;
 use crate::aside::{begin, channel, prepare};
-use crate::raw::{self, Fork};
+use crate::raw::{self, Disposition, Fork};
 use crate::supervise::{Supervisor, Turn};
 
-/// What is passed on to the program, unless it came from the terminal: then the program has had it as well.
-const FORWARDED: [Signal; 9] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGWINCH,
-    Signal::SIGALRM,
-    Signal::SIGCONT,
-];
 /// `si_code` of what the kernel sends, such as for a key pressed
 const SI_KERNEL: i32 = 0x80;
 
 /// Supervises to the program's end, and ends as it did.
 pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
     let (here, there) = channel()?;
+    // Where the caller ignores it, the program's end could not be waited for. The program shall find it as it was.
+    let before = raw::dispose(SIGCHLD, Disposition::Default);
     match raw::fork().map_err(Error::Supervisor)? {
         Fork::Child => {
             drop(here);
+            raw::dispose(SIGCHLD, before);
             // Without its supervisor it could bind nothing any more.
             let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
             begin(asked, &there)
@@ -50,13 +42,12 @@ pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
 }
 
 fn supervise(asked: &Asked, there: OwnedFd, program: Pid) -> io::Result<u8> {
-    let mut signals: SigSet = FORWARDED.into_iter().collect();
-    signals.add(Signal::SIGCHLD);
-    signals.thread_block()?;
-    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    raw::block_signals();
+    let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     // The end of the channel comes where the program could not even be started: it has said why.
-    let Ok(supervisor) = prepare(asked, &there, &[signals.as_fd()]) else { return end_as(waitpid(program, None)?) };
-    raw::ignore(Signal::SIGPIPE);
+    let Ok(supervisor) = prepare(asked, &there, &[signals.as_fd()], CapabilitySet::KILL) else {
+        return Ok(end_as(wait(program, WaitOptions::empty())?));
+    };
     let _ = rustix::io::write(&there, b"1");
     drop(there);
     let mut desk = Supervisor::desk();
@@ -66,18 +57,23 @@ fn supervise(asked: &Asked, there: OwnedFd, program: Pid) -> io::Result<u8> {
             let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
         }
         forward(&signals, program);
-        if let Some(ended) = news_of(program)? {
+        if let ended @ Some(_) = news_of(program)? {
             outlive(&supervisor);
-            return end_as(ended);
+            return Ok(end_as(ended));
         }
     }
 }
 
 fn forward(signals: &SignalFd, program: Pid) {
+    let own = u32::try_from(getpid().as_raw_pid()).unwrap_or(0);
+    // Whose terminal is gone, only the session's leader is told.
+    let leads = getsid(None) == Ok(getpid());
     while let Ok(Some(received)) = signals.read_signal() {
-        let signal = i32::try_from(received.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
-        if let Some(signal) = signal.filter(|&signal| signal != Signal::SIGCHLD && received.ssi_code != SI_KERNEL) {
-            let _ = kill(program, signal);
+        let number = i32::try_from(received.ssi_signo).unwrap_or(0);
+        // From the terminal the program has had it as well; SIGPIPE and its like are this process's own.
+        let had = received.ssi_code == SI_KERNEL && !(leads && number == SIGHUP);
+        if number != SIGCHLD && !had && received.ssi_pid != own {
+            raw::send(program, number);
         }
     }
 }
@@ -85,20 +81,19 @@ fn forward(signals: &SignalFd, program: Pid) {
 /// What became of the program; a stop is followed.
 fn news_of(program: Pid) -> io::Result<Option<WaitStatus>> {
     loop {
-        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
-        let news = waitpid(program, Some(flags))?;
-        match news {
-            WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return Ok(Some(news)),
-            WaitStatus::Stopped(..) => {
-                raise(Signal::SIGSTOP)?;
-                let _ = kill(program, Signal::SIGCONT);
+        match wait(program, WaitOptions::NOHANG | WaitOptions::UNTRACED)? {
+            Some(news) if news.stopped() => {
+                raw::send(nix::unistd::getpid(), SIGSTOP);
+                raw::send(program, SIGCONT);
             }
-            WaitStatus::StillAlive
-            | WaitStatus::Continued(_)
-            | WaitStatus::PtraceEvent(..)
-            | WaitStatus::PtraceSyscall(_) => return Ok(None),
+            news => return Ok(news),
         }
     }
+}
+
+fn wait(program: Pid, options: WaitOptions) -> io::Result<Option<WaitStatus>> {
+    let news = waitpid(rustix::process::Pid::from_raw(program.as_raw()), options)?;
+    Ok(news.map(|(_, status)| status))
 }
 
 /// What the program started may live on: somebody must answer it, if only by leaving each call to the kernel.
@@ -113,13 +108,12 @@ fn outlive(supervisor: &Supervisor) {
 }
 
 /// Ends this process as `ended` says: by a status or by a signal.
-fn end_as(ended: WaitStatus) -> io::Result<u8> {
-    if let WaitStatus::Signaled(_, signal, _) = ended {
+fn end_as(ended: Option<WaitStatus>) -> u8 {
+    if let Some(number) = ended.and_then(WaitStatus::terminating_signal) {
         let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-        raw::default(signal);
-        SigSet::empty().thread_set_mask()?;
-        let _ = raise(signal);
+        raw::dispose(number, Disposition::Default);
+        raw::end_by(number);
     }
-    let WaitStatus::Exited(_, status) = ended else { return Ok(u8::MAX) };
-    Ok(u8::try_from(status & 0xff).unwrap_or(u8::MAX))
+    let status = ended.and_then(WaitStatus::exit_status);
+    status.and_then(|status| u8::try_from(status & 0xff).ok()).unwrap_or(u8::MAX)
 }

@@ -92,16 +92,44 @@ pub(crate) fn close_all_but(kept: &[RawFd]) {
     }
 }
 
-/// Ignores a signal from here on.
-pub(crate) fn ignore(signal: nix::sys::signal::Signal) {
-    // SAFETY: SIG_IGN runs no handler.
-    let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) };
+/// What a signal does where it is not blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disposition {
+    /// SIG_DFL, or a handler, of which this program has none
+    Default,
+    /// SIG_IGN
+    Ignored,
 }
 
-/// Gives a signal its default disposition.
-pub(crate) fn default(signal: nix::sys::signal::Signal) {
-    // SAFETY: SIG_DFL runs no handler.
-    let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
+/// Gives signal `number`, which may be a real-time one, a disposition, and returns the one that it had.
+pub(crate) fn dispose(number: c_int, disposition: Disposition) -> Disposition {
+    let handler = if disposition == Disposition::Ignored { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: neither runs a handler.
+    let before = unsafe { libc::signal(number, handler) };
+    if before == libc::SIG_IGN { Disposition::Ignored } else { Disposition::Default }
+}
+
+/// Blocks every signal that can be blocked, the C library's own too. Nothing but SIGKILL and SIGSTOP does anything then.
+pub(crate) fn block_signals() {
+    let all = u64::MAX;
+    let none = std::ptr::null_mut::<u64>();
+    // SAFETY: the kernel reads 8 bytes at `all`, and writes nothing through the null pointer.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, &raw const all, none, 8usize) };
+}
+
+/// Lets signal `number` through, and sends it to this process.
+pub(crate) fn end_by(number: c_int) {
+    let none = 0u64;
+    let before = std::ptr::null_mut::<u64>();
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, before, 8usize) };
+    send(nix::unistd::getpid(), number);
+}
+
+/// Sends signal `number`, which may be a real-time one. Whether it arrives is not known.
+pub(crate) fn send(to: Pid, number: c_int) {
+    // SAFETY: it reads and writes no memory of this process.
+    unsafe { libc::kill(to.as_raw(), number) };
 }
 
 /// Whether the target of a notification waits through signals that do not kill it.

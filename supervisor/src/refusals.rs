@@ -38,7 +38,11 @@ pub fn path(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
         return Some(runtime.join("portgrant/refusals"));
     }
     let home = variable("HOME").filter(is_own)?;
-    let state = variable("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state"));
+    // One that is named must be there and one's own: sudo -E keeps somebody else's.
+    let state = match variable("XDG_STATE_HOME") {
+        Some(state) => Some(state).filter(is_own)?,
+        None => home.join(".local/state"),
+    };
     Some(state.join("portgrant/refusals"))
 }
 

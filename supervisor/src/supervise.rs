@@ -8,8 +8,10 @@
 //! is an heir: a fork of it that holds the listener as well, waits for its end, and goes on. What it was at when it died
 //! is written in memory that both have (a memfd), so that not even that call is left hanging.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -20,6 +22,7 @@ use portgrant_protocol::text::printable;
 use portgrant_protocol::{Endpoint, status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use crate::helper::{Asking, Refusal};
 use crate::raw::{self, Answer, Fork, Notification, Wait};
@@ -47,6 +50,8 @@ pub(crate) struct Supervisor {
     pub(crate) verbose: bool,
     /// What is being answered: [`SLOTS`] of [`SLOT`] bytes
     pub(crate) memory: File,
+    /// That a process cannot be looked into was told
+    pub(crate) told: Cell<bool>,
 }
 
 /// What is being answered, a slot each.
@@ -55,6 +60,9 @@ pub(crate) type Desk = [Option<Pending>; SLOTS];
 /// A call that the helper was asked about.
 pub(crate) struct Pending {
     notification: Notification,
+    call: Call,
+    /// The very socket, held to see what became of it
+    socket: OwnedFd,
     asking: Asking,
 }
 
@@ -67,31 +75,41 @@ pub(crate) enum Turn {
 }
 
 impl Supervisor {
-    /// Answers until nobody is left to ask. `begun` is told once both are there.
-    pub(crate) fn serve(&self, begun: impl FnOnce()) -> io::Result<()> {
+    /// Answers until nobody is left to ask. `begun` is told once both are there, and again by an heir.
+    pub(crate) fn serve(&self, mut begun: impl FnMut()) -> io::Result<()> {
         raw::wake_synchronously(self.listener.as_fd());
-        let mut begun = Some(begun);
-        // The heir comes back here each time it has taken over.
+        let mut desk = Self::desk();
+        let mut has_taken_over = false;
         loop {
             let before = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-            let heir = match raw::fork()? {
-                Fork::Child => {
-                    begun = None;
+            let heir = match raw::fork() {
+                Ok(Fork::Child) => {
+                    // The other's, as long as that lives.
+                    desk = Self::desk();
                     match self.inherit(&before)? {
                         Turn::Alone => return Ok(()),
-                        Turn::Other => continue,
+                        Turn::Other => has_taken_over = true,
                     }
+                    continue;
                 }
-                Fork::Parent(heir) => Pid::from_raw(heir.as_raw()).ok_or(io::ErrorKind::NotFound)?,
+                Ok(Fork::Parent(heir)) => Pid::from_raw(heir.as_raw()),
+                // A limit of processes is no reason to leave anybody unanswered.
+                Err(_) => None,
             };
             drop(before);
-            if let Some(begun) = begun.take() {
-                begun();
+            begun();
+            if std::mem::take(&mut has_taken_over) {
+                desk = self.inherited();
             }
-            let mut desk = self.inherited();
-            match self.answer_until(&mut desk, pidfd_open(heir, PidfdFlags::empty())?.as_fd())? {
-                Turn::Alone => return Ok(()),
-                Turn::Other => drop(rustix::process::waitpid(Some(heir), rustix::process::WaitOptions::empty())),
+            let news = match heir {
+                Some(heir) => pidfd_open(heir, PidfdFlags::empty())?,
+                None => a_second()?,
+            };
+            if let Turn::Alone = self.answer_until(&mut desk, news.as_fd())? {
+                return Ok(());
+            }
+            if heir.is_some() {
+                let _ = rustix::process::waitpid(heir, rustix::process::WaitOptions::empty());
             }
         }
     }
@@ -144,26 +162,27 @@ impl Supervisor {
             wait_for(&mut ends, left.as_ref())?;
             let (others, asked) = (!ends[0].revents().is_empty(), ends[1].revents());
             drop(ends);
-            // Who asks first: until it is heard, a signal may interrupt it.
-            if let Some(number) = free.filter(|_| asked.contains(PollFlags::IN)) {
-                // ENOENT: it was killed before it was heard.
-                if let Ok(notification) = raw::receive(self.listener.as_fd()) {
-                    desk[number] = self.begin(number, notification, 1);
-                }
-                continue;
+            // Before the heir's end, which it is the reason for. What the helper is asked for is for nobody any more.
+            if asked.contains(PollFlags::HUP) {
+                return Ok(Turn::Alone);
+            }
+            // Who asks first: until it is heard, a signal may interrupt it. ENOENT: it was killed before it was heard.
+            if let Some(number) = free.filter(|_| asked.contains(PollFlags::IN))
+                && let Ok(notification) = raw::receive(self.listener.as_fd())
+            {
+                desk[number] = self.begin(number, notification, 1);
             }
             for (number, slot) in desk.iter_mut().enumerate() {
                 if let Some(answered) = slot.as_mut().and_then(|pending| pending.asking.answer())
-                    && let Some(Pending { notification, .. }) = slot.take()
+                    && let Some(Pending { notification, call, socket, .. }) = slot.take()
                 {
-                    self.answer(number, &notification, self.result(&notification, answered));
+                    let answer = self.result(&notification, &call, &socket, answered);
+                    drop(socket);
+                    self.answer(number, &notification, answer);
                 }
             }
             if others {
                 return Ok(Turn::Other);
-            }
-            if asked.contains(PollFlags::HUP) && desk.iter().all(Option::is_none) {
-                return Ok(Turn::Alone);
             }
         }
     }
@@ -178,11 +197,11 @@ impl Supervisor {
         self.remember(number, Some((&notification, tries)));
         let answer = match self.decide(&notification, tries) {
             Decision::Answer(answer) => answer,
-            Decision::Ask(endpoint, socket) => {
+            Decision::Ask(endpoint, call, socket) => {
                 self.step(&notification, &format!("asks for {endpoint}"));
                 match Asking::start(&self.helper, &endpoint, socket.as_fd()) {
-                    Ok(asking) => return Some(Pending { notification, asking }),
-                    Err(refusal) => self.result(&notification, Err(refusal)),
+                    Ok(asking) => return Some(Pending { notification, call, socket, asking }),
+                    Err(refusal) => self.result(&notification, &call, &socket, Err(refusal)),
                 }
             }
         };
@@ -209,7 +228,13 @@ impl Supervisor {
         let (call, socket) = match self.look(notification) {
             Ok(found) => found,
             Err(error) => {
-                self.step(notification, &format!("cannot be looked into ({error}): its bind goes on to the kernel"));
+                // Each time is too often: it may be one of many binds that need no help.
+                if self.verbose || !self.told.replace(true) {
+                    let (program, thread) = (name(notification.thread), notification.thread);
+                    self.say(&format!(
+                        "portgrant: {program} ({thread}) cannot be looked into, and binds with its own rights\n  why: {error}\n"
+                    ));
+                }
                 return Decision::Answer(Answer::Continue);
             }
         };
@@ -218,14 +243,16 @@ impl Supervisor {
         let Some(endpoint) = call.endpoint(socket.as_fd()).filter(|_| concerned) else {
             return Decision::Answer(Answer::Continue);
         };
+        // The kernel asks for the right to the port first, so one that lacks it would hear EACCES instead.
+        if let Some(local) = local(&socket) {
+            // By an answer that a signal kept from the target, or by a supervisor that was killed before its answer.
+            let is_ours = (tries > 1 || self.wait == Wait::Interruptible) && call.asks_for(local);
+            return Decision::Answer(if is_ours { Answer::Done } else { Answer::Fail(EINVAL) });
+        }
         let tried = raw::bind(socket.as_fd(), &call.address);
         Decision::Answer(match tried.map_err(|error| error.raw_os_error()) {
             Ok(()) => Answer::Done,
-            Err(Some(EACCES)) => return Decision::Ask(endpoint, socket),
-            // Bound by an answer that a signal kept from the target, or by a supervisor that was killed before its answer.
-            Err(Some(EINVAL)) if (tries > 1 || self.wait == Wait::Interruptible) && is_bound(&socket, &call) => {
-                Answer::Done
-            }
+            Err(Some(EACCES)) => return Decision::Ask(endpoint, call, socket),
             Err(errno) => Answer::Fail(errno.unwrap_or(EACCES)),
         })
     }
@@ -244,12 +271,21 @@ impl Supervisor {
     }
 
     /// What the helper's answer is to the program; and to people, where it is no.
-    fn result(&self, notification: &Notification, answered: Result<(), Refusal>) -> Answer {
+    fn result(
+        &self,
+        notification: &Notification,
+        call: &Call,
+        socket: &OwnedFd,
+        answered: Result<(), Refusal>,
+    ) -> Answer {
         let Err(refused) = answered else { return Answer::Done };
+        // By this helper, which failed afterwards, or by that of a call before this one: see `decide`.
+        if let Some(local) = local(socket) {
+            return if call.asks_for(local) { Answer::Done } else { Answer::Fail(EINVAL) };
+        }
         self.say(&refused.to_string());
         if refused.status == status::UNAVAILABLE {
-            // The address is there: with a wrong one the kernel would not have said EACCES before.
-            return Answer::Fail(EADDRINUSE);
+            return Answer::Fail(call.unfit(socket.as_fd()).unwrap_or(EADDRINUSE));
         }
         if let Some(path) = &self.refusals {
             let (pid, program) = (notification.thread, name(notification.thread));
@@ -279,16 +315,25 @@ enum Decision {
     /// Nothing but this
     Answer(Answer),
     /// The helper is asked
-    Ask(Endpoint, OwnedFd),
+    Ask(Endpoint, Call, OwnedFd),
 }
 
 fn at(number: usize) -> u64 {
     u64::try_from(number * SLOT).unwrap_or(0)
 }
 
-fn is_bound(socket: &OwnedFd, call: &Call) -> bool {
-    let local = rustix::net::getsockname(socket).ok().and_then(|local| std::net::SocketAddr::try_from(local).ok());
-    local.is_some_and(|local| call.port() == Some(local.port()))
+/// Where a socket is bound, if it is.
+fn local(socket: &OwnedFd) -> Option<SocketAddr> {
+    let local = rustix::net::getsockname(socket).ok().and_then(|local| SocketAddr::try_from(local).ok());
+    local.filter(|local| local.port() != 0)
+}
+
+/// Readable in a second.
+fn a_second() -> io::Result<OwnedFd> {
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
+    let [it_interval, it_value] = [0, 1].map(|tv_sec| Timespec { tv_sec, tv_nsec: 0 });
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval, it_value })?;
+    Ok(timer)
 }
 
 /// What a thread calls itself.

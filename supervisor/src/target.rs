@@ -4,15 +4,15 @@
 //! copy is what is decided on and what is bound; the socket is a copy of the descriptor, held from before the decision
 //! until after the bind.
 
-use std::fs::File;
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
 use portgrant_protocol::{Address, Endpoint, Port, Protocol};
-use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::filter::{Form, form};
 use crate::raw::{self, Notification};
@@ -32,11 +32,10 @@ impl Call {
     /// Reads what thread `notification.thread` asks for. An error where its memory cannot be read (it made itself
     /// undumpable, or is out of sight) or is none.
     pub(crate) fn read(notification: &Notification) -> io::Result<Call> {
-        let memory = File::open(format!("/proc/{}/mem", notification.thread))?;
         let mut words = notification.arguments;
         if form(notification.architecture, notification.call) == Some(Form::Socketcall) {
             let mut array = [0; 12];
-            memory.read_exact_at(&mut array, words[1])?;
+            read(notification, words[1], &mut array)?;
             for (word, bytes) in words.iter_mut().zip(array.chunks_exact(4)) {
                 *word = bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
             }
@@ -47,14 +46,14 @@ impl Call {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let mut address = vec![0; usize::try_from(length).unwrap_or(0)];
-        memory.read_exact_at(&mut address, words[1])?;
+        read(notification, words[1], &mut address)?;
         let fd = i32::try_from(fd).map_err(|_| io::ErrorKind::InvalidInput)?;
         Ok(Call { fd, address })
     }
 
     /// The socket itself, by a descriptor of this process's own.
     pub(crate) fn socket(&self, notification: &Notification) -> io::Result<OwnedFd> {
-        let thread = i32::try_from(notification.thread).ok().and_then(Pid::from_raw);
+        let thread = i32::try_from(notification.thread).ok().and_then(rustix::process::Pid::from_raw);
         let thread = thread.ok_or(io::ErrorKind::NotFound)?;
         // A thread may have a descriptor table of its own (clone(2) without CLONE_FILES). Before Linux 6.9 only a
         // process can be opened: its first thread's table is that of nearly every other.
@@ -93,6 +92,32 @@ impl Call {
         }
     }
 
+    /// Whether this is the address that a socket bound to `local` was bound to.
+    pub(crate) fn asks_for(&self, local: SocketAddr) -> bool {
+        let ip = match local.ip().to_canonical() {
+            IpAddr::V4(ip) => Address::V4(ip),
+            IpAddr::V6(ip) => Address::V6(ip),
+        };
+        self.place().is_some_and(|(address, port, _)| (address, port) == (ip, local.port()))
+    }
+
+    /// The errno by which the kernel refuses the address itself, whatever the port: one that is not there, or that does
+    /// not fit a socket such as `socket`. (Of IPv6 it asks about the port first.)
+    pub(crate) fn unfit(&self, socket: BorrowedFd<'_>) -> Option<i32> {
+        let domain = sockopt::socket_domain(socket).ok()?;
+        let kind = sockopt::socket_type(socket).ok()?;
+        let other = socket_with(domain, kind, SocketFlags::CLOEXEC, sockopt::socket_protocol(socket).ok()?).ok()?;
+        if domain == AddressFamily::INET6 {
+            sockopt::set_ipv6_v6only(&other, sockopt::ipv6_v6only(socket).ok()?).ok()?;
+            sockopt::set_ipv6_freebind(&other, sockopt::ipv6_freebind(socket).ok()?).ok()?;
+        } else {
+            sockopt::set_ip_freebind(&other, sockopt::ip_freebind(socket).ok()?).ok()?;
+        }
+        let mut address = self.address.clone();
+        address.get_mut(2..4)?.fill(0);
+        raw::bind(other.as_fd(), &address).err()?.raw_os_error()
+    }
+
     /// What the helper can be asked for this call on `socket`; `None` where that is nothing that it binds: no tcp, udp or
     /// sctp, another network namespace, or an address with a scope.
     pub(crate) fn endpoint(&self, socket: BorrowedFd<'_>) -> Option<Endpoint> {
@@ -104,22 +129,36 @@ impl Call {
             (SocketType::DGRAM, ipproto::UDP) => Protocol::Udp,
             _ => return None,
         };
-        if scope != 0 || !is_of_this_network(socket) {
+        // Elsewhere a scope says nothing, and the kernel does not look at it.
+        let is_scoped =
+            matches!(address, Address::V6(ip) if scope != 0 && (ip.is_unicast_link_local() || ip.is_multicast()));
+        if is_scoped || !is_of_this_network(socket) {
             return None;
         }
         Some(Endpoint { name: None, address, port: Port::Number(port), protocol, options: Default::default() })
     }
 }
 
+/// Fills `bytes` from `from` on in the memory of the thread that waits. By its number, not by way of /proc, which may be
+/// another pid namespace's or not there.
+fn read(notification: &Notification, from: u64, bytes: &mut [u8]) -> io::Result<()> {
+    let thread = i32::try_from(notification.thread).map_err(|_| io::ErrorKind::NotFound)?;
+    let base = usize::try_from(from).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let there = [RemoteIoVec { base, len: bytes.len() }];
+    let length = bytes.len();
+    let read = process_vm_readv(Pid::from_raw(thread), &mut [IoSliceMut::new(bytes)], &there)?;
+    if read == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
 /// The process that `thread` is of.
-fn process_of(thread: Pid) -> io::Result<Pid> {
+fn process_of(thread: rustix::process::Pid) -> io::Result<rustix::process::Pid> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", thread.as_raw_pid()))?;
     let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")).and_then(|pid| pid.trim().parse().ok());
-    tgid.and_then(Pid::from_raw).ok_or_else(|| io::ErrorKind::NotFound.into())
+    tgid.and_then(rustix::process::Pid::from_raw).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 fn is_of_this_network(socket: BorrowedFd<'_>) -> bool {
-    let own = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, rustix::net::SocketFlags::CLOEXEC, None);
+    let own = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
     match (raw::netns_cookie(socket), own.map(|own| raw::netns_cookie(own.as_fd()))) {
         (Ok(theirs), Ok(Ok(ours))) => theirs == ours,
         _ => false,
@@ -148,6 +187,13 @@ mod tests {
         assert_eq!(call(&v6(own)[..23]).place(), None);
         let mapped = Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped();
         assert_eq!(call(&v6(mapped)).place(), Some((Address::V4(Ipv4Addr::new(10, 0, 0, 1)), 443, 7)));
+        let local = |text: &str| text.parse::<SocketAddr>().expect(text);
+        assert!(call(&v4(2)).asks_for(local("127.0.0.1:80")));
+        assert!(call(&v6(mapped)).asks_for(local("[::ffff:10.0.0.1]:443")), "as getsockname(2) tells it");
+        assert!(call(&v6(own)).asks_for(local("[2001:db8::1]:443")));
+        for other in ["127.0.0.2:80", "127.0.0.1:81", "[::]:80"] {
+            assert!(!call(&v4(2)).asks_for(local(other)), "{other}");
+        }
         assert_eq!(call(&[]).port(), None);
         assert_eq!(call(&[2]).port(), None);
     }

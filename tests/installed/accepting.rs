@@ -461,8 +461,8 @@ fn its_options_are_refused_without_it(world: &World) {
         (&["--max-conns", "3"], "--max-conns goes with --accept"),
         (&["--max-per-source", "3"], "--max-per-source goes with --accept"),
         (&["--idle-timeout", "3"], "--idle-timeout goes with --accept"),
-        (&["--accept", "--max-conns", "0"], "'0' is no value for --max-conns <N>"),
-        (&["--accept", "--idle-timeout", "soon"], "'soon' is no value for --idle-timeout <SECONDS>"),
+        (&["--accept", "--max-conns", "0"], "'0' does not go with --max-conns"),
+        (&["--accept", "--idle-timeout", "soon"], "'soon' does not go with --idle-timeout"),
         (&["--accept", "--inetd"], "--inetd does not go with --accept"),
         (&["--accept", "--idle-timeout", "3", "-l", "81/sctp"], "--idle-timeout does not go with 81/sctp"),
     ];

@@ -61,7 +61,7 @@ fn low_limits_end_in_an_error_or_in_the_right_result(world: &World) {
     alice().limit(Resource::RLIMIT_FSIZE, 0).run(&printf).succeeds().prints("served");
     alice().limit(Resource::RLIMIT_FSIZE, 0).run([BINDER, "exec", "-l", "81", "--", "true"]).exits(77);
     alice().limit(Resource::RLIMIT_NPROC, 1).run(&printf).succeeds().prints("served");
-    alice().limit(Resource::RLIMIT_STACK, 64 << 10).run([LAUNCHER, "explain", "80"]).succeeds();
+    alice().limit(Resource::RLIMIT_STACK, 128 << 10).run([LAUNCHER, "explain", "80"]).succeeds();
     alice().limit(Resource::RLIMIT_CORE, u64::MAX >> 1).run(&printf).succeeds();
     assert_eq!(world.listening(), []);
 }

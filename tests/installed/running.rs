@@ -2,24 +2,32 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use portgrant_tests::{LAUNCHER, Running, World, both_installs, http_get, skip};
+use portgrant_tests::{BINDER, LAUNCHER, Running, World, both_installs, http_get, skip};
 
 both_installs![
     an_unmodified_program_binds_its_port_and_stays_what_was_started,
     what_is_refused_is_eacces_to_the_program_and_three_lines_to_people,
+    what_was_refused_can_be_asked_for_later,
     a_port_in_use_and_an_address_that_is_not_there_keep_their_errno,
+    other_errors_are_those_of_a_bind_with_the_right_to_the_port,
+    a_program_with_fewer_rights_than_its_caller_gains_none,
     a_program_that_will_be_refused_is_not_started,
     where_the_kernel_permits_it_the_program_is_simply_executed,
     the_supervisor_is_small_and_ends_with_the_last_process,
     a_supervisor_that_is_killed_has_an_heir,
+    a_call_outlives_whoever_was_answering_it,
+    no_signal_but_sigkill_ends_a_supervisor,
+    where_the_caller_ignores_sigchld_binds_are_answered,
     the_programs_end_signals_and_children_are_its_own,
     many_binds_at_once_from_threads_and_children_all_succeed,
     the_very_socket_is_bound,
     every_way_of_asking_is_answered,
+    it_needs_no_proc,
     under_yama_the_supervisor_is_the_parent,
 ];
 
@@ -123,6 +131,23 @@ fn what_is_refused_is_eacces_to_the_program_and_three_lines_to_people(world: &Wo
     none_left(world);
 }
 
+fn what_was_refused_can_be_asked_for_later(world: &World) {
+    world.policy("permit bob 80\n");
+    let alice = || world.as_user("alice").env("HOME", "/home/alice");
+    let ask = [LAUNCHER, "explain", "--why-denied"];
+    alice().run(ask).succeeds().prints("nothing was refused lately");
+    let script = binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 80)");
+    alice().run([LAUNCHER, "run", "--", "python3", "-c", &script]).prints("EACCES");
+    let told = alice().run(ask);
+    told.succeeds().prints(", python3 (process ").prints("80/tcp is refused for alice (uid 1000)\n  why: ");
+    alice().run([&ask[..], &["--format", "json"]].concat()).succeeds().prints("\"program\":\"python3\"");
+    alice().run([&ask[..], &["80"]].concat()).exits(64).complains("does not go with");
+    // Somebody else's are nobody's business.
+    let mode = fs::metadata("/home/alice/.local/state/portgrant/refusals").expect("kept").permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+    world.as_user("bob").env("HOME", "/home/bob").run(ask).succeeds().prints("nothing was refused lately");
+}
+
 fn a_port_in_use_and_an_address_that_is_not_there_keep_their_errno(world: &World) {
     world.policy("permit alice 80 on 127.0.0.0/8 198.51.100.1\n");
     let _holder = TcpListener::bind("127.0.0.1:80").expect("root's");
@@ -130,6 +155,39 @@ fn a_port_in_use_and_an_address_that_is_not_there_keep_their_errno(world: &World
         let script = binding("AF_INET", "SOCK_STREAM", address);
         world.as_user("alice").run([LAUNCHER, "run", "--", "python3", "-c", &script]).succeeds().prints(said);
     }
+}
+
+fn other_errors_are_those_of_a_bind_with_the_right_to_the_port(world: &World) {
+    world.policy("permit alice 80-89\n");
+    let script = "import socket, errno\ndef bind(s, *address):\n try:\n  s.bind(address); print('bound')\n \
+                  except OSError as e: print(errno.errorcode[e.errno])\n\
+                  s = socket.socket(); bind(s, '127.0.0.1', 80); bind(s, '127.0.0.1', 80); bind(s, '127.0.0.1', 81)\n\
+                  s = socket.socket(); s.listen(); bind(s, '127.0.0.1', 82)\n\
+                  v6 = lambda: socket.socket(socket.AF_INET6)\n\
+                  bind(v6(), '2001:db8::1', 83); bind(v6(), '::ffff:198.51.100.1', 83); bind(v6(), 'fe80::1', 83)\n\
+                  s = v6(); s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1); bind(s, '::ffff:127.0.0.1', 84)\n\
+                  s = v6(); s.setsockopt(socket.IPPROTO_IPV6, 78, 1); bind(s, '2001:db8::1', 85)\n\
+                  s = v6(); bind(s, '::1', 86, 0, 1); bind(v6(), '::1', 86)";
+    let expected =
+        "bound\nEINVAL\nEINVAL\nEINVAL\nEADDRNOTAVAIL\nEADDRNOTAVAIL\nEINVAL\nEINVAL\nbound\nbound\nEADDRINUSE\n";
+    world.as_user("alice").run([LAUNCHER, "run", "--", "python3", "-c", script]).succeeds().prints(expected);
+}
+
+fn a_program_with_fewer_rights_than_its_caller_gains_none(world: &World) {
+    world.policy("permit alice 80\n");
+    let script = binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 90)");
+    let bob = ["setpriv", "--reuid=1001", "--regid=1001", "--clear-groups", "--inh-caps=-all"];
+    let less = ["setpriv", "--inh-caps=-all", "--bounding-set=-net_bind_service"];
+    let run =
+        |words: &[&str]| world.as_root().run([&[LAUNCHER, "run", "--"], words, &["python3", "-c", &script]].concat());
+    run(&bob).succeeds().prints("EACCES\n");
+    run(&less).succeeds().prints("EACCES\n");
+    run(&[]).succeeds().prints("bound ('127.0.0.1', 90)\n");
+    // Nor does it lose any: with another capability it is helped as well.
+    let alice = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--inh-caps=-all,+net_raw"];
+    let script = binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 80)");
+    let more = ["--ambient-caps=+net_raw", LAUNCHER, "run", "--", "python3", "-c", &script];
+    world.as_root().run([&alice[..], &more].concat()).succeeds().prints("bound ('127.0.0.1', 80)\n");
 }
 
 fn a_program_that_will_be_refused_is_not_started(world: &World) {
@@ -208,6 +266,75 @@ fn a_supervisor_that_is_killed_has_an_heir(world: &World) {
         }
     }
     drop(server);
+    none_left(world);
+}
+
+/// One of the two is killed when the helper has bound the socket and has not ended yet.
+fn a_call_outlives_whoever_was_answering_it(world: &World) {
+    world.policy("permit alice 80-89\n");
+    world.folder("/opt/slow", "root", 0o755);
+    fs::copy("/usr/libexec/portgrant/portgrant-supervisor", "/opt/slow/portgrant-supervisor").expect("copied");
+    world.file(
+        "/opt/slow/binder",
+        &format!("#!/bin/sh\n{BINDER} \"$@\"; end=$?; touch /tmp/asked; sleep 0.5; exit $end\n"),
+    );
+    world.as_root().run(["chmod", "755", "/opt/slow/binder"]).succeeds();
+    for (which, port) in [(0, "80"), (1, "81")] {
+        let script =
+            binding("AF_INET", "SOCK_STREAM", &format!("('127.0.0.1', {port})")) + "\nimport time; time.sleep(60)";
+        let alice = world.as_user("alice");
+        let server =
+            alice.env("PORTGRANT_BINDER", "/opt/slow/binder").spawn([LAUNCHER, "run", "--", "python3", "-uc", &script]);
+        let deadline = Instant::now() + PATIENCE;
+        while !fs::exists("/tmp/asked").expect("stat") {
+            assert!(Instant::now() < deadline, "the helper is not asked");
+            thread::sleep(Duration::from_millis(2));
+        }
+        let mut both = supervisors(world);
+        both.sort_unstable();
+        world.as_root().run(["kill", "-9", &both[which].to_string()]).succeeds();
+        await_output(&server, &format!("bound ('127.0.0.1', {port})\n"));
+        assert_eq!(server.output().1.contains("another has taken over"), which == 0, "{:?}", server.output());
+        let zombies = world.as_root().run(["ps", "-o", "stat=", "--ppid", &both[0].to_string()]);
+        assert!(!zombies.stdout.contains('Z'), "{zombies}");
+        drop(server);
+        none_left(world);
+        fs::remove_file("/tmp/asked").expect("removed");
+    }
+}
+
+fn no_signal_but_sigkill_ends_a_supervisor(world: &World) {
+    world.policy("permit alice 80\n");
+    let script = binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 80)");
+    let script = format!(
+        "import os, time\nprint('up', flush=True)\nwhile not os.path.exists('/tmp/go'): time.sleep(0.005)\n{script}"
+    );
+    let server = world.as_user("alice").spawn([LAUNCHER, "run", "--", "python3", "-c", &script]);
+    await_output(&server, "up\n");
+    let both = supervisors(world);
+    for pid in &both {
+        for signal in (1..=64).filter(|number| ![9, 19, 32, 33].contains(number)) {
+            world.as_root().run(["kill", &format!("-{signal}"), &pid.to_string()]).succeeds();
+        }
+    }
+    assert_eq!(supervisors(world), both);
+    fs::write("/tmp/go", "").expect("written");
+    server.wait(PATIENCE).succeeds().prints("up\nbound ('127.0.0.1', 80)\n");
+    none_left(world);
+}
+
+fn where_the_caller_ignores_sigchld_binds_are_answered(world: &World) {
+    world.policy("permit alice 80\n");
+    let run = |words: &[&str], port| {
+        let script = binding("AF_INET", "SOCK_STREAM", &format!("('127.0.0.1', {port})"));
+        world
+            .as_user("alice")
+            .ignoring(Signal::SIGCHLD)
+            .run([&[LAUNCHER, "run"], words, &["--", "python3", "-c", &script]].concat())
+    };
+    run(&[], 80).succeeds().prints("bound ('127.0.0.1', 80)\n");
+    run(&["-l", "127.0.0.1:80"], 80).succeeds().prints("bound ('127.0.0.1', 80)\n");
+    run(&[], 81).succeeds().prints("EACCES\n").complains("81/tcp is refused for alice (uid 1000)\n  why: ");
     none_left(world);
 }
 
@@ -299,6 +426,17 @@ fn every_way_of_asking_is_answered(world: &World) {
     world.as_user("alice").run(["binds32", "socketcall", "80"]).exits(nix::libc::EACCES);
 }
 
+/// There may be none in a chroot, and another pid namespace's after unshare(1).
+fn it_needs_no_proc(world: &World) {
+    world.policy("permit alice 80\n");
+    let script = "mount -t tmpfs none /proc; exec setpriv --reuid=1000 --regid=1000 --clear-groups \
+        --inh-caps=-all --bounding-set=-all,+net_bind_service,+setuid,+setgid \"$@\"";
+    let bare = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "-"];
+    let bind = binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 80)");
+    let run = [&bare[..], &[LAUNCHER, "run", "--", "python3", "-c", &bind]].concat();
+    world.as_root().run(run).succeeds().prints("bound ('127.0.0.1', 80)\n");
+}
+
 /// Yama itself is not on every machine; what the launcher does where it says 1, is.
 fn under_yama_the_supervisor_is_the_parent(world: &World) {
     world.policy("permit alice 80 81\n");
@@ -306,15 +444,30 @@ fn under_yama_the_supervisor_is_the_parent(world: &World) {
         world.file("/tmp/ptrace_scope", scope);
     };
     yama("1\n");
-    let supervised = |words: &[&str]| {
+    let supervised_by = |by: &[&str], words: &[&str]| {
         let bound = ["unshare", "--mount", "--propagation", "private", "sh", "-ec"];
         let script = "mount -t tmpfs none /proc/sys/kernel; mkdir -p /proc/sys/kernel/yama; \
             cp /tmp/ptrace_scope /proc/sys/kernel/yama/; exec setpriv --reuid=1000 --regid=1000 --clear-groups \
             --inh-caps=-all --bounding-set=-all,+net_bind_service,+setuid,+setgid \"$@\"";
-        world.as_root().spawn([&bound[..], &[script, "-", LAUNCHER, "run", "--"], words].concat())
+        world.as_root().spawn([&bound[..], &[script, "-"], by, &[LAUNCHER, "run", "--"], words].concat())
     };
+    let supervised = |words: &[&str]| supervised_by(&[], words);
     supervised(&["sh", "-c", "exit 42"]).wait(PATIENCE).exits(42);
     supervised(&["sh", "-c", "kill -KILL $$"]).wait(PATIENCE).dies_of(Signal::SIGKILL);
+    assert_eq!(supervised(&["sh", "-c", "kill -40 $$"]).wait(PATIENCE).status.signal(), Some(40), "a real-time one");
+    let told = "import signal\nfor n in (20, 22, 40): signal.signal(n, lambda number, _: print(number, flush=True))\n\
+                print('ready', flush=True)\nwhile True: signal.pause()";
+    let server = supervised(&["python3", "-c", told]);
+    await_output(&server, "ready\n");
+    for signal in [20, 22, 40] {
+        world.as_root().run(["kill", &format!("-{signal}"), &server.pid().to_string()]).succeeds();
+        await_output(&server, &format!("{signal}\n"));
+    }
+    server.signal(Signal::SIGTERM);
+    server.wait(PATIENCE).dies_of(Signal::SIGTERM);
+    let deaf =
+        "import os, signal, sys\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nos.execv(sys.argv[1], sys.argv[1:])";
+    supervised_by(&["python3", "-c", deaf], &["sh", "-c", "exit 42"]).wait(PATIENCE).exits(42);
     let mut server = supervised(&["python3", "-m", "http.server", "80"]);
     await_port(&mut server, 80);
     assert_eq!(supervisors(world), [server.pid()], "it stays what was started");

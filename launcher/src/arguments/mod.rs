@@ -231,8 +231,22 @@ fn complaint(error: &clap::Error) -> Message {
             let option = word.split(' ').next().unwrap_or_default();
             Message::new(format!("'{value}' does not go with {option}")).fix(known)
         }
-        ErrorKind::ArgumentConflict => Message::new(format!("{word} is given twice")).fix("expected it once"),
+        ErrorKind::ArgumentConflict => conflict(error, &word),
         _ => Message::new(printable(first_line(&error.to_string()).as_bytes())).fix("see --help"),
+    }
+}
+
+/// The same option twice, or two that exclude each other.
+fn conflict(error: &clap::Error, word: &str) -> Message {
+    let others: Vec<String> = match error.get(ContextKind::PriorArg) {
+        Some(ContextValue::String(other)) => vec![other.clone()],
+        Some(ContextValue::Strings(others)) => others.clone(),
+        _ => Vec::new(),
+    };
+    match others.iter().find(|other| *other != word) {
+        Some(other) => Message::new(format!("{word} does not go with {}", printable(other.as_bytes())))
+            .fix("leave one of them out"),
+        None => Message::new(format!("{word} is given twice")).fix("expected it once"),
     }
 }
 

@@ -20,6 +20,8 @@ use crate::{Error, environment};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a program may go on without its terminal, and a client take for the last of its output.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long a program that has closed its terminal may take to end before it is told.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// What waits for the other side, at most; a side that is this far ahead is not read any more.
 const AHEAD: usize = 64 << 10;
 
@@ -73,10 +75,18 @@ impl Terminal {
         let (pty, mut child) = start(self.command, &session.codec)?;
         if session.relay(&pty) == Ended::Program {
             session.finish();
+            // It may close its terminal and then end by itself, as coreutils do: SIGHUP would spoil its status.
+            if ends_within(FAREWELL, &mut child) {
+                return Ok(child.wait().ok());
+            }
         }
         // The kernel hangs the terminal up, and tells the program (SIGHUP).
         drop(pty);
-        Ok(end(&mut child))
+        if !ends_within(GRACE, &mut child) {
+            let _ = child.kill();
+        }
+        // An error where SIGCHLD is ignored.
+        Ok(child.wait().ok())
     }
 }
 
@@ -103,19 +113,15 @@ fn resize(pty: &Pty, window: Option<Window>) -> pty_process::Result<()> {
     pty.resize(Size::new(known(rows, 24), known(columns, 80)))
 }
 
-fn end(child: &mut Child) -> Option<ExitStatus> {
-    let deadline = Instant::now() + GRACE;
-    loop {
-        match child.try_wait() {
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
-            Ok(None) => {
-                let _ = child.kill();
-                return child.wait().ok();
-            }
-            Ok(ended) => return ended,
-            Err(_) => return None,
+fn ends_within(patience: Duration, child: &mut Child) -> bool {
+    let deadline = Instant::now() + patience;
+    while let Ok(None) = child.try_wait() {
+        if Instant::now() >= deadline {
+            return false;
         }
+        std::thread::sleep(Duration::from_millis(10));
     }
+    true
 }
 
 /// Who ended first.
