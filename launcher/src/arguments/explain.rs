@@ -14,10 +14,10 @@ Exit status: 0 where all of it is permitted, 77 where any of it is refused, 78 w
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{ENDPOINTS}\n\n{STATUS}"))]
 pub struct Explain {
-    /// What is asked about
+    /// What is asked about, one or several
     #[arg(value_name = "ENDPOINT", value_parser = endpoint(), required_unless_present_any = ["listen", "why_denied"], allow_negative_numbers = true)]
     pub endpoints: Vec<Endpoint>,
-    /// The same, as `portgrant exec` has it
+    /// The same, written as for `portgrant exec`
     #[arg(short, long, value_name = "ENDPOINT", value_parser = endpoint(), allow_hyphen_values = true)]
     pub listen: Vec<Endpoint>,
     /// Tell what programs of yours were refused lately under portgrant run, which themselves see EACCES and no more

@@ -25,7 +25,8 @@ pub struct Life {
     /// Start the program when the first connection or datagram is there, which it then finds waiting
     #[arg(long)]
     pub wait: bool,
-    /// Tell what the program does not accept on, and why; with --daemon that is a failed start (10 SECONDS if not given)
+    /// See whether the program accepts on what it was given, and tell where not, and why; with --daemon that is a failed
+    /// start (10 SECONDS if not given)
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "10",
         value_parser = seconds())]
     pub verify: Option<Duration>,
