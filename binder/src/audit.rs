@@ -60,6 +60,12 @@ pub fn write(lines: &[Line<'_>]) -> Result<(), Error> {
 
 impl Line<'_> {
     fn text(&self) -> String {
+        self.as_of("portgrant-binder", std::process::id())
+    }
+
+    /// The line, as of process `pid` of the program `tag`.
+    #[must_use]
+    pub fn as_of(&self, tag: &str, pid: u32) -> String {
         let (priority, word) = match self.outcome {
             Outcome::Grant => (GRANT, "grant"),
             Outcome::Refuse => (REFUSAL, "refuse"),
@@ -67,10 +73,8 @@ impl Line<'_> {
         };
         let Line { uid, gid, verb, endpoint, .. } = self;
         let rule = self.rule.as_deref().unwrap_or("none");
-        let mut text = format!(
-            "<{priority}>portgrant-binder[{}]: {word} uid={uid} gid={gid} verb={verb} endpoint={endpoint} rule={rule}",
-            std::process::id()
-        );
+        let mut text =
+            format!("<{priority}>{tag}[{pid}]: {word} uid={uid} gid={gid} verb={verb} endpoint={endpoint} rule={rule}");
         if let Some(program) = self.program {
             text.extend([
                 " program=\"",

@@ -24,6 +24,15 @@ pub struct User<'a> {
     pub gid: u32,
 }
 
+/// The members of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// Their uids, each once, in order
+    pub uids: Vec<u32>,
+    /// Names that /etc/group lists and /etc/passwd does not know, printable
+    pub unknown: Vec<String>,
+}
+
 /// The tables, each read when it is first needed.
 #[derive(Debug, Default)]
 pub struct Names {
@@ -71,6 +80,23 @@ impl Names {
         let groups = self.groups()?.lines().filter_map(group);
         let member_of = groups.filter(|group| is_member(group.1)).map(|group| group.0);
         Ok(users.iter().map(|user| user.gid).chain(member_of).collect())
+    }
+
+    /// Who has group `gid` by their account: those whose primary group it is, and those whom /etc/group lists.
+    pub fn members(&self, gid: u32) -> Result<Members, Error> {
+        let primary = self.users()?.lines().filter_map(user).filter(|user| user.gid == gid).map(|user| user.uid);
+        let mut members = Members { uids: primary.collect(), unknown: Vec::new() };
+        for (_, listed) in self.groups()?.lines().filter_map(group).filter(|group| group.0 == gid) {
+            for name in listed.split(',').filter(|name| !name.is_empty()) {
+                match self.user(name)? {
+                    Some(user) => members.uids.push(user.uid),
+                    None => members.unknown.push(portgrant_protocol::text::printable(name.as_bytes())),
+                }
+            }
+        }
+        members.uids.sort_unstable();
+        members.uids.dedup();
+        Ok(members)
     }
 
     /// The table of services(5).

@@ -76,6 +76,14 @@ pub fn interface(dev: &str) -> String {
     name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| dev.to_owned())
 }
 
+/// Which network namespace this process is in: its cookie (SO_NETNS_COOKIE), which no other one ever has.
+pub fn network_namespace() -> Result<u64, Error> {
+    let failed = |call| move |errno| Error::Call { call, errno };
+    let flags = SocketFlags::CLOEXEC;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).map_err(failed("socket"))?;
+    netns_cookie(socket.as_fd()).map_err(failed("getsockopt(SO_NETNS_COOKIE)"))
+}
+
 /// Binds the caller's own socket, which [`check_own`] judged, to what `permit` permits. Sets no option, never listens.
 pub fn bind_own(permit: Permit<'_>, socket: BorrowedFd<'_>, dropped: &Dropped) -> Result<(), Error> {
     let endpoint = permit.endpoint();

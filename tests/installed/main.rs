@@ -16,6 +16,8 @@ mod hostile;
 mod inert;
 mod inetd;
 mod innd;
+mod kernel;
+mod kernel_servers;
 mod launching;
 mod life;
 mod listing;

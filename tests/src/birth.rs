@@ -31,6 +31,7 @@ pub(crate) struct Birth {
     pub(crate) uids: [Uid; 3],
     pub(crate) gids: [Gid; 3],
     pub(crate) groups: Vec<Gid>,
+    pub(crate) cgroup: Option<File>,
     pub(crate) descriptors: Vec<(OwnedFd, RawFd)>,
     pub(crate) closed: Vec<RawFd>,
     pub(crate) limits: Vec<(Resource, u64)>,
@@ -49,6 +50,7 @@ impl Birth {
             uids: [Uid::from_raw(account.uid); 3],
             gids: [Gid::from_raw(account.gid); 3],
             groups: account.groups.iter().map(|&gid| Gid::from_raw(gid)).collect(),
+            cgroup: None,
             descriptors: Vec::new(),
             closed: Vec::new(),
             limits: Vec::new(),
@@ -64,6 +66,9 @@ impl Birth {
 
     /// Runs in the child. Changes of identity stand after what needs privilege, limits after all else.
     fn become_caller(&self, folder: &CStr, program: &CStr) -> io::Result<()> {
+        if let Some(processes) = &self.cgroup {
+            unistd::write(processes, b"0")?;
+        }
         for (descriptor, number) in &self.descriptors {
             // SAFETY: `number` is below FIRST_FREE, where this process keeps nothing that Rust owns.
             let _ = unsafe { unistd::dup2_raw(descriptor, *number) }?.into_raw_fd();

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 
 use crate::account::Account;
 use crate::birth::{self, Birth};
+use crate::cgroup::Cgroup;
 use crate::running::{Outcome, Running};
 
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
@@ -75,6 +76,12 @@ impl Caller {
     /// What stands on standard input (else it is `/dev/null`).
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = Some(bytes.into());
+        self
+    }
+
+    /// In this cgroup from its first instruction.
+    pub fn in_cgroup(mut self, cgroup: &Cgroup) -> Self {
+        self.birth.cgroup = Some(cgroup.processes());
         self
     }
 

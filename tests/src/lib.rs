@@ -24,6 +24,7 @@
 mod account;
 mod birth;
 mod caller;
+mod cgroup;
 mod dialogue;
 mod listening;
 mod process;
@@ -32,12 +33,13 @@ mod syslog;
 mod world;
 
 pub use caller::Caller;
+pub use cgroup::Cgroup;
 pub use dialogue::{Dialogue, http_get};
 pub use listening::Listening;
 pub use process::Process;
 pub use running::{Outcome, Running};
 pub use syslog::Syslog;
-pub use world::{BINDER, Install, LAUNCHER, POLICY, World, skip};
+pub use world::{BINDER, Install, KERNEL, LAUNCHER, POLICY, World, skip};
 
 // What the methods of `Caller` take.
 pub use nix::sys::resource::Resource;

@@ -31,6 +31,8 @@ pub const BINDER: &str = "/usr/libexec/portgrant/portgrant-binder";
 pub const POLICY: &str = "/usr/libexec/portgrant/portgrant-policy";
 /// Where the launcher is installed.
 pub const LAUNCHER: &str = "/usr/local/bin/portgrant";
+/// Where the kernel mode's loader is installed.
+pub const KERNEL: &str = "/usr/local/sbin/portgrant-kernel";
 
 const BESIDE_THE_BINDER: [&str; 3] = ["portgrant-binder", "portgrant-policy", "portgrant-supervisor"];
 
@@ -266,7 +268,11 @@ fn install_programs(root: &Path, programs: &Path) {
     for entry in fs::read_dir(programs).expect("the built programs") {
         let from = entry.expect("a built program").path();
         let name = from.file_name().expect("a file").to_str().expect("a plain name");
-        let folder = if BESIDE_THE_BINDER.contains(&name) { "/usr/libexec/portgrant" } else { "/usr/local/bin" };
+        let folder = match name {
+            "portgrant-kernel" => "/usr/local/sbin",
+            name if BESIDE_THE_BINDER.contains(&name) => "/usr/libexec/portgrant",
+            _ => "/usr/local/bin",
+        };
         let to = format!("{folder}/{name}");
         let to = root.join(to.trim_start_matches('/'));
         tool("install", &["-Do0".as_ref(), "-g0".as_ref(), "-m0755".as_ref(), from.as_os_str(), to.as_os_str()]);

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use portgrant_protocol::Address;
 
 /// One element of a rule's `on` clause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AddressSet {
     /// An IPv4 prefix: network, length 0 to 32
     V4(Ipv4Addr, u8),

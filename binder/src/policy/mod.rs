@@ -4,6 +4,7 @@
 //! malformed line refuses everything: a rule that nobody can read might be the deny that matters.
 
 mod address;
+pub mod bind;
 mod decide;
 mod parse;
 #[cfg(test)]
@@ -73,7 +74,7 @@ impl Caller {
 }
 
 /// What a rule does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Effect {
     /// `permit`
     Permit,

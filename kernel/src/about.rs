@@ -1,0 +1,67 @@
+//! What is known of a generation of the policy: written once when it is loaded, kept beside it in the kernel, and read by
+//! `show` and by whoever writes the audit lines. JSON, and public as that (`show --format json`).
+
+use serde::{Deserialize, Serialize};
+
+/// The most of what was left out that is kept.
+pub const MOST_LEFT_OUT: usize = 1000;
+
+/// A generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// Counted from 1; each reload adds one
+    pub generation: u32,
+    /// The id of the map that holds it, which tells whether it is in force
+    pub map: u32,
+    /// When the kernel mode was loaded, RFC 3339
+    pub loaded: String,
+    /// When this generation came to be
+    pub since: String,
+    /// The policy's files, in their order; a rule's place counts them from 0
+    pub files: Vec<String>,
+    /// How many rules stand in them
+    pub rules: usize,
+    /// How many of them are left out, or some part of them
+    pub left_out: usize,
+    /// Which; the first [`MOST_LEFT_OUT`]
+    pub left_out_rules: Vec<LeftOutRule>,
+    /// Whether rules for a group were made into rules for its members
+    pub expand_groups: bool,
+    /// The cgroup it holds in, with all below: its path when it was loaded
+    pub cgroup: String,
+    /// That cgroup's id (its inode number)
+    pub cgroup_id: u64,
+    /// The cookie of the one network namespace that it holds in (SO_NETNS_COOKIE)
+    pub network_namespace: u64,
+    /// Ports that anybody has, of tcp and of udp
+    pub ports: usize,
+    /// Entries of its hash
+    pub entries: usize,
+    /// Entries of its trie of addresses
+    pub prefixes: usize,
+}
+
+/// A rule that is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOutRule {
+    /// `file:line`
+    pub rule: String,
+    /// Its text
+    pub text: String,
+    /// What of it, and why
+    pub why: String,
+}
+
+impl About {
+    /// As it lies in the kernel.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("numbers, texts and lists of them")
+    }
+
+    /// Reads [`About::to_bytes`], filled up with zeros or not.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<About> {
+        serde_json::from_slice(bytes.split(|&byte| byte == 0).next()?).ok()
+    }
+}

@@ -1,0 +1,191 @@
+//! Who reads the grants and writes the audit lines: the same line that the helper writes, of verb `kernel`.
+//!
+//! A record stays in the kernel until its line was taken by the log. What found no room there is told as a number.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::thread::sleep;
+use std::time::Duration;
+
+use portgrant_binder::audit::{Line, Outcome};
+use portgrant_binder::policy::bind::{Bind, Transport};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::Error;
+use crate::about::About;
+use crate::loaded::Loaded;
+use crate::program::record;
+use crate::tables::Verdict;
+
+/// LOG_AUTHPRIV with LOG_NOTICE (syslog(3)).
+const LOST: u32 = (10 << 3) | 5;
+/// How often it looks whether the policy is still loaded, and whether grants were lost.
+const PACE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// A grant, as the program in the kernel records it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// What was asked for, and by whom
+    pub bind: Bind,
+    /// By which process
+    pub pid: u32,
+    /// By which generation
+    pub generation: u32,
+    /// And which rule of it
+    pub verdict: Verdict,
+}
+
+/// Writes a line for each grant, until the policy is unloaded.
+pub fn follow(loaded: &Loaded) -> Result<(), Error> {
+    let _reader = loaded.become_reader()?;
+    let mut grants = loaded.grants()?;
+    let mut log = Log::default();
+    let mut generations = HashMap::new();
+    let mut lost = 0;
+    loop {
+        let gone = loaded.is_gone();
+        while let Some(bytes) = grants.peek() {
+            if let Some(grant) = Grant::parse(&bytes).filter(needed_privilege) {
+                log.write(&grant.line(generation(loaded, &mut generations, grant.generation)?));
+            }
+            grants.advance();
+        }
+        let unlogged = loaded.counts()?.unlogged;
+        if unlogged > lost {
+            let pid = std::process::id();
+            log.write(&format!("<{LOST}>portgrant-kernel[{pid}]: lost grants={} verb=kernel", unlogged - lost));
+            lost = unlogged;
+        }
+        if gone {
+            return Ok(());
+        }
+        match poll(&mut [PollFd::from_borrowed_fd(grants.as_fd(), PollFlags::IN)], Some(&PACE)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::Call { call: "poll", errno }),
+        }
+    }
+}
+
+/// What is known of a generation, if it still is. One generation at a time is enough: they come in order.
+fn generation<'a>(
+    loaded: &Loaded,
+    known: &'a mut HashMap<u32, Option<About>>,
+    generation: u32,
+) -> Result<Option<&'a About>, Error> {
+    if !known.contains_key(&generation) {
+        known.clear();
+        known.insert(generation, loaded.about_generation(generation)?);
+    }
+    Ok(known.get(&generation).and_then(Option::as_ref))
+}
+
+/// Whether the port is one for which the kernel asks privilege in this network; others anybody may have, with no grant.
+fn needed_privilege(grant: &Grant) -> bool {
+    let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first_free = first_free.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(u32::MAX);
+    u32::from(grant.bind.port) < first_free
+}
+
+impl Grant {
+    /// Reads a record; none where it is not one.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Grant> {
+        fn at<const N: usize>(bytes: &[u8], offset: i16) -> Option<[u8; N]> {
+            bytes.get(usize::try_from(offset).ok()?..)?.first_chunk().copied()
+        }
+        let word = |offset| at(bytes, offset).map(u32::from_ne_bytes);
+        let transport = match at::<1>(bytes, record::PROTOCOL)? {
+            [6] => Transport::Tcp,
+            [17] => Transport::Udp,
+            _ => return None,
+        };
+        let bind = Bind {
+            uid: word(record::UID)?,
+            gid: word(record::GID)?,
+            transport,
+            address: IpAddr::from(Ipv6Addr::from(at::<16>(bytes, record::ADDRESS)?)).to_canonical(),
+            port: u16::from_ne_bytes(at(bytes, record::PORT)?),
+        };
+        Some(Grant {
+            bind,
+            pid: word(record::PID)?,
+            generation: word(record::GENERATION)?,
+            verdict: Verdict(i64::from_ne_bytes(at(bytes, record::VERDICT)?)),
+        })
+    }
+
+    fn line(&self, about: Option<&About>) -> String {
+        let place = self.verdict.permits();
+        let file = place.and_then(|place| about?.files.get(place.file));
+        let rule = match (place, file) {
+            (Some(place), Some(file)) => format!("{file}:{}", place.line),
+            // Two reloads ago, while nobody read.
+            (Some(place), None) => format!("generation-{}:file-{}:{}", self.generation, place.file + 1, place.line),
+            (None, _) => "none".to_owned(),
+        };
+        let line = Line {
+            outcome: Outcome::Grant,
+            uid: self.bind.uid,
+            gid: self.bind.gid,
+            verb: "kernel",
+            endpoint: self.bind.endpoint().to_string(),
+            rule: Some(rule),
+            // Only the pid is told there.
+            program: None,
+        };
+        line.as_of("portgrant-kernel", self.pid)
+    }
+}
+
+/// /dev/log, opened again where it went away.
+#[derive(Default)]
+struct Log(Option<UnixDatagram>);
+
+impl Log {
+    /// Sends `line`, however long that takes: nobody's bind waits for it, and the kernel keeps what comes meanwhile.
+    fn write(&mut self, line: &str) {
+        loop {
+            if self.0.is_none() {
+                self.0 = UnixDatagram::unbound().and_then(|log| log.connect("/dev/log").map(|()| log)).ok();
+            }
+            match self.0.as_ref().map(|log| log.send(line.as_bytes())) {
+                Some(Ok(_)) => return,
+                Some(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Some(Err(_)) | None => {
+                    self.0 = None;
+                    sleep(Duration::from_millis(200));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_becomes_the_helpers_line() {
+        let mut bytes = vec![0; record::SIZE.cast_unsigned().into()];
+        let mut put = |offset: i16, field: &[u8]| {
+            let offset = usize::try_from(offset).expect("an offset");
+            bytes[offset..offset + field.len()].copy_from_slice(field);
+        };
+        put(record::VERDICT, &(1i64 << 32 | 7).to_ne_bytes());
+        put(record::UID, &1000u32.to_ne_bytes());
+        put(record::GID, &100u32.to_ne_bytes());
+        put(record::PID, &4321u32.to_ne_bytes());
+        put(record::GENERATION, &3u32.to_ne_bytes());
+        put(record::PORT, &80u16.to_ne_bytes());
+        put(record::PROTOCOL, &[6]);
+        put(record::ADDRESS, &"::ffff:127.0.0.1".parse::<Ipv6Addr>().expect("an address").octets());
+        let grant = Grant::parse(&bytes).expect("a record");
+        let expected = "<86>portgrant-kernel[4321]: grant uid=1000 gid=100 verb=kernel endpoint=127.0.0.1:80/tcp \
+            rule=generation-3:file-2:7";
+        assert_eq!(grant.line(None), expected);
+        assert_eq!(Grant::parse(&bytes[..40]), None);
+    }
+}

@@ -1,0 +1,192 @@
+//! What can go wrong, as one flat enum; each has an exit status, and a message that says what, why and what to do.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use portgrant_binder::Report;
+use portgrant_binder::policy::Policy;
+use portgrant_binder::policy::bind::{LeftOut, Unseen};
+use portgrant_protocol::status;
+use portgrant_protocol::text::printable;
+use rustix::io::Errno;
+
+use crate::bpf::Refused;
+use crate::cgroup;
+
+/// Everything that ends the program with a status other than 0.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "each variant's report is its description")]
+pub enum Error {
+    Answered(String),
+    Usage { what: String, fix: String },
+    Policy(portgrant_binder::Error),
+    Undecidable { policy: Box<Policy>, denies: Vec<LeftOut> },
+    TooLarge { what: &'static str, most: usize },
+    NoPrivilege,
+    CapabilitiesNotDropped,
+    NoCgroups,
+    Cgroup { path: PathBuf, errno: Option<Errno> },
+    Exclusive { path: PathBuf },
+    NoBpfFileSystem { path: PathBuf },
+    Foreign { path: PathBuf, why: &'static str },
+    Loaded,
+    NotLoaded,
+    Interrupted,
+    Detached { cgroup: String },
+    OtherNetwork { loaded: u64, here: u64 },
+    AnotherReader,
+    Program(Refused),
+    Call { call: &'static str, errno: Errno },
+}
+
+impl Error {
+    /// The message for this error.
+    #[must_use]
+    pub fn report(self) -> Report {
+        match self {
+            Error::Answered(text) => report(status::OK, text, "", ""),
+            Error::Usage { what, fix } => report(status::USAGE, what, "", fix),
+            Error::Policy(error) => error.report(),
+            Error::Undecidable { policy, denies } => undecidable(&policy, &denies),
+            Error::TooLarge { what, most } => report(
+                status::BROKEN,
+                "the policy is too large for the kernel mode",
+                format_args!("it would need more than {most} {what}"),
+                "use fewer rules with ranges of ports, or fewer lists of addresses for the same ports",
+            ),
+            Error::NoPrivilege => report(
+                status::REFUSED,
+                "the kernel takes no program from here",
+                "that needs CAP_BPF and CAP_NET_ADMIN, and root to own what is pinned",
+                "start it as root, outside of a user namespace and of what takes these from it (a container's bounding set)",
+            ),
+            Error::CapabilitiesNotDropped => report(
+                status::SYSTEM,
+                "privilege could not be given up, so nothing is done",
+                "the capabilities are not what capset set",
+                "look at what confines this process (a security module)",
+            ),
+            Error::NoCgroups => report(
+                status::UNAVAILABLE,
+                "there is no cgroup to attach to",
+                "no cgroup2 file system is mounted",
+                "as root, mount -t cgroup2 none /sys/fs/cgroup, or on a host with cgroup v1 /sys/fs/cgroup/unified",
+            ),
+            Error::Cgroup { path, errno } => report(
+                status::UNAVAILABLE,
+                format!("{} is no cgroup to attach to", shown(&path)),
+                errno.map_or_else(|| "it is no folder of a cgroup2 file system".to_owned(), |errno| errno.to_string()),
+                "name a folder below the one that findmnt -t cgroup2 shows",
+            ),
+            Error::Exclusive { path } => report(
+                status::UNAVAILABLE,
+                format!("{} takes no program beside the one it has", shown(&path)),
+                "something attached a program at it, or above, that wants to be the only one",
+                "see which with bpftool cgroup tree, or name another cgroup with --cgroup",
+            ),
+            Error::NoBpfFileSystem { path } => report(
+                status::UNAVAILABLE,
+                "there is no place for what is loaded",
+                format_args!("no BPF file system is mounted at {}", shown(&path)),
+                format!("as root, mount -t bpf -o mode=0700 bpf {}", shown(&path)),
+            ),
+            Error::Foreign { path, why } => report(
+                status::BROKEN,
+                "what is pinned is not believed",
+                format_args!("{}: {why}", shown(&path)),
+                "as root, find out whose it is, and remove it",
+            ),
+            Error::Loaded => report(
+                status::UNAVAILABLE,
+                "a policy is loaded already",
+                "one at a time holds",
+                "portgrant-kernel reload takes up a changed policy; unload comes before a load with other options",
+            ),
+            Error::NotLoaded => report(
+                status::UNAVAILABLE,
+                "no policy is loaded in the kernel",
+                "nothing of it is pinned",
+                "as root, portgrant-kernel load, or systemctl start portgrant-kernel",
+            ),
+            Error::Interrupted => report(
+                status::BROKEN,
+                "a load or unload was interrupted",
+                "a part of what belongs together is pinned, and may hold",
+                "portgrant-kernel unload takes that away, and so does a load",
+            ),
+            Error::Detached { cgroup } => report(
+                status::UNAVAILABLE,
+                "the policy holds nowhere any more",
+                format_args!("the cgroup {cgroup} was removed, or the program was detached from it"),
+                "portgrant-kernel unload, then load",
+            ),
+            Error::OtherNetwork { loaded, here } => report(
+                status::UNAVAILABLE,
+                "this is another network namespace than the one that it was loaded for",
+                format_args!("that one has cookie {loaded}, this one {here}"),
+                "start it in that one (nsenter --net), or unload and load it here",
+            ),
+            Error::AnotherReader => report(
+                status::UNAVAILABLE,
+                "another portgrant-kernel audit reads the grants",
+                "each is read once",
+                "end that one first (systemctl stop portgrant-kernel-audit)",
+            ),
+            Error::Program(refused) => report(
+                status::SYSTEM,
+                "the kernel does not take the program",
+                format_args!("{}\n{}", refused.errno, printable_lines(&refused.log)),
+                "Linux 5.14 or later is needed, with CONFIG_CGROUP_BPF; on such a one please report it, with all of this",
+            ),
+            Error::Call { call, errno } if cgroup::is_missing(errno) => report(
+                status::SYSTEM,
+                "this kernel cannot do it",
+                format_args!("{call}: {errno}"),
+                "Linux 5.14 or later is needed, with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF",
+            ),
+            Error::Call { call, errno: errno @ Errno::PERM } => report(
+                status::REFUSED,
+                format!("{call} failed"),
+                errno,
+                "look at what confines this process (a container, seccomp, lockdown(7))",
+            ),
+            Error::Call { call, errno } => {
+                report(status::SYSTEM, format!("{call} failed"), errno, "is memory short, or a limit too low?")
+            }
+        }
+    }
+}
+
+fn undecidable(policy: &Policy, denies: &[LeftOut]) -> Report {
+    let first = denies.first().map(|deny| {
+        let (path, text) = (policy.path(deny.file), policy.line(deny.file, deny.line));
+        format!("{path}:{}  {text}: {}", deny.line, deny.why)
+    });
+    let more = match denies.len() {
+        0 | 1 => String::new(),
+        many => format!(" (and {} more)", many - 1),
+    };
+    let fix = match denies.first().map(|deny| &deny.why) {
+        Some(Unseen::Member(_)) => "as root, take that name out of the group, or deny it by uid:N in a rule of its own",
+        _ => "deny users by name, or load with --expand-groups, which makes a rule for each member of the group",
+    };
+    report(status::BROKEN, "a deny cannot be decided in the kernel", first.unwrap_or_default() + &more, fix)
+}
+
+fn report(status: u8, what: impl Into<String>, why: impl fmt::Display, fix: impl Into<String>) -> Report {
+    Report { status, what: what.into(), why: why.to_string(), fix: fix.into(), ..Report::default() }
+}
+
+fn shown(path: &std::path::Path) -> String {
+    printable(path.as_os_str().as_encoded_bytes())
+}
+
+fn printable_lines(log: &str) -> String {
+    log.lines().map(|line| format!("    {}", printable(line.as_bytes()))).collect::<Vec<_>>().join("\n")
+}
+
+impl From<portgrant_binder::Error> for Error {
+    fn from(error: portgrant_binder::Error) -> Error {
+        Error::Policy(error)
+    }
+}

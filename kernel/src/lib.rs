@@ -1,0 +1,179 @@
+//! The kernel mode of portgrant: the policy as a cgroup-BPF program.
+//!
+//! `portgrant-kernel load` compiles the policy into tables ([`tables`]), has the kernel take a program that reads them at
+//! each bind(2) ([`program`]), and pins both ([`loaded`]); then it ends. From there on a permitted bind needs no privilege,
+//! whatever program makes it. What is decided is `portgrant_binder::policy::bind::decide_bind`.
+//!
+//! It runs as root. All but CAP_BPF and CAP_NET_ADMIN is given up first ([`privilege`]), and these are effective only
+//! while the kernel is asked for something. The unsafe code is in [`bpf`].
+
+pub mod about;
+pub mod arguments;
+pub mod assembly;
+pub mod audit;
+pub mod bpf;
+pub mod cgroup;
+mod error;
+pub mod loaded;
+pub mod privilege;
+pub mod program;
+pub mod show;
+pub mod tables;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::Write;
+
+use portgrant_binder::names::Names;
+use portgrant_binder::policy::Policy;
+use portgrant_binder::policy::bind::{Groups, Projection};
+use portgrant_binder::{Report, socket};
+use portgrant_protocol::status;
+use portgrant_protocol::text::printable;
+
+use crate::about::{About, LeftOutRule, MOST_LEFT_OUT};
+use crate::arguments::{Command, Load};
+use crate::cgroup::Cgroup;
+use crate::loaded::{Attached, Loaded};
+use crate::privilege::Kept;
+use crate::tables::Tables;
+
+pub use error::Error;
+
+/// From the arguments to the exit status.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    match Kept::at_start().and_then(|kept| command(kept, arguments)) {
+        Ok(()) => status::OK,
+        Err(error) => tell(error),
+    }
+}
+
+fn command(kept: Kept, arguments: impl IntoIterator<Item = OsString>) -> Result<(), Error> {
+    match arguments::parse(arguments)?.command {
+        Command::Load(how) => load(kept, &how),
+        Command::Reload => reload(&kept),
+        Command::Unload => kept.with(Loaded::unload),
+        Command::Show(how) => print(&kept.with(|| show::describe(&Loaded::open()?, how.format))?),
+        Command::Audit => audit(&kept),
+    }
+}
+
+fn load(kept: Kept, how: &Load) -> Result<(), Error> {
+    let (tables, mut about) = compiled(how.expand_groups)?;
+    let cgroup = Cgroup::open(how.cgroup.as_deref())?;
+    about.cgroup = printable(cgroup.path.as_os_str().as_encoded_bytes());
+    about.cgroup_id = cgroup.id;
+    if how.dry_run {
+        return print(&format!("{}{}", sizes(&about), show::left_out(&about)));
+    }
+    if !kept.suffices() {
+        return Err(Error::NoPrivilege);
+    }
+    kept.with(|| Loaded::load(&tables, &cgroup, about.clone()))?;
+    kept.renounce()?;
+    warn(&about);
+    Ok(())
+}
+
+fn reload(kept: &Kept) -> Result<(), Error> {
+    // Locked all the while: of two reloads the later one must not end with the policy that the earlier one read.
+    let loaded = kept.with(Loaded::open_locked)?;
+    let before = kept.with(|| loaded.about())?;
+    if kept.with(|| Ok(loaded.attached()))? == Attached::No {
+        return Err(Error::Detached { cgroup: before.cgroup });
+    }
+    let (tables, about) = compiled(before.expand_groups)?;
+    if about.network_namespace != before.network_namespace {
+        return Err(Error::OtherNetwork { loaded: before.network_namespace, here: about.network_namespace });
+    }
+    let generation = before
+        .generation
+        .checked_add(1)
+        .ok_or(Error::Call { call: "counting generations", errno: rustix::io::Errno::OVERFLOW })?;
+    let about =
+        About { generation, loaded: before.loaded, cgroup: before.cgroup, cgroup_id: before.cgroup_id, ..about };
+    kept.with(|| loaded.replace(&tables, about.clone()))?;
+    warn(&about);
+    Ok(())
+}
+
+fn audit(kept: &Kept) -> Result<(), Error> {
+    let loaded = kept.with(Loaded::open)?;
+    let (held, here) = (kept.with(|| loaded.about())?.network_namespace, socket::network_namespace()?);
+    if held != here {
+        return Err(Error::OtherNetwork { loaded: held, here });
+    }
+    // Pins are opened again for each generation, for which Linux before 5.18 asks CAP_BPF.
+    kept.with(|| audit::follow(&loaded))
+}
+
+/// Reads and compiles the installed policy, with no capability effective.
+fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
+    let names = Names::system();
+    let policy = Policy::installed(&names)?;
+    let rules = policy.rules.len();
+    let groups = if expand_groups { Groups::Members(&names) } else { Groups::RealGid };
+    let projection = Projection::of(policy, groups)?
+        .map_err(|(policy, denies)| Error::Undecidable { policy: Box::new(policy), denies })?;
+    let tables = Tables::of(&projection)?;
+    let policy = projection.policy();
+    let named = projection.left_out().iter().map(|left| LeftOutRule {
+        rule: format!("{}:{}", policy.path(left.file), left.line),
+        text: policy.line(left.file, left.line),
+        why: left.why.to_string(),
+    });
+    let now = show::now();
+    let left_out: BTreeSet<_> = projection.left_out().iter().map(|left| (left.file, left.line)).collect();
+    let about = About {
+        generation: 1,
+        map: 0,
+        loaded: now.clone(),
+        since: now,
+        files: (0..policy.sources.len()).map(|file| policy.path(file)).collect(),
+        rules,
+        left_out: left_out.len(),
+        left_out_rules: named.take(MOST_LEFT_OUT).collect(),
+        expand_groups,
+        cgroup: String::new(),
+        cgroup_id: 0,
+        network_namespace: socket::network_namespace()?,
+        ports: tables.ports.len(),
+        entries: tables.entries.len(),
+        prefixes: tables.prefixes.len(),
+    };
+    Ok((tables, about))
+}
+
+fn sizes(about: &About) -> String {
+    let About { rules, ports, entries, prefixes, .. } = about;
+    format!("rules: {rules}, ports: {ports}, entries: {entries}, prefixes of addresses: {prefixes}\n")
+}
+
+/// What is left out is said where it is loaded; it is no error.
+fn warn(about: &About) {
+    let _ = std::io::stderr().write_all(show::left_out(about).as_bytes());
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Error::Call {
+        call: "write",
+        errno: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
+    })
+}
+
+/// A message, in its three parts. A standard error that cannot be written to changes nothing.
+fn tell(error: Error) -> u8 {
+    if let Error::Answered(text) = error {
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        return status::OK;
+    }
+    let Report { status, what, why, fix, .. } = error.report();
+    let mut text = format!("portgrant-kernel: {what}\n");
+    for (name, part) in [("why", why), ("fix", fix)] {
+        if !part.is_empty() {
+            text.push_str(&format!("  {name}: {part}\n"));
+        }
+    }
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    status
+}

@@ -1,0 +1,537 @@
+//! What is loaded, as the kernel holds it: pins on a BPF file system, which outlive every process.
+//!
+//! | pin | what it is |
+//! |---|---|
+//! | `policy` | one slot: the ports of the generation in force |
+//! | `rules`, `addresses` | two slots each: the hash and the trie of an even generation, and of an odd one |
+//! | `grants`, `counters` | the ring buffer and the counts |
+//! | `about-N` | what is known of generation N, which names the id of its ports |
+//! | `bind4`, `bind6` | the links: while they are attached, the policy holds |
+//! | `audit` | a folder that the reader of the grants holds locked |
+//!
+//! A generation is complete before the one slot of `policy` is set to it, and nothing of the one before is touched until
+//! that call returned: the kernel waits there until no program uses it any more. So each decision is one generation's,
+//! and the slot is never empty. Whoever changes anything holds the folder locked.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::fs::{self, Dir, FlockOperation, Mode, OFlags, flock, fstat, fstatfs};
+use rustix::io::Errno;
+
+use crate::Error;
+use crate::about::About;
+use crate::bpf::{self, Hook, Kind, Link, Map, Program, ReadOnly, Ring, Shape};
+use crate::cgroup::Cgroup;
+use crate::program::{self, Family, Maps, counter, record, value};
+use crate::tables::{self, Entry, PortEntry, Tables};
+
+/// Where BPF file systems are mounted.
+pub const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
+/// Our folder there.
+pub const FOLDER: &str = "portgrant";
+/// BPF_FS_MAGIC (statfs(2)).
+const MAGIC: fs::FsWord = 0xcafe_4a11;
+/// How many bytes of grants wait for a reader: some 14,000 of them.
+pub const RING_SIZE: usize = 1 << 20;
+
+const HASH: Shape<'_> = Shape {
+    kind: Kind::Hash,
+    name: "portgrant_hash",
+    key: 8,
+    value: value::SIZE,
+    entries: 1,
+    read_only: ReadOnly::Yes,
+};
+const PORTS: Shape<'_> = Shape {
+    kind: Kind::Array,
+    name: "portgrant_ports",
+    key: 4,
+    value: program::port::SIZE,
+    entries: tables::PORTS,
+    ..HASH
+};
+const TRIE: Shape<'_> = Shape {
+    kind: Kind::Trie,
+    name: "portgrant_addrs",
+    key: program::trie::SIZE.cast_unsigned() as usize,
+    value: 8,
+    entries: 1,
+    read_only: ReadOnly::Yes,
+};
+const POLICY: Shape<'_> =
+    Shape { kind: Kind::Maps, name: "portgrant_slot", key: 4, value: 4, entries: 1, read_only: ReadOnly::No };
+const RULES: Shape<'_> = Shape { entries: 2, name: "portgrant_rules", ..POLICY };
+const ADDRESSES: Shape<'_> = Shape { entries: 2, name: "portgrant_tries", ..POLICY };
+const GRANTS: Shape<'_> =
+    Shape { kind: Kind::Ring, name: "portgrant_log", key: 0, value: 0, entries: RING_SIZE, read_only: ReadOnly::No };
+const COUNTERS: Shape<'_> = Shape {
+    kind: Kind::Array,
+    name: "portgrant_count",
+    key: 4,
+    value: counter::SIZE,
+    entries: 1,
+    read_only: ReadOnly::No,
+};
+const HOOKS: [(&str, Hook, Family); 2] = [("bind4", Hook::Bind4, Family::V4), ("bind6", Hook::Bind6, Family::V6)];
+
+/// Our folder, root's alone; locked where anything is to be changed.
+#[derive(Debug)]
+pub struct Pins {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// What is loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    pins: Pins,
+    slots: Slots,
+    grants: Map,
+    counters: Map,
+}
+
+/// Where the maps of the generations are.
+#[derive(Debug)]
+struct Slots {
+    policy: Map,
+    rules: Map,
+    addresses: Map,
+}
+
+/// What was counted since it was loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Grants
+    pub granted: u64,
+    /// Grants whose record found no room
+    pub unlogged: u64,
+    /// Requests for a port that somebody has, by somebody who has it not; the kernel decided them
+    pub passed: u64,
+}
+
+/// Whether the cgroup's hooks have our program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attached {
+    /// Both
+    Yes,
+    /// The cgroup was removed, or somebody detached it: nothing is granted
+    No,
+}
+
+/// Whether anybody reads the grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// Somebody
+    There,
+    /// Nobody
+    None,
+}
+
+impl Pins {
+    /// Our folder; an error where there is none.
+    pub fn open() -> Result<Pins, Error> {
+        let folder = file_system()?.join(FOLDER);
+        match judged_folder(&folder) {
+            Ok(fd) => Ok(Pins { fd, path: folder }),
+            Err(Error::Call { errno: Errno::NOENT, .. }) => Err(Error::NotLoaded),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes our folder where it is missing.
+    fn make() -> Result<Pins, Error> {
+        let folder = file_system()?.join(FOLDER);
+        match fs::mkdir(&folder, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => Pins::open(),
+            Err(errno) => Err(Error::Call { call: "mkdir, for the pins,", errno }),
+        }
+    }
+
+    /// Waits until nobody else changes anything, and keeps others from it.
+    fn locked(self) -> Result<Pins, Error> {
+        flock(&self.fd, FlockOperation::LockExclusive).map_err(|errno| Error::Call { call: "flock", errno })?;
+        // Whoever had it may have removed it.
+        if fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0) { Err(Error::NotLoaded) } else { Ok(self) }
+    }
+
+    fn path(&self, name: &str) -> CString {
+        bpf::c_path(&self.path.join(name))
+    }
+
+    fn pin(&self, object: &impl AsFd, name: &str) -> Result<(), Error> {
+        bpf::pin(object.as_fd(), &self.path(name)).map_err(|errno| Error::Call { call: "bpf(BPF_OBJ_PIN)", errno })
+    }
+
+    fn map(&self, name: &str, shape: Shape<'_>) -> Result<Map, Error> {
+        let foreign = |why| Error::Foreign { path: self.path.join(name), why };
+        match Map::open(&self.path(name)) {
+            Ok(map) if map.is(shape) => Ok(map),
+            Ok(_) => Err(foreign("it is not what this program pins there")),
+            Err(Errno::NOENT) => Err(Error::NotLoaded),
+            Err(Errno::ACCESS) => Err(foreign("it is no map that this user may open")),
+            Err(errno) => Err(Error::Call { call: "bpf(BPF_OBJ_GET)", errno }),
+        }
+    }
+
+    fn links(&self) -> Result<Vec<Link>, Errno> {
+        HOOKS.iter().map(|(name, ..)| Link::open(&self.path(name))).collect()
+    }
+
+    fn is_loaded(&self) -> bool {
+        HOOKS.iter().all(|(name, ..)| fs::stat(self.path(name)).is_ok())
+    }
+
+    /// Every name in it.
+    fn names(&self) -> Result<Vec<String>, Error> {
+        let failed = |errno| Error::Call { call: "readdir", errno };
+        let entries = Dir::read_from(&self.fd).map_err(failed)?;
+        let names = entries.map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()));
+        Ok(names.collect::<Result<Vec<_>, Error>>()?.into_iter().filter(|name| name != "." && name != "..").collect())
+    }
+
+    /// Detaches what is attached, then removes all pins and the folder. Begins anew where it was interrupted.
+    fn clear(self) -> Result<(), Error> {
+        let gone = |call| move |errno| if errno == Errno::NOENT { Ok(()) } else { Err(Error::Call { call, errno }) };
+        for (name, ..) in HOOKS {
+            if let Ok(link) = Link::open(&self.path(name)) {
+                link.detach().map_err(|errno| Error::Call { call: "bpf(BPF_LINK_DETACH)", errno })?;
+            }
+        }
+        for name in self.names()? {
+            match name.as_str() {
+                "audit" => fs::rmdir(self.path("audit")).or_else(gone("rmdir"))?,
+                name => fs::unlink(self.path(name)).or_else(gone("unlink"))?,
+            }
+        }
+        fs::rmdir(&self.path).or_else(gone("rmdir"))
+    }
+}
+
+impl Loaded {
+    /// Loads `tables` for `cgroup`, and for the network namespace of `about`.
+    pub fn load(tables: &Tables, cgroup: &Cgroup, mut about: About) -> Result<(), Error> {
+        let pins = Pins::make()?.locked()?;
+        if pins.is_loaded() {
+            return Err(Error::Loaded);
+        }
+        if !pins.names()?.is_empty() {
+            // Somebody was interrupted here.
+            pins.clear()?;
+            return Loaded::load(tables, cgroup, about);
+        }
+        let done = Loaded::fill(&pins, tables, cgroup, &mut about);
+        if done.is_err() {
+            let _ = pins.clear();
+        }
+        done
+    }
+
+    fn fill(pins: &Pins, tables: &Tables, cgroup: &Cgroup, about: &mut About) -> Result<(), Error> {
+        let slots = Slots {
+            policy: create(POLICY, Some(&create(PORTS, None)?))?,
+            rules: create(RULES, Some(&create(HASH, None)?))?,
+            addresses: create(ADDRESSES, Some(&create(TRIE, None)?))?,
+        };
+        let Slots { policy, rules, addresses } = &slots;
+        let (grants, counters) = (create(GRANTS, None)?, create(COUNTERS, None)?);
+        let maps = [
+            (policy, "policy"),
+            (rules, "rules"),
+            (addresses, "addresses"),
+            (&grants, "grants"),
+            (&counters, "counters"),
+        ];
+        for (map, name) in maps {
+            pins.pin(map, name)?;
+        }
+        let audit = pins.path("audit");
+        fs::mkdir(&audit, Mode::RWXU).map_err(|errno| Error::Call { call: "mkdir, for the pins,", errno })?;
+        fill(pins, &slots, tables, about)?;
+
+        let fd = |map: &Map| std::os::fd::AsRawFd::as_raw_fd(&map.as_fd());
+        let maps = Maps {
+            policy: fd(policy),
+            rules: fd(rules),
+            addresses: fd(addresses),
+            grants: fd(&grants),
+            counters: fd(&counters),
+        };
+        for (name, hook, family) in HOOKS {
+            let code = program::program(maps, family, about.network_namespace);
+            let program =
+                Program::load(&code, hook, &format!("portgrant_{name}")).map_err(|refused| match refused.errno {
+                    Errno::PERM => Error::NoPrivilege,
+                    _ => Error::Program(refused),
+                })?;
+            let link = Link::attach(&program, cgroup.fd.as_fd(), hook).map_err(|errno| match errno {
+                Errno::PERM => Error::Exclusive { path: cgroup.path.clone() },
+                errno => Error::Call { call: "bpf(BPF_LINK_CREATE)", errno },
+            })?;
+            pins.pin(&link, name)?;
+        }
+        Ok(())
+    }
+
+    /// What is loaded, to be looked at. Waits while it is being changed.
+    pub fn open() -> Result<Loaded, Error> {
+        let call = |errno| Error::Call { call: "flock", errno };
+        let pins = Pins::open()?;
+        flock(&pins.fd, FlockOperation::LockShared).map_err(call)?;
+        let loaded = Loaded::at(pins)?;
+        flock(&loaded.pins.fd, FlockOperation::Unlock).map_err(call)?;
+        Ok(loaded)
+    }
+
+    /// What is loaded, to be changed.
+    pub fn open_locked() -> Result<Loaded, Error> {
+        Loaded::at(Pins::open()?.locked()?)
+    }
+
+    fn at(pins: Pins) -> Result<Loaded, Error> {
+        if !pins.is_loaded() {
+            return Err(if pins.names()?.is_empty() { Error::NotLoaded } else { Error::Interrupted });
+        }
+        Ok(Loaded {
+            slots: Slots {
+                policy: pins.map("policy", POLICY)?,
+                rules: pins.map("rules", RULES)?,
+                addresses: pins.map("addresses", ADDRESSES)?,
+            },
+            grants: pins.map("grants", GRANTS)?,
+            counters: pins.map("counters", COUNTERS)?,
+            pins,
+        })
+    }
+
+    /// Puts `tables` in force, instead of what was, at once and for both families.
+    pub fn replace(&self, tables: &Tables, mut about: About) -> Result<(), Error> {
+        let generation = about.generation;
+        fill(&self.pins, &self.slots, tables, &mut about)?;
+        // From here on no program uses the generation before. Who reads the grants may be one behind.
+        for slots in [&self.slots.rules, &self.slots.addresses] {
+            remove(slots, (generation + 1) & 1)?;
+        }
+        for name in self.pins.names()? {
+            let old = name.strip_prefix("about-").and_then(|number| number.parse::<u32>().ok());
+            if old.is_some_and(|old| old + 1 < generation) {
+                let _ = fs::unlink(self.pins.path(&name));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known of the generation in force.
+    pub fn about(&self) -> Result<About, Error> {
+        let id = self.slots.policy.read(&0u32.to_ne_bytes()).map_err(|errno| Error::Call { call: LOOKUP, errno })?;
+        let id = id.and_then(|id| Some(u32::from_ne_bytes(id.try_into().ok()?)));
+        for name in self.pins.names()?.into_iter().filter(|name| name.starts_with("about-")) {
+            if let Some(about) = self.read_about(&name)?.filter(|about| Some(about.map) == id) {
+                return Ok(about);
+            }
+        }
+        Err(Error::Foreign { path: self.pins.path.clone(), why: "nothing there tells of the policy that is in force" })
+    }
+
+    /// What is known of `generation`, if it is in force, or was before the one that is.
+    pub fn about_generation(&self, generation: u32) -> Result<Option<About>, Error> {
+        self.read_about(&format!("about-{generation}"))
+    }
+
+    fn read_about(&self, name: &str) -> Result<Option<About>, Error> {
+        match Map::open(&self.pins.path(name)) {
+            Ok(map) if map.is(Shape { value: map.value_size(), ..COUNTERS }) => {
+                let bytes = map.read(&0u32.to_ne_bytes()).map_err(|errno| Error::Call { call: LOOKUP, errno })?;
+                Ok(bytes.and_then(|bytes| About::from_bytes(&bytes)))
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Error::Call { call: "bpf(BPF_OBJ_GET)", errno }),
+        }
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> Result<Counts, Error> {
+        let bytes = self.counters.read(&0u32.to_ne_bytes()).map_err(|errno| Error::Call { call: LOOKUP, errno })?;
+        let bytes = bytes.unwrap_or_default();
+        let at = |offset: i32| {
+            let bytes = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..offset + 8)?.try_into().ok());
+            bytes.map_or(0, u64::from_ne_bytes)
+        };
+        let unlogged = at(counter::UNLOGGED);
+        // All records have one size, so their number need not be counted at each bind.
+        let logged = self.grants()?.written() / (bpf::RECORD_HEADER + record::SIZE.cast_unsigned() as u64);
+        Ok(Counts { granted: logged + unlogged, unlogged, passed: at(counter::PASSED) })
+    }
+
+    /// Whether the policy holds.
+    #[must_use]
+    pub fn attached(&self) -> Attached {
+        let links = self.pins.links().unwrap_or_default();
+        let holds = links.len() == HOOKS.len() && links.iter().all(|link| link.cgroup().is_ok_and(|id| id.is_some()));
+        if holds { Attached::Yes } else { Attached::No }
+    }
+
+    /// The grants that wait for a reader.
+    pub fn grants(&self) -> Result<Ring<'_>, Error> {
+        Ring::of(&self.grants).map_err(|errno| Error::Call { call: "mmap, of the ring buffer,", errno })
+    }
+
+    /// Becomes the reader of the grants for as long as the descriptor lives. Somebody who only looks whether there is one
+    /// ([`Loaded::reader`]) is in the way for a moment.
+    pub fn become_reader(&self) -> Result<OwnedFd, Error> {
+        for _ in 0..10 {
+            match self.try_become_reader() {
+                Err(Error::AnotherReader) => sleep(Duration::from_millis(20)),
+                outcome => return outcome,
+            }
+        }
+        Err(Error::AnotherReader)
+    }
+
+    fn try_become_reader(&self) -> Result<OwnedFd, Error> {
+        let folder = judged_folder(&self.pins.path.join("audit"))?;
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(folder),
+            Err(Errno::WOULDBLOCK) => Err(Error::AnotherReader),
+            Err(errno) => Err(Error::Call { call: "flock", errno }),
+        }
+    }
+
+    /// Whether anybody reads the grants.
+    pub fn reader(&self) -> Result<Reader, Error> {
+        match self.try_become_reader() {
+            Ok(_) => Ok(Reader::None),
+            Err(Error::AnotherReader) => Ok(Reader::There),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether it was unloaded since.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        !Loaded::open().is_ok_and(|now| now.grants.id() == self.grants.id())
+    }
+
+    /// Takes everything away, also what an interrupted load left.
+    pub fn unload() -> Result<(), Error> {
+        Pins::open()?.locked()?.clear()
+    }
+}
+
+const LOOKUP: &str = "bpf(BPF_MAP_LOOKUP_ELEM)";
+
+/// Makes the maps of a generation, and puts it in force as the last step.
+fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Result<(), Error> {
+    let slot = about.generation & 1;
+    let ports = create(PORTS, None)?;
+    for (index, entry) in &tables.ports {
+        set(&ports, &index.to_ne_bytes(), &port_value(entry, about.generation, slot))?;
+    }
+    let hash = create(Shape { entries: tables.entries.len().max(1), ..HASH }, None)?;
+    for (key, entry) in &tables.entries {
+        set(&hash, &key.0.to_ne_bytes(), &value(entry))?;
+    }
+    put(&slots.rules, slot, &hash)?;
+    // What an interrupted reload left there is nobody's.
+    remove(&slots.addresses, slot)?;
+    if !tables.prefixes.is_empty() {
+        put(&slots.addresses, slot, &trie(tables)?)?;
+    }
+    about.map = ports.id();
+    let text = about.to_bytes();
+    let map = create(Shape { value: text.len(), name: "portgrant_about", ..COUNTERS }, None)?;
+    set(&map, &0u32.to_ne_bytes(), &text)?;
+    let name = format!("about-{}", about.generation);
+    let _ = fs::unlink(pins.path(&name));
+    pins.pin(&map, &name)?;
+    put(&slots.policy, 0, &ports)
+}
+
+fn value(entry: &Entry) -> Vec<u8> {
+    let words = [entry.set, 0].map(u32::to_ne_bytes);
+    [&entry.verdict.0.to_ne_bytes()[..], words.as_flattened()].concat()
+}
+
+fn port_value(entry: &PortEntry, generation: u32, slot: u32) -> Vec<u8> {
+    let (has_sole, (uid, sole)) = match entry.sole {
+        Some(sole) => (program::port::HAS_SOLE, sole),
+        None => (0, (0, entry.anybody)),
+    };
+    let words = [entry.tables | has_sole, generation, slot, uid].map(u32::to_ne_bytes);
+    [&value(&entry.anybody)[..], words.as_flattened(), &value(&sole)].concat()
+}
+
+fn trie(tables: &Tables) -> Result<Map, Error> {
+    let trie = create(Shape { entries: tables.prefixes.len(), ..TRIE }, None)?;
+    for (prefix, verdict) in &tables.prefixes {
+        let mut key = Vec::with_capacity(TRIE.key);
+        key.extend((u32::from(prefix.length) + 32).to_ne_bytes());
+        key.extend(prefix.set.to_ne_bytes());
+        key.extend(prefix.network.to_be_bytes());
+        set(&trie, &key, &verdict.0.to_ne_bytes())?;
+    }
+    Ok(trie)
+}
+
+fn set(map: &Map, key: &[u8], value: &[u8]) -> Result<(), Error> {
+    map.set(key, value).map_err(|errno| Error::Call { call: "bpf(BPF_MAP_UPDATE_ELEM)", errno })
+}
+
+fn create(shape: Shape<'_>, inner: Option<&Map>) -> Result<Map, Error> {
+    Map::create(shape, inner).map_err(|errno| match errno {
+        Errno::PERM => Error::NoPrivilege,
+        errno => Error::Call { call: "bpf(BPF_MAP_CREATE)", errno },
+    })
+}
+
+fn put(slots: &Map, index: u32, map: &Map) -> Result<(), Error> {
+    slots.put(index, map).map_err(|errno| Error::Call { call: "bpf(BPF_MAP_UPDATE_ELEM)", errno })
+}
+
+fn remove(slots: &Map, index: u32) -> Result<(), Error> {
+    match slots.remove(&index.to_ne_bytes()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(Error::Call { call: "bpf(BPF_MAP_DELETE_ELEM)", errno }),
+    }
+}
+
+/// The BPF file system, in which nobody but root can have made or replaced our folder.
+fn file_system() -> Result<PathBuf, Error> {
+    let path = PathBuf::from(BPF_FILE_SYSTEM);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let none = || Error::NoBpfFileSystem { path: path.clone() };
+    let fd = fs::open(&path, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::ACCESS => Error::NoPrivilege,
+        _ => none(),
+    })?;
+    if fstatfs(&fd).map_err(|_| none())?.f_type != MAGIC {
+        return Err(none());
+    }
+    let stat = fstat(&fd).map_err(|errno| Error::Call { call: "fstat", errno })?;
+    let open_to_others = stat.st_mode & 0o022 != 0 && stat.st_mode & 0o1000 == 0;
+    match (stat.st_uid, open_to_others) {
+        (0, false) => Ok(path),
+        (0, true) => Err(Error::Foreign { path, why: "others may rename what is in it (chmod 0700)" }),
+        _ => Err(Error::Foreign { path, why: "it is not root's" }),
+    }
+}
+
+fn judged_folder(path: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOTDIR | Errno::LOOP => Error::Foreign { path: path.to_owned(), why: "it is no folder" },
+        Errno::ACCESS | Errno::PERM => Error::NoPrivilege,
+        errno => Error::Call { call: "open, of the pins' folder,", errno },
+    })?;
+    let stat = fstat(&fd).map_err(|errno| Error::Call { call: "fstat", errno })?;
+    match (stat.st_uid, stat.st_mode & 0o077) {
+        (0, 0) => Ok(fd),
+        (0, _) => {
+            Err(Error::Foreign { path: path.to_owned(), why: "others than root may enter it (expected mode 0700)" })
+        }
+        _ => Err(Error::Foreign { path: path.to_owned(), why: "it is not root's" }),
+    }
+}

@@ -1,0 +1,61 @@
+//! What is kept of root's privilege: CAP_BPF and CAP_NET_ADMIN, effective only while the kernel is asked for something.
+//!
+//! The policy is read and compiled with no capability effective. What remains is uid 0, which owns the pins; with
+//! no_new_privs not even an execve(2) gives it more.
+
+use nix::sys::prctl;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+
+use crate::Error;
+
+/// The two that bpf(2) asks for, for programs that concern the network.
+const WANTED: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::NET_ADMIN);
+
+/// At most the two, permitted and not effective.
+#[derive(Debug)]
+#[must_use]
+pub struct Kept {
+    permitted: CapabilitySet,
+}
+
+impl Kept {
+    /// Gives up everything else, and reads back that it is so. The first thing that the program does.
+    pub fn at_start() -> Result<Kept, Error> {
+        let call = |call| move |errno| Error::Call { call, errno };
+        prctl::set_no_new_privs().map_err(|errno| Error::Call {
+            call: "prctl(PR_SET_NO_NEW_PRIVS)",
+            errno: rustix::io::Errno::from_raw_os_error(errno as i32),
+        })?;
+        let given = capabilities(None).map_err(call("capget"))?;
+        let kept = Kept { permitted: given.permitted & WANTED };
+        kept.set(CapabilitySet::empty())?;
+        Ok(kept)
+    }
+
+    /// Whether both are there.
+    #[must_use]
+    pub fn suffices(&self) -> bool {
+        self.permitted == WANTED
+    }
+
+    /// Runs `act` with what was kept effective.
+    pub fn with<T>(&self, act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        self.set(self.permitted)?;
+        let result = act();
+        self.set(CapabilitySet::empty())?;
+        result
+    }
+
+    /// Gives up these two as well.
+    pub fn renounce(mut self) -> Result<(), Error> {
+        self.permitted = CapabilitySet::empty();
+        self.set(CapabilitySet::empty())
+    }
+
+    fn set(&self, effective: CapabilitySet) -> Result<(), Error> {
+        let call = |call| move |errno| Error::Call { call, errno };
+        let sets = CapabilitySets { effective, permitted: self.permitted, inheritable: CapabilitySet::empty() };
+        set_capabilities(None, sets).map_err(call("capset"))?;
+        if capabilities(None).map_err(call("capget"))? == sets { Ok(()) } else { Err(Error::CapabilitiesNotDropped) }
+    }
+}

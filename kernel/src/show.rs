@@ -1,0 +1,101 @@
+//! What `show` says of what is loaded.
+
+use std::fmt::Write as _;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::Error;
+use crate::about::About;
+use crate::loaded::{Attached, Counts, Loaded, RING_SIZE, Reader};
+
+/// How many of the rules that are left out are shown as text.
+const SHOWN: usize = 20;
+
+#[derive(Serialize)]
+struct State<'a> {
+    #[serde(flatten)]
+    about: &'a About,
+    attached: bool,
+    this_network_namespace: bool,
+    granted: u64,
+    unlogged: u64,
+    passed: u64,
+    read: bool,
+    unread_bytes: u64,
+}
+
+/// A text for people, or one line of JSON.
+pub fn describe(loaded: &Loaded, form: Form) -> Result<String, Error> {
+    let about = loaded.about()?;
+    let Counts { granted, unlogged, passed } = loaded.counts()?;
+    let state = State {
+        about: &about,
+        attached: loaded.attached() == Attached::Yes,
+        this_network_namespace: portgrant_binder::socket::network_namespace()? == about.network_namespace,
+        granted,
+        unlogged,
+        passed,
+        read: loaded.reader()? == Reader::There,
+        unread_bytes: loaded.grants()?.waiting(),
+    };
+    Ok(match form {
+        Form::Json => serde_json::to_string(&state).expect("numbers and texts") + "\n",
+        Form::Text => text(&state),
+    })
+}
+
+/// What form an answer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+fn text(state: &State<'_>) -> String {
+    let about = state.about;
+    let mut out = String::new();
+    let mut line = |name: &str, what: std::fmt::Arguments<'_>| {
+        let _ = writeln!(out, "{name:>10}: {what}");
+    };
+    line(
+        "loaded",
+        format_args!("{}, this policy since {} (generation {})", about.loaded, about.since, about.generation),
+    );
+    line("files", format_args!("{}", about.files.join(" ")));
+    line("rules", format_args!("{}; left out, or in part: {}", about.rules, about.left_out));
+    if about.expand_groups {
+        line("groups", format_args!("as the users who were their members then"));
+    }
+    let gone = if state.attached { "" } else { "; it is gone, or was detached, so NOTHING IS GRANTED" };
+    line("cgroup", format_args!("{} (id {}){gone}", about.cgroup, about.cgroup_id));
+    let whose = if state.this_network_namespace { "this one" } else { "NOT THIS ONE" };
+    line("network", format_args!("{whose} (cookie {})", about.network_namespace));
+    line("grants", format_args!("{}; {} requests were left to the kernel", state.granted, state.passed));
+    let unread = state.unread_bytes * 100 / RING_SIZE as u64;
+    let read =
+        if state.read { "read by portgrant-kernel audit" } else { "NOBODY READS THE GRANTS (portgrant-kernel audit)" };
+    line("audit", format_args!("{read}; {unread} % of the buffer waits, {} were lost", state.unlogged));
+    out.push_str(&left_out(about));
+    out
+}
+
+/// The rules that are left out, each with its reason.
+#[must_use]
+pub fn left_out(about: &About) -> String {
+    let mut out = String::new();
+    for rule in about.left_out_rules.iter().take(SHOWN) {
+        let _ = writeln!(out, "  left out: {}  {}\n            {}", rule.rule, rule.text, rule.why);
+    }
+    if about.left_out > SHOWN {
+        let _ = writeln!(out, "  left out: {} more, see portgrant-kernel show --format json", about.left_out - SHOWN);
+    }
+    out
+}
+
+/// This moment.
+pub(crate) fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

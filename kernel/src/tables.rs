@@ -1,0 +1,618 @@
+//! The policy as tables that a program in the kernel reads in constant time: an array of ports, a hash of subjects and
+//! ports, and a trie of addresses. A pure function of the projection, exact: a lookup in them gives what `decide_bind` says, and the rule.
+//!
+//! For each protocol and each subject (a user, a real gid, anybody) the rules that touch a port are the same over some
+//! interval of ports. All of them together are one outcome:
+//! * a verdict, where no address matters; or
+//! * a set of addresses, each prefix of it with its verdict. IPv4 is there as `::ffff:0:0/96`, and the two wildcards,
+//!   which are no addresses, are entries of their own, decided as wildcards when the set is made.
+//!
+//! The verdict is the smallest of at most three outcomes, and a deny is smaller than all; of the permits the first in the
+//! policy wins, as in `decide`. An interval of ports is kept as aligned blocks of 1, 16, 256 and 4,096 ports. The entry of
+//! a port says which sizes are in use there, so that one lookup a subject is the rule.
+
+use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+
+use portgrant_binder::policy::bind::{Bind, Projection, Transport};
+use portgrant_binder::policy::{AddressSet, Effect, Rule, Span, Subject};
+
+use crate::Error;
+
+/// The most entries that either table may have: some 400 MB of the kernel's memory.
+pub const MAX_ENTRIES: usize = 1 << 22;
+/// The most rules that are looked at, counted again for each interval of ports with other neighbours.
+const MAX_WORK: usize = 1 << 26;
+
+/// How many ports a block of each size has, as bits; each has a table for users and one for gids.
+pub const BLOCK_BITS: [u8; 4] = [0, 4, 8, 12];
+
+/// What a rule, or several together, say of a bind. The smaller one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Verdict(pub i64);
+
+/// Where a rule stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Which of the policy's files
+    pub file: usize,
+    /// Which line, from 1
+    pub line: usize,
+}
+
+/// A key of the hash: a table, a protocol, a block of ports and an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub u64);
+
+/// What holds for a subject at a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// What is decided, where `set` is 0
+    pub verdict: Verdict,
+    /// The set of addresses that decides, or 0
+    pub set: u32,
+}
+
+/// What holds at a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortEntry {
+    /// For anybody
+    pub anybody: Entry,
+    /// Which tables of the hash have something at it, bit N for table N + 1
+    pub tables: u32,
+    /// The one user that rules name at it, where it is one, and what holds for that user. Most ports have one user, who
+    /// needs no look into the hash then.
+    pub sole: Option<(u32, Entry)>,
+}
+
+/// A prefix of addresses in a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix {
+    /// Which set
+    pub set: u32,
+    /// The network; IPv4 mapped
+    pub network: u128,
+    /// 0 to 128
+    pub length: u8,
+}
+
+/// The tables.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tables {
+    /// The array, by [`index`]: each port for which anybody has a permit
+    pub ports: BTreeMap<u32, PortEntry>,
+    /// The hash
+    pub entries: HashMap<Key, Entry>,
+    /// The trie
+    pub prefixes: BTreeMap<Prefix, Verdict>,
+}
+
+/// `::ffff:0:0/96`, where IPv4 is; its first address stands for the IPv4 wildcard.
+const V4: u128 = 0xffff << 32;
+/// What stands for the wildcard of both families.
+const DUAL: u128 = 0;
+
+impl Verdict {
+    /// A deny; and what is less than every other verdict.
+    pub const DENY: Verdict = Verdict(-1);
+    /// No rule says anything; and what is more than every other verdict.
+    pub const NOTHING: Verdict = Verdict(i64::MAX);
+
+    fn of(rule: &Rule) -> Verdict {
+        match rule.effect {
+            Effect::Deny => Verdict::DENY,
+            // A file has less than 2^24 lines, as it has at most 16 MiB, and there are less than 2^31 files.
+            Effect::Permit => Verdict((rule.file as i64) << 32 | rule.line as i64),
+        }
+    }
+
+    /// The rule that permits, if one does.
+    #[must_use]
+    pub fn permits(self) -> Option<Place> {
+        let place = u64::try_from(self.0).ok().filter(|_| self != Verdict::NOTHING)?;
+        Some(Place { file: (place >> 32) as usize, line: (place & 0xffff_ffff) as usize })
+    }
+}
+
+impl Key {
+    /// The first of the tables of users, one for each size of block.
+    pub const UIDS: u8 = 1;
+    /// The first of the tables of gids.
+    pub const GIDS: u8 = 5;
+
+    /// The key of block `block` in `table`, for `id`.
+    #[must_use]
+    pub fn new(table: u8, transport: Transport, block: u16, id: u32) -> Key {
+        let protocol = u64::from(protocol(transport));
+        Key(u64::from(table) | protocol << 8 | u64::from(block) << 16 | u64::from(id) << 32)
+    }
+}
+
+/// How many entries the array has: the ports of tcp, and those of udp.
+pub const PORTS: usize = 2 << 16;
+
+/// Where a port is in the array.
+#[must_use]
+pub fn index(transport: Transport, port: u16) -> u32 {
+    match transport {
+        Transport::Tcp => u32::from(port),
+        Transport::Udp => 1 << 16 | u32::from(port),
+    }
+}
+
+/// The number of a protocol (protocols(5)).
+#[must_use]
+pub fn protocol(transport: Transport) -> u8 {
+    match transport {
+        Transport::Tcp => 6,
+        Transport::Udp => 17,
+    }
+}
+
+impl Tables {
+    /// Compiles `projection`; an error where that would become too large.
+    pub fn of(projection: &Projection) -> Result<Tables, Error> {
+        Tables::within(projection, MAX_ENTRIES)
+    }
+
+    fn within(projection: &Projection, most: usize) -> Result<Tables, Error> {
+        let mut compiler = Compiler { most, ..Compiler::default() };
+        for transport in [Transport::Tcp, Transport::Udp] {
+            compiler.compile(&projection.policy().rules, transport)?;
+        }
+        Ok(compiler.tables)
+    }
+
+    /// What the program in the kernel makes of `bind`, with these tables: the same lookups, in the same order.
+    #[must_use]
+    pub fn verdict(&self, bind: &Bind) -> Verdict {
+        let address = match bind.address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        let of = |entry: &Entry| if entry.set == 0 { entry.verdict } else { self.longest(entry.set, address) };
+        let Some(port) = self.ports.get(&index(bind.transport, bind.port)) else {
+            return Verdict::NOTHING;
+        };
+        let mut verdict = of(&port.anybody);
+        if let Some((_, entry)) = port.sole.filter(|sole| sole.0 == bind.uid) {
+            verdict = verdict.min(of(&entry));
+        }
+        for (first, id) in [(Key::UIDS, bind.uid), (Key::GIDS, bind.gid)] {
+            if first == Key::UIDS && port.sole.is_some() {
+                continue;
+            }
+            let tables = (first..).zip(BLOCK_BITS).filter(|(table, _)| port.tables & 1 << (table - 1) != 0);
+            let mut keys = tables.map(|(table, bits)| Key::new(table, bind.transport, bind.port >> bits, id));
+            verdict = keys.find_map(|key| self.entries.get(&key)).map_or(verdict, |entry| verdict.min(of(entry)));
+        }
+        verdict
+    }
+
+    fn longest(&self, set: u32, address: u128) -> Verdict {
+        let at = |length| self.prefixes.get(&Prefix { set, network: address & mask(length), length });
+        (0..=128).rev().find_map(at).copied().unwrap_or(Verdict::NOTHING)
+    }
+}
+
+/// Each number with all before it.
+fn sums(numbers: Vec<i64>) -> impl Iterator<Item = i64> {
+    numbers.into_iter().scan(0, |sum, number| {
+        *sum += number;
+        Some(*sum)
+    })
+}
+
+/// The ports from `first` to `last` as aligned blocks: which size, and which block of that size.
+fn aligned(first: u16, last: u16) -> impl Iterator<Item = (u8, u16)> {
+    let (mut port, end) = (u32::from(first), u32::from(last) + 1);
+    std::iter::from_fn(move || {
+        let fits = |(_, bits): &(u8, u8)| port.is_multiple_of(1 << bits) && port + (1 << bits) <= end;
+        let (size, bits) = (0..).zip(BLOCK_BITS).filter(fits).last().filter(|_| port < end)?;
+        let block = u16::try_from(port >> bits).ok()?;
+        port += 1 << bits;
+        Some((size, block))
+    })
+}
+
+/// The prefix that an element of an `on` clause holds; a wildcard is none.
+fn prefix(set: &AddressSet) -> Option<(u128, u8)> {
+    match *set {
+        AddressSet::V4(network, length) => Some((network.to_ipv6_mapped().to_bits(), 96 + length)),
+        AddressSet::V6(network, length) => Some((network.to_bits(), length)),
+        AddressSet::V4Wildcard | AddressSet::DualWildcard => None,
+    }
+}
+
+fn mask(length: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
+}
+
+/// What decides over an interval of ports: of all rules with the same effect and the same addresses, the first.
+type Concern<'p> = BTreeMap<(Effect, u32), (Verdict, &'p [AddressSet])>;
+
+/// Up to so many ports, an interval is looked through port by port.
+const NARROW: u16 = 256;
+/// What is no table of the hash: rules for anybody are with the ports.
+const ANYBODY: u8 = 0;
+
+#[derive(Default)]
+struct Compiler<'p> {
+    tables: Tables,
+    lists: HashMap<&'p [AddressSet], u32>,
+    outcomes: HashMap<Vec<(Verdict, u32)>, Entry>,
+    sets: u32,
+    permitting: HashSet<u32>,
+    most: usize,
+    work: usize,
+}
+
+/// The rules that hold at a port, by effect and addresses, each verdict with how many there are: a rule may name a port
+/// twice, and several rules may stand at one place.
+#[derive(Default)]
+struct Holding<'p>(BTreeMap<(Effect, u32), Alike<'p>>);
+
+/// Rules of one effect for the same addresses.
+struct Alike<'p> {
+    verdicts: BTreeMap<Verdict, usize>,
+    addresses: &'p [AddressSet],
+}
+
+impl<'p> Holding<'p> {
+    fn add(&mut self, rule: &'p Rule, list: u32) {
+        let new = || Alike { verdicts: BTreeMap::new(), addresses: &rule.addresses };
+        let alike = self.0.entry((rule.effect, list)).or_insert_with(new);
+        *alike.verdicts.entry(Verdict::of(rule)).or_default() += 1;
+    }
+
+    fn take(&mut self, rule: &Rule, list: u32) {
+        let Slot::Occupied(mut alike) = self.0.entry((rule.effect, list)) else { return };
+        if let Slot::Occupied(mut count) = alike.get_mut().verdicts.entry(Verdict::of(rule)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        if alike.get().verdicts.is_empty() {
+            alike.remove();
+        }
+    }
+
+    fn concern(&self) -> Concern<'p> {
+        let first = |alike: &Alike<'p>| Some((*alike.verdicts.keys().next()?, alike.addresses));
+        self.0.iter().filter_map(|(&key, alike)| Some((key, first(alike)?))).collect()
+    }
+}
+
+/// First and last port, and what holds there.
+type Interval = (u16, u16, Entry);
+
+impl<'p> Compiler<'p> {
+    fn compile(&mut self, rules: &'p [Rule], transport: Transport) -> Result<(), Error> {
+        let mut subjects: BTreeMap<(u8, u32), Vec<&Rule>> = BTreeMap::new();
+        for rule in rules.iter().filter(|rule| rule.ports.iter().any(|ports| ports.protocols.have(transport))) {
+            let subject = match rule.subject {
+                Subject::Any => (ANYBODY, 0),
+                Subject::Uid(uid) => (Key::UIDS, uid),
+                Subject::Gid(gid) => (Key::GIDS, gid),
+                Subject::Nobody => continue,
+            };
+            subjects.entry(subject).or_default().push(rule);
+        }
+        let mut ports = vec![PortEntry::NOTHING; 1 << 16];
+        // How many users' intervals begin at a port, less those that ended before it; and the narrow ones.
+        let (mut users, mut narrow) = (vec![0i64; (1 << 16) + 1], Vec::new());
+        // How many permits begin at a port, less those that ended before it.
+        let mut permits = vec![0i64; (1 << 16) + 1];
+        let mut blocks = BTreeSet::new();
+        for ((first_table, id), rules) in subjects {
+            for (first, last, entry) in self.intervals(&rules, transport)? {
+                if self.may_permit(entry) {
+                    permits[usize::from(first)] += 1;
+                    permits[usize::from(last) + 1] -= 1;
+                }
+                if first_table == ANYBODY {
+                    ports[usize::from(first)..=usize::from(last)].iter_mut().for_each(|port| port.anybody = entry);
+                    continue;
+                }
+                if first_table == Key::UIDS {
+                    users[usize::from(first)] += 1;
+                    users[usize::from(last) + 1] -= 1;
+                    narrow.extend((last - first < NARROW).then_some((id, first, last, entry)));
+                }
+                for (size, block) in aligned(first, last) {
+                    let table = first_table + size;
+                    self.enter(Key::new(table, transport, block, id), entry)?;
+                    blocks.insert((table, size, block));
+                }
+            }
+        }
+        for (table, size, block) in blocks {
+            let first = usize::from(block) << BLOCK_BITS[usize::from(size)];
+            let ports = &mut ports[first..first + (1 << BLOCK_BITS[usize::from(size)])];
+            ports.iter_mut().for_each(|port| port.tables |= 1 << (table - 1));
+        }
+        let users: Vec<i64> = sums(users).collect();
+        for (id, first, last, entry) in narrow {
+            for port in (usize::from(first)..=usize::from(last)).filter(|&port| users[port] == 1) {
+                ports[port].sole = Some((id, entry));
+            }
+        }
+        for ((port, entry), permits) in (0..=u16::MAX).zip(ports).zip(sums(permits)) {
+            if permits > 0 && entry.anybody.verdict != Verdict::DENY {
+                self.tables.ports.insert(index(transport, port), entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// The ports of one subject, as intervals over which the same rules hold.
+    fn intervals(&mut self, rules: &[&'p Rule], transport: Transport) -> Result<Vec<Interval>, Error> {
+        let mut changes: BTreeMap<u32, (Vec<&Rule>, Vec<&Rule>)> = BTreeMap::new();
+        for rule in rules {
+            for ports in rule.ports.iter().filter(|ports| ports.protocols.have(transport)) {
+                changes.entry(ports.first.into()).or_default().0.push(rule);
+                changes.entry(u32::from(ports.last) + 1).or_default().1.push(rule);
+            }
+        }
+        let mut holding = Holding::default();
+        let mut intervals = Vec::new();
+        let mut changes = changes.into_iter().peekable();
+        while let Some((first, (begin, end))) = changes.next() {
+            for rule in begin {
+                holding.add(rule, self.list(&rule.addresses));
+            }
+            for rule in end {
+                holding.take(rule, self.list(&rule.addresses));
+            }
+            let (Some((next, _)), false) = (changes.peek(), holding.0.is_empty()) else { continue };
+            let last = u16::try_from(next - 1).expect("a port");
+            intervals.push((u16::try_from(first).expect("a port"), last, self.outcome(&holding.concern())?));
+        }
+        Ok(intervals)
+    }
+
+    fn list(&mut self, addresses: &'p [AddressSet]) -> u32 {
+        let next = u32::try_from(self.lists.len()).expect("less lists than bytes");
+        *self.lists.entry(addresses).or_insert(next)
+    }
+
+    /// What the rules of `concern` say together: the same entry for the same rules.
+    fn outcome(&mut self, concern: &Concern<'p>) -> Result<Entry, Error> {
+        self.work += concern.len();
+        if self.work > MAX_WORK {
+            return Err(Error::TooLarge { what: "rules for the same ports", most: MAX_WORK });
+        }
+        let everywhere = concern.values().filter(|rule| rule.1.is_empty()).map(|rule| rule.0).min();
+        if everywhere == Some(Verdict::DENY) || concern.values().all(|rule| rule.1.is_empty()) {
+            return Ok(Entry { verdict: everywhere.unwrap_or(Verdict::NOTHING), ..Entry::NOTHING });
+        }
+        let key: Vec<_> = concern.iter().map(|((_, list), rule)| (rule.0, *list)).collect();
+        if let Some(known) = self.outcomes.get(&key) {
+            return Ok(*known);
+        }
+        self.sets += 1;
+        let set = self.sets;
+        self.addresses(set, concern, everywhere.unwrap_or(Verdict::NOTHING));
+        self.bounded(self.tables.prefixes.len())?;
+        let entry = Entry { set, ..Entry::NOTHING };
+        self.outcomes.insert(key, entry);
+        Ok(entry)
+    }
+
+    /// Enters set `set`: every prefix that a rule names, with what all rules that hold it say; and the wildcards.
+    fn addresses(&mut self, set: u32, concern: &Concern<'p>, everywhere: Verdict) {
+        let mut own: BTreeMap<(u128, u8), Verdict> = BTreeMap::from([((0, 0), everywhere), ((V4, 96), everywhere)]);
+        for (verdict, list) in concern.values() {
+            for (network, length) in list.iter().filter_map(prefix) {
+                let held = own.entry((network, length)).or_insert(Verdict::NOTHING);
+                *held = (*held).min(*verdict);
+            }
+        }
+        // In this order what holds a prefix comes before it, and what is open is what holds the one at hand.
+        let mut open: Vec<((u128, u8), Verdict)> = Vec::new();
+        let mut wildcards = [(DUAL, Span::DualWildcard), (V4, Span::V4Wildcard)].map(|place| (place, Verdict::NOTHING));
+        for ((network, length), verdict) in own {
+            while open.last().is_some_and(|((outer, length), _)| network & mask(*length) != *outer) {
+                open.pop();
+            }
+            // No IPv6 prefix speaks of IPv4.
+            let outer = open.last().map_or(Verdict::NOTHING, |outer| outer.1);
+            let inherited = if (network, length) == (V4, 96) { Verdict::NOTHING } else { outer };
+            let verdict = verdict.min(inherited);
+            open.push(((network, length), verdict));
+            for ((wildcard, _), held) in &mut wildcards {
+                if *wildcard & mask(length) == network {
+                    *held = verdict;
+                }
+            }
+            if verdict != outer {
+                self.prefix(Prefix { set, network, length }, verdict);
+            }
+        }
+        for ((network, span), held) in wildcards {
+            let says = |((effect, _), (verdict, list)): (&(Effect, u32), &(Verdict, &'p [AddressSet]))| match effect {
+                Effect::Permit => span.is_within(list).then_some(*verdict),
+                Effect::Deny => span.overlaps(list).then_some(*verdict),
+            };
+            let verdict = concern.iter().filter_map(says).min().unwrap_or(Verdict::NOTHING);
+            if verdict != held {
+                self.prefix(Prefix { set, network, length: 128 }, verdict);
+            }
+        }
+    }
+
+    fn prefix(&mut self, prefix: Prefix, verdict: Verdict) {
+        self.tables.prefixes.insert(prefix, verdict);
+        if verdict.permits().is_some() {
+            self.permitting.insert(prefix.set);
+        }
+    }
+
+    /// Whether any address gets a permit out of `entry`.
+    fn may_permit(&self, entry: Entry) -> bool {
+        entry.verdict.permits().is_some() || self.permitting.contains(&entry.set)
+    }
+
+    fn enter(&mut self, key: Key, entry: Entry) -> Result<(), Error> {
+        self.tables.entries.insert(key, entry);
+        self.bounded(self.tables.entries.len())
+    }
+
+    fn bounded(&self, entries: usize) -> Result<(), Error> {
+        if entries > self.most { Err(Error::TooLarge { what: "entries", most: self.most }) } else { Ok(()) }
+    }
+}
+
+impl Entry {
+    const NOTHING: Entry = Entry { verdict: Verdict::NOTHING, set: 0 };
+}
+
+impl PortEntry {
+    const NOTHING: PortEntry = PortEntry { anybody: Entry::NOTHING, tables: 0, sole: None };
+}
+
+#[cfg(test)]
+mod tests {
+    use portgrant_binder::names::Names;
+    use portgrant_binder::policy::bind::{Groups, decide_bind};
+    use portgrant_binder::policy::{Decision, Policy, Source};
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    fn projection(text: &str) -> Projection {
+        let names = Names::of(b"alice:x:1000:1000:::\n", b"web:x:33:\n", b"");
+        let sources = vec![Source { path: "/etc/portgrant.conf".into(), text: text.as_bytes().to_vec() }];
+        let policy =
+            Policy::parse(sources, &names).expect("given").unwrap_or_else(|(_, bad)| panic!("{text}: {bad:?}"));
+        Projection::of(policy, Groups::RealGid).expect("given").expect("no deny for a group")
+    }
+
+    fn tables(text: &str) -> Tables {
+        Tables::of(&projection(text)).unwrap_or_else(|error| panic!("{}", error.report().what))
+    }
+
+    fn expected(projection: &Projection, bind: &Bind) -> Option<usize> {
+        match decide_bind(projection, bind) {
+            Decision::Permit(permit) => Some(permit.rule().line),
+            Decision::Refuse(_) => None,
+        }
+    }
+
+    fn rules() -> impl Strategy<Value = String> {
+        let subject = select(vec!["alice", "uid:1001", "any", "gid:33", "uid:1002"]);
+        let ports = select(vec![
+            "80",
+            "80 81",
+            "79-82",
+            "1-1023",
+            "16-31",
+            "81 90-4200",
+            "80-80 80",
+            "65535",
+            "255-256",
+            "60000-65535",
+        ]);
+        let protocol = select(vec!["", "/udp"]);
+        let on = prop::collection::vec(select(ON.to_vec()), 0..4);
+        let effect = select(vec!["permit", "permit", "permit", "deny"]);
+        (effect, subject, ports, protocol, on).prop_map(|(effect, subject, ports, protocol, on)| {
+            // A deny of a gid is not decided.
+            let subject = if effect == "deny" && subject == "gid:33" { "any" } else { subject };
+            let ports: Vec<_> = ports.split(' ').map(|port| format!("{port}{protocol}")).collect();
+            let on = if on.is_empty() { String::new() } else { format!(" on {}", on.join(" ")) };
+            let reserved = if effect == "permit" { " reserved" } else { "" };
+            format!("{effect} {subject} {}{on}{reserved}\n", ports.join(" "))
+        })
+    }
+
+    const ON: [&str; 16] = [
+        "0.0.0.0",
+        "0.0.0.0/0",
+        "10.0.0.0/8",
+        "10.0.0.0/30",
+        "10.0.0.1",
+        "0.0.0.0/1",
+        "128.0.0.0/1",
+        "127.0.0.1",
+        "[::]",
+        "[::]/0",
+        "[::]/64",
+        "[::1]",
+        "[fe80::]/10",
+        "[fe80::1]",
+        "[::]/95",
+        "[::fffe:0:0]/95",
+    ];
+    const ADDRESSES: [&str; 14] = [
+        "0.0.0.0",
+        "10.0.0.1",
+        "10.0.0.2",
+        "10.9.9.9",
+        "127.0.0.1",
+        "200.0.0.1",
+        "::ffff:10.0.0.1",
+        "::ffff:0.0.0.0",
+        "::",
+        "::1",
+        "::2",
+        "fe80::1",
+        "fe80::2",
+        "2001:db8::1",
+    ];
+
+    fn binds() -> impl Strategy<Value = Bind> {
+        let port = select(vec![
+            1, 15, 16, 31, 32, 78, 79, 80, 81, 82, 89, 90, 255, 256, 257, 512, 1023, 1024, 4096, 4200, 65535,
+        ]);
+        let (transport, address) = (select(vec![Transport::Tcp, Transport::Udp]), select(ADDRESSES.to_vec()));
+        (1000u32..1004, select(vec![33, 1000]), transport, address, port).prop_map(
+            |(uid, gid, transport, address, port)| Bind {
+                uid,
+                gid,
+                transport,
+                address: address.parse().expect("an address"),
+                port,
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn the_tables_say_what_decide_bind_says_and_by_the_same_rule(
+            rules in prop::collection::vec(rules(), 0..8), binds in prop::collection::vec(binds(), 40),
+        ) {
+            let text = rules.concat();
+            let (projection, tables) = (projection(&text), tables(&text));
+            for bind in binds {
+                let found = tables.verdict(&bind).permits().map(|place| place.line);
+                prop_assert_eq!(found, expected(&projection, &bind), "{}\n{:?}", text, bind);
+            }
+        }
+    }
+
+    #[test]
+    fn one_rule_is_one_port_and_one_user() {
+        let plain = tables("permit alice 80\n");
+        assert_eq!((plain.ports.len(), plain.entries.len(), plain.prefixes.len()), (1, 1, 0));
+        let loopback = tables("permit alice 80 on 127.0.0.1\n");
+        assert_eq!((loopback.ports.len(), loopback.entries.len(), loopback.prefixes.len()), (1, 1, 1));
+        let denied = tables("deny any any\npermit alice 80\n");
+        assert!(denied.ports.is_empty(), "a port that nobody has is not there");
+    }
+
+    #[test]
+    fn a_policy_that_would_fill_the_kernel_is_an_error() {
+        let text = "permit uid:1 2-65534 reserved\npermit uid:2 2-65534 on 10.0.0.0/8 reserved\n";
+        let projection = projection(text);
+        assert!(Tables::within(&projection, 150).is_err_and(|error| error.report().status == 78));
+        let loopback = (1..100).map(|host| format!(" 127.0.0.{host}")).collect::<String>();
+        let projection = self::projection(&format!("permit uid:1 80 on{loopback}\n"));
+        assert!(Tables::within(&projection, 90).is_err() && Tables::within(&projection, 110).is_ok());
+    }
+}
