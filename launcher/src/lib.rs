@@ -6,6 +6,7 @@
 
 mod accept;
 mod arguments;
+mod completions;
 mod denied;
 mod doctor;
 mod error;
@@ -28,8 +29,8 @@ use portgrant_protocol::{listen, status};
 use portgrant_server::Message;
 
 pub use arguments::{
-    Accept, Arguments, Check, Command, Doctor, Exec, Explain, Format, Life, List, Log, Pass, Place, Recipe, Run, Who,
-    Writing,
+    Accept, Arguments, Check, Command, Completions, Doctor, Exec, Explain, Format, Life, List, Log, Pass, Place,
+    Recipe, Run, Who, Writing,
 };
 pub use error::Error;
 pub use pass::Trouble;
@@ -61,6 +62,7 @@ pub fn run(start: Start) -> u8 {
             Command::Who(asked) => who::who(&asked),
             Command::Doctor(asked) => doctor::doctor(&asked),
             Command::Recipe(asked) => Err(Error::Answered(recipe::answer(asked.server.as_deref()))),
+            Command::Completions(asked) => Err(Error::Answered(completions::script(&asked.shell))),
         }
     });
     if let Error::Answered(text) = &error {
@@ -85,8 +87,7 @@ fn log_steps() {
 }
 
 fn answer(text: &str) -> u8 {
-    let mut output = std::io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+    match output::print(text) {
         Ok(()) => status::OK,
         Err(_) => status::SYSTEM,
     }
@@ -114,12 +115,6 @@ pub(crate) fn say(message: &Message) {
 
 /// In one write, so that it stays in one piece among what others write.
 fn tell(message: &Message, further: &str) {
-    let mut text = format!("portgrant: {}\n", message.what);
-    for (label, part) in [("why", &message.why), ("fix", &message.fix)] {
-        if let Some(part) = part {
-            text.push_str(&format!("  {label}: {part}\n"));
-        }
-    }
-    text.push_str(further);
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let text = format!("{}{further}", output::message(message));
+    let _ = std::io::stderr().write_all(output::for_stderr(text).as_bytes());
 }

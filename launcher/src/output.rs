@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use portgrant_protocol::status;
+use portgrant_server::Message;
 use serde_json::Value;
 
 use crate::Error;
@@ -17,9 +18,31 @@ pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
 /// What is looked for with the eye.
 pub(crate) const STRONG: Style = Style::new().bold();
 
+/// What stands in front of a part.
+const LABEL: Style = Style::new().dimmed();
+
 /// `text` in `style`.
 pub(crate) fn in_style(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
+}
+
+/// `message`, its parts told apart by style as well.
+pub(crate) fn message(message: &Message) -> String {
+    let mut text = format!("{} {}\n", in_style(BAD, "portgrant:"), in_style(STRONG, &message.what));
+    for (label, part) in [("why:", &message.why), ("fix:", &message.fix)] {
+        if let Some(part) = part {
+            text.extend(["  ", &in_style(LABEL, label), " ", part, "\n"]);
+        }
+    }
+    text
+}
+
+/// `text` as standard error shall have it, styled or not, for one write.
+pub(crate) fn for_stderr(text: String) -> String {
+    match anstream::AutoStream::choice(&io::stderr()) {
+        anstream::ColorChoice::Never => anstream::adapter::strip_str(&text).to_string(),
+        anstream::ColorChoice::Auto | anstream::ColorChoice::Always | anstream::ColorChoice::AlwaysAnsi => text,
+    }
 }
 
 /// Writes `text`, styled or not, to standard output.

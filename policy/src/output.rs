@@ -17,6 +17,9 @@ pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
 /// What is looked for with the eye.
 pub(crate) const STRONG: Style = Style::new().bold();
 
+/// What stands in front of a part.
+const LABEL: Style = Style::new().dimmed();
+
 /// `text` in `style`.
 pub(crate) fn in_style(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
@@ -42,7 +45,20 @@ fn write(output: &mut impl Write, text: &str) -> Result<u8, Error> {
 
 /// Writes `report` to standard error in the launcher's form, and gives its status.
 pub(crate) fn complain(report: &Report) -> u8 {
-    let text = format!("portgrant: {}\n  why: {}\n  fix: {}\n", report.what, report.why, report.fix);
+    let styled = format!(
+        "{} {}\n  {} {}\n  {} {}\n",
+        in_style(BAD, "portgrant:"),
+        in_style(STRONG, &report.what),
+        in_style(LABEL, "why:"),
+        report.why,
+        in_style(LABEL, "fix:"),
+        report.fix
+    );
+    // For one write, so that it stays in one piece among what others write.
+    let text = match anstream::AutoStream::choice(&io::stderr()) {
+        anstream::ColorChoice::Never => anstream::adapter::strip_str(&styled).to_string(),
+        anstream::ColorChoice::Auto | anstream::ColorChoice::Always | anstream::ColorChoice::AlwaysAnsi => styled,
+    };
     let _ = io::stderr().write_all(text.as_bytes());
     report.status
 }

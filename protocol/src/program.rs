@@ -135,8 +135,11 @@ impl Unfit {
 impl fmt::Display for Unfit {
     /// What happened, without the reason: `'x' was not found`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.status() == status::NOT_FOUND { "was not found" } else { "cannot be executed" };
-        write!(f, "'{}' {what}", printable(self.program.as_encoded_bytes()))
+        let program = printable(self.program.as_encoded_bytes());
+        match self.status() {
+            status::NOT_FOUND => write!(f, "'{program}' was not found"),
+            _ => write!(f, "'{program}' cannot be executed"),
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod launching;
 mod life;
 mod listing;
 mod mail;
+mod manual;
 mod multihomed;
 mod naming;
 mod news;

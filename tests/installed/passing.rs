@@ -20,7 +20,6 @@ both_installs![
     every_protocol_is_bound_as_it_was_asked,
     each_binds_every_address_and_shares_none,
     a_socket_is_v6only_only_when_asked,
-    ten_lines_of_python_are_a_client,
 ];
 
 /// What the helper sent, and how it ended.
@@ -218,20 +217,4 @@ fn a_socket_is_v6only_only_when_asked(world: &World) {
     assert!(facts(&dual[0]).dual_stack);
     let both = granted(world, &["[::]:80,v6only", "0.0.0.0:80"]).1;
     assert!(!facts(&both[0]).dual_stack && facts(&both[1]).local.is_ipv4());
-}
-
-fn ten_lines_of_python_are_a_client(world: &World) {
-    world.policy("permit alice 80\n");
-    let script = "import socket, subprocess, sys\n\
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
-        helper = [sys.argv[1], 'pass', '-l', sys.argv[2], '--to', '0']\n\
-        subprocess.Popen(helper, stdin=theirs); theirs.close()\n\
-        record, fds, flags, _ = socket.recv_fds(ours, 4096, 253)\n\
-        reply = dict(line.split('=', 1) for line in record.decode().splitlines())\n\
-        if reply['STATUS'] != '0': sys.exit(reply['WHY'])\n\
-        server = socket.socket(fileno=fds[0])\n\
-        print(reply['NAMES'], server.getsockname())\n";
-    let ask = |endpoint| world.as_user("alice").run(["python3", "-c", script, BINDER, endpoint]);
-    ask("web=0.0.0.0:80").succeeds().prints("web ('0.0.0.0', 80)");
-    ask("81").exits(1).complains("81/tcp is refused for alice");
 }

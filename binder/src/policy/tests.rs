@@ -553,3 +553,44 @@ fn the_naive_evaluator_knows_the_addresses_of_the_table() {
         naively_holds("[::]", Probe::Wildcard4) && !naively_holds("[::]", Probe::Address(Ipv6Addr::LOCALHOST.into()))
     );
 }
+
+/// The tables of portgrant.conf(5)'s EXAMPLES: their cells, row by row.
+fn tables_of_the_manual() -> Vec<Vec<Vec<&'static str>>> {
+    let page = include_str!("../../../packaging/man/portgrant.conf.5");
+    let (_, examples) = page.split_once(".SH EXAMPLES\n").expect("there are examples");
+    let (examples, _) = examples.split_once("\n.SH ").expect("they end");
+    let rows = |table: &'static str| {
+        let (_, rows) = table.split_once("\n_\n")?;
+        let (rows, _) = rows.split_once(".TE")?;
+        Some(rows.lines().map(|row| row.split('|').collect()).collect())
+    };
+    examples.split(".TS\n").filter_map(rows).collect()
+}
+
+#[test]
+fn the_manual_s_examples_are_decided_as_it_says() {
+    let tables = tables_of_the_manual();
+    let [permits, denies] = tables.as_slice() else { panic!("{tables:?}") };
+    assert!(permits.len() > 9 && denies.len() > 3, "{tables:?}");
+    let decided = |policy: &Policy, endpoint: &str| match verdict(policy, &caller("alice"), endpoint, None) {
+        Decision::Permit(_) => "permitted",
+        Decision::Refuse(_) => "refused",
+    };
+    for row in permits {
+        let [rule, request, said] = row.as_slice() else { panic!("{row:?}") };
+        let rule = format!("permit alice {rule}\n");
+        let said = said.split(':').next().expect("a word");
+        if said == "malformed" {
+            assert!(!problems(rule.as_bytes()).is_empty(), "{rule}");
+        } else {
+            assert_eq!(decided(&policy(&rule), request), said, "{rule}{request}");
+        }
+    }
+    let policy = policy("permit alice 80\ndeny alice 80 on 10.0.0.0/8\n");
+    for row in denies {
+        let [requests, said] = row.as_slice() else { panic!("{row:?}") };
+        for request in requests.trim_start_matches("alice: ").split(", or ") {
+            assert_eq!(decided(&policy, request), said.split(':').next().expect("a word"), "{request}");
+        }
+    }
+}

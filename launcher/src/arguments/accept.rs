@@ -12,11 +12,11 @@ const MAX_CONNS: u32 = 40;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "A program for each connection")]
 pub struct Accept {
-    /// Start a program for each connection, which is its descriptor 0 and 1; TCPREMOTEIP and the other UCSPI-TCP
+    /// Start a program for each connection, which is its descriptors 0 and 1; TCPREMOTEIP and the other UCSPI-TCP
     /// variables tell who calls. A udp socket goes to one program at a time, as in inetd's wait
     #[arg(long)]
     pub accept: bool,
-    /// At most N connections at once (40 where none is said); more wait
+    /// At most N connections at once (40 if not given); more wait
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_conns: Option<u32>,
     /// At most N connections at once from one IPv4 address or IPv6 /64; more are closed

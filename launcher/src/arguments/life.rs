@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueHint;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use portgrant_server::Message;
 
@@ -16,7 +17,7 @@ use crate::Error;
 pub struct Life {
     /// As root: become USER (a name, or the number of an account) before anything is asked, so that the policy decides
     /// for that user; HOME, USER, LOGNAME and SHELL become the account's, all other variables stay
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", value_hint = ValueHint::Username)]
     pub user: Option<OsString>,
     /// The program's working folder, entered as the user who it runs as
     #[arg(long, value_name = "FOLDER")]
@@ -24,7 +25,8 @@ pub struct Life {
     /// Start the program when the first connection or datagram is there, which it then finds waiting
     #[arg(long)]
     pub wait: bool,
-    /// Tell what the program does not accept on, and why; with --daemon that is a failed start (10 SECONDS if not given)
+    /// See whether the program accepts on what it was given, and tell where not, and why; with --daemon that is a failed
+    /// start (10 SECONDS if not given)
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "10",
         value_parser = seconds())]
     pub verify: Option<Duration>,

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use clap::ValueHint;
+
 use super::Format;
 
 /// `portgrant list`
@@ -13,7 +15,7 @@ takes some of it (except) or all (nothing).
 Exit status: 0, also where nothing is permitted; 78 where the policy is broken.")]
 pub struct List {
     /// Another user than the one who asks, as a login would give their groups
-    #[arg(long = "as-user", alias = "for", value_name = "NAME")]
+    #[arg(long = "as-user", alias = "for", value_name = "NAME", value_hint = ValueHint::Username)]
     pub user: Option<OsString>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "each option in it has its own text")]

@@ -2,6 +2,7 @@
 
 mod accept;
 mod check;
+mod completions;
 mod doctor;
 mod exec;
 mod explain;
@@ -14,7 +15,8 @@ mod who;
 
 use std::ffi::OsString;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use anstyle::{AnsiColor, Style};
+use clap::builder::{OsStringValueParser, Styles, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use portgrant_protocol::Endpoint;
@@ -25,6 +27,7 @@ use crate::Error;
 
 pub use accept::Accept;
 pub use check::Check;
+pub use completions::Completions;
 pub use doctor::Doctor;
 pub use exec::Exec;
 pub use explain::Explain;
@@ -34,6 +37,12 @@ pub use pass::Pass;
 pub use recipe::Recipe;
 pub use run::Run;
 pub use who::{Place, Who};
+
+/// Modest: what is looked for with the eye stands out, and no more.
+const STYLES: Styles = Styles::plain()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(Style::new().bold());
 
 const ENDPOINTS: &str = "\
 An ENDPOINT is [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]:
@@ -63,13 +72,15 @@ Exit status: the program's own, or
    64  the command line is wrong         78   the policy or the installation is broken
    69  address in use, or not there      126  the program cannot be executed
    71  the system failed                 127  the program was not found
-   77  refused by the policy";
+   77  refused by the policy
+
+Manual: portgrant(1), portgrant.conf(5), portgrant(7), portgrant-binder(8)";
 
 /// Start a program with sockets on ports below 1024, as an ordinary user.
 ///
 /// Which ports are yours is written in /etc/portgrant.conf and /etc/portgrant.d/*.conf.
 #[derive(Debug, Parser)]
-#[command(name = "portgrant", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "portgrant", version, after_help = EXAMPLES, max_term_width = 100, styles = STYLES)]
 pub struct Arguments {
     /// What to do
     #[command(subcommand)]
@@ -100,6 +111,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Tell how a known server takes a socket: its command, its configuration, its traps
     Recipe(Recipe),
+    /// Write what a shell needs to complete this command's words
+    Completions(Completions),
 }
 
 /// How an answer is written.
@@ -138,7 +151,7 @@ fn endpoint() -> impl TypedValueParser<Value = Endpoint> {
 pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
     let parsed = exec_alone(arguments).map_or_else(|| Arguments::try_parse_from(arguments), Ok).map_err(|error| {
         if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-            return Error::Answered(error.render().to_string());
+            return Error::Answered(error.render().ansi().to_string());
         }
         Error::Usage(Box::new(complaint(&error)))
     })?;
@@ -151,7 +164,8 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
         | Command::Who(_)
         | Command::Doctor(_)
         | Command::Pass(_)
-        | Command::Recipe(_) => {}
+        | Command::Recipe(_)
+        | Command::Completions(_) => {}
     }
     Ok(parsed)
 }
@@ -234,6 +248,14 @@ fn complaint(error: &clap::Error) -> Message {
         ErrorKind::InvalidValue if value.is_empty() => {
             Message::new(format!("{word} lacks its value")).fix("see --help")
         }
+        ErrorKind::InvalidValue => {
+            let known = match error.get(ContextKind::ValidValue) {
+                Some(ContextValue::Strings(known)) => format!("expected {}", listed(known.iter().map(String::as_str))),
+                _ => "see --help".to_owned(),
+            };
+            let option = word.split(' ').next().unwrap_or_default();
+            Message::new(format!("'{value}' does not go with {option}")).fix(known)
+        }
         ErrorKind::ArgumentConflict => conflict(error, &word),
         _ => Message::new(printable(first_line(&error.to_string()).as_bytes())).fix("see --help"),
     }
@@ -259,10 +281,14 @@ fn first_line(text: &str) -> &str {
 
 fn commands() -> String {
     let command = Arguments::command();
-    let mut names: Vec<&str> =
-        command.get_subcommands().map(clap::Command::get_name).filter(|&name| name != "help").collect();
-    let last = names.pop().unwrap_or_default();
-    format!("{} or {last}", names.join(", "))
+    listed(command.get_subcommands().map(clap::Command::get_name).filter(|&name| name != "help"))
+}
+
+/// `one, two or three`
+fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let mut words: Vec<&str> = words.collect();
+    let last = words.pop().unwrap_or_default();
+    if words.is_empty() { last.to_owned() } else { format!("{} or {last}", words.join(", ")) }
 }
 
 #[cfg(test)]

@@ -1,0 +1,69 @@
+//! Completions, in the shells that are there.
+
+use std::process::{Command, Output};
+
+const PORTGRANT: &str = env!("CARGO_BIN_EXE_portgrant");
+
+fn completions(shell: &str) -> Output {
+    Command::new(PORTGRANT).args(["completions", shell]).output().expect("it runs")
+}
+
+/// What `shell` says to `script`, in which $PORTGRANT is the launcher; `None` where that shell is not there.
+fn said(shell: &str, script: &str) -> Option<String> {
+    let ended = Command::new(shell).args(["-c", script]).env("PORTGRANT", PORTGRANT).output();
+    let Ok(Output { status, stdout, stderr }) = ended else {
+        eprintln!("SKIPPED {shell} is not installed");
+        return None;
+    };
+    let complaint = String::from_utf8_lossy(&stderr);
+    assert!(status.success() && complaint.is_empty(), "{script}: {status}: {complaint}");
+    Some(String::from_utf8_lossy(&stdout).into_owned())
+}
+
+/// What bash offers for the last of `words`, in the way that readline asks for it.
+fn offered(words: &str) -> Vec<String> {
+    let script = format!(
+        r#"source <("$PORTGRANT" completions bash); COMP_WORDS=(portgrant {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        set -- $(complete -p portgrant); [ "$*" = "complete -o bashdefault -o default -F _portgrant_words portgrant" ] || exit
+        _portgrant_words portgrant "${{COMP_WORDS[COMP_CWORD]}}" "${{COMP_WORDS[COMP_CWORD-1]}}"
+        printf '%s\n' "${{COMPREPLY[@]}}""#
+    );
+    said("bash", &script).expect("bash is there").lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_is_offered_commands_options_servers_and_services() {
+    assert_eq!(offered("ex"), ["exec", "explain"]);
+    assert_eq!(offered("exec --max-"), ["--max-conns", "--max-per-source"]);
+    assert_eq!(offered("exec -l 80 --as ngi"), ["nginx"]);
+    assert_eq!(offered("recipe gun"), ["gunicorn"]);
+    assert_eq!(offered("completions f"), ["fish"]);
+    assert!(offered("exec -l doma").contains(&"domain".to_owned()), "a service of /etc/services");
+    assert!(offered("who doma").contains(&"domain".to_owned()));
+}
+
+#[test]
+fn bash_completes_the_words_of_the_program_as_its_own() {
+    assert!(offered("exec -l 80 -- mkf").contains(&"mkfifo".to_owned()));
+    assert!(!offered("exec -l 80 -- --max-").contains(&"--max-conns".to_owned()));
+}
+
+#[test]
+fn zsh_and_fish_take_what_is_written_for_them() {
+    said("zsh", r#""$PORTGRANT" completions zsh | zsh -n"#);
+    if let Some(offered) = said(
+        "fish",
+        r#""$PORTGRANT" completions fish | source; complete -C"portgrant exec --as ngi"; complete -C"portgrant exec -l 80 -- mkfif""#,
+    ) {
+        let words: Vec<&str> = offered.lines().map(|line| line.split('\t').next().unwrap_or_default()).collect();
+        assert_eq!(words, ["nginx", "mkfifo"]);
+    }
+}
+
+#[test]
+fn another_shell_is_named_with_those_that_there_are() {
+    let Output { status, stdout, stderr } = completions("tcsh");
+    let complaint = String::from_utf8_lossy(&stderr);
+    assert_eq!((status.code(), stdout.len()), (Some(64), 0));
+    assert!(complaint.contains("'tcsh'") && complaint.contains("bash, zsh or fish"), "{complaint}");
+}
