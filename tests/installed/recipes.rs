@@ -53,6 +53,7 @@ recipes![
     starlet_as_printed: "starlet",
     node_as_printed: "node",
     jvm_as_printed: "jvm",
+    go_as_printed: "go",
     python_as_printed: "python",
     rust_as_printed: "rust",
 ];
@@ -170,6 +171,12 @@ fn jvm_as_printed(served: &Served<'_>) {
     served.answers("http://127.0.0.1/", "served by the JVM\n");
 }
 
+/// Compiled there and then.
+fn go_as_printed(served: &Served<'_>) {
+    served.answers("http://127.0.0.1/", "served by go\n");
+    served.answers("http://[::1]/", "served by go\n");
+}
+
 fn python_as_printed(served: &Served<'_>) {
     served.answers("http://127.0.0.1/server.py", "fileno=3");
 }
@@ -257,7 +264,7 @@ impl<'a> Served<'a> {
     #[track_caller]
     fn answers(&self, url: &str, text: &str) {
         const REFUSED: Option<i32> = Some(7);
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(90);
         loop {
             let outcome = self.world.as_root().run(["curl", "-sS", "-g", "--max-time", "20", url]);
             if outcome.status.code() != REFUSED || Instant::now() > deadline {

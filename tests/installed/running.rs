@@ -13,6 +13,7 @@ both_installs![
     an_unmodified_program_binds_its_port_and_stays_what_was_started,
     what_is_refused_is_eacces_to_the_program_and_three_lines_to_people,
     what_was_refused_can_be_asked_for_later,
+    in_a_network_of_its_own_a_program_has_its_own_rights_and_no_others,
     a_port_in_use_and_an_address_that_is_not_there_keep_their_errno,
     other_errors_are_those_of_a_bind_with_the_right_to_the_port,
     a_program_with_fewer_rights_than_its_caller_gains_none,
@@ -146,6 +147,21 @@ fn what_was_refused_can_be_asked_for_later(world: &World) {
     let mode = fs::metadata("/home/alice/.local/state/portgrant/refusals").expect("kept").permissions();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
     world.as_user("bob").env("HOME", "/home/bob").run(ask).succeeds().prints("nothing was refused lately");
+}
+
+fn in_a_network_of_its_own_a_program_has_its_own_rights_and_no_others(world: &World) {
+    world.policy("permit alice 81\n");
+    let run = |apart: &[&str], port: u16| {
+        let script = binding("AF_INET", "SOCK_STREAM", &format!("('0.0.0.0', {port})"));
+        let words = [&[LAUNCHER, "run", "--"], apart, &["python3", "-c", &script]].concat();
+        world.as_user("alice").run(words)
+    };
+    // Root of a user namespace that owns its network binds what it likes there, also without us, and nothing here.
+    run(&["unshare", "--user", "--map-root-user", "--net"], 80).succeeds().prints("bound");
+    // One that kept this network has no right to it, and what the policy permits alice it gets as alice.
+    run(&["unshare", "--user", "--map-root-user"], 80).succeeds().prints("EACCES");
+    run(&["unshare", "--user", "--map-root-user"], 81).succeeds().prints("bound");
+    assert_eq!(world.listening(), []);
 }
 
 fn a_port_in_use_and_an_address_that_is_not_there_keep_their_errno(world: &World) {

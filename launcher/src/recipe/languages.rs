@@ -90,7 +90,7 @@ func main() {
             "By name: activation.ListenersWithNames() of github.com/coreos/go-systemd.",
         ],
         since: "",
-        tried: None,
+        tried: Some("Go 1.19 of Debian 12"),
     },
     Server {
         name: "python",
