@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use log::debug;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -57,7 +57,10 @@ pub(crate) fn start(life: &Life, listen: &[Endpoint], program: &Path) -> Result<
     let _room = room(listen);
     let signals = SigSet::from_iter(FORWARDED);
     // Before the fork, so that there is no moment at which one ends the guard without its pid file.
-    let callers = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(|errno| system("block signals", errno))?;
+    let mut blocked = signals;
+    // A starter that is gone, or a standard error that nobody reads, must not end the guard.
+    blocked.add(Signal::SIGPIPE);
+    let callers = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(|errno| system("block signals", errno))?;
     let (news, teller) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| system("make a pipe", nix_errno(errno)))?;
     match fork()? {
         Fork::Parent(guard) => {
@@ -404,6 +407,11 @@ impl Guarded {
         let _ = kill(Pid::from_raw(self.pid.cast_signed()), signal);
     }
 
+    /// Its children would keep the sockets of a start that failed.
+    fn kill_group(&self) {
+        let _ = killpg(Pid::from_raw(self.pid.cast_signed()), Signal::SIGKILL);
+    }
+
     fn end(&self) -> Option<u8> {
         let ended = waitpid(Pid::from_raw(self.pid.cast_signed()), Some(WaitPidFlag::WNOHANG));
         match ended {
@@ -420,6 +428,7 @@ impl Guarded {
         if let Some((_, at)) = &self.stopping {
             if Instant::now() >= *at {
                 self.send(Signal::SIGKILL);
+                self.kill_group();
             }
             return Ok(());
         }

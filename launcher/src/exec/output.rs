@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::stdio;
@@ -198,11 +199,18 @@ impl Lines {
         if !log.send(severity, text) {
             return false;
         }
-        if echo == Echo::Stderr {
+        if echo == Echo::Stderr && takes_more() {
             let _ = rustix::io::write(io::stderr(), &[line, b"\n"].concat());
         }
         true
     }
+}
+
+/// Whether standard error takes a line at once: who forwards signals must not wait for a reader that is slow.
+fn takes_more() -> bool {
+    let stderr = io::stderr();
+    let mut watched = [PollFd::new(&stderr, PollFlags::OUT)];
+    poll(&mut watched, Some(&Timespec::default())).is_ok_and(|count| count > 0)
 }
 
 /// `<3>text`, as sd-daemon(3) has it.
@@ -273,14 +281,22 @@ impl Syslog {
 /// The program's bytes, without those that would act on a terminal or begin a line of their own.
 fn plain(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
-    for &byte in text {
-        if (byte < b' ' && byte != b'\t') || byte == 0x7f {
-            plain.extend(format!("\\x{byte:02x}").bytes());
-        } else {
-            plain.push(byte);
+    for chunk in text.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            let mut bytes = [0; 4];
+            let bytes = letter.encode_utf8(&mut bytes).as_bytes();
+            if letter.is_control() && letter != '\t' { escape(&mut plain, bytes) } else { plain.extend(bytes) }
+        }
+        for byte in chunk.invalid() {
+            // U+0080 to U+009F in one byte.
+            if (0x80..0xa0).contains(byte) { escape(&mut plain, &[*byte]) } else { plain.push(*byte) }
         }
     }
     plain
+}
+
+fn escape(plain: &mut Vec<u8>, bytes: &[u8]) {
+    plain.extend(bytes.iter().flat_map(|byte| format!("\\x{byte:02x}").into_bytes()));
 }
 
 #[cfg(test)]
@@ -294,5 +310,6 @@ mod tests {
             assert_eq!(severity(plain), None);
         }
         assert_eq!(plain(b"a\tb\x1b[2J\r\xc3\xa9\x7f"), b"a\tb\\x1b[2J\\x0d\xc3\xa9\\x7f");
+        assert_eq!(plain(b"\xc2\x9b2J \x9b \xe9"), b"\\xc2\\x9b2J \\x9b \xe9", "C1, in UTF-8 and in one byte");
     }
 }

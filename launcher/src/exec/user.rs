@@ -37,6 +37,10 @@ pub(crate) fn settle(life: &Life, environment: Vec<CString>) -> Result<Vec<CStri
 fn become_user(name: &OsStr, environment: Vec<CString>) -> Result<Vec<CString>, Error> {
     let user = account(name)?;
     if is_already(&user) {
+        // No privilege is needed for that; groups are what the caller may not change.
+        if !user.uid.is_root() {
+            give_up_capabilities().map_err(|errno| failed(&user, errno))?;
+        }
         return Ok(environment);
     }
     debug!("becoming {} (uid {}, gid {})", printable(user.name.as_bytes()), user.uid, user.gid);
@@ -75,9 +79,11 @@ fn change(user: &User, groups: &[Gid]) -> Result<(), Errno> {
     setgroups(groups)?;
     setresgid(user.gid, user.gid, user.gid)?;
     setresuid(user.uid, user.uid, user.uid)?;
-    if user.uid.is_root() {
-        return Ok(());
-    }
+    if user.uid.is_root() { Ok(()) } else { give_up_capabilities() }
+}
+
+/// The ambient ones go with the permitted ones.
+fn give_up_capabilities() -> Result<(), Errno> {
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     set_capabilities(None, sets).map_err(|errno| Errno::from_raw(errno.raw_os_error()))

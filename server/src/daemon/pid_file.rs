@@ -60,6 +60,10 @@ impl PidFile {
             if found.uid() != geteuid().as_raw() {
                 return Err(occupied("another user's file"));
             }
+            // Where fs.protected_hardlinks is 0, anybody may make one to any file of this user's.
+            if found.nlink() > 1 {
+                return Err(occupied("a file with another name besides (a hard link)"));
+            }
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Err(Error::PidFileHeld { pid: told(&mut file), path }),
@@ -204,6 +208,10 @@ mod tests {
         fs::write(&target, "precious").expect("written");
         std::os::unix::fs::symlink(&target, &link).expect("a link");
         assert!(matches!(PidFile::lock(&link), Err(Error::PidFileOccupied { by: "a symbolic link", .. })));
+        assert_eq!(fs::read_to_string(&target).expect("there"), "precious");
+        fs::remove_file(&link).expect("removed");
+        fs::hard_link(&target, &link).expect("a link");
+        assert!(matches!(PidFile::lock(&link), Err(Error::PidFileOccupied { .. })), "a hard link");
         assert_eq!(fs::read_to_string(&target).expect("there"), "precious");
         assert!(matches!(PidFile::lock(std::env::temp_dir()), Err(Error::PidFile { .. })), "a folder");
         assert!(matches!(PidFile::lock("/dev/null"), Err(Error::PidFileOccupied { .. })));
