@@ -35,7 +35,7 @@ pub const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 pub const FOLDER: &str = "portgrant";
 /// BPF_FS_MAGIC (statfs(2)).
 const MAGIC: fs::FsWord = 0xcafe_4a11;
-/// How many bytes of grants wait for a reader: some 14,000 of them.
+/// How many bytes of grants wait for a reader: some 18,000 of them.
 pub const RING_SIZE: usize = 1 << 20;
 
 const HASH: Shape<'_> = Shape {
@@ -523,6 +523,10 @@ fn judged_folder(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
         Errno::NOTDIR | Errno::LOOP => Error::Foreign { path: path.to_owned(), why: "it is no folder" },
+        // Root without its capabilities is kept out of what others made there.
+        Errno::ACCESS if fs::lstat(path).is_ok_and(|stat| stat.st_uid != 0) => {
+            Error::Foreign { path: path.to_owned(), why: "it is not root's" }
+        }
         Errno::ACCESS | Errno::PERM => Error::NoPrivilege,
         errno => Error::Call { call: "open, of the pins' folder,", errno },
     })?;
