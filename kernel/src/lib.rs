@@ -5,7 +5,7 @@
 //! whatever program makes it. What is decided is `portgrant_binder::policy::bind::decide_bind`.
 //!
 //! It runs as root. All but CAP_BPF and CAP_NET_ADMIN is given up first ([`privilege`]), and these are effective only
-//! while the kernel is asked for something. The unsafe code is in [`bpf`].
+//! while the kernel is asked for something; `audit`, which stays, keeps CAP_BPF alone. The unsafe code is in [`bpf`].
 
 pub mod about;
 pub mod arguments;
@@ -54,7 +54,7 @@ fn command(kept: Kept, arguments: impl IntoIterator<Item = OsString>) -> Result<
         Command::Reload => reload(&kept),
         Command::Unload => kept.with(Loaded::unload),
         Command::Show(how) => print(&kept.with(|| show::describe(&Loaded::open()?, how.format))?),
-        Command::Audit => audit(&kept),
+        Command::Audit => audit(kept),
     }
 }
 
@@ -97,7 +97,8 @@ fn reload(kept: &Kept) -> Result<(), Error> {
     Ok(())
 }
 
-fn audit(kept: &Kept) -> Result<(), Error> {
+fn audit(mut kept: Kept) -> Result<(), Error> {
+    kept.limit_to_pins()?;
     let loaded = kept.with(Loaded::open)?;
     let (held, here) = (kept.with(|| loaded.about())?.network_namespace, socket::network_namespace()?);
     if held != here {
