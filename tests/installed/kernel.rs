@@ -493,7 +493,10 @@ fn nobody_but_root_loads_and_nothing_that_others_pinned_is_believed() {
         chown(folder, Some(1000), Some(1000)).expect("chown");
         for mode in [0o755, 0o700] {
             fs::set_permissions(folder, fs::Permissions::from_mode(mode)).expect("chmod");
-            load(world, cgroup, &[]).exits(78).complains("what is pinned is not believed").complains("it is not root's");
+            load(world, cgroup, &[])
+                .exits(78)
+                .complains("what is pinned is not believed")
+                .complains("it is not root's");
         }
         chown(folder, Some(0), Some(0)).expect("chown");
         fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).expect("chmod");
