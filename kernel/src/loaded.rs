@@ -197,8 +197,12 @@ impl Pins {
     fn clear(self) -> Result<(), Error> {
         let gone = |call| move |errno| if errno == Errno::NOENT { Ok(()) } else { Err(Error::Call { call, errno }) };
         for (name, ..) in HOOKS {
-            if let Ok(link) = Link::open(&self.path(name)) {
-                link.detach().map_err(|errno| Error::Call { call: "bpf(BPF_LINK_DETACH)", errno })?;
+            match Link::open(&self.path(name)) {
+                Ok(link) => link.detach().map_err(|errno| Error::Call { call: "bpf(BPF_LINK_DETACH)", errno })?,
+                // None, or no link.
+                Err(Errno::NOENT | Errno::INVAL | Errno::ACCESS) => {}
+                // Without its pin nobody could detach it any more, and whoever else holds it keeps it in force.
+                Err(errno) => return Err(Error::Call { call: "bpf(BPF_OBJ_GET)", errno }),
             }
         }
         for name in self.names()? {
