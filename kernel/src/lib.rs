@@ -5,7 +5,7 @@
 //! whatever program makes it. What is decided is `portgrant_binder::policy::bind::decide_bind`.
 //!
 //! It runs as root. All but CAP_BPF and CAP_NET_ADMIN is given up first ([`privilege`]), and these are effective only
-//! while the kernel is asked for something. The unsafe code is in [`bpf`].
+//! while the kernel is asked for something; `audit`, which stays, keeps CAP_BPF alone. The unsafe code is in [`bpf`].
 
 pub mod about;
 pub mod arguments;
@@ -52,10 +52,21 @@ fn command(kept: Kept, arguments: impl IntoIterator<Item = OsString>) -> Result<
     match arguments::parse(arguments)?.command {
         Command::Load(how) => load(kept, &how),
         Command::Reload => reload(&kept),
-        Command::Unload => kept.with(Loaded::unload),
+        Command::Unload => unload(&kept),
         Command::Show(how) => print(&kept.with(|| show::describe(&Loaded::open()?, how.format))?),
-        Command::Audit => audit(&kept),
+        Command::Audit => audit(kept),
     }
+}
+
+/// What nobody has read by then is gone with it, and said.
+fn unload(kept: &Kept) -> Result<(), Error> {
+    let unread = kept.with(|| Loaded::open().and_then(|loaded| loaded.unread()));
+    kept.with(Loaded::unload)?;
+    if matches!(unread, Ok(true)) {
+        let told = "portgrant-kernel: the last grants were read by nobody, and are not in the log\n";
+        let _ = std::io::stderr().write_all(told.as_bytes());
+    }
+    Ok(())
 }
 
 fn load(kept: Kept, how: &Load) -> Result<(), Error> {
@@ -97,7 +108,8 @@ fn reload(kept: &Kept) -> Result<(), Error> {
     Ok(())
 }
 
-fn audit(kept: &Kept) -> Result<(), Error> {
+fn audit(mut kept: Kept) -> Result<(), Error> {
+    kept.limit_to_pins()?;
     let loaded = kept.with(Loaded::open)?;
     let (held, here) = (kept.with(|| loaded.about())?.network_namespace, socket::network_namespace()?);
     if held != here {

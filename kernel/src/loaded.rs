@@ -35,7 +35,7 @@ pub const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 pub const FOLDER: &str = "portgrant";
 /// BPF_FS_MAGIC (statfs(2)).
 const MAGIC: fs::FsWord = 0xcafe_4a11;
-/// How many bytes of grants wait for a reader: some 14,000 of them.
+/// How many bytes of grants wait for a reader: some 18,000 of them.
 pub const RING_SIZE: usize = 1 << 20;
 
 const HASH: Shape<'_> = Shape {
@@ -197,8 +197,12 @@ impl Pins {
     fn clear(self) -> Result<(), Error> {
         let gone = |call| move |errno| if errno == Errno::NOENT { Ok(()) } else { Err(Error::Call { call, errno }) };
         for (name, ..) in HOOKS {
-            if let Ok(link) = Link::open(&self.path(name)) {
-                link.detach().map_err(|errno| Error::Call { call: "bpf(BPF_LINK_DETACH)", errno })?;
+            match Link::open(&self.path(name)) {
+                Ok(link) => link.detach().map_err(|errno| Error::Call { call: "bpf(BPF_LINK_DETACH)", errno })?,
+                // None, or no link.
+                Err(Errno::NOENT | Errno::INVAL | Errno::ACCESS) => {}
+                // Without its pin nobody could detach it any more, and whoever else holds it keeps it in force.
+                Err(errno) => return Err(Error::Call { call: "bpf(BPF_OBJ_GET)", errno }),
             }
         }
         for name in self.names()? {
@@ -374,6 +378,11 @@ impl Loaded {
         if holds { Attached::Yes } else { Attached::No }
     }
 
+    /// Whether grants wait that nobody is there to read.
+    pub fn unread(&self) -> Result<bool, Error> {
+        Ok(self.reader()? != Reader::There && self.grants()?.waiting() > 0)
+    }
+
     /// The grants that wait for a reader.
     pub fn grants(&self) -> Result<Ring<'_>, Error> {
         Ring::of(&self.grants).map_err(|errno| Error::Call { call: "mmap, of the ring buffer,", errno })
@@ -523,6 +532,10 @@ fn judged_folder(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
         Errno::NOTDIR | Errno::LOOP => Error::Foreign { path: path.to_owned(), why: "it is no folder" },
+        // Root without its capabilities is kept out of what others made there.
+        Errno::ACCESS if fs::lstat(path).is_ok_and(|stat| stat.st_uid != 0) => {
+            Error::Foreign { path: path.to_owned(), why: "it is not root's" }
+        }
         Errno::ACCESS | Errno::PERM => Error::NoPrivilege,
         errno => Error::Call { call: "open, of the pins' folder,", errno },
     })?;

@@ -46,6 +46,12 @@ impl Kept {
         result
     }
 
+    /// Gives up CAP_NET_ADMIN as well, which only those need who load programs.
+    pub fn limit_to_pins(&mut self) -> Result<(), Error> {
+        self.permitted &= CapabilitySet::BPF;
+        self.set(CapabilitySet::empty())
+    }
+
     /// Gives up these two as well.
     pub fn renounce(mut self) -> Result<(), Error> {
         self.permitted = CapabilitySet::empty();

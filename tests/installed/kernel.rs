@@ -491,7 +491,13 @@ fn nobody_but_root_loads_and_nothing_that_others_pinned_is_believed() {
         let folder = "/sys/fs/bpf/portgrant";
         fs::create_dir(folder).expect("a folder");
         chown(folder, Some(1000), Some(1000)).expect("chown");
-        load(world, cgroup, &[]).exits(78).complains("what is pinned is not believed").complains("it is not root's");
+        for mode in [0o755, 0o700] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(mode)).expect("chmod");
+            load(world, cgroup, &[])
+                .exits(78)
+                .complains("what is pinned is not believed")
+                .complains("it is not root's");
+        }
         chown(folder, Some(0), Some(0)).expect("chown");
         fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).expect("chmod");
         load(world, cgroup, &[]).exits(78).complains("others than root may enter it");
@@ -545,7 +551,7 @@ fn where_the_cgroup_is_gone_that_is_said() {
     });
 }
 
-/// PG-25
+/// PG-24, PG-25
 #[test]
 fn each_grant_is_the_helpers_line_in_the_log_and_what_came_before_the_reader_too() {
     with_kernel_mode(|world, cgroup| {
@@ -569,6 +575,9 @@ fn each_grant_is_the_helpers_line_in_the_log_and_what_came_before_the_reader_too
             assert!(line.starts_with("<86>portgrant-kernel[") && line.ends_with(end), "{line}");
         };
         ends(&lines(1), 0, "]: grant uid=1000 gid=1000 verb=kernel endpoint=80/tcp rule=/etc/portgrant.conf:2");
+        let status = fs::read_to_string(format!("/proc/{}/status", audit.pid())).expect("its status");
+        let only_bpf = |set: &str| status.contains(&format!("{set}:\t0000008000000000\n"));
+        assert!(only_bpf("CapPrm") && only_bpf("CapEff"), "the reader keeps CAP_BPF alone: {status}");
         kernel(world, &["show"]).prints("read by portgrant-kernel audit").prints("grants: 1; 0 requests");
         kernel(world, &["audit"]).exits(69).complains("another portgrant-kernel audit reads");
 
