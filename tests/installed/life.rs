@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::nginx;
 use portgrant_tests::{Caller, LAUNCHER, Process, Running, Signal, World, both_installs, http_get};
 
 both_installs![
@@ -135,26 +136,11 @@ fn a_grant_that_is_bound_to_a_program_can_be_a_daemon_but_cannot_wait(world: &Wo
     assert!(world.process(world.listening()[0].holders[0]).is_powerless());
 }
 
-const NGINX: &str = "
-daemon off;
-pid /run/web/nginx.pid;
-error_log stderr;
-events {}
-http {
-    access_log off;
-    client_body_temp_path /run/web/body;
-    proxy_temp_path /run/web/proxy;
-    fastcgi_temp_path /run/web/fastcgi;
-    uwsgi_temp_path /run/web/uwsgi;
-    scgi_temp_path /run/web/scgi;
-    server { listen ADDRESS; location / { return 200 'plain\\n'; } }
-}
-";
-
 /// Root starts nginx for www-data, who may have 80, with `listen` as given.
 fn web(world: &World, address: &str) -> Caller {
     world.policy("permit www-data 80 8080 9000\n");
-    world.file("/etc/nginx/plain.conf", &NGINX.replace("ADDRESS", address));
+    let server = format!("server {{ listen {address}; location / {{ return 200 'plain\\n'; }} }}");
+    world.file("/etc/nginx/plain.conf", &nginx::configuration(&server));
     world.folder("/run/web", "www-data", 0o755);
     world.as_root().env("NGINX", "3;")
 }

@@ -7,22 +7,18 @@ use portgrant_tests::{Caller, LAUNCHER, Running, World, both_installs, http_get}
 both_installs![nginx_answers_on_80_and_443, nginx_without_a_rule_for_both_ports_is_refused_and_not_started];
 
 const PID_FILE: &str = "/run/web/nginx.pid";
-const CONFIGURATION: &str = "
-daemon off;
-pid /run/web/nginx.pid;
-error_log stderr;
-events {}
-http {
-    access_log off;
-    client_body_temp_path /run/web/body;
-    proxy_temp_path /run/web/proxy;
-    fastcgi_temp_path /run/web/fastcgi;
-    uwsgi_temp_path /run/web/uwsgi;
-    scgi_temp_path /run/web/scgi;
-    server { listen 0.0.0.0:80; location / { return 200 'plain\\n'; } }
-    server { listen 0.0.0.0:443; location / { return 200 'also plain\\n'; } }
+const SERVERS: &str = "
+server { listen 0.0.0.0:80; location / { return 200 'plain\\n'; } }
+server { listen 0.0.0.0:443; location / { return 200 'also plain\\n'; } }";
+
+/// A whole configuration, in the foreground, with these `server` blocks; what it writes, it writes to /run/web.
+pub(crate) fn configuration(servers: &str) -> String {
+    let folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let folders: String = folders.iter().map(|name| format!("{name}_temp_path /run/web/{name};\n")).collect();
+    format!(
+        "daemon off;\npid {PID_FILE};\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{folders}{servers}\n}}\n"
+    )
 }
-";
 
 fn nginx_answers_on_80_and_443(world: &World) {
     world.policy("permit www-data 80 443\n");
@@ -46,7 +42,7 @@ const EXEC: [&str; 10] =
     [LAUNCHER, "exec", "-l", "0.0.0.0:80", "-l", "0.0.0.0:443", "--", "nginx", "-c", "/etc/nginx/plain.conf"];
 
 fn www_data(world: &World) -> Caller {
-    world.file("/etc/nginx/plain.conf", CONFIGURATION);
+    world.file("/etc/nginx/plain.conf", &configuration(SERVERS));
     world.folder("/run/web", "www-data", 0o755);
     world.as_user("www-data").env("NGINX", "3;4;")
 }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::nginx;
 use portgrant_tests::{Caller, Cgroup, Install, KERNEL, LAUNCHER, World, http_get, skip};
 
 /// How long a server may take to start, on a machine that does other things as well.
@@ -191,21 +192,11 @@ fn varnish_answers_on_80(way: Way) {
 }
 
 fn nginx_binds_for_itself_on_80(way: Way) {
-    const CONFIGURATION: &str = "
-        daemon off;
-        pid /run/web/nginx.pid;
-        error_log stderr;
-        events {}
-        http {
-            access_log off;
-            client_body_temp_path /run/web/body;
-            proxy_temp_path /run/web/proxy;
-            fastcgi_temp_path /run/web/fastcgi;
-            uwsgi_temp_path /run/web/uwsgi;
-            scgi_temp_path /run/web/scgi;
-            server { listen 127.0.0.1:80; location / { return 200 'hello'; } }
-        }";
-    served(way, &["nginx", "-c", "/run/web/nginx.conf"], &[("/run/web/nginx.conf", CONFIGURATION)], get);
+    prepared(way, |place| {
+        let server = "server { listen 127.0.0.1:80; location / { return 200 'hello'; } }";
+        place.world.file("/run/web/nginx.conf", &nginx::configuration(server));
+        place.serve(&["nginx", "-c", "/run/web/nginx.conf"], get);
+    });
 }
 
 /// Where an LD_PRELOAD is never seen, and without the C library's bind(3): the system call itself.
