@@ -37,8 +37,8 @@ pub struct About {
     pub ports: usize,
     /// Entries of its hash
     pub entries: usize,
-    /// Entries of its trie of addresses
-    pub prefixes: usize,
+    /// Intervals of addresses
+    pub intervals: usize,
 }
 
 /// A rule that is left out.

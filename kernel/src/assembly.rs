@@ -54,6 +54,10 @@ pub enum If {
     Differs = 0x50,
     /// Some bit is in both
     AnyBit = 0x40,
+    /// Greater, as unsigned numbers
+    Above = 0x20,
+    /// At least, as unsigned numbers
+    NotBelow = 0x30,
     /// At least, as signed numbers
     AtLeast = 0x70,
     /// Less, as signed numbers
@@ -148,6 +152,26 @@ impl Assembly {
         self.push(class::ARITHMETIC, to, 0, 0, number);
     }
 
+    /// `to += from`
+    pub fn add_register(&mut self, to: Register, from: Register) {
+        self.push(class::ARITHMETIC | class::REGISTER, to, from.number(), 0, 0);
+    }
+
+    /// `to -= from`
+    pub fn subtract(&mut self, to: Register, from: Register) {
+        self.push(class::ARITHMETIC | class::REGISTER | 0x10, to, from.number(), 0, 0);
+    }
+
+    /// `to *= from`
+    pub fn multiply(&mut self, to: Register, from: Register) {
+        self.push(class::ARITHMETIC | class::REGISTER | 0x20, to, from.number(), 0, 0);
+    }
+
+    /// `to ^= from`
+    pub fn xor(&mut self, to: Register, from: Register) {
+        self.push(class::ARITHMETIC | class::REGISTER | 0xa0, to, from.number(), 0, 0);
+    }
+
     /// `to |= from`
     pub fn or(&mut self, to: Register, from: Register) {
         self.push(class::ARITHMETIC | class::REGISTER | 0x40, to, from.number(), 0, 0);
@@ -173,9 +197,20 @@ impl Assembly {
         self.push(class::ARITHMETIC | 0x70, to, 0, 0, bits);
     }
 
-    /// Between this machine's order of bytes and the network's: the lower 16 bits, the others zero
-    pub fn network_order_16(&mut self, register: Register) {
-        self.push(class::TO_BIG_ENDIAN, register, 0, 0, 16);
+    /// `to >>= bits`, filled up with zeros
+    pub fn shift_right_by(&mut self, to: Register, bits: Register) {
+        self.push(class::ARITHMETIC | class::REGISTER | 0x70, to, bits.number(), 0, 0);
+    }
+
+    /// Between this machine's order of bytes and the network's: the lower bits of this width, the others zero
+    pub fn network_order(&mut self, width: Width, register: Register) {
+        let bits = match width {
+            Width::Byte => 8,
+            Width::Half => 16,
+            Width::Word => 32,
+            Width::Double => 64,
+        };
+        self.push(class::TO_BIG_ENDIAN, register, 0, 0, bits);
     }
 
     /// `to = memory at base + offset`

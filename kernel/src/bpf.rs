@@ -20,12 +20,8 @@ use crate::assembly::Instruction;
 /// What a map is (`enum bpf_map_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Any key
-    Hash = 1,
     /// Keys are 0, 1, …
     Array = 2,
-    /// The longest prefix
-    Trie = 11,
     /// An array of maps
     Maps = 12,
     /// Records for one reader
@@ -102,7 +98,6 @@ const INFO: i64 = 15;
 const LINK_CREATE: i64 = 28;
 const LINK_DETACH: i64 = 34;
 
-const NO_PREALLOCATION: u32 = 1;
 const READ_ONLY_FOR_PROGRAMS: u32 = 1 << 7;
 const CGROUP_SOCK_ADDR: u32 = 18;
 const LINK_OF_A_CGROUP: u32 = 3;
@@ -196,14 +191,13 @@ struct LinkInfo {
 impl Map {
     /// Makes a map; of an array of maps, `inner` is what each of them is like.
     pub fn create(shape: Shape<'_>, inner: Option<&Map>) -> Result<Map, Errno> {
-        let preallocation = if shape.kind == Kind::Trie { NO_PREALLOCATION } else { 0 };
-        let read_only = if shape.read_only == ReadOnly::Yes { READ_ONLY_FOR_PROGRAMS } else { 0 };
+        let flags = if shape.read_only == ReadOnly::Yes { READ_ONLY_FOR_PROGRAMS } else { 0 };
         let mut create = CreateMap {
             kind: shape.kind as u32,
             key_size: shape.key as u32,
             value_size: shape.value as u32,
             max_entries: u32::try_from(shape.entries).map_err(|_| Errno::TOOBIG)?,
-            flags: preallocation | read_only,
+            flags,
             inner_map_fd: inner.map_or(0, |inner| number(inner.as_fd())),
             name: name(shape.name),
             ..CreateMap::default()

@@ -8,10 +8,12 @@
 //! while the kernel is asked for something; `audit`, which stays, keeps CAP_BPF alone. The unsafe code is in [`bpf`].
 
 pub mod about;
+pub mod addresses;
 pub mod arguments;
 pub mod assembly;
 pub mod audit;
 pub mod bpf;
+pub mod cells;
 pub mod cgroup;
 mod error;
 pub mod loaded;
@@ -150,15 +152,15 @@ fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
         cgroup_id: 0,
         network_namespace: socket::network_namespace()?,
         ports: tables.ports.len(),
-        entries: tables.entries.len(),
-        prefixes: tables.prefixes.len(),
+        entries: tables.entries,
+        intervals: tables.boundaries.len(),
     };
     Ok((tables, about))
 }
 
 fn sizes(about: &About) -> String {
-    let About { rules, ports, entries, prefixes, .. } = about;
-    format!("rules: {rules}, ports: {ports}, entries: {entries}, prefixes of addresses: {prefixes}\n")
+    let About { rules, ports, entries, intervals, .. } = about;
+    format!("rules: {rules}, ports: {ports}, entries: {entries}, intervals of addresses: {intervals}\n")
 }
 
 /// What is left out is said where it is loaded; it is no error.

@@ -3,7 +3,7 @@
 //! | pin | what it is |
 //! |---|---|
 //! | `policy` | one slot: the ports of the generation in force |
-//! | `rules`, `addresses` | two slots each: the hash and the trie of an even generation, and of an odd one |
+//! | `pages` | the rows of an even generation in the first half, those of an odd one in the second |
 //! | `grants`, `counters` | the ring buffer and the counts |
 //! | `about-N` | what is known of generation N, which names the id of its ports |
 //! | `bind4`, `bind6` | the links: while they are attached, the policy holds |
@@ -24,10 +24,11 @@ use rustix::io::Errno;
 
 use crate::Error;
 use crate::about::About;
+use crate::addresses::Boundary;
 use crate::bpf::{self, Hook, Kind, Link, Map, Program, ReadOnly, Ring, Shape};
 use crate::cgroup::Cgroup;
-use crate::program::{self, Family, Maps, counter, record, value};
-use crate::tables::{self, Entry, PortEntry, Tables};
+use crate::program::{self, Family, Maps, counter, record, row};
+use crate::tables::{self, Entry, Key, PortEntry, Tables};
 
 /// Where BPF file systems are mounted.
 pub const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
@@ -38,34 +39,18 @@ const MAGIC: fs::FsWord = 0xcafe_4a11;
 /// How many bytes of grants wait for a reader: some 18,000 of them.
 pub const RING_SIZE: usize = 1 << 20;
 
-const HASH: Shape<'_> = Shape {
-    kind: Kind::Hash,
-    name: "portgrant_hash",
-    key: 8,
-    value: value::SIZE,
-    entries: 1,
-    read_only: ReadOnly::Yes,
-};
 const PORTS: Shape<'_> = Shape {
     kind: Kind::Array,
     name: "portgrant_ports",
     key: 4,
     value: program::port::SIZE,
     entries: tables::PORTS,
-    ..HASH
-};
-const TRIE: Shape<'_> = Shape {
-    kind: Kind::Trie,
-    name: "portgrant_addrs",
-    key: program::trie::SIZE.cast_unsigned() as usize,
-    value: 8,
-    entries: 1,
     read_only: ReadOnly::Yes,
 };
+const PAGE: Shape<'_> = Shape { name: "portgrant_page", value: row::SIZE, entries: 1 << row::PAGE_BITS, ..PORTS };
 const POLICY: Shape<'_> =
     Shape { kind: Kind::Maps, name: "portgrant_slot", key: 4, value: 4, entries: 1, read_only: ReadOnly::No };
-const RULES: Shape<'_> = Shape { entries: 2, name: "portgrant_rules", ..POLICY };
-const ADDRESSES: Shape<'_> = Shape { entries: 2, name: "portgrant_tries", ..POLICY };
+const PAGES: Shape<'_> = Shape { entries: 2 * row::PAGES, name: "portgrant_pages", ..POLICY };
 const GRANTS: Shape<'_> =
     Shape { kind: Kind::Ring, name: "portgrant_log", key: 0, value: 0, entries: RING_SIZE, read_only: ReadOnly::No };
 const COUNTERS: Shape<'_> = Shape {
@@ -98,8 +83,7 @@ pub struct Loaded {
 #[derive(Debug)]
 struct Slots {
     policy: Map,
-    rules: Map,
-    addresses: Map,
+    pages: Map,
 }
 
 /// What was counted since it was loaded.
@@ -237,18 +221,11 @@ impl Loaded {
     fn fill(pins: &Pins, tables: &Tables, cgroup: &Cgroup, about: &mut About) -> Result<(), Error> {
         let slots = Slots {
             policy: create(POLICY, Some(&create(PORTS, None)?))?,
-            rules: create(RULES, Some(&create(HASH, None)?))?,
-            addresses: create(ADDRESSES, Some(&create(TRIE, None)?))?,
+            pages: create(PAGES, Some(&create(PAGE, None)?))?,
         };
-        let Slots { policy, rules, addresses } = &slots;
+        let Slots { policy, pages } = &slots;
         let (grants, counters) = (create(GRANTS, None)?, create(COUNTERS, None)?);
-        let maps = [
-            (policy, "policy"),
-            (rules, "rules"),
-            (addresses, "addresses"),
-            (&grants, "grants"),
-            (&counters, "counters"),
-        ];
+        let maps = [(policy, "policy"), (pages, "pages"), (&grants, "grants"), (&counters, "counters")];
         for (map, name) in maps {
             pins.pin(map, name)?;
         }
@@ -257,13 +234,7 @@ impl Loaded {
         fill(pins, &slots, tables, about)?;
 
         let fd = |map: &Map| std::os::fd::AsRawFd::as_raw_fd(&map.as_fd());
-        let maps = Maps {
-            policy: fd(policy),
-            rules: fd(rules),
-            addresses: fd(addresses),
-            grants: fd(&grants),
-            counters: fd(&counters),
-        };
+        let maps = Maps { policy: fd(policy), pages: fd(pages), grants: fd(&grants), counters: fd(&counters) };
         for (name, hook, family) in HOOKS {
             let code = program::program(maps, family, about.network_namespace);
             let program =
@@ -300,11 +271,7 @@ impl Loaded {
             return Err(if pins.names()?.is_empty() { Error::NotLoaded } else { Error::Interrupted });
         }
         Ok(Loaded {
-            slots: Slots {
-                policy: pins.map("policy", POLICY)?,
-                rules: pins.map("rules", RULES)?,
-                addresses: pins.map("addresses", ADDRESSES)?,
-            },
+            slots: Slots { policy: pins.map("policy", POLICY)?, pages: pins.map("pages", PAGES)? },
             grants: pins.map("grants", GRANTS)?,
             counters: pins.map("counters", COUNTERS)?,
             pins,
@@ -316,9 +283,7 @@ impl Loaded {
         let generation = about.generation;
         fill(&self.pins, &self.slots, tables, &mut about)?;
         // From here on no program uses the generation before. Who reads the grants may be one behind.
-        for slots in [&self.slots.rules, &self.slots.addresses] {
-            remove(slots, (generation + 1) & 1)?;
-        }
+        self.slots.clear(generation + 1)?;
         for name in self.pins.names()? {
             let old = name.strip_prefix("about-").and_then(|number| number.parse::<u32>().ok());
             if old.is_some_and(|old| old + 1 < generation) {
@@ -434,20 +399,13 @@ const LOOKUP: &str = "bpf(BPF_MAP_LOOKUP_ELEM)";
 
 /// Makes the maps of a generation, and puts it in force as the last step.
 fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Result<(), Error> {
-    let slot = about.generation & 1;
-    let ports = create(PORTS, None)?;
-    for (index, entry) in &tables.ports {
-        set(&ports, &index.to_ne_bytes(), &port_value(entry, about.generation, slot))?;
-    }
-    let hash = create(Shape { entries: tables.entries.len().max(1), ..HASH }, None)?;
-    for (key, entry) in &tables.entries {
-        set(&hash, &key.0.to_ne_bytes(), &value(entry))?;
-    }
-    put(&slots.rules, slot, &hash)?;
+    let rows = Rows { cells: Slots::first_row(about.generation), boundaries: tables.cells.len() };
     // What an interrupted reload left there is nobody's.
-    remove(&slots.addresses, slot)?;
-    if !tables.prefixes.is_empty() {
-        put(&slots.addresses, slot, &trie(tables)?)?;
+    slots.clear(about.generation)?;
+    rows.write(slots, tables)?;
+    let ports = create(PORTS, None)?;
+    for (index, port) in &tables.ports {
+        set(&ports, &index.to_ne_bytes(), &rows.port(port, about.generation, tables.cells.shift()))?;
     }
     about.map = ports.id();
     let text = about.to_bytes();
@@ -459,30 +417,78 @@ fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Resul
     put(&slots.policy, 0, &ports)
 }
 
-fn value(entry: &Entry) -> Vec<u8> {
-    let words = [entry.set, 0].map(u32::to_ne_bytes);
-    [&entry.verdict.0.to_ne_bytes()[..], words.as_flattened()].concat()
-}
-
-fn port_value(entry: &PortEntry, generation: u32, slot: u32) -> Vec<u8> {
-    let (has_sole, (uid, sole)) = match entry.sole {
-        Some(sole) => (program::port::HAS_SOLE, sole),
-        None => (0, (0, entry.anybody)),
-    };
-    let words = [entry.tables | has_sole, generation, slot, uid].map(u32::to_ne_bytes);
-    [&value(&entry.anybody)[..], words.as_flattened(), &value(&sole)].concat()
-}
-
-fn trie(tables: &Tables) -> Result<Map, Error> {
-    let trie = create(Shape { entries: tables.prefixes.len(), ..TRIE }, None)?;
-    for (prefix, verdict) in &tables.prefixes {
-        let mut key = Vec::with_capacity(TRIE.key);
-        key.extend((u32::from(prefix.length) + 32).to_ne_bytes());
-        key.extend(prefix.set.to_ne_bytes());
-        key.extend(prefix.network.to_be_bytes());
-        set(&trie, &key, &verdict.0.to_ne_bytes())?;
+impl Slots {
+    /// The number of the first row of a generation.
+    fn first_row(generation: u32) -> u32 {
+        (generation & 1) * ((row::PAGES as u32) << row::PAGE_BITS)
     }
-    Ok(trie)
+
+    /// Lets all pages of a generation go.
+    fn clear(&self, generation: u32) -> Result<(), Error> {
+        let first = Slots::first_row(generation) >> row::PAGE_BITS;
+        for page in first..first + row::PAGES as u32 {
+            let key = page.to_ne_bytes();
+            // Before it answers the kernel may wait for all programs, also where nothing was there; so that is asked first.
+            if self.pages.read(&key).map_err(|errno| Error::Call { call: LOOKUP, errno })?.is_some() {
+                self.pages.remove(&key).map_err(|errno| Error::Call { call: "bpf(BPF_MAP_DELETE_ELEM)", errno })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a generation's rows are.
+struct Rows {
+    /// The number of the first cell
+    cells: u32,
+    /// How many rows behind it the first boundary is
+    boundaries: usize,
+}
+
+impl Rows {
+    /// Writes all rows, page by page.
+    fn write(&self, slots: &Slots, tables: &Tables) -> Result<(), Error> {
+        let cell = |cell: Option<&(Key, Entry)>| {
+            cell.map(|(key, entry)| [&key.0.to_ne_bytes()[..], &self.entry(entry)].concat())
+        };
+        let boundary = |boundary: &Boundary| {
+            let [upper, lower] = [boundary.start >> 64, boundary.start].map(|half| half as u64);
+            let words = [upper, lower, boundary.verdict.0.cast_unsigned()].map(u64::to_ne_bytes);
+            Some(words.as_flattened().to_vec())
+        };
+        let mut rows = tables.cells.iter().map(cell).chain(tables.boundaries.iter().map(boundary)).peekable();
+        for number in self.cells >> row::PAGE_BITS.. {
+            if rows.peek().is_none() {
+                break;
+            }
+            let page = create(PAGE, None)?;
+            for (index, row) in (0u32..1 << row::PAGE_BITS).zip(rows.by_ref()) {
+                if let Some(row) = row {
+                    set(&page, &index.to_ne_bytes(), &row)?;
+                }
+            }
+            put(&slots.pages, number, &page)?;
+        }
+        Ok(())
+    }
+
+    fn port(&self, port: &PortEntry, generation: u32, shift: u32) -> Vec<u8> {
+        let (has_sole, (uid, sole)) = match port.sole {
+            Some(sole) => (program::port::HAS_SOLE, sole),
+            None => (0, (0, port.anybody)),
+        };
+        let words = [port.tables | has_sole, generation, self.cells, shift, uid, 0].map(u32::to_ne_bytes);
+        [&self.entry(&port.anybody)[..], words.as_flattened(), &self.entry(&sole)].concat()
+    }
+
+    fn entry(&self, entry: &Entry) -> Vec<u8> {
+        // No boundary is the first row, so 0 is free to say that there is none.
+        let words = match entry.set {
+            None => [0, 0],
+            Some(set) => [self.cells + self.boundaries as u32 + set.first, set.half],
+        };
+        [&entry.verdict.0.to_ne_bytes()[..], words.map(u32::to_ne_bytes).as_flattened()].concat()
+    }
 }
 
 fn set(map: &Map, key: &[u8], value: &[u8]) -> Result<(), Error> {
@@ -498,13 +504,6 @@ fn create(shape: Shape<'_>, inner: Option<&Map>) -> Result<Map, Error> {
 
 fn put(slots: &Map, index: u32, map: &Map) -> Result<(), Error> {
     slots.put(index, map).map_err(|errno| Error::Call { call: "bpf(BPF_MAP_UPDATE_ELEM)", errno })
-}
-
-fn remove(slots: &Map, index: u32) -> Result<(), Error> {
-    match slots.remove(&index.to_ne_bytes()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(Error::Call { call: "bpf(BPF_MAP_DELETE_ELEM)", errno }),
-    }
 }
 
 /// The BPF file system, in which nobody but root can have made or replaced our folder.

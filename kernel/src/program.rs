@@ -7,12 +7,13 @@
 //! One generation of the policy is one inner map, and which one it is, is read once ([`Maps::policy`]): all that is read
 //! afterwards hangs on it. What is compared is what [`crate::tables`] describes; `Tables::verdict` does the same lookups.
 //!
-//! It stores as little on its stack as it can: for a loader without CAP_PERFMON the kernel puts a barrier behind the first
-//! store to each place there (against Spectre variant 4), and these were half of what a grant cost.
+//! It calls the kernel for nothing but ids, the network namespace and the record: a look into an array is a few instructions
+//! of its own, while into a hash or a trie of the kernel's it is calls, each of which cost more than the whole search here.
 
 use portgrant_binder::policy::bind::Transport;
 
 use crate::assembly::{Assembly, Helper, If, Instruction, Register, Width};
+use crate::cells::{HASHES, MIX};
 use crate::tables::{BLOCK_BITS, Key, Verdict, index, protocol};
 
 use Register::{R0, R1, R2, R3, R6, R7, R8, R9, Stack};
@@ -28,10 +29,8 @@ pub const GRANT: i32 = 3;
 pub struct Maps {
     /// An array of one map: the ports of the generation in force
     pub policy: i32,
-    /// An array of two maps: the hash of an even generation and of an odd one
-    pub rules: i32,
-    /// The same of the tries
-    pub addresses: i32,
+    /// An array of maps: the pages of [`row`]s of both generations
+    pub pages: i32,
     /// The ring buffer of grants
     pub grants: i32,
     /// An array of one value, [`counter`]
@@ -47,44 +46,55 @@ pub enum Family {
     V6,
 }
 
-/// A value of the hash, and what a port's value begins with; offsets in bytes.
-pub mod value {
+/// What holds for a subject at a port, offsets in bytes.
+pub mod entry {
     /// i64: what is decided where no set is
     pub const VERDICT: i16 = 0;
-    /// u32
-    pub const SET: i16 = 8;
-    /// Of all, with 4 bytes unused
+    /// u32: the row of the set's first boundary, or 0 where no set is
+    pub const FIRST: i16 = 8;
+    /// u32: half of how many it has
+    pub const HALF: i16 = 12;
+    /// Of all
     pub const SIZE: usize = 16;
 }
 
-/// A port's value, offsets in bytes: what holds for anybody, and this.
+/// A port's value, offsets in bytes: the entry of anybody, and this.
 pub mod port {
     /// u32
     pub const TABLES: i16 = 16;
     /// u32: the generation that all of this is of, or 0 where nobody has the port
     pub const GENERATION: i16 = 20;
-    /// u32: where the generation's other maps are, 0 or 1
-    pub const SLOT: i16 = 24;
-    /// u32: the sole user's uid, where there is one
-    pub const SOLE_UID: i16 = 28;
-    /// As in [`super::value`]: what holds for that user
-    pub const SOLE: i16 = 32;
+    /// u32: the row of the first cell
+    pub const CELLS: i16 = 24;
+    /// u32: how many lower bits of a hash do not count
+    pub const SHIFT: i16 = 28;
+    /// u32: the sole user's uid, where there is one; 4 bytes unused
+    pub const SOLE_UID: i16 = 32;
+    /// The entry of that user
+    pub const SOLE: i16 = 40;
     /// Of all
-    pub const SIZE: usize = 48;
+    pub const SIZE: usize = 56;
     /// In the tables' bits: there is a sole user
     pub const HAS_SOLE: u32 = 1 << 8;
 }
 
-/// A key of the trie, offsets in bytes.
-pub mod trie {
-    /// u32: how many bits of what follows count; behind it, u32, the set
-    pub const LENGTH: i16 = 0;
-    /// 16 bytes
-    pub const ADDRESS: i16 = 8;
-    /// Of all
-    pub const SIZE: i16 = 24;
-    /// The bits of a set and of an address
-    pub const BITS: u32 = 32 + 128;
+/// A row, of either kind, offsets in bytes. The number of a row is that of its page and, in the lower bits, which one it is
+/// there. A generation's rows, its cells first and then all its boundaries, are in the half of the pages that is its own.
+pub mod row {
+    /// A cell: u64, the key, or 0 of an empty one
+    pub const KEY: i16 = 0;
+    /// A cell: the entry
+    pub const ENTRY: i16 = 8;
+    /// A boundary: u64 and u64, the upper and lower half of the address
+    pub const START: i16 = 0;
+    /// A boundary: i64
+    pub const VERDICT: i16 = 16;
+    /// Of either
+    pub const SIZE: usize = 24;
+    /// How many bits of a row's number tell which one of its page it is
+    pub const PAGE_BITS: u32 = 16;
+    /// How many pages each of the two generations has at most
+    pub const PAGES: usize = 512;
 }
 
 /// A record of a grant, offsets in bytes.
@@ -131,16 +141,19 @@ mod context {
 
 /// Where things lie on the stack.
 mod stack {
-    use super::trie;
-
+    /// u32: where a lookup looks
     pub(super) const INDEX: i16 = -8;
+    /// u64: the key that is looked for
     pub(super) const KEY: i16 = -16;
-    pub(super) const TRIE_KEY: i16 = KEY - trie::SIZE;
+    /// u64: how far the search for an address goes next
+    pub(super) const HALF: i16 = -24;
+    /// u32 and u32: the caller's ids, uid first
+    pub(super) const IDS: i16 = -32;
 }
 
 /// Writes the program for binds of `family` in the network namespace of `cookie`.
 ///
-/// Throughout: R6 the context, R7 the least verdict so far, R8 the port's entry, R9 the hash once it is needed.
+/// Throughout: R6 the context, R7 the least verdict so far, R8 the port's entry, R9 the row that is looked at.
 #[must_use]
 pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     let mut code = Assembly::default();
@@ -150,6 +163,7 @@ pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     network_namespace(&mut code, cookie);
     anybody(&mut code);
     consider(&mut code, maps, family, "anybody");
+    ids(&mut code);
     sole_user(&mut code);
     subject(&mut code, maps, family, "user", Key::UIDS);
     subject(&mut code, maps, family, "group", Key::GIDS);
@@ -167,7 +181,7 @@ fn request(code: &mut Assembly) {
     code.copy(R6, R1);
     code.load(Word, R2, R6, context::USER_PORT);
     code.jump_if(R2, If::Equal, 0, "pass");
-    code.network_order_16(R2);
+    code.network_order(Half, R2);
     code.load(Word, R1, R6, context::PROTOCOL);
     code.jump_if(R1, If::Equal, protocol(Transport::Tcp).into(), "known");
     code.jump_if(R1, If::Differs, protocol(Transport::Udp).into(), "pass");
@@ -209,52 +223,67 @@ fn anybody(code: &mut Assembly) {
 
 /// Takes the verdict of the entry in R0 into account: a deny ends it, of permits the first in the policy counts.
 fn consider(code: &mut Assembly, maps: Maps, family: Family, who: &str) {
-    code.load(Double, R1, R0, value::VERDICT);
-    code.load(Word, R2, R0, value::SET);
-    code.jump_if(R2, If::Equal, 0, &format!("{who}: no set"));
+    let [search, before, next, found, no_set, done] =
+        ["search", "before", "next", "found", "no set", "done"].map(|place| format!("{who}: {place}"));
+    code.load(Double, R1, R0, entry::VERDICT);
+    code.load(Word, R9, R0, entry::FIRST);
+    code.jump_if(R9, If::Equal, 0, &no_set);
 
-    code.copy(R1, R2);
-    store_words(code, Stack, stack::TRIE_KEY + trie::LENGTH, trie::BITS);
-    address(code, family, Stack, stack::TRIE_KEY + trie::ADDRESS);
-    code.set_map(R1, maps.addresses);
-    at_entry(code, port::SLOT);
-    lookup(code, "refused");
-    code.copy(R1, R0);
-    on_stack(code, stack::TRIE_KEY);
-    lookup(code, &format!("{who}: done"));
-    code.load(Double, R1, R0, 0);
+    // As `addresses::search`. The verifier sees that it ends: half of a number of 32 bits is 0 after 32 times at most.
+    code.load(Word, R1, R0, entry::HALF);
+    code.label(&search);
+    code.store(Double, Stack, stack::HALF, R1);
+    code.jump_if(R1, If::Equal, 0, &found);
+    code.add_register(R9, R1);
+    row(code, maps);
+    unless_before(code, family, &before, &next);
+    code.label(&before);
+    code.load(Double, R1, Stack, stack::HALF);
+    code.subtract(R9, R1);
+    code.label(&next);
+    code.load(Double, R1, Stack, stack::HALF);
+    code.shift_right(R1, 1);
+    code.jump(&search);
 
-    code.label(&format!("{who}: no set"));
+    code.label(&found);
+    row(code, maps);
+    code.load(Double, R1, R0, row::VERDICT);
+    code.label(&no_set);
     code.jump_if(R1, If::Less, 0, "refused");
-    code.jump_if_register(R1, If::AtLeast, R7, &format!("{who}: done"));
+    code.jump_if_register(R1, If::AtLeast, R7, &done);
     code.copy(R7, R1);
-    code.label(&format!("{who}: done"));
+    code.label(&done);
 }
 
-/// Writes the address to `base` + `offset` as the trie has it, IPv4 as `::ffff:a.b.c.d`, in the network's order. R1 and R2
-/// are lost.
-fn address(code: &mut Assembly, family: Family, base: Register, offset: i16) {
+/// Goes to `not_before` where the address is the start of the boundary in R0 or behind it. Where it is before it, goes to
+/// `before`, or on.
+fn unless_before(code: &mut Assembly, family: Family, before: &str, not_before: &str) {
+    let half = |code: &mut Assembly, offset| {
+        code.load(Double, R1, R0, row::START + offset);
+        code.load(Double, R2, R6, context::USER_IP6 + offset);
+        code.network_order(Double, R2);
+    };
     if family == Family::V4 {
-        code.store_number(Double, base, offset, 0);
-        code.load(Word, R1, R6, context::USER_IP4);
-        store_words(code, base, offset + 8, u32::from_ne_bytes([0, 0, 0xff, 0xff]));
-        return;
+        code.load(Double, R1, R0, row::START);
+        code.jump_if(R1, If::Differs, 0, before);
+        code.load(Double, R1, R0, row::START + 8);
+        code.load(Word, R2, R6, context::USER_IP4);
+        code.network_order(Word, R2);
+        code.set_wide(R3, 0xffff << 32);
+        code.or(R2, R3);
+    } else {
+        half(code, 0);
+        code.jump_if_register(R2, If::Above, R1, not_before);
+        code.jump_if_register(R2, If::Differs, R1, before);
+        half(code, 8);
     }
-    for half in [0, 8] {
-        code.load(Double, R1, R6, context::USER_IP6 + half);
-        code.store(Double, base, offset + half, R1);
-    }
+    code.jump_if_register(R2, If::NotBelow, R1, not_before);
 }
 
-/// Writes `first` to `base` + `offset` and the word in R1 behind it, in one store. R1 and R2 are lost.
-fn store_words(code: &mut Assembly, base: Register, offset: i16, first: u32) {
-    let first_is_lower = cfg!(target_endian = "little");
-    if first_is_lower {
-        code.shift_left(R1, 32);
-    }
-    code.set_wide(R2, u64::from(first) << if first_is_lower { 0 } else { 32 });
-    code.or(R1, R2);
-    code.store(Double, base, offset, R1);
+/// Who asks; left in R0 as well.
+fn ids(code: &mut Assembly) {
+    code.call(Helper::CurrentIds);
+    code.store(Double, Stack, stack::IDS, R0);
 }
 
 /// The sole user of the port, where it has one; others go to what groups have.
@@ -262,13 +291,12 @@ fn sole_user(code: &mut Assembly) {
     code.load(Word, R1, R8, port::TABLES);
     code.and_number(R1, port::HAS_SOLE.cast_signed());
     code.jump_if(R1, If::Equal, 0, "several users");
-    code.call(Helper::CurrentIds);
     code.load(Word, R1, R8, port::SOLE_UID);
     code.copy_lower(R0, R0);
     code.jump_if_register(R0, If::Differs, R1, "user: done");
     code.copy(R0, R8);
     code.add(R0, port::SOLE.into());
-    code.jump("user: found");
+    code.jump("user: has this");
     code.label("several users");
 }
 
@@ -278,52 +306,74 @@ fn subject(code: &mut Assembly, maps: Maps, family: Family, who: &str, first_tab
     code.load(Word, R1, R8, port::TABLES);
     code.and_number(R1, tables.clone().map(|(table, _)| 1 << (table - 1)).sum());
     code.jump_if(R1, If::Equal, 0, &format!("{who}: done"));
-    rules(code, maps);
     for (table, bits) in tables {
         let next = format!("{who}: after table {table}");
         code.load(Word, R1, R8, port::TABLES);
         code.and_number(R1, 1 << (table - 1));
         code.jump_if(R1, If::Equal, 0, &next);
-        code.call(Helper::CurrentIds);
+        code.load(Double, R1, Stack, stack::IDS);
         if first_table == Key::GIDS {
-            code.shift_right(R0, 32);
+            code.shift_right(R1, 32);
         }
-        code.copy(R1, R0);
         code.shift_left(R1, 32);
         code.shift_right(R1, 16);
         code.load(Word, R2, R6, context::USER_PORT);
-        code.network_order_16(R2);
+        code.network_order(Half, R2);
         code.shift_right(R2, bits.into());
         code.or(R1, R2);
-        find(code, table, &next);
-        code.jump(&format!("{who}: found"));
+        find(code, maps, table, &format!("{who}: in its table"));
         code.label(&next);
     }
     code.jump(&format!("{who}: done"));
-    code.label(&format!("{who}: found"));
+    code.label(&format!("{who}: in its table"));
+    code.add(R0, row::ENTRY.into());
+    code.label(&format!("{who}: has this"));
     consider(code, maps, family, who);
 }
 
-/// R9 becomes the hash of this very generation.
-fn rules(code: &mut Assembly, maps: Maps) {
-    code.set_map(R1, maps.rules);
-    at_entry(code, port::SLOT);
-    lookup(code, "refused");
-    code.copy(R9, R0);
-}
-
-/// R0 becomes the entry in `table`, of the id and block in R1 (the block in its lower 16 bits); without one, goes to
-/// `missing`.
-fn find(code: &mut Assembly, table: u8, missing: &str) {
+/// Goes to `found` with R0 the cell in `table` of the id and block in R1 (the block in its lower 16 bits), or on if there is
+/// none. As `Cells::get`.
+fn find(code: &mut Assembly, maps: Maps, table: u8, found: &str) {
     code.load(Word, R2, R6, context::PROTOCOL);
     code.shift_left(R2, 8);
     code.shift_left(R1, 16);
     code.or(R1, R2);
     code.or_number(R1, table.into());
     code.store(Double, Stack, stack::KEY, R1);
+    for hash in HASHES {
+        code.load(Double, R9, Stack, stack::KEY);
+        code.set_wide(R2, MIX);
+        code.multiply(R9, R2);
+        code.copy(R2, R9);
+        code.shift_right(R2, 32);
+        code.xor(R9, R2);
+        code.set_wide(R2, hash);
+        code.multiply(R9, R2);
+        code.load(Word, R2, R8, port::SHIFT);
+        code.shift_right_by(R9, R2);
+        code.load(Word, R2, R8, port::CELLS);
+        code.add_register(R9, R2);
+        row(code, maps);
+        code.load(Double, R1, R0, row::KEY);
+        code.load(Double, R2, Stack, stack::KEY);
+        code.jump_if_register(R1, If::Equal, R2, found);
+    }
+}
+
+/// R0 becomes the row whose number is in R9. Every row that a generation names is there; without it, nothing is granted.
+fn row(code: &mut Assembly, maps: Maps) {
     code.copy(R1, R9);
-    on_stack(code, stack::KEY);
-    lookup(code, missing);
+    code.shift_right(R1, row::PAGE_BITS.cast_signed());
+    code.store(Word, Stack, stack::INDEX, R1);
+    code.set_map(R1, maps.pages);
+    on_stack(code, stack::INDEX);
+    lookup(code, "refused");
+    code.copy(R1, R9);
+    code.and_number(R1, (1 << row::PAGE_BITS) - 1);
+    code.store(Word, Stack, stack::INDEX, R1);
+    code.copy(R1, R0);
+    on_stack(code, stack::INDEX);
+    lookup(code, "refused");
 }
 
 /// A permit, if there is one: recorded, counted, granted. A record that finds no room delays nobody.
@@ -338,10 +388,10 @@ fn grant(code: &mut Assembly, maps: Maps, family: Family) {
     code.jump_if(R0, If::Equal, 0, "no room");
     code.copy(R9, R0);
     code.store(Double, R9, record::VERDICT, R7);
-    code.call(Helper::CurrentIds);
-    code.store(Word, R9, record::UID, R0);
-    code.shift_right(R0, 32);
-    code.store(Word, R9, record::GID, R0);
+    code.load(Double, R1, Stack, stack::IDS);
+    code.store(Word, R9, record::UID, R1);
+    code.shift_right(R1, 32);
+    code.store(Word, R9, record::GID, R1);
     code.call(Helper::CurrentPid);
     code.shift_right(R0, 32);
     code.store(Word, R9, record::PID, R0);
@@ -349,11 +399,11 @@ fn grant(code: &mut Assembly, maps: Maps, family: Family) {
     code.store(Word, R9, record::GENERATION, R1);
     code.store_number(Double, R9, record::PORT, 0);
     code.load(Word, R1, R6, context::USER_PORT);
-    code.network_order_16(R1);
+    code.network_order(Half, R1);
     code.store(Half, R9, record::PORT, R1);
     code.load(Word, R1, R6, context::PROTOCOL);
     code.store(Byte, R9, record::PROTOCOL, R1);
-    address(code, family, R9, record::ADDRESS);
+    address(code, family);
     code.copy(R1, R9);
     code.set(R2, 0);
     code.call(Helper::RingSubmit);
@@ -364,6 +414,21 @@ fn grant(code: &mut Assembly, maps: Maps, family: Family) {
     code.exit(GRANT);
 }
 
+/// Writes the address to the record in R9, IPv4 as `::ffff:a.b.c.d`, in the network's order. R1 is lost.
+fn address(code: &mut Assembly, family: Family) {
+    if family == Family::V4 {
+        code.store_number(Double, R9, record::ADDRESS, 0);
+        code.store_number(Word, R9, record::ADDRESS + 8, i32::from_ne_bytes([0, 0, 0xff, 0xff]));
+        code.load(Word, R1, R6, context::USER_IP4);
+        code.store(Word, R9, record::ADDRESS + 12, R1);
+        return;
+    }
+    for half in [0, 8] {
+        code.load(Double, R1, R6, context::USER_IP6 + half);
+        code.store(Double, R9, record::ADDRESS + half, R1);
+    }
+}
+
 /// R0 becomes what the map in R1 has for the key at R2; where it has nothing, goes to `missing`.
 fn lookup(code: &mut Assembly, missing: &str) {
     code.call(Helper::MapLookup);
@@ -372,11 +437,6 @@ fn lookup(code: &mut Assembly, missing: &str) {
 
 fn on_stack(code: &mut Assembly, offset: i16) {
     code.copy(R2, Stack);
-    code.add(R2, offset.into());
-}
-
-fn at_entry(code: &mut Assembly, offset: i16) {
-    code.copy(R2, R8);
     code.add(R2, offset.into());
 }
 

@@ -1,13 +1,13 @@
-//! The policy as tables that a program in the kernel reads in constant time: an array of ports, a hash of subjects and
-//! ports, and a trie of addresses. A pure function of the projection, exact: a lookup in them gives what `decide_bind` says, and the rule.
+//! The policy as tables that a program in the kernel reads in constant time: an array of ports, a hash table of subjects and
+//! ports, and lists of intervals of addresses. A pure function of the projection, exact: a lookup in them gives what
+//! `decide_bind` says, and the rule.
 //!
 //! For each protocol and each subject (a user, a real gid, anybody) the rules that touch a port are the same over some
-//! interval of ports. All of them together are one outcome:
+//! interval of ports. All of them together are one entry:
 //! * a verdict, where no address matters; or
-//! * a set of addresses, each prefix of it with its verdict. IPv4 is there as `::ffff:0:0/96`, and the two wildcards,
-//!   which are no addresses, are entries of their own, decided as wildcards when the set is made.
+//! * a set of addresses: intervals, each with its verdict ([`crate::addresses`]).
 //!
-//! The verdict is the smallest of at most three outcomes, and a deny is smaller than all; of the permits the first in the
+//! The verdict is the smallest of at most three entries', and a deny is smaller than all; of the permits the first in the
 //! policy wins, as in `decide`. An interval of ports is kept as aligned blocks of 1, 16, 256 and 4,096 ports. The entry of
 //! a port says which sizes are in use there, so that one lookup a subject is the rule.
 
@@ -16,11 +16,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use portgrant_binder::policy::bind::{Bind, Projection, Transport};
-use portgrant_binder::policy::{AddressSet, Effect, Rule, Span, Subject};
+use portgrant_binder::policy::{AddressSet, Effect, Rule, Subject};
 
 use crate::Error;
+use crate::addresses::{Boundary, Concern, boundaries, search};
+use crate::cells::Cells;
 
-/// The most entries that either table may have: some 400 MB of the kernel's memory.
+/// The most entries, and the most boundaries of addresses: some 500 MB of the kernel's memory.
 pub const MAX_ENTRIES: usize = 1 << 22;
 /// The most rules that are looked at, counted again for each interval of ports with other neighbours.
 const MAX_WORK: usize = 1 << 26;
@@ -48,10 +50,19 @@ pub struct Key(pub u64);
 /// What holds for a subject at a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// What is decided, where `set` is 0
+    /// What is decided, where there is no set
     pub verdict: Verdict,
-    /// The set of addresses that decides, or 0
-    pub set: u32,
+    /// The set of addresses that decides
+    pub set: Option<Set>,
+}
+
+/// A set of addresses: where its boundaries are among all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Set {
+    /// The first
+    pub first: u32,
+    /// Half of their number, which is a power of two; 0 of one
+    pub half: u32,
 }
 
 /// What holds at a port.
@@ -66,32 +77,18 @@ pub struct PortEntry {
     pub sole: Option<(u32, Entry)>,
 }
 
-/// A prefix of addresses in a set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Prefix {
-    /// Which set
-    pub set: u32,
-    /// The network; IPv4 mapped
-    pub network: u128,
-    /// 0 to 128
-    pub length: u8,
-}
-
 /// The tables.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tables {
     /// The array, by [`index`]: each port for which anybody has a permit
     pub ports: BTreeMap<u32, PortEntry>,
     /// The hash
-    pub entries: HashMap<Key, Entry>,
-    /// The trie
-    pub prefixes: BTreeMap<Prefix, Verdict>,
+    pub cells: Cells,
+    /// How many entries it has
+    pub entries: usize,
+    /// The sets of addresses, one behind the other
+    pub boundaries: Vec<Boundary>,
 }
-
-/// `::ffff:0:0/96`, where IPv4 is; its first address stands for the IPv4 wildcard.
-const V4: u128 = 0xffff << 32;
-/// What stands for the wildcard of both families.
-const DUAL: u128 = 0;
 
 impl Verdict {
     /// A deny; and what is less than every other verdict.
@@ -161,7 +158,9 @@ impl Tables {
         for transport in [Transport::Tcp, Transport::Udp] {
             compiler.compile(&projection.policy().rules, transport)?;
         }
-        Ok(compiler.tables)
+        let Compiler { ports, entries, boundaries, .. } = compiler;
+        let cells = Cells::of(entries.iter().map(|(key, entry)| (*key, *entry))).ok_or_else(|| too_large(most))?;
+        Ok(Tables { ports, cells, entries: entries.len(), boundaries })
     }
 
     /// What the program in the kernel makes of `bind`, with these tables: the same lookups, in the same order.
@@ -171,7 +170,10 @@ impl Tables {
             IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
             IpAddr::V6(address) => address.to_bits(),
         };
-        let of = |entry: &Entry| if entry.set == 0 { entry.verdict } else { self.longest(entry.set, address) };
+        let of = |entry: &Entry| match entry.set {
+            None => entry.verdict,
+            Some(set) => search(&self.boundaries[set.range()], address),
+        };
         let Some(port) = self.ports.get(&index(bind.transport, bind.port)) else {
             return Verdict::NOTHING;
         };
@@ -185,15 +187,21 @@ impl Tables {
             }
             let tables = (first..).zip(BLOCK_BITS).filter(|(table, _)| port.tables & 1 << (table - 1) != 0);
             let mut keys = tables.map(|(table, bits)| Key::new(table, bind.transport, bind.port >> bits, id));
-            verdict = keys.find_map(|key| self.entries.get(&key)).map_or(verdict, |entry| verdict.min(of(entry)));
+            verdict = keys.find_map(|key| self.cells.get(key)).map_or(verdict, |entry| verdict.min(of(entry)));
         }
         verdict
     }
+}
 
-    fn longest(&self, set: u32, address: u128) -> Verdict {
-        let at = |length| self.prefixes.get(&Prefix { set, network: address & mask(length), length });
-        (0..=128).rev().find_map(at).copied().unwrap_or(Verdict::NOTHING)
+impl Set {
+    fn range(self) -> std::ops::Range<usize> {
+        let (first, half) = (self.first as usize, self.half as usize);
+        first..first + (2 * half).max(1)
     }
+}
+
+fn too_large(most: usize) -> Error {
+    Error::TooLarge { what: "entries", most }
 }
 
 /// Each number with all before it.
@@ -216,22 +224,6 @@ fn aligned(first: u16, last: u16) -> impl Iterator<Item = (u8, u16)> {
     })
 }
 
-/// The prefix that an element of an `on` clause holds; a wildcard is none.
-fn prefix(set: &AddressSet) -> Option<(u128, u8)> {
-    match *set {
-        AddressSet::V4(network, length) => Some((network.to_ipv6_mapped().to_bits(), 96 + length)),
-        AddressSet::V6(network, length) => Some((network.to_bits(), length)),
-        AddressSet::V4Wildcard | AddressSet::DualWildcard => None,
-    }
-}
-
-fn mask(length: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
-}
-
-/// What decides over an interval of ports: of all rules with the same effect and the same addresses, the first.
-type Concern<'p> = BTreeMap<(Effect, u32), (Verdict, &'p [AddressSet])>;
-
 /// Up to so many ports, an interval is looked through port by port.
 const NARROW: u16 = 256;
 /// What is no table of the hash: rules for anybody are with the ports.
@@ -239,11 +231,12 @@ const ANYBODY: u8 = 0;
 
 #[derive(Default)]
 struct Compiler<'p> {
-    tables: Tables,
+    ports: BTreeMap<u32, PortEntry>,
+    entries: BTreeMap<Key, Entry>,
+    boundaries: Vec<Boundary>,
     lists: HashMap<&'p [AddressSet], u32>,
     outcomes: HashMap<Vec<(Verdict, u32)>, Entry>,
-    sets: u32,
-    permitting: HashSet<u32>,
+    permitting: HashSet<Set>,
     most: usize,
     work: usize,
 }
@@ -341,7 +334,7 @@ impl<'p> Compiler<'p> {
         }
         for ((port, entry), permits) in (0..=u16::MAX).zip(ports).zip(sums(permits)) {
             if permits > 0 && entry.anybody.verdict != Verdict::DENY {
-                self.tables.ports.insert(index(transport, port), entry);
+                self.ports.insert(index(transport, port), entry);
             }
         }
         Ok(())
@@ -392,81 +385,40 @@ impl<'p> Compiler<'p> {
         if let Some(known) = self.outcomes.get(&key) {
             return Ok(*known);
         }
-        self.sets += 1;
-        let set = self.sets;
-        self.addresses(set, concern, everywhere.unwrap_or(Verdict::NOTHING));
-        self.bounded(self.tables.prefixes.len())?;
-        let entry = Entry { set, ..Entry::NOTHING };
+        let boundaries = boundaries(concern, everywhere.unwrap_or(Verdict::NOTHING));
+        self.bounded(self.boundaries.len() + boundaries.len())?;
+        let first = u32::try_from(self.boundaries.len()).map_err(|_| too_large(self.most))?;
+        let half = u32::try_from(boundaries.len() / 2).map_err(|_| too_large(self.most))?;
+        let set = Set { first, half };
+        if boundaries.iter().any(|boundary| boundary.verdict.permits().is_some()) {
+            self.permitting.insert(set);
+        }
+        self.boundaries.extend(boundaries);
+        let entry = Entry { set: Some(set), ..Entry::NOTHING };
         self.outcomes.insert(key, entry);
         Ok(entry)
     }
 
-    /// Enters set `set`: every prefix that a rule names, with what all rules that hold it say; and the wildcards.
-    fn addresses(&mut self, set: u32, concern: &Concern<'p>, everywhere: Verdict) {
-        let mut own: BTreeMap<(u128, u8), Verdict> = BTreeMap::from([((0, 0), everywhere), ((V4, 96), everywhere)]);
-        for (verdict, list) in concern.values() {
-            for (network, length) in list.iter().filter_map(prefix) {
-                let held = own.entry((network, length)).or_insert(Verdict::NOTHING);
-                *held = (*held).min(*verdict);
-            }
-        }
-        // In this order what holds a prefix comes before it, and what is open is what holds the one at hand.
-        let mut open: Vec<((u128, u8), Verdict)> = Vec::new();
-        let mut wildcards = [(DUAL, Span::DualWildcard), (V4, Span::V4Wildcard)].map(|place| (place, Verdict::NOTHING));
-        for ((network, length), verdict) in own {
-            while open.last().is_some_and(|((outer, length), _)| network & mask(*length) != *outer) {
-                open.pop();
-            }
-            // No IPv6 prefix speaks of IPv4.
-            let outer = open.last().map_or(Verdict::NOTHING, |outer| outer.1);
-            let inherited = if (network, length) == (V4, 96) { Verdict::NOTHING } else { outer };
-            let verdict = verdict.min(inherited);
-            open.push(((network, length), verdict));
-            for ((wildcard, _), held) in &mut wildcards {
-                if *wildcard & mask(length) == network {
-                    *held = verdict;
-                }
-            }
-            if verdict != outer {
-                self.prefix(Prefix { set, network, length }, verdict);
-            }
-        }
-        for ((network, span), held) in wildcards {
-            let says = |((effect, _), (verdict, list)): (&(Effect, u32), &(Verdict, &'p [AddressSet]))| match effect {
-                Effect::Permit => span.is_within(list).then_some(*verdict),
-                Effect::Deny => span.overlaps(list).then_some(*verdict),
-            };
-            let verdict = concern.iter().filter_map(says).min().unwrap_or(Verdict::NOTHING);
-            if verdict != held {
-                self.prefix(Prefix { set, network, length: 128 }, verdict);
-            }
-        }
-    }
-
-    fn prefix(&mut self, prefix: Prefix, verdict: Verdict) {
-        self.tables.prefixes.insert(prefix, verdict);
-        if verdict.permits().is_some() {
-            self.permitting.insert(prefix.set);
-        }
-    }
-
     /// Whether any address gets a permit out of `entry`.
     fn may_permit(&self, entry: Entry) -> bool {
-        entry.verdict.permits().is_some() || self.permitting.contains(&entry.set)
+        match entry.set {
+            None => entry.verdict.permits().is_some(),
+            Some(set) => self.permitting.contains(&set),
+        }
     }
 
     fn enter(&mut self, key: Key, entry: Entry) -> Result<(), Error> {
-        self.tables.entries.insert(key, entry);
-        self.bounded(self.tables.entries.len())
+        self.entries.insert(key, entry);
+        self.bounded(self.entries.len())
     }
 
     fn bounded(&self, entries: usize) -> Result<(), Error> {
-        if entries > self.most { Err(Error::TooLarge { what: "entries", most: self.most }) } else { Ok(()) }
+        if entries > self.most { Err(too_large(self.most)) } else { Ok(()) }
     }
 }
 
 impl Entry {
-    const NOTHING: Entry = Entry { verdict: Verdict::NOTHING, set: 0 };
+    const NOTHING: Entry = Entry { verdict: Verdict::NOTHING, set: None };
 }
 
 impl PortEntry {
@@ -599,9 +551,12 @@ mod tests {
     #[test]
     fn one_rule_is_one_port_and_one_user() {
         let plain = tables("permit alice 80\n");
-        assert_eq!((plain.ports.len(), plain.entries.len(), plain.prefixes.len()), (1, 1, 0));
+        assert_eq!((plain.ports.len(), plain.entries, plain.boundaries.len()), (1, 1, 0));
         let loopback = tables("permit alice 80 on 127.0.0.1\n");
-        assert_eq!((loopback.ports.len(), loopback.entries.len(), loopback.prefixes.len()), (1, 1, 1));
+        assert_eq!((loopback.ports.len(), loopback.entries, loopback.boundaries.len()), (1, 1, 4));
+        let starts: Vec<u128> = loopback.boundaries.iter().map(|boundary| boundary.start).collect();
+        let address = u128::from(0xffff_7f00_0001_u64);
+        assert_eq!(starts, [0, address, address + 1, u128::MAX], "before it, it, behind it, and a power of two");
         let denied = tables("deny any any\npermit alice 80\n");
         assert!(denied.ports.is_empty(), "a port that nobody has is not there");
     }
@@ -611,8 +566,8 @@ mod tests {
         let text = "permit uid:1 2-65534 reserved\npermit uid:2 2-65534 on 10.0.0.0/8 reserved\n";
         let projection = projection(text);
         assert!(Tables::within(&projection, 150).is_err_and(|error| error.report().status == 78));
-        let loopback = (1..100).map(|host| format!(" 127.0.0.{host}")).collect::<String>();
+        let loopback = (1..100).map(|net| format!(" 127.0.{net}.1")).collect::<String>();
         let projection = self::projection(&format!("permit uid:1 80 on{loopback}\n"));
-        assert!(Tables::within(&projection, 90).is_err() && Tables::within(&projection, 110).is_ok());
+        assert!(Tables::within(&projection, 255).is_err() && Tables::within(&projection, 256).is_ok());
     }
 }

@@ -524,7 +524,7 @@ fn what_is_missing_or_wrong_is_said() {
         let path = cgroup.path().to_str().expect("a plain path");
         kernel(world, &["load", "--cgroup", path, "--dry-run"])
             .succeeds()
-            .prints("rules: 1, ports: 1, entries: 1, prefixes of addresses: 0");
+            .prints("rules: 1, ports: 1, entries: 1, intervals of addresses: 0");
         kernel(world, &["show"]).exits(69);
         world.as_root().run(["umount", "/sys/fs/bpf"]).succeeds();
         load(world, cgroup, &[]).exits(69).complains("mount -t bpf -o mode=0700 bpf /sys/fs/bpf");

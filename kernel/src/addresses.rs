@@ -1,0 +1,161 @@
+//! What rules say of addresses, as intervals: each begins at its boundary and ends before the next one's. The last boundary
+//! that is not behind an address decides it, and a search by halves finds that.
+//!
+//! All addresses are numbers of 128 bits: IPv4 is there as `::ffff:0:0/96`, and the two wildcards, which are no addresses
+//! but have the number of one, are intervals of their own, decided as wildcards.
+
+use std::collections::BTreeMap;
+
+use portgrant_binder::policy::{AddressSet, Effect, Span};
+
+use crate::tables::Verdict;
+
+/// From here on, up to the next boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boundary {
+    /// The first address
+    pub start: u128,
+    /// What is decided
+    pub verdict: Verdict,
+}
+
+/// Rules of one subject at one port: of all with the same effect and the same addresses (by number), the first.
+pub(crate) type Concern<'p> = BTreeMap<(Effect, u32), (Verdict, &'p [AddressSet])>;
+
+/// `::ffff:0:0/96`, where IPv4 is; its first address stands for the IPv4 wildcard.
+const V4: (u128, u8) = (0xffff << 32, 96);
+/// All addresses; the first stands for the wildcard of both families.
+const ALL: (u128, u8) = (0, 0);
+
+/// The intervals of `concern`, of which those without addresses say `everywhere`. There is always one at 0, and their
+/// number is a power of two, as the search wants it: the last one is repeated at the last address.
+pub(crate) fn boundaries(concern: &Concern<'_>, everywhere: Verdict) -> Vec<Boundary> {
+    let mut boundaries = intervals(&decided(concern, everywhere));
+    let last = boundaries.last().map_or(Verdict::NOTHING, |last| last.verdict);
+    boundaries.resize(boundaries.len().next_power_of_two(), Boundary { start: u128::MAX, verdict: last });
+    boundaries
+}
+
+/// What holds at `address`, of boundaries whose number is a power of two: the very steps of the program in the kernel.
+pub(crate) fn search(boundaries: &[Boundary], address: u128) -> Verdict {
+    let (mut at, mut half) = (0, boundaries.len() / 2);
+    while half != 0 {
+        if boundaries[at + half].start <= address {
+            at += half;
+        }
+        half /= 2;
+    }
+    boundaries[at].verdict
+}
+
+/// Every prefix that a rule names, in order, with what all rules that hold it say; and the wildcards, behind all others that
+/// begin at their number.
+fn decided(concern: &Concern<'_>, everywhere: Verdict) -> Vec<((u128, u8), Verdict)> {
+    let mut own: BTreeMap<(u128, u8), Verdict> = BTreeMap::from([(ALL, everywhere), (V4, everywhere)]);
+    for (verdict, list) in concern.values() {
+        for prefix in list.iter().filter_map(prefix) {
+            let held = own.entry(prefix).or_insert(Verdict::NOTHING);
+            *held = (*held).min(*verdict);
+        }
+    }
+    // In this order what holds a prefix comes before it, and what is open is what holds the one at hand.
+    let mut open: Vec<((u128, u8), Verdict)> = Vec::new();
+    let mut decided = BTreeMap::new();
+    for (prefix, verdict) in own {
+        while open.last().is_some_and(|(outer, _)| prefix.0 > last(*outer)) {
+            open.pop();
+        }
+        // No IPv6 prefix speaks of IPv4.
+        let inherited = open.last().filter(|_| prefix != V4).map_or(Verdict::NOTHING, |outer| outer.1);
+        open.push((prefix, verdict.min(inherited)));
+        decided.insert(prefix, verdict.min(inherited));
+    }
+    for (network, span) in [(ALL.0, Span::DualWildcard), (V4.0, Span::V4Wildcard)] {
+        let says = |((effect, _), (verdict, list)): (&(Effect, u32), &(Verdict, &[AddressSet]))| match effect {
+            Effect::Permit => span.is_within(list).then_some(*verdict),
+            Effect::Deny => span.overlaps(list).then_some(*verdict),
+        };
+        let verdict = concern.iter().filter_map(says).min().unwrap_or(Verdict::NOTHING);
+        decided.insert((network, 128), verdict);
+    }
+    decided.into_iter().collect()
+}
+
+/// `prefixes`, which are in order and begin with [`ALL`], as boundaries, no two neighbours of which say the same.
+fn intervals(prefixes: &[((u128, u8), Verdict)]) -> Vec<Boundary> {
+    let mut boundaries: Vec<Boundary> = Vec::new();
+    let mut begin = |start, verdict| match boundaries.last_mut().filter(|last| last.start == start) {
+        Some(last) => last.verdict = verdict,
+        None => boundaries.push(Boundary { start, verdict }),
+    };
+    let mut open: Vec<(u128, Verdict)> = Vec::new();
+    // Behind the end of a prefix what is around it holds again.
+    let close = |open: &mut Vec<(u128, Verdict)>, begin: &mut dyn FnMut(u128, Verdict), until: Option<u128>| {
+        while let Some(&(end, _)) = open.last().filter(|(end, _)| until.is_none_or(|until| *end < until)) {
+            open.pop();
+            if let (Some(next), Some(around)) = (end.checked_add(1), open.last()) {
+                begin(next, around.1);
+            }
+        }
+    };
+    for &(prefix, verdict) in prefixes {
+        close(&mut open, &mut begin, Some(prefix.0));
+        begin(prefix.0, verdict);
+        open.push((last(prefix), verdict));
+    }
+    close(&mut open, &mut begin, None);
+    boundaries.dedup_by(|next, before| next.verdict == before.verdict);
+    boundaries
+}
+
+/// The prefix that an element of an `on` clause holds; a wildcard is none.
+fn prefix(set: &AddressSet) -> Option<(u128, u8)> {
+    match *set {
+        AddressSet::V4(network, length) => Some((network.to_ipv6_mapped().to_bits(), 96 + length)),
+        AddressSet::V6(network, length) => Some((network.to_bits(), length)),
+        AddressSet::V4Wildcard | AddressSet::DualWildcard => None,
+    }
+}
+
+/// The last address of a prefix.
+fn last((network, length): (u128, u8)) -> u128 {
+    network | u128::MAX.checked_shr(length.into()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Verdict = Verdict(1);
+    const B: Verdict = Verdict(2);
+
+    fn starts(prefixes: &[((u128, u8), Verdict)]) -> Vec<(u128, i64)> {
+        intervals(prefixes).iter().map(|boundary| (boundary.start, boundary.verdict.0)).collect()
+    }
+
+    #[test]
+    fn behind_a_prefix_what_is_around_it_holds_again() {
+        let last = u128::MAX;
+        assert_eq!(starts(&[(ALL, A)]), [(0, 1)]);
+        assert_eq!(starts(&[(ALL, A), ((16, 124), B)]), [(0, 1), (16, 2), (32, 1)]);
+        assert_eq!(starts(&[(ALL, A), ((0, 124), B), ((0, 128), A)]), [(0, 1), (1, 2), (16, 1)]);
+        assert_eq!(starts(&[(ALL, A), ((16, 124), B), ((31, 128), A)]), [(0, 1), (16, 2), (31, 1)]);
+        assert_eq!(starts(&[(ALL, A), ((16, 124), B), ((32, 124), B)]), [(0, 1), (16, 2), (48, 1)]);
+        assert_eq!(starts(&[(ALL, A), ((last, 128), B)]), [(0, 1), (last, 2)]);
+    }
+
+    #[test]
+    fn the_search_finds_the_last_boundary_that_is_not_behind_the_address() {
+        for count in 1..40u128 {
+            let list: Vec<AddressSet> = (0..count).map(|n| AddressSet::V6((n << 64 | 1 << 96).into(), 128)).collect();
+            let concern = Concern::from([((Effect::Permit, 0), (A, &list[..]))]);
+            let boundaries = boundaries(&concern, Verdict::NOTHING);
+            assert!(boundaries.len().is_power_of_two() && boundaries.is_sorted_by_key(|boundary| boundary.start));
+            for address in [0, 1, 1 << 96, (1 << 96) + 1, (count - 1) << 64 | 1 << 96, count << 64 | 1 << 96, u128::MAX]
+            {
+                let permitted = list.iter().any(|set| prefix(set) == Some((address, 128)));
+                assert_eq!(search(&boundaries, address).permits().is_some(), permitted, "{count}: {address:x}");
+            }
+        }
+    }
+}
