@@ -639,8 +639,12 @@ fn a_hundred_thousand_rules_are_decided_exactly() {
             rules += &format!("permit uid:{uid} {port} on 10.{}.{}.0/24\n", n >> 8 & 255, n & 255);
         }
         rules += "deny uid:2001 6\n";
+        let many: String = (0..10_000).map(|n| format!(" 172.{}.{}.1", 16 + (n >> 8), n & 255)).collect();
+        rules += &format!("permit uid:3 443 on{many}\n");
         world.policy(&rules);
-        fs::write("/proc/sys/net/ipv4/ip_nonlocal_bind", "1").expect("sysctl");
+        for sysctl in ["ipv4/ip_nonlocal_bind", "ipv6/ip_nonlocal_bind"] {
+            fs::write(format!("/proc/sys/net/{sysctl}"), "1").expect(sysctl);
+        }
         load(world, cgroup, &[]).succeeds();
         // Rule n: user 2000 + n / 5, port 1 + n % 500.
         let expected = [
@@ -651,6 +655,15 @@ fn a_hundred_thousand_rules_are_decided_exactly() {
             ("21999 1 tcp 4 10.134.159.255 500", "bound"),
             ("21999 1 tcp 4 10.134.158.255 500", "EACCES"),
             ("22000 1 tcp 4 10.134.159.255 500", "EACCES"),
+            // The first, the last and one of 10,000 addresses, and those beside them.
+            ("3 1 tcp 4 172.16.0.0 443", "EACCES"),
+            ("3 1 tcp 4 172.16.0.1 443", "bound"),
+            ("3 1 tcp 4 172.16.0.2 443", "EACCES"),
+            ("3 1 tcp 6 ::ffff:172.40.7.1 443", "bound"),
+            ("3 1 tcp 4 172.40.7.0 443", "EACCES"),
+            ("3 1 tcp 4 172.55.15.1 443", "bound"),
+            ("3 1 tcp 4 172.55.15.2 443", "EACCES"),
+            ("3 1 tcp 4 172.55.16.1 443", "EACCES"),
         ];
         expect(world, cgroup, &expected);
         kernel(world, &["reload"]).succeeds();
