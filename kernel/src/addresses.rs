@@ -89,21 +89,18 @@ fn intervals(prefixes: &[((u128, u8), Verdict)]) -> Vec<Boundary> {
         None => boundaries.push(Boundary { start, verdict }),
     };
     let mut open: Vec<(u128, Verdict)> = Vec::new();
-    // Behind the end of a prefix what is around it holds again.
-    let close = |open: &mut Vec<(u128, Verdict)>, begin: &mut dyn FnMut(u128, Verdict), until: Option<u128>| {
-        while let Some(&(end, _)) = open.last().filter(|(end, _)| until.is_none_or(|until| *end < until)) {
-            open.pop();
-            if let (Some(next), Some(around)) = (end.checked_add(1), open.last()) {
-                begin(next, around.1);
+    for prefix in prefixes.iter().map(Some).chain([None]) {
+        // Behind the end of a prefix what is around it holds again.
+        while let Some((end, _)) = open.pop_if(|(end, _)| prefix.is_none_or(|(next, _)| *end < next.0)) {
+            if let (Some(behind), Some((_, around))) = (end.checked_add(1), open.last()) {
+                begin(behind, *around);
             }
         }
-    };
-    for &(prefix, verdict) in prefixes {
-        close(&mut open, &mut begin, Some(prefix.0));
-        begin(prefix.0, verdict);
-        open.push((last(prefix), verdict));
+        if let Some(&(prefix, verdict)) = prefix {
+            begin(prefix.0, verdict);
+            open.push((last(prefix), verdict));
+        }
     }
-    close(&mut open, &mut begin, None);
     boundaries.dedup_by(|next, before| next.verdict == before.verdict);
     boundaries
 }

@@ -65,7 +65,7 @@ impl Cells {
 
     /// How many cells there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.cells.len()
     }
 
@@ -115,7 +115,7 @@ mod tests {
         for keys in kinds {
             let entries = entries(keys.iter().copied());
             let cells = Cells::of(entries.iter().copied()).expect("not too many");
-            assert!(cells.len() <= (8 * keys.len()).max(16), "{} cells for {}", cells.len(), keys.len());
+            assert!(cells.count() <= (8 * keys.len()).max(16), "{} cells for {}", cells.count(), keys.len());
             for (key, entry) in &entries {
                 assert_eq!(cells.get(*key), Some(entry));
                 assert_eq!(cells.get(Key(key.0 ^ 0xff)), None, "a key that is not there");

@@ -19,6 +19,7 @@ mod error;
 pub mod loaded;
 pub mod privilege;
 pub mod program;
+mod rows;
 pub mod show;
 pub mod tables;
 

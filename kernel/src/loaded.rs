@@ -24,11 +24,11 @@ use rustix::io::Errno;
 
 use crate::Error;
 use crate::about::About;
-use crate::addresses::Boundary;
 use crate::bpf::{self, Hook, Kind, Link, Map, Program, ReadOnly, Ring, Shape};
 use crate::cgroup::Cgroup;
 use crate::program::{self, Family, Maps, counter, record, row};
-use crate::tables::{self, Entry, Key, PortEntry, Tables};
+use crate::rows::{self, Rows};
+use crate::tables::{self, Tables};
 
 /// Where BPF file systems are mounted.
 pub const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
@@ -50,7 +50,7 @@ const PORTS: Shape<'_> = Shape {
 const PAGE: Shape<'_> = Shape { name: "portgrant_page", value: row::SIZE, entries: 1 << row::PAGE_BITS, ..PORTS };
 const POLICY: Shape<'_> =
     Shape { kind: Kind::Maps, name: "portgrant_slot", key: 4, value: 4, entries: 1, read_only: ReadOnly::No };
-const PAGES: Shape<'_> = Shape { entries: 2 * row::PAGES, name: "portgrant_pages", ..POLICY };
+const PAGES: Shape<'_> = Shape { entries: 2 * row::PAGES as usize, name: "portgrant_pages", ..POLICY };
 const GRANTS: Shape<'_> =
     Shape { kind: Kind::Ring, name: "portgrant_log", key: 0, value: 0, entries: RING_SIZE, read_only: ReadOnly::No };
 const COUNTERS: Shape<'_> = Shape {
@@ -399,13 +399,13 @@ const LOOKUP: &str = "bpf(BPF_MAP_LOOKUP_ELEM)";
 
 /// Makes the maps of a generation, and puts it in force as the last step.
 fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Result<(), Error> {
-    let rows = Rows { cells: Slots::first_row(about.generation), boundaries: tables.cells.len() };
+    let rows = Rows::of(tables, about.generation)?;
     // What an interrupted reload left there is nobody's.
     slots.clear(about.generation)?;
-    rows.write(slots, tables)?;
+    slots.write(&rows, tables)?;
     let ports = create(PORTS, None)?;
     for (index, port) in &tables.ports {
-        set(&ports, &index.to_ne_bytes(), &rows.port(port, about.generation, tables.cells.shift()))?;
+        set(&ports, &index.to_ne_bytes(), &rows.port(port))?;
     }
     about.map = ports.id();
     let text = about.to_bytes();
@@ -418,76 +418,34 @@ fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Resul
 }
 
 impl Slots {
-    /// The number of the first row of a generation.
-    fn first_row(generation: u32) -> u32 {
-        (generation & 1) * ((row::PAGES as u32) << row::PAGE_BITS)
+    /// Writes all rows of a generation, page by page.
+    fn write(&self, rows: &Rows, tables: &Tables) -> Result<(), Error> {
+        let mut left = rows.values(tables).peekable();
+        for number in rows.pages() {
+            if left.peek().is_none() {
+                break;
+            }
+            let page = create(PAGE, None)?;
+            for (index, row) in (0u32..1 << row::PAGE_BITS).zip(left.by_ref()) {
+                if let Some(row) = row {
+                    set(&page, &index.to_ne_bytes(), &row)?;
+                }
+            }
+            put(&self.pages, number, &page)?;
+        }
+        Ok(())
     }
 
     /// Lets all pages of a generation go.
     fn clear(&self, generation: u32) -> Result<(), Error> {
-        let first = Slots::first_row(generation) >> row::PAGE_BITS;
-        for page in first..first + row::PAGES as u32 {
-            let key = page.to_ne_bytes();
+        for number in rows::pages(generation) {
+            let key = number.to_ne_bytes();
             // Before it answers the kernel may wait for all programs, also where nothing was there; so that is asked first.
             if self.pages.read(&key).map_err(|errno| Error::Call { call: LOOKUP, errno })?.is_some() {
                 self.pages.remove(&key).map_err(|errno| Error::Call { call: "bpf(BPF_MAP_DELETE_ELEM)", errno })?;
             }
         }
         Ok(())
-    }
-}
-
-/// Where a generation's rows are.
-struct Rows {
-    /// The number of the first cell
-    cells: u32,
-    /// How many rows behind it the first boundary is
-    boundaries: usize,
-}
-
-impl Rows {
-    /// Writes all rows, page by page.
-    fn write(&self, slots: &Slots, tables: &Tables) -> Result<(), Error> {
-        let cell = |cell: Option<&(Key, Entry)>| {
-            cell.map(|(key, entry)| [&key.0.to_ne_bytes()[..], &self.entry(entry)].concat())
-        };
-        let boundary = |boundary: &Boundary| {
-            let [upper, lower] = [boundary.start >> 64, boundary.start].map(|half| half as u64);
-            let words = [upper, lower, boundary.verdict.0.cast_unsigned()].map(u64::to_ne_bytes);
-            Some(words.as_flattened().to_vec())
-        };
-        let mut rows = tables.cells.iter().map(cell).chain(tables.boundaries.iter().map(boundary)).peekable();
-        for number in self.cells >> row::PAGE_BITS.. {
-            if rows.peek().is_none() {
-                break;
-            }
-            let page = create(PAGE, None)?;
-            for (index, row) in (0u32..1 << row::PAGE_BITS).zip(rows.by_ref()) {
-                if let Some(row) = row {
-                    set(&page, &index.to_ne_bytes(), &row)?;
-                }
-            }
-            put(&slots.pages, number, &page)?;
-        }
-        Ok(())
-    }
-
-    fn port(&self, port: &PortEntry, generation: u32, shift: u32) -> Vec<u8> {
-        let (has_sole, (uid, sole)) = match port.sole {
-            Some(sole) => (program::port::HAS_SOLE, sole),
-            None => (0, (0, port.anybody)),
-        };
-        let words = [port.tables | has_sole, generation, self.cells, shift, uid, 0].map(u32::to_ne_bytes);
-        [&self.entry(&port.anybody)[..], words.as_flattened(), &self.entry(&sole)].concat()
-    }
-
-    fn entry(&self, entry: &Entry) -> Vec<u8> {
-        // No boundary is the first row, so 0 is free to say that there is none.
-        let words = match entry.set {
-            None => [0, 0],
-            Some(set) => [self.cells + self.boundaries as u32 + set.first, set.half],
-        };
-        [&entry.verdict.0.to_ne_bytes()[..], words.map(u32::to_ne_bytes).as_flattened()].concat()
     }
 }
 

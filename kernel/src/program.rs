@@ -94,7 +94,7 @@ pub mod row {
     /// How many bits of a row's number tell which one of its page it is
     pub const PAGE_BITS: u32 = 16;
     /// How many pages each of the two generations has at most
-    pub const PAGES: usize = 512;
+    pub const PAGES: u32 = 512;
 }
 
 /// A record of a grant, offsets in bytes.
