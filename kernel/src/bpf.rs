@@ -95,6 +95,7 @@ const PROGRAM_LOAD: i64 = 5;
 const PIN: i64 = 6;
 const GET: i64 = 7;
 const INFO: i64 = 15;
+const MAP_UPDATE_BATCH: i64 = 26;
 const LINK_CREATE: i64 = 28;
 const LINK_DETACH: i64 = 34;
 
@@ -123,6 +124,19 @@ struct Element {
     padding: u32,
     key: u64,
     value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    element_flags: u64,
     flags: u64,
 }
 
@@ -247,6 +261,28 @@ impl Map {
         let mut element = self.element(key, value.as_ptr().expose_provenance());
         // SAFETY: key and value are as long as the kernel reads, which the line above makes sure of, and live until then.
         unsafe { call(MAP_UPDATE, &mut element) }.map(|_| ())
+    }
+
+    /// Sets many elements of an array.
+    ///
+    /// # Panics
+    /// Where their sizes are not the map's.
+    pub fn set_all<const SIZE: usize>(&self, elements: impl Iterator<Item = (u32, [u8; SIZE])>) -> Result<(), Errno> {
+        let (keys, values): (Vec<u32>, Vec<[u8; SIZE]>) = elements.unzip();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.fits(&[0; size_of::<u32>()], SIZE);
+        let mut batch = Batch {
+            keys: keys.as_ptr().expose_provenance() as u64,
+            values: values.as_ptr().expose_provenance() as u64,
+            count: keys.len() as u32,
+            map_fd: number(self.as_fd()),
+            ..Batch::default()
+        };
+        // SAFETY: `count` keys and as many values, each as long as the map's, are read; both live across the call. No array
+        // here has more elements than a u32 tells.
+        unsafe { call(MAP_UPDATE_BATCH, &mut batch) }.map(|_| ())
     }
 
     /// Puts `map` at `index` of this array of maps.

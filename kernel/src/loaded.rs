@@ -404,9 +404,7 @@ fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Resul
     slots.clear(about.generation)?;
     slots.write(&rows, tables)?;
     let ports = create(PORTS, None)?;
-    for (index, port) in &tables.ports {
-        set(&ports, &index.to_ne_bytes(), &rows.port(port))?;
-    }
+    set_all(&ports, tables.ports.iter().map(|(index, port)| (*index, rows.port(port))))?;
     about.map = ports.id();
     let text = about.to_bytes();
     let map = create(Shape { value: text.len(), name: "portgrant_about", ..COUNTERS }, None)?;
@@ -426,11 +424,8 @@ impl Slots {
                 break;
             }
             let page = create(PAGE, None)?;
-            for (index, row) in (0u32..1 << row::PAGE_BITS).zip(left.by_ref()) {
-                if let Some(row) = row {
-                    set(&page, &index.to_ne_bytes(), &row)?;
-                }
-            }
+            let here = (0..1 << row::PAGE_BITS).zip(left.by_ref());
+            set_all(&page, here.filter_map(|(index, row)| Some((index, row?))))?;
             put(&self.pages, number, &page)?;
         }
         Ok(())
@@ -451,6 +446,10 @@ impl Slots {
 
 fn set(map: &Map, key: &[u8], value: &[u8]) -> Result<(), Error> {
     map.set(key, value).map_err(|errno| Error::Call { call: "bpf(BPF_MAP_UPDATE_ELEM)", errno })
+}
+
+fn set_all<const SIZE: usize>(map: &Map, elements: impl Iterator<Item = (u32, [u8; SIZE])>) -> Result<(), Error> {
+    map.set_all(elements).map_err(|errno| Error::Call { call: "bpf(BPF_MAP_UPDATE_BATCH)", errno })
 }
 
 fn create(shape: Shape<'_>, inner: Option<&Map>) -> Result<Map, Error> {

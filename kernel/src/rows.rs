@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::Error;
 use crate::addresses::Boundary;
-use crate::program::{port, row};
+use crate::program::{entry, port, row};
 use crate::tables::{Entry, Key, PortEntry, Tables};
 
 /// Where a generation's rows are: its cells first, then all its boundaries.
@@ -40,42 +40,53 @@ impl Rows {
     }
 
     /// Every row in order; none where it stays zero.
-    pub(crate) fn values<'t>(&'t self, tables: &'t Tables) -> impl Iterator<Item = Option<Vec<u8>>> + 't {
+    pub(crate) fn values<'t>(&'t self, tables: &'t Tables) -> impl Iterator<Item = Option<[u8; row::SIZE]>> + 't {
         let cells = tables.cells.iter().map(|cell| cell.map(|cell| self.cell(cell)));
         cells.chain(tables.boundaries.iter().map(|boundary| Some(Rows::boundary(boundary))))
     }
 
     /// What a port's value is.
-    pub(crate) fn port(&self, entry: &PortEntry) -> Vec<u8> {
+    pub(crate) fn port(&self, entry: &PortEntry) -> [u8; port::SIZE] {
         let (has_sole, (uid, sole)) = match entry.sole {
             Some(sole) => (port::HAS_SOLE, sole),
             None => (0, (0, entry.anybody)),
         };
         let words = [entry.tables | has_sole, self.generation, self.first, self.shift, uid, 0].map(u32::to_ne_bytes);
-        [&self.entry(&entry.anybody)[..], words.as_flattened(), &self.entry(&sole)].concat()
+        joined([&self.entry(&entry.anybody), words.as_flattened(), &self.entry(&sole)])
     }
 
-    fn cell(&self, (key, entry): &(Key, Entry)) -> Vec<u8> {
-        [&key.0.to_ne_bytes()[..], &self.entry(entry)].concat()
+    fn cell(&self, (key, entry): &(Key, Entry)) -> [u8; row::SIZE] {
+        joined([&key.0.to_ne_bytes(), &self.entry(entry)])
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "its two halves")]
-    fn boundary(boundary: &Boundary) -> Vec<u8> {
+    fn boundary(boundary: &Boundary) -> [u8; row::SIZE] {
         let halves = [boundary.start >> 64, boundary.start].map(|half| (half as u64).to_ne_bytes());
-        [halves.as_flattened(), &boundary.verdict.0.to_ne_bytes()].concat()
+        joined([halves.as_flattened(), &boundary.verdict.0.to_ne_bytes()])
     }
 
-    fn entry(&self, entry: &Entry) -> Vec<u8> {
+    fn entry(&self, entry: &Entry) -> [u8; entry::SIZE] {
         // There are cells before every boundary, so 0 is free to say that there is none.
-        let words = entry.set.map_or([0, 0], |set| [self.first_boundary + set.first, set.half]);
-        [&entry.verdict.0.to_ne_bytes()[..], words.map(u32::to_ne_bytes).as_flattened()].concat()
+        let words = entry.set.map_or([0, 0], |set| [self.first_boundary + set.first, set.half]).map(u32::to_ne_bytes);
+        joined([&entry.verdict.0.to_ne_bytes(), words.as_flattened()])
     }
+}
+
+/// The parts of a value, one behind the other.
+fn joined<const PARTS: usize, const SIZE: usize>(parts: [&[u8]; PARTS]) -> [u8; SIZE] {
+    let mut value = [0; SIZE];
+    let mut rest = &mut value[..];
+    for part in parts {
+        let (place, behind) = rest.split_at_mut(part.len());
+        place.copy_from_slice(part);
+        rest = behind;
+    }
+    value
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::entry;
     use crate::tables::{Set, Verdict};
 
     #[test]
