@@ -58,6 +58,8 @@ pub enum If {
     Above = 0x20,
     /// At least, as unsigned numbers
     NotBelow = 0x30,
+    /// Less, as unsigned numbers
+    Below = 0xa0,
     /// At least, as signed numbers
     AtLeast = 0x70,
     /// Less, as signed numbers

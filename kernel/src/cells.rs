@@ -15,7 +15,7 @@ const MOST_MOVES: usize = 500;
 /// The fewest cells, as bits.
 const FEWEST: u32 = 4;
 /// The most cells, as bits.
-const MOST: u32 = 24;
+pub(crate) const MOST: u32 = 24;
 
 /// The table: a power of two of cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,8 @@ pub struct Cells {
 impl Cells {
     /// A place for each of `entries`, whose keys differ; none where they are too many.
     pub fn of(entries: impl ExactSizeIterator<Item = (Key, Entry)> + Clone) -> Option<Cells> {
-        // Above half full, some keys find no place; so it is less than that from the start.
+        // Above half full, some keys find no place; so it is less than that from the start. Now and then they find none then
+        // either, and it is doubled.
         let fewest = (entries.len() * 9 / 4).next_power_of_two().trailing_zeros().max(FEWEST);
         (fewest..=MOST).find_map(|bits| Cells::with(bits, entries.clone()))
     }
@@ -65,8 +66,8 @@ impl Cells {
 
     /// How many cells there are.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.cells.len()
+    pub fn count(&self) -> u32 {
+        1 << self.bits
     }
 
     /// How many lower bits of a hash do not count.
@@ -115,7 +116,7 @@ mod tests {
         for keys in kinds {
             let entries = entries(keys.iter().copied());
             let cells = Cells::of(entries.iter().copied()).expect("not too many");
-            assert!(cells.count() <= (8 * keys.len()).max(16), "{} cells for {}", cells.count(), keys.len());
+            assert!(cells.cells.len() <= (8 * keys.len()).max(16), "{} cells for {}", cells.count(), keys.len());
             for (key, entry) in &entries {
                 assert_eq!(cells.get(*key), Some(entry));
                 assert_eq!(cells.get(Key(key.0 ^ 0xff)), None, "a key that is not there");

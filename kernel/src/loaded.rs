@@ -281,9 +281,15 @@ impl Loaded {
     /// Puts `tables` in force, instead of what was, at once and for both families.
     pub fn replace(&self, tables: &Tables, mut about: About) -> Result<(), Error> {
         let generation = about.generation;
-        fill(&self.pins, &self.slots, tables, &mut about)?;
+        let done = fill(&self.pins, &self.slots, tables, &mut about);
+        if done.is_err() {
+            // Nobody uses it: putting it in force is the last step.
+            let _ = self.slots.clear(generation);
+            let _ = fs::unlink(self.pins.path(&format!("about-{generation}")));
+            return done;
+        }
         // From here on no program uses the generation before. Who reads the grants may be one behind.
-        self.slots.clear(generation + 1)?;
+        self.slots.clear(generation ^ 1)?;
         for name in self.pins.names()? {
             let old = name.strip_prefix("about-").and_then(|number| number.parse::<u32>().ok());
             if old.is_some_and(|old| old + 1 < generation) {
@@ -399,7 +405,7 @@ const LOOKUP: &str = "bpf(BPF_MAP_LOOKUP_ELEM)";
 
 /// Makes the maps of a generation, and puts it in force as the last step.
 fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Result<(), Error> {
-    let rows = Rows::of(tables, about.generation)?;
+    let rows = Rows::of(tables, about.generation);
     // What an interrupted reload left there is nobody's.
     slots.clear(about.generation)?;
     slots.write(&rows, tables)?;

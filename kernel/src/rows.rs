@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use crate::Error;
 use crate::addresses::Boundary;
+use crate::cells;
 use crate::program::{entry, port, row};
-use crate::tables::{Entry, Key, PortEntry, Tables};
+use crate::tables::{Entry, Key, MAX_ENTRIES, PortEntry, Tables};
 
 /// Where a generation's rows are: its cells first, then all its boundaries.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ pub(crate) struct Rows {
     shift: u32,
 }
 
+// As many as there can be of both have a number, and the search comes to its end in the largest set.
+const _: () = assert!((1 << cells::MOST) + MAX_ENTRIES <= (row::PAGES as usize) << row::PAGE_BITS);
+const _: () = assert!(MAX_ENTRIES / 2 < 1 << row::MOST_STEPS);
+
 /// The numbers of all pages that a generation may have.
 pub(crate) fn pages(generation: u32) -> Range<u32> {
     let first = (generation & 1) * row::PAGES;
@@ -24,14 +28,9 @@ pub(crate) fn pages(generation: u32) -> Range<u32> {
 }
 
 impl Rows {
-    /// An error where they are more than a generation may have.
-    pub(crate) fn of(tables: &Tables, generation: u32) -> Result<Rows, Error> {
-        let most = row::PAGES << row::PAGE_BITS;
-        let number = |count: usize| u32::try_from(count).ok().filter(|&count| count <= most);
-        let count = number(tables.cells.count()).zip(number(tables.cells.count() + tables.boundaries.len()));
-        let (cells, _) = count.ok_or(Error::TooLarge { what: "entries", most: most as usize })?;
+    pub(crate) fn of(tables: &Tables, generation: u32) -> Rows {
         let first = pages(generation).start << row::PAGE_BITS;
-        Ok(Rows { generation, first, first_boundary: first + cells, shift: tables.cells.shift() })
+        Rows { generation, first, first_boundary: first + tables.cells.count(), shift: tables.cells.shift() }
     }
 
     /// The numbers of the pages for them, with more behind those that are needed.
@@ -92,7 +91,7 @@ mod tests {
     #[test]
     fn the_bytes_are_where_the_program_reads_them() {
         let tables = Tables { boundaries: vec![Boundary { start: 0, verdict: Verdict::DENY }], ..Tables::default() };
-        let rows = Rows::of(&tables, 3).expect("a few");
+        let rows = Rows::of(&tables, 3);
         let word = |bytes: &[u8], at: i16| {
             let at = usize::try_from(at).expect("an offset");
             u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"))

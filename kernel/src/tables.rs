@@ -24,7 +24,7 @@ use crate::cells::Cells;
 
 /// The most entries, and the most boundaries of addresses: some 500 MB of the kernel's memory.
 pub const MAX_ENTRIES: usize = 1 << 22;
-/// The most rules that are looked at, counted again for each interval of ports with other neighbours.
+/// The most rules and addresses that are looked at, counted again for each interval of ports with other neighbours.
 const MAX_WORK: usize = 1 << 26;
 
 /// How many ports a block of each size has, as bits; each has a table for users and one for gids.
@@ -342,22 +342,24 @@ impl<'p> Compiler<'p> {
 
     /// The ports of one subject, as intervals over which the same rules hold.
     fn intervals(&mut self, rules: &[&'p Rule], transport: Transport) -> Result<Vec<Interval>, Error> {
-        let mut changes: BTreeMap<u32, (Vec<&Rule>, Vec<&Rule>)> = BTreeMap::new();
+        type Numbered<'p> = (&'p Rule, u32);
+        let mut changes: BTreeMap<u32, (Vec<Numbered<'p>>, Vec<Numbered<'p>>)> = BTreeMap::new();
         for rule in rules {
+            let numbered = (*rule, self.list(&rule.addresses));
             for ports in rule.ports.iter().filter(|ports| ports.protocols.have(transport)) {
-                changes.entry(ports.first.into()).or_default().0.push(rule);
-                changes.entry(u32::from(ports.last) + 1).or_default().1.push(rule);
+                changes.entry(ports.first.into()).or_default().0.push(numbered);
+                changes.entry(u32::from(ports.last) + 1).or_default().1.push(numbered);
             }
         }
         let mut holding = Holding::default();
         let mut intervals = Vec::new();
         let mut changes = changes.into_iter().peekable();
         while let Some((first, (begin, end))) = changes.next() {
-            for rule in begin {
-                holding.add(rule, self.list(&rule.addresses));
+            for (rule, list) in begin {
+                holding.add(rule, list);
             }
-            for rule in end {
-                holding.take(rule, self.list(&rule.addresses));
+            for (rule, list) in end {
+                holding.take(rule, list);
             }
             let (Some((next, _)), false) = (changes.peek(), holding.0.is_empty()) else { continue };
             let last = u16::try_from(next - 1).expect("a port");
@@ -373,10 +375,7 @@ impl<'p> Compiler<'p> {
 
     /// What the rules of `concern` say together: the same entry for the same rules.
     fn outcome(&mut self, concern: &Concern<'p>) -> Result<Entry, Error> {
-        self.work += concern.len();
-        if self.work > MAX_WORK {
-            return Err(Error::TooLarge { what: "rules for the same ports", most: MAX_WORK });
-        }
+        self.work(concern.len())?;
         let everywhere = concern.values().filter(|rule| rule.1.is_empty()).map(|rule| rule.0).min();
         if everywhere == Some(Verdict::DENY) || concern.values().all(|rule| rule.1.is_empty()) {
             return Ok(Entry { verdict: everywhere.unwrap_or(Verdict::NOTHING), ..Entry::NOTHING });
@@ -385,6 +384,7 @@ impl<'p> Compiler<'p> {
         if let Some(known) = self.outcomes.get(&key) {
             return Ok(*known);
         }
+        self.work(concern.values().map(|rule| rule.1.len()).sum())?;
         let boundaries = boundaries(concern, everywhere.unwrap_or(Verdict::NOTHING));
         self.bounded(self.boundaries.len() + boundaries.len())?;
         let first = u32::try_from(self.boundaries.len()).map_err(|_| too_large(self.most))?;
@@ -397,6 +397,14 @@ impl<'p> Compiler<'p> {
         let entry = Entry { set: Some(set), ..Entry::NOTHING };
         self.outcomes.insert(key, entry);
         Ok(entry)
+    }
+
+    fn work(&mut self, more: usize) -> Result<(), Error> {
+        self.work += more;
+        if self.work > MAX_WORK {
+            return Err(Error::TooLarge { what: "rules for the same ports", most: MAX_WORK });
+        }
+        Ok(())
     }
 
     /// Whether any address gets a permit out of `entry`.
@@ -548,6 +556,55 @@ mod tests {
         }
     }
 
+    /// Any prefix, most of them at the edges of IPv4's and of all.
+    fn prefix() -> impl Strategy<Value = String> {
+        let v4 = 0xffff_0000_0000;
+        let edges =
+            [0, 1, 2, v4 - 1, v4, v4 + 1, v4 + 0x0a00_0001, v4 + 0x7fff_ffff, v4 + 0x8000_0000, v4 + 0xffff_ffff]
+                .into_iter()
+                .chain([v4 << 1, (v4 << 1) + 1, u128::MAX >> 1, 1 << 127, u128::MAX - 1, u128::MAX]);
+        let address = prop_oneof![8 => select(edges.collect::<Vec<u128>>()), 1 => any::<u128>()];
+        let length = prop_oneof![select(vec![0u8, 1, 64, 80, 81, 95, 96, 97, 127, 128]), 0..=128u8];
+        (address, length).prop_map(move |(address, length)| {
+            let network = |length: u8| address & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+            let of_v4 = |address: u128| address >> 32 == v4 >> 32;
+            match std::net::Ipv6Addr::from_bits(network(length.max(if of_v4(address) { 96 } else { 0 })))
+                .to_ipv4_mapped()
+            {
+                Some(v4) => format!("{v4}/{}", length.saturating_sub(96)),
+                None => format!("[{}]/{length}", std::net::Ipv6Addr::from_bits(network(length))),
+            }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn every_prefix_ends_where_it_ends(
+            rules in prop::collection::vec((select(vec!["permit alice", "permit any", "deny alice"]), prefix(), prefix()), 1..10),
+        ) {
+            let text: String = rules.iter().map(|(rule, one, other)| format!("{rule} 80 on {one} {other}\n")).collect();
+            let (projection, tables) = (projection(&text), tables(&text));
+            let sets = projection.policy().rules.iter().flat_map(|rule| &rule.addresses);
+            let edges = sets.flat_map(|set| {
+                let (first, length) = match *set {
+                    AddressSet::V4(network, length) => (network.to_ipv6_mapped().to_bits(), 96 + length),
+                    AddressSet::V6(network, length) => (network.to_bits(), length),
+                    AddressSet::V4Wildcard | AddressSet::DualWildcard => (0, 0),
+                };
+                let last = first | u128::MAX.checked_shr(length.into()).unwrap_or(0);
+                [first.wrapping_sub(1), first, first + (last - first) / 2, last, last.wrapping_add(1)]
+            });
+            for address in edges {
+                let address = std::net::Ipv6Addr::from_bits(address).into();
+                let bind = Bind { uid: 1000, gid: 1000, transport: Transport::Tcp, address, port: 80 };
+                let found = tables.verdict(&bind).permits().map(|place| place.line);
+                prop_assert_eq!(found, expected(&projection, &bind), "{}\n{:?}", text, bind);
+            }
+        }
+    }
+
     #[test]
     fn one_rule_is_one_port_and_one_user() {
         let plain = tables("permit alice 80\n");
@@ -559,6 +616,16 @@ mod tests {
         assert_eq!(starts, [0, address, address + 1, u128::MAX], "before it, it, behind it, and a power of two");
         let denied = tables("deny any any\npermit alice 80\n");
         assert!(denied.ports.is_empty(), "a port that nobody has is not there");
+    }
+
+    /// Half a megabyte of it: 3 s and 60 s once, since each list was looked at again for each port.
+    #[test]
+    fn long_lists_for_many_ports_take_no_time() {
+        let list: String = (0..20_000).map(|n| format!(" 10.{}.{}.1", n >> 8, n & 255)).collect();
+        let ports: String = (1..2000).step_by(2).map(|port| format!(" {port}")).collect();
+        let begin = std::time::Instant::now();
+        tables(&format!("permit alice{ports} on{list} reserved\n"));
+        assert!(begin.elapsed() < std::time::Duration::from_secs(10), "{:?}", begin.elapsed());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use portgrant_binder::names::Names;
 use portgrant_binder::policy::bind::{Bind, Groups, Projection, Transport, decide_bind};
 use portgrant_binder::policy::{Decision, Policy, Source};
 use portgrant_kernel::assembly::Assembly;
-use portgrant_kernel::bpf::{Hook, Link, Program};
+use portgrant_kernel::bpf::{Hook, Link, Map, Program};
 use portgrant_tests::{Cgroup, Install, KERNEL, Outcome, Running, Signal, World, skip};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -668,6 +668,13 @@ fn a_hundred_thousand_rules_are_decided_exactly() {
         expect(world, cgroup, &expected);
         kernel(world, &["reload"]).succeeds();
         expect(world, cgroup, &expected);
+        // What a generation took is given back when it is not in force any more.
+        let pages = Map::open(c"/sys/fs/bpf/portgrant/pages").expect("the pages");
+        let used = || (0..1024u32).filter(|page| pages.read(&page.to_ne_bytes()).expect("a number").is_some()).count();
+        assert!((8..20).contains(&used()), "{} pages", used());
+        world.policy("permit uid:3 443\n");
+        kernel(world, &["reload"]).succeeds();
+        assert_eq!(used(), 1);
     });
 }
 
