@@ -143,13 +143,10 @@ mod context {
 
 /// Where things lie on the stack.
 mod stack {
-    /// u32: where a lookup looks. The upper half of its place: behind each store into a lower half alone the kernel puts a
-    /// barrier (against Spectre variant 4), as this program is loaded without CAP_PERFMON.
+    /// u32: where a lookup looks. All that is on the stack, and in the upper half of its place: behind the first store to
+    /// each place, and behind each into a lower half alone, the kernel puts a barrier (against Spectre variant 4), as this
+    /// program is loaded without CAP_PERFMON.
     pub(super) const INDEX: i16 = -4;
-    /// u64: the key that is looked for
-    pub(super) const KEY: i16 = -16;
-    /// u32 and u32: the caller's ids, uid first
-    pub(super) const IDS: i16 = -24;
 }
 
 /// Sets whose half is less than this power of two skip the steps that only larger ones need.
@@ -157,7 +154,7 @@ const SMALL: u32 = 5;
 
 /// Writes the program for binds of `family` in the network namespace of `cookie`.
 ///
-/// Throughout: R6 the context, R7 the least verdict so far, R8 the port's entry, R9 the row that is looked at.
+/// Throughout: R6 the context, R7 the least verdict so far, R8 the port's entry, R9 what is looked for.
 #[must_use]
 pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     let mut code = Assembly::default();
@@ -167,7 +164,6 @@ pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     network_namespace(&mut code, cookie);
     anybody(&mut code);
     consider(&mut code, maps, family, "anybody");
-    ids(&mut code);
     sole_user(&mut code);
     subject(&mut code, maps, family, "user", Key::UIDS);
     subject(&mut code, maps, family, "group", Key::GIDS);
@@ -239,6 +235,7 @@ fn consider(code: &mut Assembly, maps: Maps, family: Family, who: &str) {
     code.shift_left(R2, 32);
     code.or(R9, R2);
     // Most sets are small.
+    let boundary = |code: &mut Assembly| code.copy_lower(R1, R9);
     let step = |bit: u32| format!("{who}: step {bit}");
     code.jump_if(R1, If::Below, 1 << SMALL, &step(SMALL - 1));
     for bit in (0..row::MOST_STEPS).rev() {
@@ -248,13 +245,13 @@ fn consider(code: &mut Assembly, maps: Maps, family: Family, who: &str) {
         code.shift_right(R1, 32);
         code.jump_if(R1, If::Below, 1 << bit, &next);
         code.add(R9, 1 << bit);
-        row(code, maps);
+        row(code, maps, boundary);
         unless_before(code, family, &before, &next);
         code.label(&before);
         code.add(R9, -(1 << bit));
         code.label(&next);
     }
-    row(code, maps);
+    row(code, maps, boundary);
     code.load(Double, R1, R0, row::VERDICT);
     code.label(&no_set);
     code.jump_if(R1, If::Less, 0, "refused");
@@ -288,17 +285,12 @@ fn unless_before(code: &mut Assembly, family: Family, before: &str, not_before: 
     code.jump_if_register(R2, If::NotBelow, R1, not_before);
 }
 
-/// Who asks; left in R0 as well.
-fn ids(code: &mut Assembly) {
-    code.call(Helper::CurrentIds);
-    code.store(Double, Stack, stack::IDS, R0);
-}
-
 /// The sole user of the port, where it has one; others go to what groups have.
 fn sole_user(code: &mut Assembly) {
     code.load(Word, R1, R8, port::TABLES);
     code.and_number(R1, port::HAS_SOLE.cast_signed());
     code.jump_if(R1, If::Equal, 0, "several users");
+    code.call(Helper::CurrentIds);
     code.load(Word, R1, R8, port::SOLE_UID);
     code.copy_lower(R0, R0);
     code.jump_if_register(R0, If::Differs, R1, "user: done");
@@ -319,16 +311,17 @@ fn subject(code: &mut Assembly, maps: Maps, family: Family, who: &str, first_tab
         code.load(Word, R1, R8, port::TABLES);
         code.and_number(R1, 1 << (table - 1));
         code.jump_if(R1, If::Equal, 0, &next);
-        code.load(Double, R1, Stack, stack::IDS);
+        code.call(Helper::CurrentIds);
         if first_table == Key::GIDS {
-            code.shift_right(R1, 32);
+            code.shift_right(R0, 32);
         }
-        code.shift_left(R1, 32);
-        code.shift_right(R1, 16);
+        code.copy(R9, R0);
+        code.shift_left(R9, 32);
+        code.shift_right(R9, 16);
         code.load(Word, R2, R6, context::USER_PORT);
         code.network_order(Half, R2);
         code.shift_right(R2, bits.into());
-        code.or(R1, R2);
+        code.or(R9, R2);
         find(code, maps, table, &format!("{who}: in its table"));
         code.label(&next);
     }
@@ -339,44 +332,46 @@ fn subject(code: &mut Assembly, maps: Maps, family: Family, who: &str, first_tab
     consider(code, maps, family, who);
 }
 
-/// Goes to `found` with R0 the cell in `table` of the id and block in R1 (the block in its lower 16 bits), or on if there is
+/// Goes to `found` with R0 the cell in `table` of the id and block in R9 (the block in its lower 16 bits), or on if there is
 /// none. As `Cells::get`.
 fn find(code: &mut Assembly, maps: Maps, table: u8, found: &str) {
     code.load(Word, R2, R6, context::PROTOCOL);
     code.shift_left(R2, 8);
-    code.shift_left(R1, 16);
-    code.or(R1, R2);
-    code.or_number(R1, table.into());
-    code.store(Double, Stack, stack::KEY, R1);
+    code.shift_left(R9, 16);
+    code.or(R9, R2);
+    code.or_number(R9, table.into());
     for hash in HASHES {
-        code.load(Double, R9, Stack, stack::KEY);
-        code.set_wide(R2, MIX);
-        code.multiply(R9, R2);
-        code.copy(R2, R9);
-        code.shift_right(R2, 32);
-        code.xor(R9, R2);
-        code.set_wide(R2, hash);
-        code.multiply(R9, R2);
-        code.load(Word, R2, R8, port::SHIFT);
-        code.shift_right_by(R9, R2);
-        code.load(Word, R2, R8, port::CELLS);
-        code.add_register(R9, R2);
-        row(code, maps);
+        row(code, maps, |code| cell(code, hash));
         code.load(Double, R1, R0, row::KEY);
-        code.load(Double, R2, Stack, stack::KEY);
-        code.jump_if_register(R1, If::Equal, R2, found);
+        code.jump_if_register(R1, If::Equal, R9, found);
     }
 }
 
-/// R0 becomes the row whose number is in the lower half of R9. Every row that a generation names is there; without it, nothing is granted.
-fn row(code: &mut Assembly, maps: Maps) {
-    code.copy_lower(R1, R9);
+/// R1 becomes the number of the cell that `hash` has for the key in R9. R2 is lost.
+fn cell(code: &mut Assembly, hash: u64) {
+    code.set_wide(R1, MIX);
+    code.multiply(R1, R9);
+    code.copy(R2, R1);
+    code.shift_right(R2, 32);
+    code.xor(R1, R2);
+    code.set_wide(R2, hash);
+    code.multiply(R1, R2);
+    code.load(Word, R2, R8, port::SHIFT);
+    code.shift_right_by(R1, R2);
+    code.load(Word, R2, R8, port::CELLS);
+    code.add_register(R1, R2);
+}
+
+/// R0 becomes the row whose number `number` leaves in R1, twice, without a call. Every row that a generation names is there;
+/// without it, nothing is granted.
+fn row(code: &mut Assembly, maps: Maps, number: impl Fn(&mut Assembly)) {
+    number(code);
     code.shift_right(R1, row::PAGE_BITS.cast_signed());
     code.store(Word, Stack, stack::INDEX, R1);
     code.set_map(R1, maps.pages);
     on_stack(code, stack::INDEX);
     lookup(code, "refused");
-    code.copy(R1, R9);
+    number(code);
     code.and_number(R1, (1 << row::PAGE_BITS) - 1);
     code.store(Word, Stack, stack::INDEX, R1);
     code.copy(R1, R0);
@@ -396,10 +391,10 @@ fn grant(code: &mut Assembly, maps: Maps, family: Family) {
     code.jump_if(R0, If::Equal, 0, "no room");
     code.copy(R9, R0);
     code.store(Double, R9, record::VERDICT, R7);
-    code.load(Double, R1, Stack, stack::IDS);
-    code.store(Word, R9, record::UID, R1);
-    code.shift_right(R1, 32);
-    code.store(Word, R9, record::GID, R1);
+    code.call(Helper::CurrentIds);
+    code.store(Word, R9, record::UID, R0);
+    code.shift_right(R0, 32);
+    code.store(Word, R9, record::GID, R0);
     code.call(Helper::CurrentPid);
     code.shift_right(R0, 32);
     code.store(Word, R9, record::PID, R0);
