@@ -16,6 +16,7 @@ use portgrant_supervisor::helper;
 use portgrant_supervisor::refusals;
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::process::{PTracer, set_ptracer};
 
 use crate::{Error, Run, program};
 
@@ -102,19 +103,33 @@ fn trial(endpoint: &Endpoint, services: &Services) -> Result<(OwnedFd, Result<()
 
 /// Where the supervisor must stand for it to look into the program: Yama decides (ptrace(2), ptrace_scope).
 fn place() -> Result<Option<OsString>, Error> {
-    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    match scope.trim() {
-        "" | "0" => Ok(None),
+    let scope = match fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope") {
+        Ok(scope) => scope,
+        // Without /proc Yama answers only whether it is there: a parent may look with 0 as well as with 1.
+        Err(_) if set_ptracer(PTracer::None).is_ok() => "1".to_owned(),
+        Err(_) => "0".to_owned(),
+    };
+    let (scope, why, fix) = match scope.trim() {
+        "0" => return Ok(None),
         "1" => {
             debug!("kernel.yama.ptrace_scope is 1: the supervisor stays as the program's parent");
-            Ok(Some("--parent".into()))
+            return Ok(Some("--parent".into()));
         }
-        scope => Err(Error::Unsupervised(Box::new(
-            Message::new("portgrant run cannot work on this machine")
-                .why(format!("kernel.yama.ptrace_scope is {scope}: no process may look into another"))
-                .fix("give the program its sockets: portgrant exec; or, as root, sysctl kernel.yama.ptrace_scope=1"),
-        ))),
-    }
+        // Nor would root's: it gives that capability up, to have no more rights than the program that it binds for.
+        scope @ "2" => (
+            scope,
+            "only a process with CAP_SYS_PTRACE may look into another, and the supervisor has no privilege",
+            "sysctl kernel.yama.ptrace_scope=1",
+        ),
+        scope => {
+            (scope, "no process may look into another, until this machine is started again", "portgrant-kernel load")
+        }
+    };
+    Err(Error::Unsupervised(Box::new(
+        Message::new("portgrant run cannot work on this machine")
+            .why(format!("kernel.yama.ptrace_scope is {scope}: {why}"))
+            .fix(format!("give the program its sockets: portgrant exec; or, as root, {fix}")),
+    )))
 }
 
 /// A variable of the caller's, if it is set and not empty.
