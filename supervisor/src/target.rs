@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use portgrant_protocol::{Address, Endpoint, Port, Protocol};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
@@ -56,10 +57,15 @@ impl Call {
         let thread = i32::try_from(notification.thread).ok().and_then(rustix::process::Pid::from_raw);
         let thread = thread.ok_or(io::ErrorKind::NotFound)?;
         // A thread may have a descriptor table of its own (clone(2) without CLONE_FILES). Before Linux 6.9 only a
-        // process can be opened: its first thread's table is that of nearly every other.
+        // process can be opened, by its first thread's number: that one's table is that of nearly every other.
         const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(rustix::fs::OFlags::EXCL.bits());
+        let none = PidfdFlags::empty();
         let process = match pidfd_open(thread, PIDFD_THREAD) {
-            Err(rustix::io::Errno::INVAL) => pidfd_open(process_of(thread)?, PidfdFlags::empty())?,
+            Err(Errno::INVAL) => match pidfd_open(thread, none) {
+                // Another thread. Whose, only /proc tells.
+                Err(Errno::INVAL | Errno::NOENT) => pidfd_open(process_of(thread)?, none)?,
+                first => first?,
+            },
             other => other?,
         };
         Ok(pidfd_getfd(process, self.fd, PidfdGetfdFlags::empty())?)
