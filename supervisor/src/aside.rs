@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::libc::SIGCHLD;
@@ -121,13 +121,18 @@ pub(crate) fn prepare(
     // Many calls at once take more than what is enough for some programs.
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    raw::close_all_but(&[listener, memory, program.as_raw_fd()].into_iter().chain(more).collect::<Vec<_>>());
+    keep_only(&[listener, memory, program.as_raw_fd()].into_iter().chain(more).collect::<Vec<_>>())?;
+    Ok(supervisor)
+}
+
+/// Of this process's descriptors `kept` and standard error, and of its folder nothing.
+pub(crate) fn keep_only(kept: &[RawFd]) -> io::Result<()> {
+    raw::close_all_but(kept);
     // Not the program's: who reads from it waits for the end of everybody who has it.
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     stdio::dup2_stdin(&null)?;
     stdio::dup2_stdout(&null)?;
-    rustix::process::chdir("/")?;
-    Ok(supervisor)
+    Ok(rustix::process::chdir("/")?)
 }
 
 /// Leaves `effective` at most. The program, or what it starts, may have fewer rights than its caller had, and a bind that
@@ -135,7 +140,7 @@ pub(crate) fn prepare(
 ///
 /// Without CAP_NET_BIND_SERVICE and CAP_SYS_PTRACE permitted, the kernel lets nobody look into a process that has one of
 /// them (ptrace(2)): what such a one asks goes on to the kernel. The others stay permitted, to look into who has those.
-fn renounce(effective: CapabilitySet) -> io::Result<()> {
+pub(crate) fn renounce(effective: CapabilitySet) -> io::Result<()> {
     let permitted = capabilities(None)?.permitted - (CapabilitySet::NET_BIND_SERVICE | CapabilitySet::SYS_PTRACE);
     let sets = CapabilitySets { effective: permitted & effective, permitted, inheritable: CapabilitySet::empty() };
     Ok(set_capabilities(None, sets)?)

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Endpoint, status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -100,6 +101,12 @@ impl Asking {
     pub(crate) fn left(&self) -> Timespec {
         let left = PATIENCE.saturating_sub(self.since.elapsed());
         Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(0), tv_nsec: left.subsec_nanos().into() }
+    }
+
+    /// Whether `child`, which has ended, is this helper. How it ended is kept for the answer.
+    pub(crate) fn collect(&mut self, child: Pid) -> bool {
+        let is_it = i32::try_from(self.helper.id()) == Ok(child.as_raw());
+        is_it && self.helper.try_wait().is_ok()
     }
 
     /// Its answer, once it has ended or must. Never waits.

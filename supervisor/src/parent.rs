@@ -1,70 +1,174 @@
-//! Where only ancestors may look into a process (Yama's ptrace_scope 1): this process stays, as the program's parent and
-//! supervisor in one, and whoever waits for it learns of the program's end what they would have learnt.
+//! Where only ancestors may look into a process (Yama's ptrace_scope 1): the supervisor is the program's parent, and the
+//! process that was started waits before both of them, so that whoever waits for it learns what they would have learnt.
+//!
+//! ```text
+//! the process that was started ─── supervisor ─── PROGRAM ─── …
+//! ```
+//!
+//! The first ends as the program does, at once. The supervisor stays for what the program leaves behind: orphans become
+//! its children (PR_SET_CHILD_SUBREAPER), not init's, and so can be looked into as long as they live.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::libc::{SIGCHLD, SIGCONT, SIGHUP, SIGSTOP};
+use nix::libc::{SIGCHLD, SIGHUP, SIGSTOP, SIGTERM};
+use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Resource, Rlimit, WaitOptions, WaitStatus, getpid, getsid, setrlimit, waitpid};
+use rustix::process::{
+    Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getsid, set_parent_process_death_signal, setrlimit,
+    waitpid,
+};
 use rustix::thread::CapabilitySet;
 
 use crate::Error;
 use crate::arguments::Asked;
-use crate::aside::{begin, channel, prepare};
+use crate::aside::{begin, channel, keep_only, prepare, renounce};
 use crate::raw::{self, Disposition, Fork};
-use crate::supervise::{Supervisor, Turn};
+use crate::supervise::{Desk, Supervisor, Turn};
 
 /// `si_code` of what the kernel sends, such as for a key pressed
 const SI_KERNEL: i32 = 0x80;
 
-/// Supervises to the program's end, and ends as it did.
+/// Has the program supervised to its end, and ends as it did.
 pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
-    let (here, there) = channel()?;
-    // Where the caller ignores it, the program's end could not be waited for. The program shall find it as it was.
+    let (news, told) = channel()?;
+    // Where the caller ignores it, no end could be waited for. The program shall find it as it was.
     let before = raw::dispose(SIGCHLD, Disposition::Default);
     match raw::fork().map_err(Error::Supervisor)? {
         Fork::Child => {
-            drop(here);
+            drop(news);
+            stand_between(asked, told, before)
+        }
+        Fork::Parent(supervisor) => {
+            drop(told);
+            stand_before(&news, supervisor).map_err(Error::Supervisor)
+        }
+    }
+}
+
+/// The life of the process that was started: what it is sent goes on to the supervisor, until that tells of the end.
+fn stand_before(news: &OwnedFd, supervisor: Pid) -> io::Result<u8> {
+    let signals = signals()?;
+    renounce(CapabilitySet::KILL)?;
+    keep_only(&[news.as_raw_fd(), signals.as_raw_fd()])?;
+    loop {
+        let mut ends = [PollFd::new(news, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        if poll(&mut ends, None).is_ok() && !ends[0].revents().is_empty() {
+            let mut end = [0; 2];
+            // The end of the channel comes where the supervisor was killed, or had failed and said why.
+            return Ok(match rustix::io::read(news, &mut end) {
+                Ok(2) => End::from_bytes(end).take(),
+                _ => End::of(wait(supervisor, WaitOptions::empty())?).take(),
+            });
+        }
+        forward(&signals, supervisor);
+    }
+}
+
+/// Becomes the supervisor, whose child becomes the program.
+fn stand_between(asked: &Asked, told: OwnedFd, before: Disposition) -> Result<u8, Error> {
+    let front = Front { process: nix::unistd::getppid(), told };
+    // Before there is a program, which might leave orphans from its first moment on.
+    prctl::set_child_subreaper(true).map_err(|errno| Error::Supervisor(errno.into()))?;
+    let (here, there) = channel()?;
+    match raw::fork().map_err(Error::Supervisor)? {
+        Fork::Child => {
+            drop((here, front));
             raw::dispose(SIGCHLD, before);
             // Without its supervisor it could bind nothing any more.
-            let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+            let _ = set_parent_process_death_signal(Some(Signal::TERM));
             begin(asked, &there)
         }
         Fork::Parent(program) => {
             drop(there);
-            supervise(asked, here, program).map_err(Error::Supervisor)
+            supervise(asked, here, &front, program).map_err(Error::Supervisor)
         }
     }
 }
 
-fn supervise(asked: &Asked, there: OwnedFd, program: Pid) -> io::Result<u8> {
-    raw::block_signals();
-    let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    // The end of the channel comes where the program could not even be started: it has said why.
-    let Ok(supervisor) = prepare(asked, &there, &[signals.as_fd()], CapabilitySet::KILL) else {
-        return Ok(end_as(wait(program, WaitOptions::empty())?));
+fn supervise(asked: &Asked, there: OwnedFd, front: &Front, program: Pid) -> io::Result<u8> {
+    let signals = signals()?;
+    let Ok(supervisor) = prepare(asked, &there, &[signals.as_fd(), front.told.as_fd()], CapabilitySet::KILL) else {
+        // It could not even be started, and has said why.
+        front.tell(wait(program, WaitOptions::empty())?);
+        return Ok(0);
     };
+    // Who kills what was started ends the program.
+    let _ = set_parent_process_death_signal(Some(Signal::TERM));
+    if nix::unistd::getppid() != front.process {
+        raw::send(program, SIGTERM);
+    }
     let _ = rustix::io::write(&there, b"1");
     drop(there);
     let mut desk = Supervisor::desk();
+    let mut program = Some(program);
     loop {
-        if let Turn::Alone = supervisor.answer_until(&mut desk, signals.as_fd())? {
-            // The program is gone, and what it started: of its end a signal tells.
-            let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
+        let turn = supervisor.answer_until(&mut desk, signals.as_fd())?;
+        if let Some(pid) = program {
+            if let Turn::Alone = turn {
+                // It is gone, and what it started: of its end a signal tells.
+                let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
+            }
+            forward(&signals, pid);
+            if let ended @ Some(_) = news_of(pid, front)? {
+                program = None;
+                front.tell(ended);
+                // Whoever has that terminal shall not find it in use.
+                let _ = rustix::process::setsid();
+            }
+        } else {
+            if let Turn::Alone = turn {
+                return Ok(0);
+            }
+            while let Ok(Some(_)) = signals.read_signal() {}
         }
-        forward(&signals, program);
-        if let ended @ Some(_) = news_of(program)? {
-            outlive(&supervisor);
-            return Ok(end_as(ended));
+        bury(&mut desk, program)?;
+    }
+}
+
+/// The process that was started.
+struct Front {
+    process: Pid,
+    /// Where it hears of the program's end
+    told: OwnedFd,
+}
+
+impl Front {
+    fn tell(&self, ended: Option<WaitStatus>) {
+        // It ends for that: no reason to end anything else.
+        let _ = set_parent_process_death_signal(None);
+        let _ = rustix::io::write(&self.told, &End::of(ended).to_bytes());
+    }
+
+    /// As the program is: a shell takes its terminal back. Who continues it continues the program.
+    fn stop(&self) {
+        // Of another pid namespace it would have no number here, and 0 is many.
+        if self.process.as_raw() > 0 {
+            raw::send(self.process, SIGSTOP);
         }
     }
 }
 
-fn forward(signals: &SignalFd, program: Pid) {
+/// What has ended, but the program: orphans. Helpers are waited for where they are asked.
+fn bury(desk: &mut Desk, program: Option<Pid>) -> io::Result<()> {
+    while let Some(child) = raw::ended_child().filter(|&child| Some(child) != program) {
+        if !Supervisor::collect(desk, child) {
+            wait(child, WaitOptions::NOHANG)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every signal, blocked, as something to read.
+fn signals() -> io::Result<SignalFd> {
+    raw::block_signals();
+    Ok(SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+fn forward(signals: &SignalFd, to: Pid) {
     let own = u32::try_from(getpid().as_raw_pid()).unwrap_or(0);
     // Whose terminal is gone, only the session's leader is told.
     let leads = getsid(None) == Ok(getpid());
@@ -73,47 +177,64 @@ fn forward(signals: &SignalFd, program: Pid) {
         // From the terminal the program has had it as well; SIGPIPE and its like are this process's own.
         let had = received.ssi_code == SI_KERNEL && !(leads && number == SIGHUP);
         if number != SIGCHLD && !had && received.ssi_pid != own {
-            raw::send(program, number);
+            raw::send(to, number);
         }
     }
 }
 
-/// What became of the program; a stop is followed.
-fn news_of(program: Pid) -> io::Result<Option<WaitStatus>> {
+/// How the program ended, if it did; a stop is followed.
+fn news_of(program: Pid, front: &Front) -> io::Result<Option<WaitStatus>> {
     loop {
         match wait(program, WaitOptions::NOHANG | WaitOptions::UNTRACED)? {
-            Some(news) if news.stopped() => {
-                raw::send(nix::unistd::getpid(), SIGSTOP);
-                raw::send(program, SIGCONT);
-            }
+            Some(news) if news.stopped() => front.stop(),
             news => return Ok(news),
         }
     }
 }
 
-fn wait(program: Pid, options: WaitOptions) -> io::Result<Option<WaitStatus>> {
-    let news = waitpid(rustix::process::Pid::from_raw(program.as_raw()), options)?;
+fn wait(process: Pid, options: WaitOptions) -> io::Result<Option<WaitStatus>> {
+    let news = waitpid(rustix::process::Pid::from_raw(process.as_raw()), options)?;
     Ok(news.map(|(_, status)| status))
 }
 
-/// What the program started may live on: somebody must answer it, if only by leaving each call to the kernel.
-fn outlive(supervisor: &Supervisor) {
-    let mut ends = [PollFd::new(&supervisor.listener, PollFlags::empty())];
-    let alone = poll(&mut ends, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok()
-        && ends[0].revents().contains(PollFlags::HUP);
-    if !alone && let Ok(Fork::Child) = raw::fork() {
-        let _ = rustix::process::setsid();
-        raw::leave(u8::from(supervisor.serve(|| {}).is_err()));
-    }
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Status(u8),
+    Signal(u8),
 }
 
-/// Ends this process as `ended` says: by a status or by a signal.
-fn end_as(ended: Option<WaitStatus>) -> u8 {
-    if let Some(number) = ended.and_then(WaitStatus::terminating_signal) {
-        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-        raw::dispose(number, Disposition::Default);
-        raw::end_by(number);
+impl End {
+    fn of(ended: Option<WaitStatus>) -> End {
+        let low = |number: i32| u8::try_from(number & 0xff).unwrap_or(u8::MAX);
+        match ended.and_then(WaitStatus::terminating_signal) {
+            Some(signal) => End::Signal(low(signal)),
+            None => End::Status(ended.and_then(WaitStatus::exit_status).map_or(u8::MAX, low)),
+        }
     }
-    let status = ended.and_then(WaitStatus::exit_status);
-    status.and_then(|status| u8::try_from(status & 0xff).ok()).unwrap_or(u8::MAX)
+
+    fn to_bytes(self) -> [u8; 2] {
+        match self {
+            End::Status(number) => [0, number],
+            End::Signal(number) => [1, number],
+        }
+    }
+
+    fn from_bytes([kind, number]: [u8; 2]) -> End {
+        if kind == 0 { End::Status(number) } else { End::Signal(number) }
+    }
+
+    /// Ends this process by that signal, or returns the status to exit with.
+    fn take(self) -> u8 {
+        match self {
+            End::Status(status) => status,
+            End::Signal(number) => {
+                let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+                raw::dispose(number.into(), Disposition::Default);
+                raw::end_by(number.into());
+                // Not reached but by the first process of a pid namespace, which such a signal does not end.
+                u8::MAX
+            }
+        }
+    }
 }

@@ -132,6 +132,18 @@ pub(crate) fn send(to: Pid, number: c_int) {
     unsafe { libc::kill(to.as_raw(), number) };
 }
 
+/// A child that has ended, if there is one. It is still to be waited for.
+pub(crate) fn ended_child() -> Option<Pid> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: a struct of integers and pointers, for which zero is a value; the kernel leaves it so where there is none.
+    let mut news: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one siginfo_t, which lives across the call.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut news, options) };
+    // SAFETY: zeroed, or of a child: then the field is the pid.
+    let child = unsafe { news.si_pid() };
+    (result == 0 && child != 0).then(|| Pid::from_raw(child))
+}
+
 /// Whether the target of a notification waits through signals that do not kill it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {

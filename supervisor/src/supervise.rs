@@ -192,6 +192,11 @@ impl Supervisor {
         [const { None }; SLOTS]
     }
 
+    /// Whether `child`, which has ended, is a helper that is asked on `desk`. It is waited for then.
+    pub(crate) fn collect(desk: &mut Desk, child: nix::unistd::Pid) -> bool {
+        desk.iter_mut().flatten().any(|pending| pending.asking.collect(child))
+    }
+
     /// Answers at once, or asks the helper.
     fn begin(&self, number: usize, notification: Notification, tries: u8) -> Option<Pending> {
         self.remember(number, Some((&notification, tries)));

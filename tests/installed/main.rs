@@ -37,6 +37,8 @@ mod recipes;
 mod refusals;
 mod restarting;
 mod running;
+mod running_aside;
+mod running_under_yama;
 mod sockets;
 mod telnet;
 mod unmodified;

@@ -1,16 +1,15 @@
-//! `portgrant run`: programs that bind for themselves, on ports that are granted to their user.
+//! `portgrant run`: programs that bind for themselves, on ports that are granted to their user. Wherever the supervisor
+//! stands: what follows from that is in `running_aside` and `running_under_yama`.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::process::ExitStatusExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use portgrant_tests::{BINDER, LAUNCHER, Running, World, both_installs, http_get, skip};
+use portgrant_tests::{LAUNCHER, Running, World, both_installs, skip};
 
 both_installs![
-    an_unmodified_program_binds_its_port_and_stays_what_was_started,
     what_is_refused_is_eacces_to_the_program_and_three_lines_to_people,
     what_was_refused_can_be_asked_for_later,
     in_a_network_of_its_own_a_program_has_its_own_rights_and_no_others,
@@ -19,23 +18,17 @@ both_installs![
     a_program_with_fewer_rights_than_its_caller_gains_none,
     a_program_that_will_be_refused_is_not_started,
     where_the_kernel_permits_it_the_program_is_simply_executed,
-    the_supervisor_is_small_and_ends_with_the_last_process,
-    a_supervisor_that_is_killed_has_an_heir,
-    a_call_outlives_whoever_was_answering_it,
-    no_signal_but_sigkill_ends_a_supervisor,
     where_the_caller_ignores_sigchld_binds_are_answered,
-    the_programs_end_signals_and_children_are_its_own,
     many_binds_at_once_from_threads_and_children_all_succeed,
     the_very_socket_is_bound,
     every_way_of_asking_is_answered,
     it_needs_no_proc,
-    under_yama_the_supervisor_is_the_parent,
 ];
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Python that binds `address` and says what came of it.
-fn binding(family: &str, kind: &str, address: &str) -> String {
+pub(crate) fn binding(family: &str, kind: &str, address: &str) -> String {
     format!(
         "import socket, errno\ns = socket.socket(socket.{family}, socket.{kind})\ntry:\n s.bind({address})\n \
          print('bound', s.getsockname()[:2])\nexcept OSError as e:\n print(errno.errorcode[e.errno])"
@@ -44,7 +37,7 @@ fn binding(family: &str, kind: &str, address: &str) -> String {
 
 /// Waits until `port` answers a connection.
 #[track_caller]
-fn await_port(running: &mut Running, port: u16) {
+pub(crate) fn await_port(running: &mut Running, port: u16) {
     let deadline = Instant::now() + PATIENCE;
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(running.is_alive() && Instant::now() < deadline, "nobody listens on {port}: {:?}", running.output());
@@ -53,7 +46,7 @@ fn await_port(running: &mut Running, port: u16) {
 }
 
 /// Pids of the supervisors that run in this world.
-fn supervisors(world: &World) -> Vec<u32> {
+pub(crate) fn supervisors(world: &World) -> Vec<u32> {
     let found = world.as_root().run(["pgrep", "-x", "portgrant-super"]);
     let own =
         |pid: &u32| fs::read_link(format!("/proc/{pid}/ns/net")).ok() == fs::read_link("/proc/thread-self/ns/net").ok();
@@ -61,37 +54,12 @@ fn supervisors(world: &World) -> Vec<u32> {
 }
 
 #[track_caller]
-fn none_left(world: &World) {
+pub(crate) fn none_left(world: &World) {
     let deadline = Instant::now() + PATIENCE;
     while !supervisors(world).is_empty() {
         assert!(Instant::now() < deadline, "a supervisor stays");
         thread::sleep(Duration::from_millis(5));
     }
-}
-
-fn an_unmodified_program_binds_its_port_and_stays_what_was_started(world: &World) {
-    world.policy("permit alice 80\n");
-    let mut server = world.as_user("alice").folder("/home/alice").env("LD_LIBRARY_PATH", "/nowhere").spawn([
-        LAUNCHER,
-        "run",
-        "--",
-        "python3",
-        "-m",
-        "http.server",
-        "80",
-    ]);
-    await_port(&mut server, 80);
-    assert!(http_get("127.0.0.1:80", "/").contains("Directory listing"));
-    let process = world.process(server.pid());
-    assert_eq!((process.uids, process.folder.to_str()), ([1000; 4], Some("/home/alice")));
-    assert!(process.is_powerless());
-    let environment = fs::read(format!("/proc/{}/environ", server.pid())).expect("alice's");
-    assert!(String::from_utf8_lossy(&environment).contains("LD_LIBRARY_PATH=/nowhere"));
-    let listening = world.listening();
-    assert!(listening.iter().all(|socket| socket.uid == 1000), "{listening:?}");
-    server.signal(Signal::SIGINT);
-    server.wait(PATIENCE).exits(0);
-    none_left(world);
 }
 
 fn what_is_refused_is_eacces_to_the_program_and_three_lines_to_people(world: &World) {
@@ -232,113 +200,6 @@ fn where_the_kernel_permits_it_the_program_is_simply_executed(world: &World) {
     plain.succeeds().prints("NoNewPrivs:\t0\nSeccomp:\t0\n");
 }
 
-fn the_supervisor_is_small_and_ends_with_the_last_process(world: &World) {
-    world.policy("permit alice 80\n");
-    // The program ends, what it started goes on, and binds.
-    let late = format!(
-        "while [ ! -e /tmp/go ]; do sleep 0.01; done; python3 -c \"{}\" >/tmp/late",
-        binding("AF_INET", "SOCK_STREAM", "('', 80)").replace('"', "'")
-    );
-    let server =
-        world.as_user("alice").run([LAUNCHER, "run", "--", "sh", "-c", &format!("({late}) >/dev/null 2>&1 & echo up")]);
-    server.succeeds().prints("up\n");
-    let both = supervisors(world);
-    assert_eq!(both.len(), 2, "it and its heir");
-    let kilobytes: u64 = both.iter().map(|pid| resident_kilobytes(*pid)).sum();
-    assert!(kilobytes < 2048, "{kilobytes} kB");
-    let process = world.process(both[0]);
-    assert!(process.is_powerless());
-    for pid in both {
-        let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("alice's").count();
-        assert!(open <= 8, "{open} descriptors");
-    }
-    fs::write("/tmp/go", "").expect("written");
-    none_left(world);
-    assert_eq!(fs::read_to_string("/tmp/late").expect("it ran"), "bound ('0.0.0.0', 80)\n");
-}
-
-/// What a process has in memory, of its own or shared, by smaps_rollup.
-fn resident_kilobytes(pid: u32) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("readable");
-    let line = rollup.lines().find(|line| line.starts_with("Rss:")).expect("told");
-    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
-}
-
-fn a_supervisor_that_is_killed_has_an_heir(world: &World) {
-    world.policy("permit alice 80-89\n");
-    let script = "import socket, os, time\nkept = []\nfor port in (80, 8080, 81, 82):\n \
-                  while not os.path.exists(f'/tmp/{port}'): time.sleep(0.005)\n \
-                  s = socket.socket(); s.bind(('127.0.0.1', port)); kept.append(s)\n print('bound', port, flush=True)\ntime.sleep(60)";
-    let server = world.as_user("alice").spawn([LAUNCHER, "run", "--", "python3", "-c", script]);
-    for port in ["80", "8080", "81", "82"] {
-        fs::write(format!("/tmp/{port}"), "").expect("written");
-        await_output(&server, &format!("bound {port}\n"));
-        for pid in supervisors(world).into_iter().take(1) {
-            world.as_root().run(["kill", "-9", &pid.to_string()]).succeeds();
-        }
-        let deadline = Instant::now() + PATIENCE;
-        while supervisors(world).len() != 2 {
-            assert!(Instant::now() < deadline, "no heir");
-        }
-    }
-    drop(server);
-    none_left(world);
-}
-
-/// One of the two is killed when the helper has bound the socket and has not ended yet.
-fn a_call_outlives_whoever_was_answering_it(world: &World) {
-    world.policy("permit alice 80-89\n");
-    world.folder("/opt/slow", "root", 0o755);
-    fs::copy("/usr/libexec/portgrant/portgrant-supervisor", "/opt/slow/portgrant-supervisor").expect("copied");
-    world.file(
-        "/opt/slow/binder",
-        &format!("#!/bin/sh\n{BINDER} \"$@\"; end=$?; touch /tmp/asked; sleep 0.5; exit $end\n"),
-    );
-    world.as_root().run(["chmod", "755", "/opt/slow/binder"]).succeeds();
-    for (which, port) in [(0, "80"), (1, "81")] {
-        let script =
-            binding("AF_INET", "SOCK_STREAM", &format!("('127.0.0.1', {port})")) + "\nimport time; time.sleep(60)";
-        let alice = world.as_user("alice");
-        let server =
-            alice.env("PORTGRANT_BINDER", "/opt/slow/binder").spawn([LAUNCHER, "run", "--", "python3", "-uc", &script]);
-        let deadline = Instant::now() + PATIENCE;
-        while !fs::exists("/tmp/asked").expect("stat") {
-            assert!(Instant::now() < deadline, "the helper is not asked");
-            thread::sleep(Duration::from_millis(2));
-        }
-        let mut both = supervisors(world);
-        both.sort_unstable();
-        world.as_root().run(["kill", "-9", &both[which].to_string()]).succeeds();
-        await_output(&server, &format!("bound ('127.0.0.1', {port})\n"));
-        assert_eq!(server.output().1.contains("another has taken over"), which == 0, "{:?}", server.output());
-        let zombies = world.as_root().run(["ps", "-o", "stat=", "--ppid", &both[0].to_string()]);
-        assert!(!zombies.stdout.contains('Z'), "{zombies}");
-        drop(server);
-        none_left(world);
-        fs::remove_file("/tmp/asked").expect("removed");
-    }
-}
-
-fn no_signal_but_sigkill_ends_a_supervisor(world: &World) {
-    world.policy("permit alice 80\n");
-    let script = binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 80)");
-    let script = format!(
-        "import os, time\nprint('up', flush=True)\nwhile not os.path.exists('/tmp/go'): time.sleep(0.005)\n{script}"
-    );
-    let server = world.as_user("alice").spawn([LAUNCHER, "run", "--", "python3", "-c", &script]);
-    await_output(&server, "up\n");
-    let both = supervisors(world);
-    for pid in &both {
-        for signal in (1..=64).filter(|number| ![9, 19, 32, 33].contains(number)) {
-            world.as_root().run(["kill", &format!("-{signal}"), &pid.to_string()]).succeeds();
-        }
-    }
-    assert_eq!(supervisors(world), both);
-    fs::write("/tmp/go", "").expect("written");
-    server.wait(PATIENCE).succeeds().prints("up\nbound ('127.0.0.1', 80)\n");
-    none_left(world);
-}
-
 fn where_the_caller_ignores_sigchld_binds_are_answered(world: &World) {
     world.policy("permit alice 80\n");
     let run = |words: &[&str], port| {
@@ -355,29 +216,12 @@ fn where_the_caller_ignores_sigchld_binds_are_answered(world: &World) {
 }
 
 #[track_caller]
-fn await_output(running: &Running, text: &str) {
+pub(crate) fn await_output(running: &Running, text: &str) {
     let deadline = Instant::now() + PATIENCE;
     while !running.output().0.contains(text) {
         assert!(Instant::now() < deadline, "no {text:?}: {:?}", running.output());
         thread::sleep(Duration::from_millis(2));
     }
-}
-
-fn the_programs_end_signals_and_children_are_its_own(world: &World) {
-    world.policy("permit alice 80\n");
-    world.as_user("alice").run([LAUNCHER, "run", "--", "sh", "-c", "exit 42"]).exits(42);
-    world.as_user("alice").run([LAUNCHER, "run", "--", "sh", "-c", "kill -TERM $$"]).dies_of(Signal::SIGTERM);
-    // It has no child that it did not start, and SIGPIPE and the rest as its caller left them.
-    let script = "import os, signal\ntry:\n os.wait()\nexcept ChildProcessError:\n print('no child')\n\
-                  print(os.getppid() == int(os.environ['PARENT']))";
-    let parent = std::process::id().to_string();
-    let childless = world.as_user("alice").env("PARENT", &parent).run([LAUNCHER, "run", "--", "python3", "-c", script]);
-    childless.succeeds().prints("no child\nTrue\n");
-    let signals = ["sh", "-c", "grep -E 'Sig(Blk|Ign)' /proc/self/status"];
-    let plain = world.as_user("alice").ignoring(Signal::SIGCHLD).run(signals).stdout;
-    let run = world.as_user("alice").ignoring(Signal::SIGCHLD).run([&[LAUNCHER, "run", "--"], &signals[..]].concat());
-    assert_eq!(run.stdout, plain);
-    none_left(world);
 }
 
 fn many_binds_at_once_from_threads_and_children_all_succeed(world: &World) {
@@ -451,52 +295,4 @@ fn it_needs_no_proc(world: &World) {
     let bind = binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 80)");
     let run = [&bare[..], &[LAUNCHER, "run", "--", "python3", "-c", &bind]].concat();
     world.as_root().run(run).succeeds().prints("bound ('127.0.0.1', 80)\n");
-}
-
-/// Yama itself is not on every machine; what the launcher does where it says 1, is.
-fn under_yama_the_supervisor_is_the_parent(world: &World) {
-    world.policy("permit alice 80 81\n");
-    let yama = |scope: &str| {
-        world.file("/tmp/ptrace_scope", scope);
-    };
-    yama("1\n");
-    let supervised_by = |by: &[&str], words: &[&str]| {
-        let bound = ["unshare", "--mount", "--propagation", "private", "sh", "-ec"];
-        let script = "mount -t tmpfs none /proc/sys/kernel; mkdir -p /proc/sys/kernel/yama; \
-            cp /tmp/ptrace_scope /proc/sys/kernel/yama/; exec setpriv --reuid=1000 --regid=1000 --clear-groups \
-            --inh-caps=-all --bounding-set=-all,+net_bind_service,+setuid,+setgid \"$@\"";
-        world.as_root().spawn([&bound[..], &[script, "-"], by, &[LAUNCHER, "run", "--"], words].concat())
-    };
-    let supervised = |words: &[&str]| supervised_by(&[], words);
-    supervised(&["sh", "-c", "exit 42"]).wait(PATIENCE).exits(42);
-    supervised(&["sh", "-c", "kill -KILL $$"]).wait(PATIENCE).dies_of(Signal::SIGKILL);
-    assert_eq!(supervised(&["sh", "-c", "kill -40 $$"]).wait(PATIENCE).status.signal(), Some(40), "a real-time one");
-    let told = "import signal\nfor n in (20, 22, 40): signal.signal(n, lambda number, _: print(number, flush=True))\n\
-                print('ready', flush=True)\nwhile True: signal.pause()";
-    let server = supervised(&["python3", "-c", told]);
-    await_output(&server, "ready\n");
-    for signal in [20, 22, 40] {
-        world.as_root().run(["kill", &format!("-{signal}"), &server.pid().to_string()]).succeeds();
-        await_output(&server, &format!("{signal}\n"));
-    }
-    server.signal(Signal::SIGTERM);
-    server.wait(PATIENCE).dies_of(Signal::SIGTERM);
-    let deaf =
-        "import os, signal, sys\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nos.execv(sys.argv[1], sys.argv[1:])";
-    supervised_by(&["python3", "-c", deaf], &["sh", "-c", "exit 42"]).wait(PATIENCE).exits(42);
-    let mut server = supervised(&["python3", "-m", "http.server", "80"]);
-    await_port(&mut server, 80);
-    assert_eq!(supervisors(world), [server.pid()], "it stays what was started");
-    server.signal(Signal::SIGINT);
-    server.wait(PATIENCE).exits(0);
-    // What outlives the program is answered still.
-    let late = binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 8080)");
-    let script = format!("(sleep 0.3; exec python3 -c \"{late}\" >/tmp/late) >/dev/null 2>&1 & exit 3");
-    supervised(&["sh", "-c", &script]).wait(PATIENCE).exits(3);
-    none_left(world);
-    assert_eq!(fs::read_to_string("/tmp/late").expect("it ran"), "bound ('127.0.0.1', 8080)\n");
-    for scope in ["2\n", "3\n"] {
-        yama(scope);
-        supervised(&["true"]).wait(PATIENCE).exits(78).complains("kernel.yama.ptrace_scope is");
-    }
 }

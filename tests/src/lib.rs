@@ -39,7 +39,7 @@ pub use listening::Listening;
 pub use process::Process;
 pub use running::{Outcome, Running};
 pub use syslog::Syslog;
-pub use world::{BINDER, Install, KERNEL, LAUNCHER, POLICY, World, skip};
+pub use world::{BINDER, Install, KERNEL, LAUNCHER, POLICY, SUPERVISOR, World, ptrace_scope, skip};
 
 // What the methods of `Caller` take.
 pub use nix::sys::resource::Resource;

@@ -29,6 +29,8 @@ use crate::syslog::Syslog;
 pub const BINDER: &str = "/usr/libexec/portgrant/portgrant-binder";
 /// Where the program is installed that tells what the policy says.
 pub const POLICY: &str = "/usr/libexec/portgrant/portgrant-policy";
+/// Where the supervisor of `portgrant run` is installed.
+pub const SUPERVISOR: &str = "/usr/libexec/portgrant/portgrant-supervisor";
 /// Where the launcher is installed.
 pub const LAUNCHER: &str = "/usr/local/bin/portgrant";
 /// Where the kernel mode's loader is installed.
@@ -84,6 +86,12 @@ pub fn skip(reason: &str) {
     let line = format!("\nSKIPPED {}: {reason}\n", thread::current().name().unwrap_or("a test"));
     // Straight to the descriptor: eprintln would be swallowed, as the test passes.
     let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// What Yama lets look into a process (kernel.yama.ptrace_scope), if the kernel has it. It is the machine's, not a world's.
+#[must_use]
+pub fn ptrace_scope() -> Option<u8> {
+    fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok()?.trim().parse().ok()
 }
 
 impl World {
