@@ -25,7 +25,8 @@ both_installs![
     it_needs_no_proc,
 ];
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long something may take that happens by itself, on an emulated machine too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Python that binds `address` and says what came of it.
 pub(crate) fn binding(family: &str, kind: &str, address: &str) -> String {

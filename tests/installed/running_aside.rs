@@ -123,7 +123,7 @@ fn a_call_outlives_whoever_was_answering_it(world: &World) {
     fs::copy("/usr/libexec/portgrant/portgrant-supervisor", "/opt/slow/portgrant-supervisor").expect("copied");
     world.file(
         "/opt/slow/binder",
-        &format!("#!/bin/sh\n{BINDER} \"$@\"; end=$?; touch /tmp/asked; sleep 0.5; exit $end\n"),
+        &format!("#!/bin/sh\n{BINDER} \"$@\"; end=$?; touch /tmp/asked; while [ ! -e /tmp/on ]; do sleep 0.01; done; exit $end\n"),
     );
     world.as_root().run(["chmod", "755", "/opt/slow/binder"]).succeeds();
     for (which, port) in [(0, "80"), (1, "81")] {
@@ -140,13 +140,16 @@ fn a_call_outlives_whoever_was_answering_it(world: &World) {
         let mut both = supervisors(world);
         both.sort_unstable();
         world.as_root().run(["kill", "-9", &both[which].to_string()]).succeeds();
+        fs::write("/tmp/on", "").expect("written");
         await_output(&server, &format!("bound ('127.0.0.1', {port})\n"));
         assert_eq!(server.output().1.contains("another has taken over"), which == 0, "{:?}", server.output());
         let zombies = world.as_root().run(["ps", "-o", "stat=", "--ppid", &both[0].to_string()]);
         assert!(!zombies.stdout.contains('Z'), "{zombies}");
         drop(server);
         none_left(world);
-        fs::remove_file("/tmp/asked").expect("removed");
+        for file in ["/tmp/asked", "/tmp/on"] {
+            fs::remove_file(file).expect("removed");
+        }
     }
 }
 

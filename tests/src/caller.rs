@@ -45,7 +45,7 @@ impl Caller {
             folder: "/".to_owned(),
             name: None,
             input: None,
-            patience: Duration::from_secs(30),
+            patience: Duration::from_secs(60),
         }
     }
 
@@ -165,7 +165,7 @@ impl Caller {
         self
     }
 
-    /// How long [`run`](Self::run) waits (else half a minute) before it kills the program and fails the test.
+    /// How long [`run`](Self::run) waits (else a minute) before it kills the program and fails the test.
     pub fn within(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self

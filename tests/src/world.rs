@@ -62,6 +62,7 @@ pub enum Install {
 #[derive(Debug)]
 pub struct World {
     install: Install,
+    is_apart: bool,
 }
 
 /// Makes two tests of each function that takes a `&World`, `name::setuid` and `name::file_capability`.
@@ -103,6 +104,13 @@ impl World {
         if let Err(cause) = life.expect("a thread").join() {
             panic::resume_unwind(cause);
         }
+    }
+
+    /// The machine itself, as it is: for tests that have one of their own (`tests/booted`). Nothing is undone.
+    #[must_use]
+    pub fn here() -> Self {
+        birth::clear_the_way();
+        Self { install: Install::FileCapability, is_apart: false }
     }
 
     /// How the helper is installed here.
@@ -206,7 +214,7 @@ impl World {
         install_programs(&root, &stage.join("programs"));
         enter(&root);
 
-        let world = Self { install };
+        let world = Self { install, is_apart: true };
         add_accounts();
         world.file("/etc/hosts", HOSTS);
         tool("ip", &["link", "set", "lo", "up"]);
@@ -221,6 +229,9 @@ impl World {
 impl Drop for World {
     /// Kills whatever shares a namespace with this thread: daemons have left their parents, but not their world.
     fn drop(&mut self) {
+        if !self.is_apart {
+            return;
+        }
         let here = processes::namespaces("thread-self");
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
