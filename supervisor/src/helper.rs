@@ -16,8 +16,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::getsockname;
 
-/// How long it may take: the rules of a very large policy take some tens of milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take: the rules of a very large policy take some tens of milliseconds, but a machine may be out of
+/// breath, and to wait is better then than to refuse what is permitted.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The most that it may say, in bytes.
 const LONGEST: usize = 4096;
 
