@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use portgrant_binder::policy::{AddressSet, Effect, Span};
 
-use crate::tables::Verdict;
+use crate::entry::Verdict;
 
 /// From here on, up to the next boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,9 +16,9 @@ use rustix::io::Errno;
 
 use crate::Error;
 use crate::about::About;
+use crate::entry::Verdict;
 use crate::loaded::Loaded;
 use crate::program::record;
-use crate::tables::Verdict;
 
 /// LOG_AUTHPRIV with LOG_NOTICE (syslog(3)).
 const LOST: u32 = (10 << 3) | 5;

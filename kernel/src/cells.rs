@@ -3,7 +3,7 @@
 //!
 //! The kernel's own hash maps cost a call for each lookup, and several within it; arrays are read by instructions.
 
-use crate::tables::{Entry, Key};
+use crate::entry::{Entry, Key};
 
 /// What a key is multiplied with before its upper half is mixed into the lower one.
 pub const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -95,7 +95,7 @@ mod tests {
     use portgrant_binder::policy::bind::Transport;
 
     use super::*;
-    use crate::tables::Verdict;
+    use crate::entry::Verdict;
 
     fn entries(keys: impl Iterator<Item = Key>) -> Vec<(Key, Entry)> {
         keys.zip(0..).map(|(key, number)| (key, Entry { verdict: Verdict(number), set: None })).collect()

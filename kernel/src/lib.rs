@@ -15,6 +15,7 @@ pub mod audit;
 pub mod bpf;
 pub mod cells;
 pub mod cgroup;
+pub mod entry;
 mod error;
 pub mod loaded;
 pub mod privilege;

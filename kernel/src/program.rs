@@ -14,7 +14,8 @@ use portgrant_binder::policy::bind::Transport;
 
 use crate::assembly::{Assembly, Helper, If, Instruction, Register, Width};
 use crate::cells::{HASHES, MIX};
-use crate::tables::{BLOCK_BITS, Key, Verdict, index, protocol};
+use crate::entry::{BLOCK_BITS, Key, Verdict, protocol};
+use crate::tables::index;
 
 use Register::{R0, R1, R2, R3, R6, R7, R8, R9, Stack};
 use Width::{Byte, Double, Half, Word};

@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use crate::addresses::Boundary;
 use crate::cells;
+use crate::entry::{Entry, Key};
 use crate::program::{entry, port, row};
-use crate::tables::{Entry, Key, MAX_ENTRIES, PortEntry, Tables};
+use crate::tables::{MAX_ENTRIES, PortEntry, Tables};
 
 /// Where a generation's rows are: its cells first, then all its boundaries.
 #[derive(Debug)]
@@ -86,7 +87,7 @@ fn joined<const PARTS: usize, const SIZE: usize>(parts: [&[u8]; PARTS]) -> [u8; 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::{Set, Verdict};
+    use crate::entry::{Set, Verdict};
 
     #[test]
     fn the_bytes_are_where_the_program_reads_them() {

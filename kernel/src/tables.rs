@@ -21,49 +21,12 @@ use portgrant_binder::policy::{AddressSet, Effect, Rule, Subject};
 use crate::Error;
 use crate::addresses::{Boundary, Concern, boundaries, search};
 use crate::cells::Cells;
+use crate::entry::{BLOCK_BITS, Entry, Key, Set, Verdict};
 
 /// The most entries, and the most boundaries of addresses: some 500 MB of the kernel's memory.
 pub const MAX_ENTRIES: usize = 1 << 22;
 /// The most rules and addresses that are looked at, counted again for each interval of ports with other neighbours.
 const MAX_WORK: usize = 1 << 26;
-
-/// How many ports a block of each size has, as bits; each has a table for users and one for gids.
-pub const BLOCK_BITS: [u8; 4] = [0, 4, 8, 12];
-
-/// What a rule, or several together, say of a bind. The smaller one counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Verdict(pub i64);
-
-/// Where a rule stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Which of the policy's files
-    pub file: usize,
-    /// Which line, from 1
-    pub line: usize,
-}
-
-/// A key of the hash: a table, a protocol, a block of ports and an id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(pub u64);
-
-/// What holds for a subject at a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
-    /// What is decided, where there is no set
-    pub verdict: Verdict,
-    /// The set of addresses that decides
-    pub set: Option<Set>,
-}
-
-/// A set of addresses: where its boundaries are among all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Set {
-    /// The first
-    pub first: u32,
-    /// Half of their number, which is a power of two; 0 of one
-    pub half: u32,
-}
 
 /// What holds at a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,42 +53,6 @@ pub struct Tables {
     pub boundaries: Vec<Boundary>,
 }
 
-impl Verdict {
-    /// A deny; and what is less than every other verdict.
-    pub const DENY: Verdict = Verdict(-1);
-    /// No rule says anything; and what is more than every other verdict.
-    pub const NOTHING: Verdict = Verdict(i64::MAX);
-
-    fn of(rule: &Rule) -> Verdict {
-        match rule.effect {
-            Effect::Deny => Verdict::DENY,
-            // A file has less than 2^24 lines, as it has at most 16 MiB, and there are less than 2^31 files.
-            Effect::Permit => Verdict((rule.file as i64) << 32 | rule.line as i64),
-        }
-    }
-
-    /// The rule that permits, if one does.
-    #[must_use]
-    pub fn permits(self) -> Option<Place> {
-        let place = u64::try_from(self.0).ok().filter(|_| self != Verdict::NOTHING)?;
-        Some(Place { file: (place >> 32) as usize, line: (place & 0xffff_ffff) as usize })
-    }
-}
-
-impl Key {
-    /// The first of the tables of users, one for each size of block.
-    pub const UIDS: u8 = 1;
-    /// The first of the tables of gids.
-    pub const GIDS: u8 = 5;
-
-    /// The key of block `block` in `table`, for `id`.
-    #[must_use]
-    pub fn new(table: u8, transport: Transport, block: u16, id: u32) -> Key {
-        let protocol = u64::from(protocol(transport));
-        Key(u64::from(table) | protocol << 8 | u64::from(block) << 16 | u64::from(id) << 32)
-    }
-}
-
 /// How many entries the array has: the ports of tcp, and those of udp.
 pub const PORTS: usize = 2 << 16;
 
@@ -135,15 +62,6 @@ pub fn index(transport: Transport, port: u16) -> u32 {
     match transport {
         Transport::Tcp => u32::from(port),
         Transport::Udp => 1 << 16 | u32::from(port),
-    }
-}
-
-/// The number of a protocol (protocols(5)).
-#[must_use]
-pub fn protocol(transport: Transport) -> u8 {
-    match transport {
-        Transport::Tcp => 6,
-        Transport::Udp => 17,
     }
 }
 
@@ -190,13 +108,6 @@ impl Tables {
             verdict = keys.find_map(|key| self.cells.get(key)).map_or(verdict, |entry| verdict.min(of(entry)));
         }
         verdict
-    }
-}
-
-impl Set {
-    fn range(self) -> std::ops::Range<usize> {
-        let (first, half) = (self.first as usize, self.half as usize);
-        first..first + (2 * half).max(1)
     }
 }
 
@@ -423,10 +334,6 @@ impl<'p> Compiler<'p> {
     fn bounded(&self, entries: usize) -> Result<(), Error> {
         if entries > self.most { Err(too_large(self.most)) } else { Ok(()) }
     }
-}
-
-impl Entry {
-    const NOTHING: Entry = Entry { verdict: Verdict::NOTHING, set: None };
 }
 
 impl PortEntry {
