@@ -411,7 +411,7 @@ fn reloads_at_the_same_time_come_one_after_the_other() {
         load(world, cgroup, &[]).succeeds();
         let reloads: Vec<_> = (0..8).map(|_| world.as_root().spawn([KERNEL, "reload"])).collect();
         for reload in reloads {
-            reload.wait(Duration::from_secs(30)).succeeds();
+            reload.wait(Duration::from_secs(120)).succeeds();
         }
         kernel(world, &["show"]).prints("(generation 9)");
         let about = fs::read_dir("/sys/fs/bpf/portgrant").expect("pins").flatten();
