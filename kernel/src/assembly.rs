@@ -52,8 +52,6 @@ pub enum If {
     Equal = 0x10,
     /// Not equal
     Differs = 0x50,
-    /// Some bit is in both
-    AnyBit = 0x40,
     /// Greater, as unsigned numbers
     Above = 0x20,
     /// At least, as unsigned numbers
@@ -157,11 +155,6 @@ impl Assembly {
     /// `to += from`
     pub fn add_register(&mut self, to: Register, from: Register) {
         self.push(class::ARITHMETIC | class::REGISTER, to, from.number(), 0, 0);
-    }
-
-    /// `to -= from`
-    pub fn subtract(&mut self, to: Register, from: Register) {
-        self.push(class::ARITHMETIC | class::REGISTER | 0x10, to, from.number(), 0, 0);
     }
 
     /// `to *= from`
