@@ -235,9 +235,9 @@ fn consider(code: &mut Assembly, maps: Maps, family: Family, who: &str) {
     code.copy(R2, R1);
     code.shift_left(R2, 32);
     code.or(R9, R2);
-    // Most sets are small.
     let boundary = |code: &mut Assembly| code.copy_lower(R1, R9);
     let step = |bit: u32| format!("{who}: step {bit}");
+    // Most sets are small.
     code.jump_if(R1, If::Below, 1 << SMALL, &step(SMALL - 1));
     for bit in (0..row::MOST_STEPS).rev() {
         let [before, next] = ["before", "next"].map(|place| format!("{who}: {place} {bit}"));
