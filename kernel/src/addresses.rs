@@ -19,6 +19,9 @@ pub struct Boundary {
     pub verdict: Verdict,
 }
 
+/// How many boundaries a set has at least: the program in the kernel looks at so many at once.
+pub const GROUP: usize = 4;
+
 /// Rules of one subject at one port: of all with the same effect and the same addresses (by number), the first.
 pub(crate) type Concern<'p> = BTreeMap<(Effect, u32), (Verdict, &'p [AddressSet])>;
 
@@ -28,11 +31,11 @@ const V4: (u128, u8) = (0xffff << 32, 96);
 const ALL: (u128, u8) = (0, 0);
 
 /// The intervals of `concern`, of which those without addresses say `everywhere`. There is always one at 0, and their
-/// number is a power of two, as the search wants it: the last one is repeated at the last address.
+/// number is a power of two and a [`GROUP`] at least, as the search wants it: the last one is repeated at the last address.
 pub(crate) fn boundaries(concern: &Concern<'_>, everywhere: Verdict) -> Vec<Boundary> {
     let mut boundaries = intervals(&decided(concern, everywhere));
     let last = boundaries.last().map_or(Verdict::NOTHING, |last| last.verdict);
-    boundaries.resize(boundaries.len().next_power_of_two(), Boundary { start: u128::MAX, verdict: last });
+    boundaries.resize(boundaries.len().next_power_of_two().max(GROUP), Boundary { start: u128::MAX, verdict: last });
     boundaries
 }
 

@@ -43,6 +43,8 @@ pub enum Helper {
     RingReserve = 131,
     /// `bpf_ringbuf_submit(record, flags)`
     RingSubmit = 132,
+    /// `bpf_ringbuf_query(ring, what)`
+    RingQuery = 134,
 }
 
 /// A condition of a jump.
@@ -177,7 +179,7 @@ impl Assembly {
         self.push(class::ARITHMETIC | 0x40, to, 0, 0, number);
     }
 
-    /// `to &= number`, which is not negative
+    /// `to &= number`, whose sign fills the upper half
     pub fn and_number(&mut self, to: Register, number: i32) {
         self.push(class::ARITHMETIC | 0x50, to, 0, 0, number);
     }

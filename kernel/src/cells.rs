@@ -1,5 +1,6 @@
-//! A hash table that a program in the kernel reads with no call into the kernel: every key is in one of two cells that its
-//! hashes name (cuckoo hashing), so that a lookup looks at two cells at most, whatever the keys.
+//! A hash table that a program in the kernel reads with no call into the kernel: every key is in one of two buckets that its
+//! hashes name (cuckoo hashing), so that a lookup looks at two buckets at most, whatever the keys, and mostly at one. A bucket
+//! is one line of the processor's cache.
 //!
 //! The kernel's own hash maps cost a call for each lookup, and several within it; arrays are read by instructions.
 
@@ -7,47 +8,61 @@ use crate::entry::{Entry, Key};
 
 /// What a key is multiplied with before its upper half is mixed into the lower one.
 pub const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
-/// What the mixed key is multiplied with, for each of its two cells. All three are odd, so that no bit of a key is lost.
+/// What the mixed key is multiplied with, for each of its two buckets. All three are odd, so that no bit of a key is lost.
 pub const HASHES: [u64; 2] = [0xd6e8_feb8_6659_fd93, 0xa076_1d64_78bd_642f];
+/// So many lower bits of a key's block are not hashed for its first bucket: a subject's ports below 1024 have theirs in one
+/// page of memory. A page that was not looked at for long costs more than all else here, and servers bind several ports.
+pub const NEAR: u32 = 10;
+/// And so many of them tell which bucket of the page it is.
+pub const PAGE: u32 = 6;
+/// How many cells a bucket has.
+pub const BUCKET: usize = 4;
 
 /// The most moves for one key, before the table is made larger.
 const MOST_MOVES: usize = 500;
-/// The fewest cells, as bits.
-const FEWEST: u32 = 4;
-/// The most cells, as bits.
-pub(crate) const MOST: u32 = 24;
+/// The fewest buckets, as bits.
+const FEWEST: u32 = PAGE;
+/// The most buckets, as bits.
+pub(crate) const MOST: u32 = 21;
 
-/// The table: a power of two of cells.
+/// A cell: an entry and its key, or nothing.
+pub type Cell = Option<(Key, Entry)>;
+
+/// The table: a power of two of buckets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cells {
-    cells: Vec<Option<(Key, Entry)>>,
+    buckets: Vec<[Cell; BUCKET]>,
     bits: u32,
 }
 
 impl Cells {
     /// A place for each of `entries`, whose keys differ; none where they are too many.
     pub fn of(entries: impl ExactSizeIterator<Item = (Key, Entry)> + Clone) -> Option<Cells> {
-        // Above half full, some keys find no place; so it is less than that from the start. Now and then they find none then
-        // either, and it is doubled.
-        let fewest = (entries.len() * 9 / 4).next_power_of_two().trailing_zeros().max(FEWEST);
-        (fewest..=MOST).find_map(|bits| Cells::with(bits, entries.clone()))
+        // Half of the cells stay empty, so that nearly all keys are in their first bucket. Should one find no place all the
+        // same, the table is doubled.
+        let buckets = (entries.len() * 2).div_ceil(BUCKET).next_power_of_two();
+        (buckets.trailing_zeros().max(FEWEST)..=MOST).find_map(|bits| Cells::with(bits, entries.clone()))
     }
 
-    fn with(bits: u32, entries: impl Iterator<Item = (Key, Entry)>) -> Option<Cells> {
-        let mut table = Cells { cells: vec![None; 1 << bits], bits };
-        entries.into_iter().all(|entry| table.place(entry)).then_some(table)
+    fn with(bits: u32, mut entries: impl Iterator<Item = (Key, Entry)>) -> Option<Cells> {
+        let mut table = Cells { buckets: vec![[None; BUCKET]; 1 << bits], bits };
+        entries.all(|entry| table.place(entry)).then_some(table)
     }
 
-    /// Whoever is where the entry belongs moves to its own other cell, and so on.
+    /// In its first bucket, or its second. Where both are full, somebody moves from there to its own other bucket, and so on.
     fn place(&mut self, mut entry: (Key, Entry)) -> bool {
-        let mut at = self.places(entry.0)[0];
-        for _ in 0..MOST_MOVES {
-            match self.cells[at].replace(entry) {
-                None => return true,
-                Some(moved) => entry = moved,
+        let mut places = self.places(entry.0);
+        let mut full = places[0];
+        for moves in 0..MOST_MOVES {
+            for bucket in places {
+                if let Some(free) = self.buckets[bucket].iter_mut().find(|cell| cell.is_none()) {
+                    *free = Some(entry);
+                    return true;
+                }
             }
-            let [first, second] = self.places(entry.0);
-            at = if at == first { second } else { first };
+            entry = self.buckets[full][moves % BUCKET].replace(entry).expect("it is full");
+            places = self.places(entry.0);
+            full = if full == places[0] { places[1] } else { places[0] };
         }
         false
     }
@@ -55,19 +70,13 @@ impl Cells {
     /// What is there for `key`.
     #[must_use]
     pub fn get(&self, key: Key) -> Option<&Entry> {
-        let found = self.places(key).map(|at| self.cells[at].as_ref().filter(|cell| cell.0 == key));
-        found.into_iter().flatten().next().map(|cell| &cell.1)
+        let mut cells = self.places(key).into_iter().flat_map(|bucket| &self.buckets[bucket]).flatten();
+        cells.find(|cell| cell.0 == key).map(|cell| &cell.1)
     }
 
-    /// Every cell, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Option<&(Key, Entry)>> {
-        self.cells.iter().map(Option::as_ref)
-    }
-
-    /// How many cells there are.
-    #[must_use]
-    pub fn count(&self) -> u32 {
-        1 << self.bits
+    /// Every bucket, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[Cell; BUCKET]> {
+        self.buckets.iter()
     }
 
     /// How many lower bits of a hash do not count.
@@ -76,17 +85,20 @@ impl Cells {
         u64::BITS - self.bits
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "at most 24 bits are left")]
+    #[allow(clippy::cast_possible_truncation, reason = "at most 21 bits are left")]
     fn places(&self, key: Key) -> [usize; 2] {
-        let mixed = key.0.wrapping_mul(MIX);
-        let mixed = mixed ^ mixed >> 32;
-        HASHES.map(|hash| (mixed.wrapping_mul(hash) >> self.shift()) as usize)
+        let hashed = |key: u64, hash| {
+            let mixed = key.wrapping_mul(MIX);
+            ((mixed ^ mixed >> 32).wrapping_mul(hash) >> self.shift()) as usize
+        };
+        let near = (key.0 >> Key::BLOCK) as usize & ((1 << PAGE) - 1);
+        [hashed(key.0 & !Key::below(NEAR), HASHES[0]) ^ near, hashed(key.0, HASHES[1])]
     }
 }
 
 impl Default for Cells {
     fn default() -> Self {
-        Cells { cells: vec![None; 1 << FEWEST], bits: FEWEST }
+        Cells { buckets: vec![[None; BUCKET]; 1 << FEWEST], bits: FEWEST }
     }
 }
 
@@ -105,31 +117,47 @@ mod tests {
     #[test]
     fn every_key_is_found_and_no_other() {
         let key = |table: u8, port: u16, id: u32| Key::new(table, Transport::Tcp, port, id);
-        let kinds: [Vec<Key>; 6] = [
+        let kinds: [Vec<Key>; 7] = [
             vec![],
             vec![key(1, 80, 1000)],
             (0..100_000).map(|id| key(1, 80, id)).collect(),
             (0..=u16::MAX).map(|port| key(2, port, 33)).collect(),
             (0..50_000).map(|n| key(5, 443, n << 16)).collect(),
+            (0..256).flat_map(|id| (1..1024).map(move |port| key(1, port, id))).collect(),
             (0..400).flat_map(|id| (0..250).map(move |port| key(3, port, 1_000_000 * id))).collect(),
         ];
         for keys in kinds {
             let entries = entries(keys.iter().copied());
             let cells = Cells::of(entries.iter().copied()).expect("not too many");
-            assert!(cells.cells.len() <= (8 * keys.len()).max(16), "{} cells for {}", cells.count(), keys.len());
+            let count = cells.buckets.len() * BUCKET;
+            assert!(count <= (4 * keys.len()).max(256), "{count} cells for {}", keys.len());
             for (key, entry) in &entries {
                 assert_eq!(cells.get(*key), Some(entry));
                 assert_eq!(cells.get(Key(key.0 ^ 0xff)), None, "a key that is not there");
             }
-            assert_eq!(cells.iter().flatten().count(), keys.len());
+            assert_eq!(cells.iter().flatten().flatten().count(), keys.len());
         }
     }
 
     #[test]
+    fn most_keys_are_in_their_first_bucket_and_a_subjects_in_one_page() {
+        let keys = (0..8_000).flat_map(|id| [25, 80, 443, 993].map(|port| Key::new(1, Transport::Tcp, port, id)));
+        let keys: Vec<Key> = keys.collect();
+        let cells = Cells::of(entries(keys.iter().copied()).into_iter()).expect("not too many");
+        assert_eq!(cells.buckets.len(), 1 << 14, "as full as it gets");
+        let is_first = |key: &&Key| cells.buckets[cells.places(**key)[0]].iter().flatten().any(|cell| cell.0 == **key);
+        let first = keys.iter().filter(is_first).count();
+        assert!(first >= keys.len() * 9 / 10, "only {first} of {} are in their first bucket", keys.len());
+        let page = |key: Key| cells.places(key)[0] >> PAGE;
+        assert!(keys.chunks(4).all(|keys| keys.iter().all(|key| page(*key) == page(keys[0]))));
+    }
+
+    #[test]
     fn keys_that_find_no_place_make_it_larger() {
-        let keys = (0..).map(Key).filter(|&key| Cells::default().places(key) == [3, 7]).take(3);
+        let keys = (0..).map(Key).filter(|&key| Cells::default().places(key) == [1, 3]).take(2 * BUCKET + 1);
         let entries = entries(keys);
-        assert_eq!(Cells::with(FEWEST, entries.iter().copied()), None, "three keys, two cells");
+        assert!(Cells::with(FEWEST, entries[1..].iter().copied()).is_some(), "as many keys as two buckets have cells");
+        assert_eq!(Cells::with(FEWEST, entries.iter().copied()), None, "and one more");
         let cells = Cells::of(entries.iter().copied()).expect("a larger one");
         assert!(entries.iter().all(|(key, entry)| cells.get(*key) == Some(entry)));
     }

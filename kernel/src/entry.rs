@@ -37,7 +37,7 @@ pub struct Entry {
 pub struct Set {
     /// The first
     pub first: u32,
-    /// Half of their number, which is a power of two; 0 of one
+    /// Half of their number, which is a power of two
     pub half: u32,
 }
 
@@ -68,12 +68,20 @@ impl Key {
     pub const UIDS: u8 = 1;
     /// The first of the tables of gids.
     pub const GIDS: u8 = 5;
+    /// Where in the number the block is, as bits.
+    pub const BLOCK: u32 = 16;
+
+    /// The lower `bits` of the block.
+    #[must_use]
+    pub const fn below(bits: u32) -> u64 {
+        ((1 << bits) - 1) << Key::BLOCK
+    }
 
     /// The key of block `block` in `table`, for `id`.
     #[must_use]
     pub fn new(table: u8, transport: Transport, block: u16, id: u32) -> Key {
         let protocol = u64::from(protocol(transport));
-        Key(u64::from(table) | protocol << 8 | u64::from(block) << 16 | u64::from(id) << 32)
+        Key(u64::from(table) | protocol << 8 | u64::from(block) << Key::BLOCK | u64::from(id) << 32)
     }
 }
 
@@ -96,6 +104,6 @@ impl Set {
     #[must_use]
     pub fn range(self) -> std::ops::Range<usize> {
         let (first, half) = (self.first as usize, self.half as usize);
-        first..first + (2 * half).max(1)
+        first..first + 2 * half
     }
 }

@@ -3,7 +3,7 @@
 //! | pin | what it is |
 //! |---|---|
 //! | `policy` | one slot: the ports of the generation in force |
-//! | `pages` | the rows of an even generation in the first half, those of an odd one in the second |
+//! | `buckets`, `groups` | the rows of an even generation in the first half, those of an odd one in the second |
 //! | `grants`, `counters` | the ring buffer and the counts |
 //! | `about-N` | what is known of generation N, which names the id of its ports |
 //! | `bind4`, `bind6` | the links: while they are attached, the policy holds |
@@ -26,8 +26,8 @@ use crate::Error;
 use crate::about::About;
 use crate::bpf::{self, Hook, Kind, Link, Map, Program, ReadOnly, Ring, Shape};
 use crate::cgroup::Cgroup;
-use crate::program::{self, Family, Maps, counter, record, row};
-use crate::rows::{self, Rows};
+use crate::program::{self, Family, Maps, Pages, bucket, counter, group, record, ring};
+use crate::rows::Rows;
 use crate::tables::{self, Tables};
 
 /// Where BPF file systems are mounted.
@@ -36,8 +36,6 @@ pub const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 pub const FOLDER: &str = "portgrant";
 /// BPF_FS_MAGIC (statfs(2)).
 const MAGIC: fs::FsWord = 0xcafe_4a11;
-/// How many bytes of grants wait for a reader: some 18,000 of them.
-pub const RING_SIZE: usize = 1 << 20;
 
 const PORTS: Shape<'_> = Shape {
     kind: Kind::Array,
@@ -47,12 +45,21 @@ const PORTS: Shape<'_> = Shape {
     entries: tables::PORTS,
     read_only: ReadOnly::Yes,
 };
-const PAGE: Shape<'_> = Shape { name: "portgrant_page", value: row::SIZE, entries: 1 << row::PAGE_BITS, ..PORTS };
+const BUCKETS: Shape<'_> =
+    Shape { name: "portgrant_page", value: bucket::SIZE, entries: 1 << bucket::PAGES.bits, ..PORTS };
+const GROUPS: Shape<'_> = Shape { value: group::SIZE, entries: 1 << group::PAGES.bits, ..BUCKETS };
 const POLICY: Shape<'_> =
     Shape { kind: Kind::Maps, name: "portgrant_slot", key: 4, value: 4, entries: 1, read_only: ReadOnly::No };
-const PAGES: Shape<'_> = Shape { entries: 2 * row::PAGES as usize, name: "portgrant_pages", ..POLICY };
-const GRANTS: Shape<'_> =
-    Shape { kind: Kind::Ring, name: "portgrant_log", key: 0, value: 0, entries: RING_SIZE, read_only: ReadOnly::No };
+const BUCKET_PAGES: Shape<'_> = Shape { entries: 2 * bucket::PAGES.most as usize, name: "portgrant_cells", ..POLICY };
+const GROUP_PAGES: Shape<'_> = Shape { entries: 2 * group::PAGES.most as usize, name: "portgrant_addrs", ..POLICY };
+const GRANTS: Shape<'_> = Shape {
+    kind: Kind::Ring,
+    name: "portgrant_log",
+    key: 0,
+    value: 0,
+    entries: ring::SIZE as usize,
+    read_only: ReadOnly::No,
+};
 const COUNTERS: Shape<'_> = Shape {
     kind: Kind::Array,
     name: "portgrant_count",
@@ -83,7 +90,8 @@ pub struct Loaded {
 #[derive(Debug)]
 struct Slots {
     policy: Map,
-    pages: Map,
+    buckets: Map,
+    groups: Map,
 }
 
 /// What was counted since it was loaded.
@@ -221,12 +229,11 @@ impl Loaded {
     fn fill(pins: &Pins, tables: &Tables, cgroup: &Cgroup, about: &mut About) -> Result<(), Error> {
         let slots = Slots {
             policy: create(POLICY, Some(&create(PORTS, None)?))?,
-            pages: create(PAGES, Some(&create(PAGE, None)?))?,
+            buckets: create(BUCKET_PAGES, Some(&create(BUCKETS, None)?))?,
+            groups: create(GROUP_PAGES, Some(&create(GROUPS, None)?))?,
         };
-        let Slots { policy, pages } = &slots;
         let (grants, counters) = (create(GRANTS, None)?, create(COUNTERS, None)?);
-        let maps = [(policy, "policy"), (pages, "pages"), (&grants, "grants"), (&counters, "counters")];
-        for (map, name) in maps {
+        for (map, name) in slots.named().into_iter().chain([(&grants, "grants"), (&counters, "counters")]) {
             pins.pin(map, name)?;
         }
         let audit = pins.path("audit");
@@ -234,7 +241,8 @@ impl Loaded {
         fill(pins, &slots, tables, about)?;
 
         let fd = |map: &Map| std::os::fd::AsRawFd::as_raw_fd(&map.as_fd());
-        let maps = Maps { policy: fd(policy), pages: fd(pages), grants: fd(&grants), counters: fd(&counters) };
+        let [policy, buckets, groups] = slots.named().map(|(map, _)| fd(map));
+        let maps = Maps { policy, buckets, groups, grants: fd(&grants), counters: fd(&counters) };
         for (name, hook, family) in HOOKS {
             let code = program::program(maps, family, about.network_namespace);
             let program =
@@ -271,7 +279,11 @@ impl Loaded {
             return Err(if pins.names()?.is_empty() { Error::NotLoaded } else { Error::Interrupted });
         }
         Ok(Loaded {
-            slots: Slots { policy: pins.map("policy", POLICY)?, pages: pins.map("pages", PAGES)? },
+            slots: Slots {
+                policy: pins.map("policy", POLICY)?,
+                buckets: pins.map("buckets", BUCKET_PAGES)?,
+                groups: pins.map("groups", GROUP_PAGES)?,
+            },
             grants: pins.map("grants", GRANTS)?,
             counters: pins.map("counters", COUNTERS)?,
             pins,
@@ -337,7 +349,7 @@ impl Loaded {
         };
         let unlogged = at(counter::UNLOGGED);
         // All records have one size, so their number need not be counted at each bind.
-        let logged = self.grants()?.written() / (bpf::RECORD_HEADER + record::SIZE.cast_unsigned() as u64);
+        let logged = self.grants()?.written() / u64::from(bpf::RECORD_HEADER + u32::from(record::SIZE.cast_unsigned()));
         Ok(Counts { granted: logged + unlogged, unlogged, passed: at(counter::PASSED) })
     }
 
@@ -408,9 +420,10 @@ fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Resul
     let rows = Rows::of(tables, about.generation);
     // What an interrupted reload left there is nobody's.
     slots.clear(about.generation)?;
-    slots.write(&rows, tables)?;
+    write(&slots.buckets, bucket::PAGES, BUCKETS, about.generation, rows.buckets())?;
+    write(&slots.groups, group::PAGES, GROUPS, about.generation, rows.groups())?;
     let ports = create(PORTS, None)?;
-    set_all(&ports, tables.ports.iter().map(|(index, port)| (*index, rows.port(port))))?;
+    set_all(&ports, rows.ports())?;
     about.map = ports.id();
     let text = about.to_bytes();
     let map = create(Shape { value: text.len(), name: "portgrant_about", ..COUNTERS }, None)?;
@@ -422,32 +435,45 @@ fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Resul
 }
 
 impl Slots {
-    /// Writes all rows of a generation, page by page.
-    fn write(&self, rows: &Rows, tables: &Tables) -> Result<(), Error> {
-        let mut left = rows.values(tables).peekable();
-        for number in rows.pages() {
-            if left.peek().is_none() {
-                break;
-            }
-            let page = create(PAGE, None)?;
-            let here = (0..1 << row::PAGE_BITS).zip(left.by_ref());
-            set_all(&page, here.filter_map(|(index, row)| Some((index, row?))))?;
-            put(&self.pages, number, &page)?;
-        }
-        Ok(())
+    /// Each with the name of its pin.
+    fn named(&self) -> [(&Map, &'static str); 3] {
+        [(&self.policy, "policy"), (&self.buckets, "buckets"), (&self.groups, "groups")]
     }
 
     /// Lets all pages of a generation go.
     fn clear(&self, generation: u32) -> Result<(), Error> {
-        for number in rows::pages(generation) {
-            let key = number.to_ne_bytes();
-            // Before it answers the kernel may wait for all programs, also where nothing was there; so that is asked first.
-            if self.pages.read(&key).map_err(|errno| Error::Call { call: LOOKUP, errno })?.is_some() {
-                self.pages.remove(&key).map_err(|errno| Error::Call { call: "bpf(BPF_MAP_DELETE_ELEM)", errno })?;
+        for (pages, all) in [(bucket::PAGES, &self.buckets), (group::PAGES, &self.groups)] {
+            for number in pages.of(generation) {
+                let key = number.to_ne_bytes();
+                // Before it answers the kernel may wait for all programs, also where nothing was there; so that is asked first.
+                if all.read(&key).map_err(|errno| Error::Call { call: LOOKUP, errno })?.is_some() {
+                    all.remove(&key).map_err(|errno| Error::Call { call: "bpf(BPF_MAP_DELETE_ELEM)", errno })?;
+                }
             }
         }
         Ok(())
     }
+}
+
+/// Writes the rows of a generation into `all`, page by page.
+fn write<const SIZE: usize>(
+    all: &Map,
+    pages: Pages,
+    page: Shape<'_>,
+    generation: u32,
+    rows: impl Iterator<Item = Option<[u8; SIZE]>>,
+) -> Result<(), Error> {
+    let mut left = rows.peekable();
+    for number in pages.of(generation) {
+        if left.peek().is_none() {
+            break;
+        }
+        let page = create(page, None)?;
+        let here = (0..1 << pages.bits).zip(left.by_ref());
+        set_all(&page, here.filter_map(|(index, row)| Some((index, row?))))?;
+        put(all, number, &page)?;
+    }
+    Ok(())
 }
 
 fn set(map: &Map, key: &[u8], value: &[u8]) -> Result<(), Error> {

@@ -13,9 +13,9 @@
 use portgrant_binder::policy::bind::Transport;
 
 use crate::assembly::{Assembly, Helper, If, Instruction, Register, Width};
-use crate::cells::{HASHES, MIX};
+use crate::cells::{BUCKET, HASHES, MIX, NEAR, PAGE};
 use crate::entry::{BLOCK_BITS, Key, Verdict, protocol};
-use crate::tables::index;
+use crate::tables::{FEW, index};
 
 use Register::{R0, R1, R2, R3, R6, R7, R8, R9, Stack};
 use Width::{Byte, Double, Half, Word};
@@ -30,8 +30,10 @@ pub const GRANT: i32 = 3;
 pub struct Maps {
     /// An array of one map: the ports of the generation in force
     pub policy: i32,
-    /// An array of maps: the pages of [`row`]s of both generations
-    pub pages: i32,
+    /// An array of maps: the pages of [`bucket`]s of both generations
+    pub buckets: i32,
+    /// An array of maps: the pages of [`group`]s of both generations
+    pub groups: i32,
     /// The ring buffer of grants
     pub grants: i32,
     /// An array of one value, [`counter`]
@@ -47,57 +49,81 @@ pub enum Family {
     V6,
 }
 
-/// What holds for a subject at a port, offsets in bytes.
-pub mod entry {
-    /// i64: what is decided where no set is
-    pub const VERDICT: i16 = 0;
-    /// u32: the row of the set's first boundary, or 0 where no set is
-    pub const FIRST: i16 = 8;
-    /// u32: half of how many it has
-    pub const HALF: i16 = 12;
-    /// Of all
-    pub const SIZE: usize = 16;
+/// What holds for a subject at a port, i64: a verdict, or less than all verdicts where a set of addresses decides.
+pub mod outcome {
+    /// This bit, the half of how many groups the set has from bit 32 on, and the number of the first one below
+    pub const SET: u64 = 1 << 63;
+    /// Of an outcome, in bytes
+    pub const SIZE: usize = 8;
 }
 
-/// A port's value, offsets in bytes: the entry of anybody, and this.
+/// A port's value, a line of the processor's cache, offsets in bytes.
 pub mod port {
-    /// u32
-    pub const TABLES: i16 = 16;
+    use super::outcome;
+    use crate::tables::FEW;
+
+    /// The outcome for anybody
+    pub const ANYBODY: i16 = 0;
     /// u32: the generation that all of this is of, or 0 where nobody has the port
-    pub const GENERATION: i16 = 20;
-    /// u32: the row of the first cell
-    pub const CELLS: i16 = 24;
+    pub const GENERATION: i16 = 8;
+    /// u32
+    pub const TABLES: i16 = 12;
+    /// u32: the number of the first bucket
+    pub const BUCKETS: i16 = 16;
     /// u32: how many lower bits of a hash do not count
-    pub const SHIFT: i16 = 28;
-    /// u32: the sole user's uid, where there is one; 4 bytes unused
-    pub const SOLE_UID: i16 = 32;
-    /// The entry of that user
-    pub const SOLE: i16 = 40;
+    pub const SHIFT: i16 = 20;
+    /// u32 each: the few users; 4 bytes unused
+    pub const UIDS: i16 = 24;
+    /// The outcome for each of them
+    pub const OUTCOMES: i16 = 40;
     /// Of all
-    pub const SIZE: usize = 56;
-    /// In the tables' bits: there is a sole user
-    pub const HAS_SOLE: u32 = 1 << 8;
+    pub const SIZE: usize = OUTCOMES as usize + FEW * outcome::SIZE;
 }
 
-/// A row, of either kind, offsets in bytes. The number of a row is that of its page and, in the lower bits, which one it is
-/// there. A generation's rows, its cells first and then all its boundaries, are in the half of the pages that is its own.
-pub mod row {
-    /// A cell: u64, the key, or 0 of an empty one
+/// A bucket of the hash, a line of the processor's cache, offsets in bytes: cells, each a key and its outcome.
+pub mod bucket {
+    use super::{Pages, outcome};
+    use crate::cells::BUCKET;
+
+    /// In a cell, u64: the key, or 0 where there is none
     pub const KEY: i16 = 0;
-    /// A cell: the entry
-    pub const ENTRY: i16 = 8;
-    /// A boundary: u64 and u64, the upper and lower half of the address
+    /// In a cell
+    pub const OUTCOME: i16 = 8;
+    /// Of a cell
+    pub const CELL: usize = 8 + outcome::SIZE;
+    /// Of all
+    pub const SIZE: usize = BUCKET * CELL;
+    /// Where they are
+    pub const PAGES: Pages = Pages { bits: 14, most: 128 };
+}
+
+/// Some neighbouring boundaries of a set, offsets in bytes.
+pub mod group {
+    use super::Pages;
+    use crate::addresses::GROUP;
+
+    /// In a boundary, u64 and u64: the upper and lower half of the address where the interval begins
     pub const START: i16 = 0;
-    /// A boundary: i64
+    /// In a boundary, i64
     pub const VERDICT: i16 = 16;
-    /// Of either
-    pub const SIZE: usize = 24;
+    /// Of a boundary
+    pub const BOUNDARY: i16 = 24;
+    /// Of all
+    pub const SIZE: usize = (BOUNDARY as usize) * GROUP;
+    /// Where they are
+    pub const PAGES: Pages = Pages { bits: 14, most: 64 };
+    /// How many steps the search among a set's groups takes at most: so many bits has half of them
+    pub const MOST_STEPS: u32 = 20;
+}
+
+/// How rows are kept: the number of a row is that of its page and, in the lower bits, which one it is there. An even
+/// generation's pages are in the first half of the map of them, an odd one's in the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pages {
     /// How many bits of a row's number tell which one of its page it is
-    pub const PAGE_BITS: u32 = 16;
+    pub bits: u32,
     /// How many pages each of the two generations has at most
-    pub const PAGES: u32 = 512;
-    /// How many steps the search in a set takes at most: so many bits has half of its boundaries
-    pub const MOST_STEPS: u32 = 22;
+    pub most: u32,
 }
 
 /// A record of a grant, offsets in bytes.
@@ -122,6 +148,19 @@ pub mod record {
     pub const SIZE: i16 = 48;
 }
 
+/// The ring buffer of the records, in bytes.
+pub mod ring {
+    use super::record;
+    use crate::bpf::RECORD_HEADER;
+
+    /// How much waits for a reader at most: some 18,000 records
+    pub const SIZE: u32 = 1 << 20;
+    /// BPF_RB_AVAIL_DATA: how much waits
+    pub(super) const WAITING: i32 = 0;
+    /// From here on there is no room for one more
+    pub(super) const FULL: i32 = (SIZE - RECORD_HEADER).cast_signed() - record::SIZE as i32;
+}
+
 /// What is counted, each 8 bytes.
 pub mod counter {
     /// Grants for which the ring buffer had no room
@@ -130,8 +169,10 @@ pub mod counter {
     pub const PASSED: i32 = 8;
     /// No count: a key that is always 0
     pub const ZERO: i32 = 16;
+    /// No count: whether the last record found no room
+    pub const FULL: i32 = 24;
     /// Of all
-    pub const SIZE: usize = 24;
+    pub const SIZE: usize = 32;
 }
 
 /// `struct bpf_sock_addr`, offsets in bytes.
@@ -142,15 +183,16 @@ mod context {
     pub(super) const PROTOCOL: i16 = 36;
 }
 
-/// Where things lie on the stack.
+/// Where things lie on the stack. There is little: behind the first store to each place, and behind each into a lower half
+/// alone, the kernel puts a barrier (against Spectre variant 4), as this program is loaded without CAP_PERFMON.
 mod stack {
-    /// u32: where a lookup looks. All that is on the stack, and in the upper half of its place: behind the first store to
-    /// each place, and behind each into a lower half alone, the kernel puts a barrier (against Spectre variant 4), as this
-    /// program is loaded without CAP_PERFMON.
+    /// u32: where a lookup looks
     pub(super) const INDEX: i16 = -4;
+    /// u64: gid and uid, as the kernel tells them
+    pub(super) const IDS: i16 = -16;
 }
 
-/// Sets whose half is less than this power of two skip the steps that only larger ones need.
+/// Sets that have less than twice this power of two of groups skip the steps that only larger ones need.
 const SMALL: u32 = 5;
 
 /// Writes the program for binds of `family` in the network namespace of `cookie`.
@@ -163,9 +205,10 @@ pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     generation(&mut code, maps);
     port(&mut code);
     network_namespace(&mut code, cookie);
+    ids(&mut code);
     anybody(&mut code);
     consider(&mut code, maps, family, "anybody");
-    sole_user(&mut code);
+    few_users(&mut code);
     subject(&mut code, maps, family, "user", Key::UIDS);
     subject(&mut code, maps, family, "group", Key::GIDS);
     grant(&mut code, maps, family);
@@ -216,44 +259,61 @@ fn network_namespace(code: &mut Assembly, cookie: u64) {
     code.jump_if_register(R0, If::Differs, R1, "pass");
 }
 
-/// What holds for anybody stands where the port's entry begins.
-fn anybody(code: &mut Assembly) {
-    code.set_wide(R7, Verdict::NOTHING.0.cast_unsigned());
-    code.copy(R0, R8);
+/// Who asks: a call that costs more than all lookups, so it is made once.
+fn ids(code: &mut Assembly) {
+    code.call(Helper::CurrentIds);
+    code.store(Double, Stack, stack::IDS, R0);
 }
 
-/// Takes the verdict of the entry in R0 into account: a deny ends it, of permits the first in the policy counts.
+fn anybody(code: &mut Assembly) {
+    code.set_wide(R7, Verdict::NOTHING.0.cast_unsigned());
+    code.load(Double, R1, R8, port::ANYBODY);
+}
+
+/// Takes the outcome in R1 into account: a deny ends it, of permits the first in the policy counts.
 fn consider(code: &mut Assembly, maps: Maps, family: Family, who: &str) {
     let [no_set, done] = ["no set", "done"].map(|place| format!("{who}: {place}"));
-    code.load(Double, R1, R0, entry::VERDICT);
-    code.load(Word, R9, R0, entry::FIRST);
-    code.jump_if(R9, If::Equal, 0, &no_set);
+    code.jump_if(R1, If::AtLeast, -1, &no_set);
 
     // As `addresses::search`, step by step: of a loop the verifier did not see the end before some Linux 6, as it follows
     // jumps that cannot happen, too. Half of the set's size is in the upper half of R9.
-    code.load(Word, R1, R0, entry::HALF);
-    code.copy(R2, R1);
-    code.shift_left(R2, 32);
-    code.or(R9, R2);
-    let boundary = |code: &mut Assembly| code.copy_lower(R1, R9);
+    code.copy(R9, R1);
+    code.shift_left(R9, 1);
+    code.shift_right(R9, 1);
+    code.copy(R1, R9);
+    code.shift_right(R1, 32);
+    let at = |code: &mut Assembly| code.copy_lower(R1, R9);
     let step = |bit: u32| format!("{who}: step {bit}");
-    // Most sets are small.
+    let which = |boundary: i16| format!("{who}: boundary {boundary}");
+    let [group, lower, upper] = ["group", "lower half", "upper half"].map(|place| format!("{who}: {place}"));
+    // Most sets are one group, or few.
+    code.jump_if(R1, If::Equal, 0, &group);
     code.jump_if(R1, If::Below, 1 << SMALL, &step(SMALL - 1));
-    for bit in (0..row::MOST_STEPS).rev() {
+    for bit in (0..group::MOST_STEPS).rev() {
         let [before, next] = ["before", "next"].map(|place| format!("{who}: {place} {bit}"));
         code.label(&step(bit));
         code.copy(R1, R9);
         code.shift_right(R1, 32);
         code.jump_if(R1, If::Below, 1 << bit, &next);
         code.add(R9, 1 << bit);
-        row(code, maps, boundary);
-        unless_before(code, family, &before, &next);
+        row(code, maps.groups, group::PAGES, at);
+        unless_before(code, family, 0, &before, &next);
         code.label(&before);
         code.add(R9, -(1 << bit));
         code.label(&next);
     }
-    row(code, maps, boundary);
-    code.load(Double, R1, R0, row::VERDICT);
+    code.label(&group);
+    row(code, maps.groups, group::PAGES, at);
+    unless_before(code, family, 2, &lower, &upper);
+    for (half, first) in [(&lower, 0), (&upper, 2)] {
+        code.label(half);
+        unless_before(code, family, first + 1, &which(first), &which(first + 1));
+        for boundary in [first, first + 1] {
+            code.label(&which(boundary));
+            code.load(Double, R1, R0, group::BOUNDARY * boundary + group::VERDICT);
+            code.jump(&no_set);
+        }
+    }
     code.label(&no_set);
     code.jump_if(R1, If::Less, 0, "refused");
     code.jump_if_register(R1, If::AtLeast, R7, &done);
@@ -261,18 +321,19 @@ fn consider(code: &mut Assembly, maps: Maps, family: Family, who: &str) {
     code.label(&done);
 }
 
-/// Goes to `not_before` where the address is the start of the boundary in R0 or behind it. Where it is before it, goes to
-/// `before`, or on.
-fn unless_before(code: &mut Assembly, family: Family, before: &str, not_before: &str) {
+/// Goes to `not_before` where the address is the start of the `boundary` of the group in R0 or behind it. Where it is before
+/// it, goes to `before`, or on.
+fn unless_before(code: &mut Assembly, family: Family, boundary: i16, before: &str, not_before: &str) {
+    let start = group::BOUNDARY * boundary + group::START;
     let half = |code: &mut Assembly, offset| {
-        code.load(Double, R1, R0, row::START + offset);
+        code.load(Double, R1, R0, start + offset);
         code.load(Double, R2, R6, context::USER_IP6 + offset);
         code.network_order(Double, R2);
     };
     if family == Family::V4 {
-        code.load(Double, R1, R0, row::START);
+        code.load(Double, R1, R0, start);
         code.jump_if(R1, If::Differs, 0, before);
-        code.load(Double, R1, R0, row::START + 8);
+        code.load(Double, R1, R0, start + 8);
         code.load(Word, R2, R6, context::USER_IP4);
         code.network_order(Word, R2);
         code.set_wide(R3, 0xffff << 32);
@@ -286,72 +347,113 @@ fn unless_before(code: &mut Assembly, family: Family, before: &str, not_before: 
     code.jump_if_register(R2, If::NotBelow, R1, not_before);
 }
 
-/// The sole user of the port, where it has one; others go to what groups have.
-fn sole_user(code: &mut Assembly) {
-    code.load(Word, R1, R8, port::TABLES);
-    code.and_number(R1, port::HAS_SOLE.cast_signed());
-    code.jump_if(R1, If::Equal, 0, "several users");
-    code.call(Helper::CurrentIds);
-    code.load(Word, R1, R8, port::SOLE_UID);
-    code.copy_lower(R0, R0);
-    code.jump_if_register(R0, If::Differs, R1, "user: done");
-    code.copy(R0, R8);
-    code.add(R0, port::SOLE.into());
-    code.jump("user: has this");
-    code.label("several users");
+/// The few users of the port, where it has no more; others go to what groups have.
+fn few_users(code: &mut Assembly) {
+    let slots = || (0..).take(FEW);
+    let known = |slot| format!("user: the port's {slot}");
+    in_tables(code, Key::UIDS);
+    code.jump_if(R1, If::Differs, 0, "user: of many");
+    code.load(Double, R2, Stack, stack::IDS);
+    code.copy_lower(R2, R2);
+    for slot in slots() {
+        code.load(Word, R1, R8, port::UIDS + 4 * slot);
+        code.jump_if_register(R1, If::Equal, R2, &known(slot));
+    }
+    code.jump("user: done");
+    for slot in slots() {
+        code.label(&known(slot));
+        code.load(Double, R1, R8, port::OUTCOMES + 8 * slot);
+        code.jump("user: has this");
+    }
+    code.label("user: of many");
 }
 
-/// The entry of this subject, if there is one: in one table at most, among those that have something at this port.
-fn subject(code: &mut Assembly, maps: Maps, family: Family, who: &str, first_table: u8) {
-    let tables = (first_table..).zip(BLOCK_BITS);
+/// R1 becomes not 0 where one of the tables from `first` on has something at this port.
+fn in_tables(code: &mut Assembly, first: u8) {
     code.load(Word, R1, R8, port::TABLES);
-    code.and_number(R1, tables.clone().map(|(table, _)| 1 << (table - 1)).sum());
+    code.and_number(R1, (first..).zip(BLOCK_BITS).map(|(table, _)| 1 << (table - 1)).sum());
+}
+
+/// The outcome for this subject, if there is one: in one table at most, among those that have something at this port.
+fn subject(code: &mut Assembly, maps: Maps, family: Family, who: &str, first_table: u8) {
+    let in_cell = |cell| format!("{who}: in cell {cell}");
+    in_tables(code, first_table);
     code.jump_if(R1, If::Equal, 0, &format!("{who}: done"));
-    for (table, bits) in tables {
+    for (table, bits) in (first_table..).zip(BLOCK_BITS) {
         let next = format!("{who}: after table {table}");
         code.load(Word, R1, R8, port::TABLES);
         code.and_number(R1, 1 << (table - 1));
         code.jump_if(R1, If::Equal, 0, &next);
-        code.call(Helper::CurrentIds);
+        code.load(Double, R9, Stack, stack::IDS);
         if first_table == Key::GIDS {
-            code.shift_right(R0, 32);
+            code.shift_right(R9, 32);
         }
-        code.copy(R9, R0);
         code.shift_left(R9, 32);
         code.shift_right(R9, 16);
         code.load(Word, R2, R6, context::USER_PORT);
         code.network_order(Half, R2);
         code.shift_right(R2, bits.into());
         code.or(R9, R2);
-        find(code, maps, table, &format!("{who}: in its table"));
+        find(code, maps, table, in_cell);
         code.label(&next);
     }
     code.jump(&format!("{who}: done"));
-    code.label(&format!("{who}: in its table"));
-    code.add(R0, row::ENTRY.into());
+    for (cell, offset) in cells() {
+        code.label(&in_cell(cell));
+        code.load(Double, R1, R0, offset + bucket::OUTCOME);
+        code.jump(&format!("{who}: has this"));
+    }
     code.label(&format!("{who}: has this"));
     consider(code, maps, family, who);
 }
 
-/// Goes to `found` with R0 the cell in `table` of the id and block in R9 (the block in its lower 16 bits), or on if there is
-/// none. As `Cells::get`.
-fn find(code: &mut Assembly, maps: Maps, table: u8, found: &str) {
+/// Each cell of a bucket, and its offset in bytes.
+fn cells() -> impl Iterator<Item = (usize, i16)> {
+    (0..BUCKET).zip((0..).step_by(bucket::CELL))
+}
+
+/// Goes to the place of the cell, with R0 its bucket, that has `table`'s key for the id and block in R9 (the block in its lower
+/// 16 bits), or on if there is none. As `Cells::get`.
+fn find(code: &mut Assembly, maps: Maps, table: u8, in_cell: impl Fn(usize) -> String) {
     code.load(Word, R2, R6, context::PROTOCOL);
     code.shift_left(R2, 8);
-    code.shift_left(R9, 16);
+    code.shift_left(R9, Key::BLOCK.cast_signed());
     code.or(R9, R2);
     code.or_number(R9, table.into());
-    for hash in HASHES {
-        row(code, maps, |code| cell(code, hash));
-        code.load(Double, R1, R0, row::KEY);
-        code.jump_if_register(R1, If::Equal, R9, found);
+    for number in [first_bucket, second_bucket] {
+        row(code, maps.buckets, bucket::PAGES, number);
+        for (cell, offset) in cells() {
+            code.load(Double, R1, R0, offset + bucket::KEY);
+            code.jump_if_register(R1, If::Equal, R9, &in_cell(cell));
+        }
     }
 }
 
-/// R1 becomes the number of the cell that `hash` has for the key in R9. R2 is lost.
-fn cell(code: &mut Assembly, hash: u64) {
-    code.set_wide(R1, MIX);
-    code.multiply(R1, R9);
+/// R1 becomes the number of the first bucket for the key in R9. R2 is lost.
+fn first_bucket(code: &mut Assembly) {
+    code.copy(R1, R9);
+    code.and_number(R1, i32::try_from(!Key::below(NEAR).cast_signed()).expect("few bits"));
+    hash(code, HASHES[0]);
+    code.copy(R2, R9);
+    code.shift_right(R2, Key::BLOCK.cast_signed());
+    code.and_number(R2, (1 << PAGE) - 1);
+    code.xor(R1, R2);
+    code.load(Word, R2, R8, port::BUCKETS);
+    code.add_register(R1, R2);
+}
+
+/// R1 becomes the number of the second bucket for the key in R9. R2 is lost.
+fn second_bucket(code: &mut Assembly) {
+    code.copy(R1, R9);
+    hash(code, HASHES[1]);
+    code.load(Word, R2, R8, port::BUCKETS);
+    code.add_register(R1, R2);
+}
+
+/// R1 becomes what `hash` makes of it. R2 is lost.
+fn hash(code: &mut Assembly, hash: u64) {
+    code.set_wide(R2, MIX);
+    code.multiply(R1, R2);
     code.copy(R2, R1);
     code.shift_right(R2, 32);
     code.xor(R1, R2);
@@ -359,21 +461,19 @@ fn cell(code: &mut Assembly, hash: u64) {
     code.multiply(R1, R2);
     code.load(Word, R2, R8, port::SHIFT);
     code.shift_right_by(R1, R2);
-    code.load(Word, R2, R8, port::CELLS);
-    code.add_register(R1, R2);
 }
 
-/// R0 becomes the row whose number `number` leaves in R1, twice, without a call. Every row that a generation names is there;
-/// without it, nothing is granted.
-fn row(code: &mut Assembly, maps: Maps, number: impl Fn(&mut Assembly)) {
+/// R0 becomes the row of `rows` whose number `number` leaves in R1, twice, without a call. Every row that a generation names is
+/// there; without it, nothing is granted.
+fn row(code: &mut Assembly, rows: i32, pages: Pages, number: impl Fn(&mut Assembly)) {
     number(code);
-    code.shift_right(R1, row::PAGE_BITS.cast_signed());
+    code.shift_right(R1, pages.bits.cast_signed());
     code.store(Word, Stack, stack::INDEX, R1);
-    code.set_map(R1, maps.pages);
+    code.set_map(R1, rows);
     on_stack(code, stack::INDEX);
     lookup(code, "refused");
     number(code);
-    code.and_number(R1, (1 << row::PAGE_BITS) - 1);
+    code.and_number(R1, (1 << pages.bits) - 1);
     code.store(Word, Stack, stack::INDEX, R1);
     code.copy(R1, R0);
     on_stack(code, stack::INDEX);
@@ -385,17 +485,27 @@ fn grant(code: &mut Assembly, maps: Maps, family: Family) {
     code.set_wide(R1, Verdict::NOTHING.0.cast_unsigned());
     code.jump_if_register(R7, If::Equal, R1, "refused");
 
+    // While nobody reads, to ask whether there is room costs less than to be refused it.
+    code.set_map_value(R9, maps.counters, counter::FULL);
+    code.load(Double, R1, R9, 0);
+    code.jump_if(R1, If::Equal, 0, "room");
+    code.set_map(R1, maps.grants);
+    code.set(R2, ring::WAITING);
+    code.call(Helper::RingQuery);
+    code.jump_if(R0, If::AtLeast, ring::FULL, "no room");
+    code.store_number(Double, R9, 0, 0);
+    code.label("room");
     code.set_map(R1, maps.grants);
     code.set(R2, record::SIZE.into());
     code.set(R3, 0);
     code.call(Helper::RingReserve);
-    code.jump_if(R0, If::Equal, 0, "no room");
+    code.jump_if(R0, If::Equal, 0, "full");
     code.copy(R9, R0);
     code.store(Double, R9, record::VERDICT, R7);
-    code.call(Helper::CurrentIds);
-    code.store(Word, R9, record::UID, R0);
-    code.shift_right(R0, 32);
-    code.store(Word, R9, record::GID, R0);
+    code.load(Double, R1, Stack, stack::IDS);
+    code.store(Word, R9, record::UID, R1);
+    code.shift_right(R1, 32);
+    code.store(Word, R9, record::GID, R1);
     code.call(Helper::CurrentPid);
     code.shift_right(R0, 32);
     code.store(Word, R9, record::PID, R0);
@@ -413,6 +523,8 @@ fn grant(code: &mut Assembly, maps: Maps, family: Family) {
     code.call(Helper::RingSubmit);
     code.exit(GRANT);
 
+    code.label("full");
+    code.store_number(Double, R9, 0, 1);
     code.label("no room");
     count(code, maps, counter::UNLOGGED);
     code.exit(GRANT);

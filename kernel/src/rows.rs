@@ -1,74 +1,93 @@
 //! A generation's tables as the program reads them: which row has which number, and the bytes of rows and ports
-//! ([`crate::program::row`], [`crate::program::port`]).
+//! ([`crate::program::port`], [`crate::program::bucket`], [`crate::program::group`]).
 
 use std::ops::Range;
 
-use crate::addresses::Boundary;
-use crate::cells;
-use crate::entry::{Entry, Key};
-use crate::program::{entry, port, row};
+use crate::addresses::{Boundary, GROUP};
+use crate::cells::{self, BUCKET, Cell};
+use crate::entry::Entry;
+use crate::program::{Pages, bucket, group, outcome, port};
 use crate::tables::{MAX_ENTRIES, PortEntry, Tables};
 
-/// Where a generation's rows are: its cells first, then all its boundaries.
+/// A generation's rows.
 #[derive(Debug)]
-pub(crate) struct Rows {
+pub(crate) struct Rows<'t> {
+    tables: &'t Tables,
     generation: u32,
-    first: u32,
-    first_boundary: u32,
-    shift: u32,
 }
 
-// As many as there can be of both have a number, and the search comes to its end in the largest set.
-const _: () = assert!((1 << cells::MOST) + MAX_ENTRIES <= (row::PAGES as usize) << row::PAGE_BITS);
-const _: () = assert!(MAX_ENTRIES / 2 < 1 << row::MOST_STEPS);
+// What is near is in one page of memory; as many rows as there can be have a number each; and the search comes to its end in
+// the largest set.
+const _: () = assert!(bucket::SIZE << cells::PAGE == 4096);
+const _: () = assert!(1 << cells::MOST <= bucket::PAGES.most << bucket::PAGES.bits);
+const _: () = assert!(MAX_ENTRIES / GROUP <= (group::PAGES.most as usize) << group::PAGES.bits);
+const _: () = assert!(MAX_ENTRIES / GROUP / 2 < 1 << group::MOST_STEPS);
 
-/// The numbers of all pages that a generation may have.
-pub(crate) fn pages(generation: u32) -> Range<u32> {
-    let first = (generation & 1) * row::PAGES;
-    first..first + row::PAGES
+impl Pages {
+    /// The numbers of all pages that a generation may have.
+    pub(crate) fn of(self, generation: u32) -> Range<u32> {
+        let first = (generation & 1) * self.most;
+        first..first + self.most
+    }
+
+    /// The number of a generation's first row.
+    fn first_row(self, generation: u32) -> u32 {
+        self.of(generation).start << self.bits
+    }
 }
 
-impl Rows {
-    pub(crate) fn of(tables: &Tables, generation: u32) -> Rows {
-        let first = pages(generation).start << row::PAGE_BITS;
-        Rows { generation, first, first_boundary: first + tables.cells.count(), shift: tables.cells.shift() }
+impl<'t> Rows<'t> {
+    pub(crate) fn of(tables: &'t Tables, generation: u32) -> Rows<'t> {
+        Rows { tables, generation }
     }
 
-    /// The numbers of the pages for them, with more behind those that are needed.
-    pub(crate) fn pages(&self) -> Range<u32> {
-        pages(self.generation)
+    /// The values of the ports, each with its index.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = (u32, [u8; port::SIZE])> {
+        self.tables.ports.iter().map(|(index, port)| (*index, self.port(port)))
     }
 
-    /// Every row in order; none where it stays zero.
-    pub(crate) fn values<'t>(&'t self, tables: &'t Tables) -> impl Iterator<Item = Option<[u8; row::SIZE]>> + 't {
-        let cells = tables.cells.iter().map(|cell| cell.map(|cell| self.cell(cell)));
-        cells.chain(tables.boundaries.iter().map(|boundary| Some(Rows::boundary(boundary))))
+    /// Every bucket in order; none where it stays zero.
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = Option<[u8; bucket::SIZE]>> {
+        self.tables.cells.iter().map(|cells| cells.iter().any(Option::is_some).then(|| self.bucket(cells)))
     }
 
-    /// What a port's value is.
-    pub(crate) fn port(&self, entry: &PortEntry) -> [u8; port::SIZE] {
-        let (has_sole, (uid, sole)) = match entry.sole {
-            Some(sole) => (port::HAS_SOLE, sole),
-            None => (0, (0, entry.anybody)),
+    /// Every group of boundaries, in order.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Option<[u8; group::SIZE]>> {
+        let (groups, _) = self.tables.boundaries.as_chunks::<GROUP>();
+        groups.iter().map(|boundaries| Some(Rows::group(boundaries)))
+    }
+
+    fn port(&self, entry: &PortEntry) -> [u8; port::SIZE] {
+        let uids = entry.few.map(|few| few.0.to_ne_bytes());
+        let first = bucket::PAGES.first_row(self.generation);
+        let words = [self.generation, entry.tables, first, self.tables.cells.shift()].map(u32::to_ne_bytes);
+        let outcomes = entry.few.map(|few| self.outcome(&few.1));
+        let parts = [&self.outcome(&entry.anybody), words.as_flattened(), uids.as_flattened(), &[0; 4]];
+        joined([joined::<4, { port::OUTCOMES as usize }>(parts).as_slice(), outcomes.as_flattened()])
+    }
+
+    fn bucket(&self, cells: &[Cell; BUCKET]) -> [u8; bucket::SIZE] {
+        let cell = |cell: &Cell| match cell {
+            Some((key, entry)) => joined([&key.0.to_ne_bytes(), &self.outcome(entry)]),
+            None => [0; bucket::CELL],
         };
-        let words = [entry.tables | has_sole, self.generation, self.first, self.shift, uid, 0].map(u32::to_ne_bytes);
-        joined([&self.entry(&entry.anybody), words.as_flattened(), &self.entry(&sole)])
-    }
-
-    fn cell(&self, (key, entry): &(Key, Entry)) -> [u8; row::SIZE] {
-        joined([&key.0.to_ne_bytes(), &self.entry(entry)])
+        joined(cells.each_ref().map(cell).each_ref().map(|cell: &[u8; bucket::CELL]| &cell[..]))
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "its two halves")]
-    fn boundary(boundary: &Boundary) -> [u8; row::SIZE] {
-        let halves = [boundary.start >> 64, boundary.start].map(|half| (half as u64).to_ne_bytes());
-        joined([halves.as_flattened(), &boundary.verdict.0.to_ne_bytes()])
+    fn group(boundaries: &[Boundary; GROUP]) -> [u8; group::SIZE] {
+        let boundary = |boundary: &Boundary| -> [u8; group::SIZE / GROUP] {
+            let halves = [boundary.start >> 64, boundary.start].map(|half| (half as u64).to_ne_bytes());
+            joined([halves.as_flattened(), &boundary.verdict.0.to_ne_bytes()])
+        };
+        joined(boundaries.each_ref().map(boundary).each_ref().map(|boundary| &boundary[..]))
     }
 
-    fn entry(&self, entry: &Entry) -> [u8; entry::SIZE] {
-        // There are cells before every boundary, so 0 is free to say that there is none.
-        let words = entry.set.map_or([0, 0], |set| [self.first_boundary + set.first, set.half]).map(u32::to_ne_bytes);
-        joined([&entry.verdict.0.to_ne_bytes(), words.as_flattened()])
+    fn outcome(&self, entry: &Entry) -> [u8; outcome::SIZE] {
+        let Some(set) = entry.set else { return entry.verdict.0.to_ne_bytes() };
+        let [first, half] = [set.first, set.half].map(|boundaries| boundaries >> GROUP.trailing_zeros());
+        let first = group::PAGES.first_row(self.generation) + first;
+        (outcome::SET | u64::from(half) << 32 | u64::from(first)).to_ne_bytes()
     }
 }
 
@@ -87,31 +106,53 @@ fn joined<const PARTS: usize, const SIZE: usize>(parts: [&[u8]; PARTS]) -> [u8; 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{Set, Verdict};
+    use crate::cells::Cells;
+    use crate::entry::{Key, Set, Verdict};
+
+    fn word(bytes: &[u8], at: i16) -> u32 {
+        let at = usize::try_from(at).expect("an offset");
+        u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+    }
+
+    fn double(bytes: &[u8], at: i16) -> i64 {
+        let at = usize::try_from(at).expect("an offset");
+        i64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+    }
 
     #[test]
     fn the_bytes_are_where_the_program_reads_them() {
-        let tables = Tables { boundaries: vec![Boundary { start: 0, verdict: Verdict::DENY }], ..Tables::default() };
+        let plain = Entry { verdict: Verdict(7), set: None };
+        let set = Entry { verdict: Verdict::NOTHING, set: Some(Set { first: 8, half: 4 }) };
+        let cells = Cells::of([(Key(9), plain), (Key(1 << 40), set)].into_iter()).expect("two keys");
+        let boundary =
+            |number: u8| Boundary { start: u128::from(number) << 64 | 2, verdict: Verdict(i64::from(number)) };
+        let boundaries = (0..8).map(boundary).collect();
+        let tables = Tables { cells, boundaries, ..Tables::default() };
         let rows = Rows::of(&tables, 3);
-        let word = |bytes: &[u8], at: i16| {
-            let at = usize::try_from(at).expect("an offset");
-            u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-        };
-        let anybody = Entry { verdict: Verdict(7), set: None };
-        let sole = Entry { verdict: Verdict::NOTHING, set: Some(Set { first: 8, half: 4 }) };
-        let value = rows.port(&PortEntry { anybody, tables: 5, sole: Some((1000, sole)) });
-        let first = row::PAGES << row::PAGE_BITS;
-        assert_eq!((value.len(), rows.pages().len()), (port::SIZE, 512));
-        assert_eq!(word(&value, port::TABLES), 5 | port::HAS_SOLE);
-        assert_eq!(
-            [port::GENERATION, port::CELLS, port::SHIFT, port::SOLE_UID].map(|at| word(&value, at)),
-            [3, first, 60, 1000]
-        );
-        assert_eq!([entry::FIRST, entry::HALF].map(|at| word(&value, at)), [0, 0], "no set");
-        assert_eq!([entry::FIRST, entry::HALF].map(|at| word(&value, port::SOLE + at)), [first + 16 + 8, 4]);
-        let values: Vec<_> = rows.values(&tables).collect();
-        assert!(values[..16].iter().all(Option::is_none), "no cell is used");
-        let boundary = values[16].as_ref().expect("the boundary");
-        assert_eq!((boundary.len(), &boundary[16..]), (row::SIZE, &Verdict::DENY.0.to_ne_bytes()[..]));
+        let [first_bucket, first_group] = [bucket::PAGES, group::PAGES].map(|pages| pages.most << pages.bits);
+        let of_set = i64::MIN | 1 << 32 | i64::from(first_group + 2);
+        assert!(of_set < Verdict::DENY.0, "no verdict");
+
+        let few = [(1000, set), (1001, plain), (u32::MAX, Entry::NOTHING)];
+        let value = rows.port(&PortEntry { anybody: plain, tables: 5, few });
+        assert_eq!((value.len(), double(&value, port::ANYBODY)), (64, 7), "a line");
+        let words = [port::GENERATION, port::TABLES, port::BUCKETS, port::SHIFT].map(|at| word(&value, at));
+        assert_eq!(words, [3, 5, first_bucket, 58]);
+        assert_eq!([0, 4, 8].map(|at| word(&value, port::UIDS + at)), [1000, 1001, u32::MAX]);
+        assert_eq!([0, 8, 16].map(|at| double(&value, port::OUTCOMES + at)), [of_set, 7, Verdict::NOTHING.0]);
+
+        let buckets: Vec<_> = rows.buckets().collect();
+        assert_eq!((buckets.len(), buckets[0].map_or(64, |bucket| bucket.len())), (64, 64), "a line");
+        let cells = buckets.iter().flatten().flat_map(|bucket| bucket.chunks(bucket::CELL));
+        let cells = cells.map(|cell| [bucket::KEY, bucket::OUTCOME].map(|at| double(cell, at)));
+        let mut cells: Vec<_> = cells.filter(|cell| cell[0] != 0).collect();
+        cells.sort_unstable();
+        assert_eq!(cells, [[9, 7], [1 << 40, of_set]]);
+
+        let groups: Vec<_> = rows.groups().flatten().collect();
+        assert_eq!((groups.len(), groups[0].len()), (2, 96));
+        let third = group::BOUNDARY * 2;
+        let places = [group::START, group::START + 8, group::VERDICT].map(|at| double(&groups[1], third + at));
+        assert_eq!(places, [6, 2, 6]);
     }
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::about::About;
-use crate::loaded::{Attached, Counts, Loaded, RING_SIZE, Reader};
+use crate::loaded::{Attached, Counts, Loaded, Reader};
+use crate::program::ring;
 
 /// How many of the rules that are left out are shown as text.
 const SHOWN: usize = 20;
@@ -74,7 +75,7 @@ fn text(state: &State<'_>) -> String {
     let whose = if state.this_network_namespace { "this one" } else { "NOT THIS ONE" };
     line("network", format_args!("{whose} (cookie {})", about.network_namespace));
     line("grants", format_args!("{}; {} requests were left to the kernel", state.granted, state.passed));
-    let unread = state.unread_bytes * 100 / RING_SIZE as u64;
+    let unread = state.unread_bytes * 100 / u64::from(ring::SIZE);
     let read =
         if state.read { "read by portgrant-kernel audit" } else { "NOBODY READS THE GRANTS (portgrant-kernel audit)" };
     line("audit", format_args!("{read}; {unread} % of the buffer waits, {} were lost", state.unlogged));

@@ -8,8 +8,9 @@
 //! * a set of addresses: intervals, each with its verdict ([`crate::addresses`]).
 //!
 //! The verdict is the smallest of at most three entries', and a deny is smaller than all; of the permits the first in the
-//! policy wins, as in `decide`. An interval of ports is kept as aligned blocks of 1, 16, 256 and 4,096 ports. The entry of
-//! a port says which sizes are in use there, so that one lookup a subject is the rule.
+//! policy wins, as in `decide`. An interval of ports is so many entries, one for each port; few users of a port stand with
+//! the port itself, as most ports have few. Where that would be too many entries, all intervals are aligned blocks of 1, 16,
+//! 256 and 4,096 ports. The entry of a port says which sizes are in use there, so that one lookup a subject is the rule.
 
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -25,8 +26,15 @@ use crate::entry::{BLOCK_BITS, Entry, Key, Set, Verdict};
 
 /// The most entries, and the most boundaries of addresses: some 500 MB of the kernel's memory.
 pub const MAX_ENTRIES: usize = 1 << 22;
+/// The most entries with which each port has its own.
+const MAX_SINGLE: usize = 1 << 18;
 /// The most rules and addresses that are looked at, counted again for each interval of ports with other neighbours.
 const MAX_WORK: usize = 1 << 26;
+
+/// How many users a port's own entry has at most.
+pub const FEW: usize = 3;
+/// No user at all: the id that none can have (`(uid_t) -1`).
+const NOBODY: (u32, Entry) = (u32::MAX, Entry::NOTHING);
 
 /// What holds at a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +43,8 @@ pub struct PortEntry {
     pub anybody: Entry,
     /// Which tables of the hash have something at it, bit N for table N + 1
     pub tables: u32,
-    /// The one user that rules name at it, where it is one, and what holds for that user. Most ports have one user, who
-    /// needs no look into the hash then.
-    pub sole: Option<(u32, Entry)>,
+    /// The users that rules name at it and what holds for each, where they are few; then no table has any
+    pub few: [(u32, Entry); FEW],
 }
 
 /// The tables.
@@ -47,7 +54,7 @@ pub struct Tables {
     pub ports: BTreeMap<u32, PortEntry>,
     /// The hash
     pub cells: Cells,
-    /// How many entries it has
+    /// How many entries it and the ports have, but for those of anybody
     pub entries: usize,
     /// The sets of addresses, one behind the other
     pub boundaries: Vec<Boundary>,
@@ -68,17 +75,28 @@ pub fn index(transport: Transport, port: u16) -> u32 {
 impl Tables {
     /// Compiles `projection`; an error where that would become too large.
     pub fn of(projection: &Projection) -> Result<Tables, Error> {
-        Tables::within(projection, MAX_ENTRIES)
+        Tables::within(projection, MAX_ENTRIES, MAX_SINGLE)
     }
 
-    fn within(projection: &Projection, most: usize) -> Result<Tables, Error> {
+    fn within(projection: &Projection, most: usize, most_single: usize) -> Result<Tables, Error> {
         let mut compiler = Compiler { most, ..Compiler::default() };
+        let mut intervals = Vec::new();
         for transport in [Transport::Tcp, Transport::Udp] {
-            compiler.compile(&projection.policy().rules, transport)?;
+            intervals.push((transport, compiler.intervals(&projection.policy().rules, transport)?));
         }
-        let Compiler { ports, entries, boundaries, .. } = compiler;
+        let ports = |interval: &Interval| usize::from(interval.last - interval.first) + 1;
+        let named = intervals.iter().flat_map(|(_, intervals)| intervals).filter(|interval| interval.table != ANYBODY);
+        let single = named.map(ports).sum::<usize>() <= most_single;
+        for (transport, intervals) in intervals {
+            if single {
+                compiler.single(&intervals, transport)?;
+            } else {
+                compiler.blocks(&intervals, transport)?;
+            }
+        }
+        let Compiler { ports, entries, few, boundaries, .. } = compiler;
         let cells = Cells::of(entries.iter().map(|(key, entry)| (*key, *entry))).ok_or_else(|| too_large(most))?;
-        Ok(Tables { ports, cells, entries: entries.len(), boundaries })
+        Ok(Tables { ports, cells, entries: few + entries.len(), boundaries })
     }
 
     /// What the program in the kernel makes of `bind`, with these tables: the same lookups, in the same order.
@@ -96,13 +114,10 @@ impl Tables {
             return Verdict::NOTHING;
         };
         let mut verdict = of(&port.anybody);
-        if let Some((_, entry)) = port.sole.filter(|sole| sole.0 == bind.uid) {
-            verdict = verdict.min(of(&entry));
+        if let Some((_, entry)) = port.few.iter().find(|few| few.0 == bind.uid) {
+            verdict = verdict.min(of(entry));
         }
         for (first, id) in [(Key::UIDS, bind.uid), (Key::GIDS, bind.gid)] {
-            if first == Key::UIDS && port.sole.is_some() {
-                continue;
-            }
             let tables = (first..).zip(BLOCK_BITS).filter(|(table, _)| port.tables & 1 << (table - 1) != 0);
             let mut keys = tables.map(|(table, bits)| Key::new(table, bind.transport, bind.port >> bits, id));
             verdict = keys.find_map(|key| self.cells.get(key)).map_or(verdict, |entry| verdict.min(of(entry)));
@@ -135,8 +150,6 @@ fn aligned(first: u16, last: u16) -> impl Iterator<Item = (u8, u16)> {
     })
 }
 
-/// Up to so many ports, an interval is looked through port by port.
-const NARROW: u16 = 256;
 /// What is no table of the hash: rules for anybody are with the ports.
 const ANYBODY: u8 = 0;
 
@@ -144,6 +157,8 @@ const ANYBODY: u8 = 0;
 struct Compiler<'p> {
     ports: BTreeMap<u32, PortEntry>,
     entries: BTreeMap<Key, Entry>,
+    /// How many entries stand with the ports
+    few: usize,
     boundaries: Vec<Boundary>,
     lists: HashMap<&'p [AddressSet], u32>,
     outcomes: HashMap<Vec<(Verdict, u32)>, Entry>,
@@ -189,11 +204,18 @@ impl<'p> Holding<'p> {
     }
 }
 
-/// First and last port, and what holds there.
-type Interval = (u16, u16, Entry);
+/// What holds for a subject over some ports.
+struct Interval {
+    /// The first of the tables for such subjects
+    table: u8,
+    id: u32,
+    first: u16,
+    last: u16,
+    entry: Entry,
+}
 
 impl<'p> Compiler<'p> {
-    fn compile(&mut self, rules: &'p [Rule], transport: Transport) -> Result<(), Error> {
+    fn intervals(&mut self, rules: &'p [Rule], transport: Transport) -> Result<Vec<Interval>, Error> {
         let mut subjects: BTreeMap<(u8, u32), Vec<&Rule>> = BTreeMap::new();
         for rule in rules.iter().filter(|rule| rule.ports.iter().any(|ports| ports.protocols.have(transport))) {
             let subject = match rule.subject {
@@ -204,55 +226,18 @@ impl<'p> Compiler<'p> {
             };
             subjects.entry(subject).or_default().push(rule);
         }
-        let mut ports = vec![PortEntry::NOTHING; 1 << 16];
-        // How many users' intervals begin at a port, less those that ended before it; and the narrow ones.
-        let (mut users, mut narrow) = (vec![0i64; (1 << 16) + 1], Vec::new());
-        // How many permits begin at a port, less those that ended before it.
-        let mut permits = vec![0i64; (1 << 16) + 1];
-        let mut blocks = BTreeSet::new();
-        for ((first_table, id), rules) in subjects {
-            for (first, last, entry) in self.intervals(&rules, transport)? {
-                if self.may_permit(entry) {
-                    permits[usize::from(first)] += 1;
-                    permits[usize::from(last) + 1] -= 1;
-                }
-                if first_table == ANYBODY {
-                    ports[usize::from(first)..=usize::from(last)].iter_mut().for_each(|port| port.anybody = entry);
-                    continue;
-                }
-                if first_table == Key::UIDS {
-                    users[usize::from(first)] += 1;
-                    users[usize::from(last) + 1] -= 1;
-                    narrow.extend((last - first < NARROW).then_some((id, first, last, entry)));
-                }
-                for (size, block) in aligned(first, last) {
-                    let table = first_table + size;
-                    self.enter(Key::new(table, transport, block, id), entry)?;
-                    blocks.insert((table, size, block));
-                }
+        let mut intervals = Vec::new();
+        for ((table, id), rules) in subjects {
+            for (first, last, entry) in self.of_subject(&rules, transport)? {
+                intervals.push(Interval { table, id, first, last, entry });
             }
+            self.bounded(intervals.len())?;
         }
-        for (table, size, block) in blocks {
-            let first = usize::from(block) << BLOCK_BITS[usize::from(size)];
-            let ports = &mut ports[first..first + (1 << BLOCK_BITS[usize::from(size)])];
-            ports.iter_mut().for_each(|port| port.tables |= 1 << (table - 1));
-        }
-        let users: Vec<i64> = sums(users).collect();
-        for (id, first, last, entry) in narrow {
-            for port in (usize::from(first)..=usize::from(last)).filter(|&port| users[port] == 1) {
-                ports[port].sole = Some((id, entry));
-            }
-        }
-        for ((port, entry), permits) in (0..=u16::MAX).zip(ports).zip(sums(permits)) {
-            if permits > 0 && entry.anybody.verdict != Verdict::DENY {
-                self.ports.insert(index(transport, port), entry);
-            }
-        }
-        Ok(())
+        Ok(intervals)
     }
 
-    /// The ports of one subject, as intervals over which the same rules hold.
-    fn intervals(&mut self, rules: &[&'p Rule], transport: Transport) -> Result<Vec<Interval>, Error> {
+    /// The ports of one subject, as intervals over which the same rules hold: first and last port, and what holds there.
+    fn of_subject(&mut self, rules: &[&'p Rule], transport: Transport) -> Result<Vec<(u16, u16, Entry)>, Error> {
         type Numbered<'p> = (&'p Rule, u32);
         let mut changes: BTreeMap<u32, (Vec<Numbered<'p>>, Vec<Numbered<'p>>)> = BTreeMap::new();
         for rule in rules {
@@ -277,6 +262,73 @@ impl<'p> Compiler<'p> {
             intervals.push((u16::try_from(first).expect("a port"), last, self.outcome(&holding.concern())?));
         }
         Ok(intervals)
+    }
+
+    /// Lays out `intervals` port by port.
+    fn single(&mut self, intervals: &[Interval], transport: Transport) -> Result<(), Error> {
+        let mut ports = anybody(intervals);
+        let mut users: BTreeMap<u16, Vec<(u32, Entry)>> = BTreeMap::new();
+        for &Interval { table, id, first, last, entry } in intervals {
+            for port in first..=last {
+                match table {
+                    Key::UIDS => users.entry(port).or_default().push((id, entry)),
+                    Key::GIDS => {
+                        self.enter(Key::new(Key::GIDS, transport, port, id), entry)?;
+                        ports[usize::from(port)].tables |= 1 << (Key::GIDS - 1);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for (port, users) in users {
+            if let Some(few) = ports[usize::from(port)].few.get_mut(..users.len()) {
+                few.copy_from_slice(&users);
+                self.few += users.len();
+                self.bounded(self.few + self.entries.len())?;
+                continue;
+            }
+            for (id, entry) in users {
+                self.enter(Key::new(Key::UIDS, transport, port, id), entry)?;
+            }
+            ports[usize::from(port)].tables |= 1 << (Key::UIDS - 1);
+        }
+        self.keep(&ports, intervals, transport);
+        Ok(())
+    }
+
+    /// Lays out `intervals` as aligned blocks of ports.
+    fn blocks(&mut self, intervals: &[Interval], transport: Transport) -> Result<(), Error> {
+        let mut ports = anybody(intervals);
+        let mut blocks = BTreeSet::new();
+        for &Interval { table, id, first, last, entry } in intervals.iter().filter(|interval| interval.table != ANYBODY)
+        {
+            for (size, block) in aligned(first, last) {
+                self.enter(Key::new(table + size, transport, block, id), entry)?;
+                blocks.insert((table + size, size, block));
+            }
+        }
+        for (table, size, block) in blocks {
+            let first = usize::from(block) << BLOCK_BITS[usize::from(size)];
+            let ports = &mut ports[first..first + (1 << BLOCK_BITS[usize::from(size)])];
+            ports.iter_mut().for_each(|port| port.tables |= 1 << (table - 1));
+        }
+        self.keep(&ports, intervals, transport);
+        Ok(())
+    }
+
+    /// Keeps the ports for which anybody has a permit.
+    fn keep(&mut self, ports: &[PortEntry], intervals: &[Interval], transport: Transport) {
+        // How many permits begin at a port, less those that ended before it.
+        let mut permits = vec![0i64; (1 << 16) + 1];
+        for interval in intervals.iter().filter(|interval| self.may_permit(interval.entry)) {
+            permits[usize::from(interval.first)] += 1;
+            permits[usize::from(interval.last) + 1] -= 1;
+        }
+        for ((port, entry), permits) in (0..=u16::MAX).zip(ports).zip(sums(permits)) {
+            if permits > 0 && entry.anybody.verdict != Verdict::DENY {
+                self.ports.insert(index(transport, port), *entry);
+            }
+        }
     }
 
     fn list(&mut self, addresses: &'p [AddressSet]) -> u32 {
@@ -336,8 +388,14 @@ impl<'p> Compiler<'p> {
     }
 }
 
-impl PortEntry {
-    const NOTHING: PortEntry = PortEntry { anybody: Entry::NOTHING, tables: 0, sole: None };
+/// All ports, with what holds there for anybody alone.
+fn anybody(intervals: &[Interval]) -> Vec<PortEntry> {
+    let mut ports = vec![PortEntry { anybody: Entry::NOTHING, tables: 0, few: [NOBODY; FEW] }; 1 << 16];
+    for interval in intervals.iter().filter(|interval| interval.table == ANYBODY) {
+        let ports = &mut ports[usize::from(interval.first)..=usize::from(interval.last)];
+        ports.iter_mut().for_each(|port| port.anybody = interval.entry);
+    }
+    ports
 }
 
 #[cfg(test)]
@@ -370,7 +428,7 @@ mod tests {
     }
 
     fn rules() -> impl Strategy<Value = String> {
-        let subject = select(vec!["alice", "uid:1001", "any", "gid:33", "uid:1002"]);
+        let subject = select(vec!["alice", "uid:1001", "any", "gid:33", "uid:1002", "uid:1003", "uid:1004"]);
         let ports = select(vec![
             "80",
             "80 81",
@@ -436,7 +494,7 @@ mod tests {
             1, 15, 16, 31, 32, 78, 79, 80, 81, 82, 89, 90, 255, 256, 257, 512, 1023, 1024, 4096, 4200, 65535,
         ]);
         let (transport, address) = (select(vec![Transport::Tcp, Transport::Udp]), select(ADDRESSES.to_vec()));
-        (1000u32..1004, select(vec![33, 1000]), transport, address, port).prop_map(
+        (1000u32..1006, select(vec![33, 1000]), transport, address, port).prop_map(
             |(uid, gid, transport, address, port)| Bind {
                 uid,
                 gid,
@@ -452,13 +510,16 @@ mod tests {
 
         #[test]
         fn the_tables_say_what_decide_bind_says_and_by_the_same_rule(
-            rules in prop::collection::vec(rules(), 0..8), binds in prop::collection::vec(binds(), 40),
+            rules in prop::collection::vec(rules(), 0..12), binds in prop::collection::vec(binds(), 40),
         ) {
             let text = rules.concat();
-            let (projection, tables) = (projection(&text), tables(&text));
-            for bind in binds {
-                let found = tables.verdict(&bind).permits().map(|place| place.line);
-                prop_assert_eq!(found, expected(&projection, &bind), "{}\n{:?}", text, bind);
+            let projection = projection(&text);
+            for most_single in [MAX_SINGLE, 0] {
+                let tables = Tables::within(&projection, MAX_ENTRIES, most_single).expect("not too large");
+                for bind in &binds {
+                    let found = tables.verdict(bind).permits().map(|place| place.line);
+                    prop_assert_eq!(found, expected(&projection, bind), "{}\n{:?}", text, bind);
+                }
             }
         }
     }
@@ -539,9 +600,12 @@ mod tests {
     fn a_policy_that_would_fill_the_kernel_is_an_error() {
         let text = "permit uid:1 2-65534 reserved\npermit uid:2 2-65534 on 10.0.0.0/8 reserved\n";
         let projection = projection(text);
-        assert!(Tables::within(&projection, 150).is_err_and(|error| error.report().status == 78));
+        assert!(Tables::within(&projection, 150, 0).is_err_and(|error| error.report().status == 78));
+        assert!(Tables::within(&projection, 131_065, MAX_SINGLE).is_err(), "2 users at 65,533 ports");
+        assert!(Tables::within(&projection, 131_066, MAX_SINGLE).is_ok());
         let loopback = (1..100).map(|net| format!(" 127.0.{net}.1")).collect::<String>();
         let projection = self::projection(&format!("permit uid:1 80 on{loopback}\n"));
-        assert!(Tables::within(&projection, 255).is_err() && Tables::within(&projection, 256).is_ok());
+        let within = |most| Tables::within(&projection, most, MAX_SINGLE);
+        assert!(within(255).is_err() && within(256).is_ok());
     }
 }
