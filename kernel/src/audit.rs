@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use crate::Error;
 use crate::about::About;
 use crate::entry::Verdict;
+use crate::layout::record;
 use crate::loaded::Loaded;
-use crate::program::record;
 
 /// LOG_AUTHPRIV with LOG_NOTICE (syslog(3)).
 const LOST: u32 = (10 << 3) | 5;

@@ -17,6 +17,7 @@ pub mod cells;
 pub mod cgroup;
 pub mod entry;
 mod error;
+pub mod layout;
 pub mod loaded;
 pub mod privilege;
 pub mod program;

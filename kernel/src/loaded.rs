@@ -26,7 +26,8 @@ use crate::Error;
 use crate::about::About;
 use crate::bpf::{self, Hook, Kind, Link, Map, Program, ReadOnly, Ring, Shape};
 use crate::cgroup::Cgroup;
-use crate::program::{self, Family, Maps, Pages, bucket, counter, group, record, ring};
+use crate::layout::{Pages, bucket, counter, group, port, record, ring};
+use crate::program::{self, Family, Maps};
 use crate::rows::Rows;
 use crate::tables::{self, Tables};
 
@@ -41,7 +42,7 @@ const PORTS: Shape<'_> = Shape {
     kind: Kind::Array,
     name: "portgrant_ports",
     key: 4,
-    value: program::port::SIZE,
+    value: port::SIZE,
     entries: tables::PORTS,
     read_only: ReadOnly::Yes,
 };

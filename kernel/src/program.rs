@@ -15,6 +15,7 @@ use portgrant_binder::policy::bind::Transport;
 use crate::assembly::{Assembly, Helper, If, Instruction, Register, Width};
 use crate::cells::{BUCKET, HASHES, MIX, NEAR, PAGE};
 use crate::entry::{BLOCK_BITS, Key, Verdict, protocol};
+use crate::layout::{Pages, bucket, counter, group, port, record, ring};
 use crate::tables::{FEW, index};
 
 use Register::{R0, R1, R2, R3, R6, R7, R8, R9, Stack};
@@ -47,132 +48,6 @@ pub enum Family {
     V4,
     /// AF_INET6
     V6,
-}
-
-/// What holds for a subject at a port, i64: a verdict, or less than all verdicts where a set of addresses decides.
-pub mod outcome {
-    /// This bit, the half of how many groups the set has from bit 32 on, and the number of the first one below
-    pub const SET: u64 = 1 << 63;
-    /// Of an outcome, in bytes
-    pub const SIZE: usize = 8;
-}
-
-/// A port's value, a line of the processor's cache, offsets in bytes.
-pub mod port {
-    use super::outcome;
-    use crate::tables::FEW;
-
-    /// The outcome for anybody
-    pub const ANYBODY: i16 = 0;
-    /// u32: the generation that all of this is of, or 0 where nobody has the port
-    pub const GENERATION: i16 = 8;
-    /// u32
-    pub const TABLES: i16 = 12;
-    /// u32: the number of the first bucket
-    pub const BUCKETS: i16 = 16;
-    /// u32: how many lower bits of a hash do not count
-    pub const SHIFT: i16 = 20;
-    /// u32 each: the few users; 4 bytes unused
-    pub const UIDS: i16 = 24;
-    /// The outcome for each of them
-    pub const OUTCOMES: i16 = 40;
-    /// Of all
-    pub const SIZE: usize = OUTCOMES as usize + FEW * outcome::SIZE;
-}
-
-/// A bucket of the hash, a line of the processor's cache, offsets in bytes: cells, each a key and its outcome.
-pub mod bucket {
-    use super::{Pages, outcome};
-    use crate::cells::BUCKET;
-
-    /// In a cell, u64: the key, or 0 where there is none
-    pub const KEY: i16 = 0;
-    /// In a cell
-    pub const OUTCOME: i16 = 8;
-    /// Of a cell
-    pub const CELL: usize = 8 + outcome::SIZE;
-    /// Of all
-    pub const SIZE: usize = BUCKET * CELL;
-    /// Where they are
-    pub const PAGES: Pages = Pages { bits: 14, most: 128 };
-}
-
-/// Some neighbouring boundaries of a set, offsets in bytes.
-pub mod group {
-    use super::Pages;
-    use crate::addresses::GROUP;
-
-    /// In a boundary, u64 and u64: the upper and lower half of the address where the interval begins
-    pub const START: i16 = 0;
-    /// In a boundary, i64
-    pub const VERDICT: i16 = 16;
-    /// Of a boundary
-    pub const BOUNDARY: i16 = 24;
-    /// Of all
-    pub const SIZE: usize = (BOUNDARY as usize) * GROUP;
-    /// Where they are
-    pub const PAGES: Pages = Pages { bits: 14, most: 64 };
-    /// How many steps the search among a set's groups takes at most: so many bits has half of them
-    pub const MOST_STEPS: u32 = 20;
-}
-
-/// How rows are kept: the number of a row is that of its page and, in the lower bits, which one it is there. An even
-/// generation's pages are in the first half of the map of them, an odd one's in the second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pages {
-    /// How many bits of a row's number tell which one of its page it is
-    pub bits: u32,
-    /// How many pages each of the two generations has at most
-    pub most: u32,
-}
-
-/// A record of a grant, offsets in bytes.
-pub mod record {
-    /// i64: the rule that permits
-    pub const VERDICT: i16 = 0;
-    /// u32
-    pub const UID: i16 = 8;
-    /// u32
-    pub const GID: i16 = 12;
-    /// u32
-    pub const PID: i16 = 16;
-    /// u32
-    pub const GENERATION: i16 = 20;
-    /// u16, this machine's order
-    pub const PORT: i16 = 24;
-    /// u8
-    pub const PROTOCOL: i16 = 26;
-    /// 16 bytes
-    pub const ADDRESS: i16 = 32;
-    /// Of all
-    pub const SIZE: i16 = 48;
-}
-
-/// The ring buffer of the records, in bytes.
-pub mod ring {
-    use super::record;
-    use crate::bpf::RECORD_HEADER;
-
-    /// How much waits for a reader at most: some 18,000 records
-    pub const SIZE: u32 = 1 << 20;
-    /// BPF_RB_AVAIL_DATA: how much waits
-    pub(super) const WAITING: i32 = 0;
-    /// From here on there is no room for one more
-    pub(super) const FULL: i32 = (SIZE - RECORD_HEADER).cast_signed() - record::SIZE as i32;
-}
-
-/// What is counted, each 8 bytes.
-pub mod counter {
-    /// Grants for which the ring buffer had no room
-    pub const UNLOGGED: i32 = 0;
-    /// Requests for a port that somebody has, by somebody who has it not
-    pub const PASSED: i32 = 8;
-    /// No count: a key that is always 0
-    pub const ZERO: i32 = 16;
-    /// No count: whether the last record found no room
-    pub const FULL: i32 = 24;
-    /// Of all
-    pub const SIZE: usize = 32;
 }
 
 /// `struct bpf_sock_addr`, offsets in bytes.

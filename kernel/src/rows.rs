@@ -1,12 +1,12 @@
 //! A generation's tables as the program reads them: which row has which number, and the bytes of rows and ports
-//! ([`crate::program::port`], [`crate::program::bucket`], [`crate::program::group`]).
+//! ([`crate::layout`]).
 
 use std::ops::Range;
 
 use crate::addresses::{Boundary, GROUP};
 use crate::cells::{self, BUCKET, Cell};
 use crate::entry::Entry;
-use crate::program::{Pages, bucket, group, outcome, port};
+use crate::layout::{Pages, bucket, group, outcome, port};
 use crate::tables::{MAX_ENTRIES, PortEntry, Tables};
 
 /// A generation's rows.

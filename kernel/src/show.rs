@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::about::About;
+use crate::layout::ring;
 use crate::loaded::{Attached, Counts, Loaded, Reader};
-use crate::program::ring;
 
 /// How many of the rules that are left out are shown as text.
 const SHOWN: usize = 20;

@@ -24,7 +24,8 @@ use crate::addresses::{Boundary, Concern, boundaries, search};
 use crate::cells::Cells;
 use crate::entry::{BLOCK_BITS, Entry, Key, Set, Verdict};
 
-/// The most entries, and the most boundaries of addresses: some 500 MB of the kernel's memory.
+/// The most entries, and the most boundaries of addresses: some 250 MB of the kernel's memory, and twice that while one
+/// generation replaces another.
 pub const MAX_ENTRIES: usize = 1 << 22;
 /// The most entries with which each port has its own.
 const MAX_SINGLE: usize = 1 << 18;
