@@ -5,6 +5,7 @@ use std::ffi::{CString, OsString};
 use std::path::Path;
 
 use portgrant_protocol::Endpoint;
+use portgrant_server::error::RequestError;
 
 use crate::{Error, program};
 
@@ -16,6 +17,7 @@ pub(crate) fn words(verb: &str, listen: &[Endpoint]) -> Vec<OsString> {
 
 /// Becomes the helper, with the caller's environment as it was.
 pub(crate) fn execute(helper: &Path, words: &[OsString], environment: &[CString]) -> Result<Infallible, Error> {
-    program::execute(helper, words, environment)
-        .map_err(|errno| portgrant_server::Error::Helper { helper: helper.to_owned(), source: errno.into() }.into())
+    program::execute(helper, words, environment).map_err(|errno| {
+        Error::Sockets(RequestError::Helper { helper: helper.to_owned(), source: errno.into() }.into())
+    })
 }

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portgrant_server::error::ListenerError;
 use portgrant_server::{
     Accepted, AsyncListeners, Error, Event, KeepAlive, Listeners, Patience, Signal, Signals, Sockets, StreamOptions,
     close_gracefully,
@@ -98,7 +99,7 @@ async fn serve(mut listeners: AsyncListeners) -> Result<(), Error> {
             Ok(Event::Connection(client)) => drop(client.stream.try_write(b"it is full, come back later\r\n")),
             Ok(_) => {}
             // The other rooms stay open.
-            Err(error @ Error::Listener { .. }) => eprintln!("chat: {error}"),
+            Err(error @ Error::Listener(ListenerError::Failed { .. })) => eprintln!("chat: {error}"),
             Err(error) => return Err(error),
         }
     }

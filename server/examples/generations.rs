@@ -26,6 +26,7 @@ use std::thread;
 use std::time::Duration;
 
 use portgrant_server::daemon::Daemon;
+use portgrant_server::error::ListenerError;
 use portgrant_server::restart::{Drain, Generation, Order, Serving, Token, ask};
 use portgrant_server::{Error, Event, Listeners, Patience, Socket, close_gracefully};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -241,7 +242,7 @@ fn accept(mut listeners: Listeners, drain: &Drain, token: &Token, greeting: &Arc
             Ok(event) => eprintln!("generations: {event:?}"),
             Err(error) => {
                 eprintln!("generations: {error}");
-                if matches!(error, Error::NoListener) {
+                if matches!(error, Error::Listener(ListenerError::NoListener)) {
                     return;
                 }
             }

@@ -27,6 +27,7 @@ use hyper::{Request, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use portgrant_server::error::ListenerError;
 use portgrant_server::{
     Accepted, AsyncListeners, Error, Event, KeepAlive, Listeners, Server, Signal, Signals, StreamOptions,
 };
@@ -106,7 +107,7 @@ async fn next(
     loop {
         match listeners.event().await {
             // The other ports go on.
-            Err(error @ Error::Listener { .. }) => eprintln!("web: {error}"),
+            Err(error @ Error::Listener(ListenerError::Failed { .. })) => eprintln!("web: {error}"),
             event => return Ok((event?, place)),
         }
     }

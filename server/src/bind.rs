@@ -12,6 +12,7 @@ use portgrant_protocol::{Address, Options, Protocol, Resolved};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
+use crate::error::{BindError, SocketError};
 use crate::{Endpoint, Error, KeepAlive, Linger, Origin, Socket, StreamOptions, descriptor, holder, request};
 
 /// The backlog where none was asked for; the kernel caps it at net.core.somaxconn.
@@ -78,8 +79,8 @@ impl Bind {
 
     /// Binds it, and listens if it is a stream socket.
     ///
-    /// Errors: [`Error::InUse`], [`Error::NotThere`], [`Error::NoIpv6`], [`Error::NoProtocol`], [`Error::Privileged`]
-    /// for a port that is not for everybody, [`Error::EachIsSeveral`], [`Error::SocketOption`], [`Error::Bind`].
+    /// Errors: each [`BindError`], [`BindError::Privileged`] for a port that is not for everybody;
+    /// [`Error::SocketOption`].
     pub fn socket(&self) -> Result<Socket, Error> {
         let services = request::services(std::slice::from_ref(&self.endpoint));
         let asked = request::resolve(self.endpoint.clone(), &services)?;
@@ -132,7 +133,7 @@ pub(crate) fn bind(asked: &Resolved) -> Result<Socket, Error> {
 pub(crate) fn adjust(socket: &Socket, options: &Options) -> Result<(), Error> {
     let facts = *socket.facts()?;
     let fd = socket.as_fd();
-    let too_late = |option| Err(Error::OptionTooLate { name: socket.name().to_owned(), option });
+    let too_late = |option| Err(SocketError::OptionTooLate { name: socket.name().to_owned(), option }.into());
     if options.reuseport && !sockopt::socket_reuseport(fd).unwrap_or(false) {
         return too_late("reuseport");
     }
@@ -154,18 +155,18 @@ pub(crate) fn adjust(socket: &Socket, options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-fn address(asked: &Resolved) -> Result<SocketAddr, Error> {
+fn address(asked: &Resolved) -> Result<SocketAddr, BindError> {
     // A link-local address needs its interface (ipv6(7)); the grammar has no zones, `dev` is the interface.
     let scope = || asked.endpoint.options.dev.as_deref().and_then(|dev| if_nametoindex(dev).ok()).unwrap_or(0);
     match asked.endpoint.address {
         Address::Any => Ok(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, asked.port, 0, 0).into()),
         Address::V4(ip) => Ok(SocketAddrV4::new(ip, asked.port).into()),
         Address::V6(ip) => Ok(SocketAddrV6::new(ip, asked.port, 0, scope()).into()),
-        Address::Each => Err(Error::EachIsSeveral { endpoint: asked.endpoint.to_string() }),
+        Address::Each => Err(BindError::EachIsSeveral { endpoint: asked.endpoint.to_string() }),
     }
 }
 
-fn make(asked: &Resolved, v4: bool) -> Result<OwnedFd, Error> {
+fn make(asked: &Resolved, v4: bool) -> Result<OwnedFd, BindError> {
     let protocol = asked.endpoint.protocol;
     let (kind, number) = match protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
@@ -175,11 +176,11 @@ fn make(asked: &Resolved, v4: bool) -> Result<OwnedFd, Error> {
     };
     let family = if v4 { AddressFamily::INET } else { AddressFamily::INET6 };
     net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(number)).map_err(|errno| match errno {
-        Errno::AFNOSUPPORT if !v4 => Error::NoIpv6 { endpoint: asked.to_string(), port: asked.port },
+        Errno::AFNOSUPPORT if !v4 => BindError::NoIpv6 { endpoint: asked.to_string(), port: asked.port },
         Errno::PROTONOSUPPORT | Errno::NOPROTOOPT | Errno::SOCKTNOSUPPORT => {
-            Error::NoProtocol { endpoint: asked.to_string(), protocol }
+            BindError::NoProtocol { endpoint: asked.to_string(), protocol }
         }
-        errno => Error::Bind { endpoint: asked.to_string(), source: errno.into() },
+        errno => BindError::Other { endpoint: asked.to_string(), source: errno.into() },
     })
 }
 
@@ -228,16 +229,16 @@ fn backlog(options: &Options) -> i32 {
     i32::try_from(options.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX)
 }
 
-fn failed(asked: &Resolved, errno: Errno) -> Error {
+fn failed(asked: &Resolved, errno: Errno) -> BindError {
     let endpoint = asked.to_string();
     let any_v6 = matches!(asked.endpoint.address, Address::Any | Address::V6(Ipv6Addr::UNSPECIFIED));
     match errno {
         // Who holds it is said as far as it can be found out; that it is held is certain.
-        Errno::ADDRINUSE => Error::InUse { endpoint, holders: holder::of(asked).unwrap_or_default() },
-        Errno::ADDRNOTAVAIL if any_v6 => Error::NoIpv6 { endpoint, port: asked.port },
-        Errno::ADDRNOTAVAIL => Error::NotThere { endpoint },
-        Errno::ACCESS | Errno::PERM => Error::Privileged { endpoint },
-        errno => Error::Bind { endpoint, source: errno.into() },
+        Errno::ADDRINUSE => BindError::InUse { endpoint, holders: holder::of(asked).unwrap_or_default() },
+        Errno::ADDRNOTAVAIL if any_v6 => BindError::NoIpv6 { endpoint, port: asked.port },
+        Errno::ADDRNOTAVAIL => BindError::NotThere { endpoint },
+        Errno::ACCESS | Errno::PERM => BindError::Privileged { endpoint },
+        errno => BindError::Other { endpoint, source: errno.into() },
     }
 }
 
@@ -261,7 +262,10 @@ mod tests {
 
     fn in_use(endpoint: &str) -> String {
         let error = Bind::to(endpoint).and_then(|bind| bind.socket()).expect_err(endpoint);
-        assert!(matches!(&error, Error::InUse { holders, .. } if !holders.is_empty()), "{endpoint}: {error}");
+        assert!(
+            matches!(&error, Error::Bind(BindError::InUse { holders, .. }) if !holders.is_empty()),
+            "{endpoint}: {error}"
+        );
         assert_eq!(error.status(), crate::status::UNAVAILABLE);
         error.to_string()
     }
@@ -374,17 +378,17 @@ mod tests {
         let socket = bound(&format!("127.0.0.1:{}", free_port()));
         let options = |text: &str| text.parse::<Endpoint>().expect(text).options;
         let error = adjust(&socket, &options("1,reuseport")).expect_err("too late");
-        assert!(matches!(error, Error::OptionTooLate { option: "reuseport", .. }), "{error}");
+        assert!(matches!(error, Error::Socket(SocketError::OptionTooLate { option: "reuseport", .. })), "{error}");
         adjust(&socket, &options("1,dev=lo")).expect("not too late");
         let error = adjust(&socket, &options("1,dev=eth7")).expect_err("another");
-        assert!(matches!(error, Error::OptionTooLate { option: "dev", .. }), "{error}");
+        assert!(matches!(error, Error::Socket(SocketError::OptionTooLate { option: "dev", .. })), "{error}");
     }
 
     #[test]
     fn what_cannot_be_bound_is_told_apart() {
         let refused = |endpoint: &str| Bind::to(endpoint).and_then(|bind| bind.socket()).expect_err(endpoint);
-        assert!(matches!(refused("198.51.100.7:7777"), Error::NotThere { .. }));
-        assert!(matches!(refused("each:7777/udp"), Error::EachIsSeveral { .. }));
+        assert!(matches!(refused("198.51.100.7:7777"), Error::Bind(BindError::NotThere { .. })));
+        assert!(matches!(refused("each:7777/udp"), Error::Bind(BindError::EachIsSeveral { .. })));
         assert!(matches!(refused("7777,dev=nosuch0"), Error::SocketOption { option: "SO_BINDTODEVICE", .. }));
         assert!(matches!(refused("no-such-service"), Error::Endpoint { .. }));
         let free = Bind::to(&format!("198.51.100.7:{},freebind", free_port()));

@@ -12,6 +12,9 @@ use std::sync::{Mutex, PoisonError};
 use nix::libc::{self, c_int, socklen_t};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
+#[cfg(feature = "daemon")]
+use crate::error::DaemonError;
+
 /// Every number that was ever taken here: two owners would close each other's descriptor.
 static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
 
@@ -118,8 +121,8 @@ pub enum Fork {
     Child,
 }
 
-/// fork(2), in a process of one thread: with more it is [`Error::Threads`](crate::Error::Threads), as the child could do
-/// next to nothing (signal-safety(7)).
+/// fork(2), in a process of one thread: with more it is [`DaemonError::Threads`], as the child could do next to nothing
+/// (signal-safety(7)).
 ///
 /// Everything is there twice afterwards, descriptors among it: what only one of the two shall hold, the other drops. A
 /// [`PidFile`](crate::daemon::PidFile) stays with the process that wrote it.
@@ -136,10 +139,10 @@ pub enum Fork {
 /// ```
 #[cfg(feature = "daemon")]
 pub fn fork() -> Result<Fork, crate::Error> {
-    let tasks = std::fs::read_dir("/proc/self/task").map_err(|source| crate::Error::ThreadsUnknown { source })?;
+    let tasks = std::fs::read_dir("/proc/self/task").map_err(|source| DaemonError::ThreadsUnknown { source })?;
     let count = tasks.count();
     if count != 1 {
-        return Err(crate::Error::Threads { count });
+        return Err(DaemonError::Threads { count }.into());
     }
     // SAFETY: this thread is the only one (asked just before, and nobody is there to start another), so no lock is held
     // by a thread that the child does not have: the child may do whatever its parent may.

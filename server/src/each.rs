@@ -12,6 +12,7 @@ use portgrant_protocol::endpoint::{Address, Endpoint, Options, Port};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 
+use crate::error::ListenerError;
 use crate::interfaces::{self, Changes, Place};
 use crate::ready::Ready;
 use crate::{AddressedUdp, Arrival, Error, Request, Socket, Sockets, helper, request, status};
@@ -109,7 +110,8 @@ impl EachUdp {
         let asked = request::resolve(parsed, &services)?;
         let (name, options) = (asked.name(), asked.endpoint.options.clone());
         if asked.endpoint.address != Address::Each || options.reuseport || options.freebind {
-            return Err(Error::NotEach { name: endpoint.to_owned(), expected: "each:PORT/udp, not to be shared" });
+            let expected = "each:PORT/udp, not to be shared";
+            return Err(ListenerError::NotEach { name: endpoint.to_owned(), expected }.into());
         }
         let wildcard = make(Ipv6Addr::UNSPECIFIED.into(), &options)?;
         let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), asked.port);
@@ -126,7 +128,7 @@ impl EachUdp {
                 }
                 Err(error) => return Err(error),
             },
-            bound => bound.map_err(|errno| Error::NotBound { address, source: errno.into() })?,
+            bound => bound.map_err(|errno| ListenerError::NotBound { address, source: errno.into() })?,
         }
         let mut each = EachUdp::around(name, asked.port, options, wildcard)?;
         each.helper = helper;
@@ -149,7 +151,7 @@ impl EachUdp {
     /// ```
     pub fn adopt(sockets: impl IntoIterator<Item = Socket>) -> Result<EachUdp, Error> {
         let mut sockets = sockets.into_iter();
-        let not_each = |name: &str, expected| Error::NotEach { name: name.to_owned(), expected };
+        let not_each = |name: &str, expected| Error::from(ListenerError::NotEach { name: name.to_owned(), expected });
         let first = sockets.next().ok_or_else(|| not_each("each", "the wildcard's socket first"))?;
         let (name, port) = (first.name().to_owned(), first.local()?.port());
         if !first.local()?.ip().is_unspecified() {
@@ -218,7 +220,8 @@ impl EachUdp {
                 Err(source) => {
                     self.ready.remove(&*socket);
                     self.bound.retain(|bound| bound.number != number);
-                    return Err(Error::Listener { name: format!("{} at {}", self.name, socket.local()), source });
+                    let name = format!("{} at {}", self.name, socket.local());
+                    return Err(ListenerError::Failed { name, source }.into());
                 }
             }
         }
@@ -281,7 +284,8 @@ impl EachUdp {
             match self.bind(place).and_then(|socket| self.insert(place.clone(), socket)) {
                 Ok(()) => told.push(Change::Added(address)),
                 // Gone again, or an IPv6 address that is not proved to be unique yet: there will be word of it.
-                Err(Error::NotBound { source, .. }) if source.kind() == io::ErrorKind::AddrNotAvailable => {}
+                Err(Error::Listener(ListenerError::NotBound { source, .. }))
+                    if source.kind() == io::ErrorKind::AddrNotAvailable => {}
                 Err(error) => {
                     self.shared.push(place.clone());
                     told.push(Change::Shared { address, error });
@@ -299,7 +303,7 @@ impl EachUdp {
         if place.ip.is_ipv6() {
             // On any port, and without the helper: whether the address may be used yet (see RFC 4862, 5.4).
             bind(make(place.ip, &self.options)?, &place.at(0))
-                .map_err(|errno| Error::NotBound { address: place.at(self.port), source: errno.into() })?;
+                .map_err(|errno| ListenerError::NotBound { address: place.at(self.port), source: errno.into() })?;
         }
         let socket = make(place.ip, &self.options)?;
         set_reuseport(&socket, true)?;
@@ -315,12 +319,12 @@ impl EachUdp {
         let address = place.at(self.port);
         match bind(socket, &address) {
             Err(Errno::ACCESS) => {}
-            bound => return bound.map_err(|errno| Error::NotBound { address, source: errno.into() }),
+            bound => return bound.map_err(|errno| ListenerError::NotBound { address, source: errno.into() }.into()),
         }
         if place.scope != 0 {
             // The helper's endpoints have no zones; of a socket that has its interface the address needs none.
             setsockopt(socket, BindToDevice, &place.interface.clone().into())
-                .map_err(|errno| Error::NotBound { address, source: errno.into() })?;
+                .map_err(|errno| ListenerError::NotBound { address, source: errno.into() })?;
         }
         let ip = match place.ip {
             IpAddr::V4(ip) => Address::V4(ip),
@@ -378,7 +382,7 @@ pub(crate) fn is_passing(error: &io::Error) -> bool {
 
 /// An unbound socket with the options that a udp endpoint can have.
 fn make(ip: IpAddr, options: &Options) -> Result<UdpSocket, Error> {
-    let failed = |errno: Errno| Error::NotBound { address: SocketAddr::new(ip, 0), source: errno.into() };
+    let failed = |errno: Errno| ListenerError::NotBound { address: SocketAddr::new(ip, 0), source: errno.into() };
     let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(ipproto::UDP)).map_err(failed)?;
     if ip.is_ipv6() {

@@ -13,6 +13,7 @@ use portgrant_protocol::text::printable;
 use portgrant_protocol::{status, transfer};
 
 use crate::Error;
+use crate::error::RequestError;
 
 /// The variable that names a helper in another place, by an absolute path.
 pub const VARIABLE: &str = "PORTGRANT_BINDER";
@@ -29,7 +30,7 @@ pub fn locate() -> Result<PathBuf, Error> {
     let places = places()?;
     match places.iter().find(|place| place.is_file()) {
         Some(found) => Ok(found.clone()),
-        None => Err(Error::HelperMissing { places }),
+        None => Err(RequestError::HelperMissing { places }.into()),
     }
 }
 
@@ -43,7 +44,7 @@ pub fn places() -> Result<Vec<PathBuf>, Error> {
 
 fn places_of(variable: Option<OsString>, program: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
     if let Some(path) = variable.map(PathBuf::from) {
-        return if path.is_absolute() { Ok(vec![path]) } else { Err(Error::HelperNotAbsolute { path }) };
+        return if path.is_absolute() { Ok(vec![path]) } else { Err(RequestError::HelperNotAbsolute { path }.into()) };
     }
     let beside = program.and_then(Path::parent).and_then(Path::parent);
     let prefixes = beside.into_iter().chain(PREFIXES.map(Path::new));
@@ -70,7 +71,9 @@ pub(crate) fn pass(helper: &Path, endpoints: &[Endpoint]) -> Result<(Reply, Vec<
     let status = wait(child);
     let (record, descriptors) = match received {
         Ok(received) => received,
-        Err(transfer::TransferError::Ended) => return Err(Error::NoAnswer { helper: helper.to_owned(), status }),
+        Err(transfer::TransferError::Ended) => {
+            return Err(RequestError::NoAnswer { helper: helper.to_owned(), status }.into());
+        }
         Err(error) => return Err(Error::Transfer(error)),
     };
     let reply = Reply::parse(&record).map_err(Error::Record)?;
@@ -84,7 +87,7 @@ pub(crate) fn bind(helper: &Path, endpoint: &Endpoint, socket: &UdpSocket) -> Re
     let mut command = Command::new(helper);
     command.args(["bind", "-l", &endpoint.to_string(), "--socket", "0"]);
     command.stdin(Stdio::from(copy)).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|source| Error::Helper { helper: helper.to_owned(), source })?;
+    let mut child = command.spawn().map_err(|source| RequestError::Helper { helper: helper.to_owned(), source })?;
     drop(command);
     let mut said = Vec::new();
     if let Some(pipe) = child.stderr.take() {
@@ -98,7 +101,7 @@ pub(crate) fn bind(helper: &Path, endpoint: &Endpoint, socket: &UdpSocket) -> Re
     }
     match refusal(&said, status) {
         Some(refusal) => Err(Error::Refused(refusal)),
-        None => Err(Error::NoAnswer { helper: helper.to_owned(), status }),
+        None => Err(RequestError::NoAnswer { helper: helper.to_owned(), status }.into()),
     }
 }
 
@@ -116,14 +119,14 @@ fn refusal(said: &[u8], ended: Option<ExitStatus>) -> Option<Refusal> {
 ///
 /// Nothing is set on the command that would make std fork by itself (a folder, a uid, a hook): its posix_spawn(3)
 /// reports a failed execve also where SIGCHLD is ignored, and there its own fork panics.
-fn start(helper: &Path, endpoints: &[Endpoint], conversation: OwnedFd) -> Result<Child, Error> {
+fn start(helper: &Path, endpoints: &[Endpoint], conversation: OwnedFd) -> Result<Child, RequestError> {
     let mut command = Command::new(helper);
     command.arg("pass");
     for endpoint in endpoints {
         command.arg("-l").arg(endpoint.to_string());
     }
     command.args(["--to", "0"]).stdin(Stdio::from(conversation)).stdout(Stdio::null());
-    command.spawn().map_err(|source| Error::Helper { helper: helper.to_owned(), source })
+    command.spawn().map_err(|source| RequestError::Helper { helper: helper.to_owned(), source })
 }
 
 /// `None` where the kernel kept no status: SIGCHLD is ignored (ECHILD then), or a handler of the server's was faster.

@@ -12,6 +12,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::getpeername;
 use rustix::stdio;
 
+use crate::error::{AdoptionError, SocketError};
 use crate::{Error, Socket, Sockets, canonical};
 
 const NAME: &str = "descriptor 0";
@@ -43,8 +44,8 @@ impl Connection {
     /// Adopts descriptor 0. It becomes /dev/null, and so do 1 and 2 where they are the same socket: nothing that is
     /// printed by mistake reaches the client.
     ///
-    /// A listener is [`Error::NotAConnection`], and a client that hung up before this program began
-    /// [`Error::PeerGone`].
+    /// A listener is [`AdoptionError::NotAConnection`], and a client that hung up before this program began
+    /// [`AdoptionError::PeerGone`].
     pub fn inetd() -> Result<Connection, Error> {
         once(|| {
             let (peer, local) = ends(stdio::stdin())?;
@@ -75,16 +76,16 @@ impl Connection {
 
 fn ends(input: BorrowedFd<'_>) -> Result<(SocketAddr, SocketAddr), Error> {
     let name = || NAME.to_owned();
-    let facts = Facts::of(input).map_err(|mismatch| Error::WrongKind { name: name(), mismatch })?;
+    let facts = Facts::of(input).map_err(|mismatch| SocketError::WrongKind { name: name(), mismatch })?;
     if facts.protocol.transport() != Protocol::Tcp {
         let mismatch = Mismatch::Protocol { found: facts.protocol, expected: Protocol::Tcp };
-        return Err(Error::WrongKind { name: name(), mismatch });
+        return Err(SocketError::WrongKind { name: name(), mismatch }.into());
     }
     if facts.listening {
-        return Err(Error::NotAConnection { name: name() });
+        return Err(AdoptionError::NotAConnection { name: name() }.into());
     }
     let peer = getpeername(input).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
-    Ok((canonical(peer.ok_or_else(|| Error::PeerGone { name: name() })?), facts.local))
+    Ok((canonical(peer.ok_or_else(|| AdoptionError::PeerGone { name: name() })?), facts.local))
 }
 
 pub(crate) fn adopt() -> Result<Sockets, Error> {
@@ -97,7 +98,7 @@ pub(crate) fn adopt() -> Result<Sockets, Error> {
 /// After an error descriptor 0 is as it was, and may be asked for again.
 pub(crate) fn once<T>(adopt: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     if TAKEN.swap(true, Ordering::SeqCst) {
-        return Err(Error::AdoptedBefore { what: NAME });
+        return Err(AdoptionError::AdoptedBefore { what: NAME }.into());
     }
     let adopted = adopt();
     TAKEN.store(adopted.is_ok(), Ordering::SeqCst);
@@ -121,9 +122,9 @@ pub(crate) fn take_standard_input() -> Result<OwnedFd, Error> {
 
 /// inetd gives no name: it is the endpoint's, as if none had been written. Refuses what cannot be served.
 fn name(input: BorrowedFd<'_>) -> Result<String, Error> {
-    let facts = Facts::of(input).map_err(|mismatch| Error::WrongKind { name: NAME.to_owned(), mismatch })?;
+    let facts = Facts::of(input).map_err(|mismatch| SocketError::WrongKind { name: NAME.to_owned(), mismatch })?;
     if facts.protocol.is_stream() && !facts.listening {
-        return Err(Error::NotListening { name: NAME.to_owned() });
+        return Err(SocketError::NotListening { name: NAME.to_owned() }.into());
     }
     Ok(format!("{}/{}", facts.local.port(), facts.protocol.word()))
 }

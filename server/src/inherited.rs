@@ -9,6 +9,7 @@ use rustix::fs::{fstat, fstatfs};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::descriptor::{self, Unavailable};
+use crate::error::AdoptionError;
 use crate::{Error, Socket, Sockets};
 
 /// The file system of pidfds that have an inode of their own (`PID_FS_MAGIC`, since Linux 6.9).
@@ -36,12 +37,12 @@ fn adopt_from(
     own: u32,
     taken: &AtomicBool,
 ) -> Result<Option<Sockets>, Error> {
-    let Some(announced) = Announced::read(variable, own).map_err(Error::Announcement)? else { return Ok(None) };
+    let Some(announced) = Announced::read(variable, own).map_err(AdoptionError::Announcement)? else { return Ok(None) };
     if announced.pidfd_id.is_some() {
-        announced.is_meant_for(pidfd_id()).map_err(Error::Announcement)?;
+        announced.is_meant_for(pidfd_id()).map_err(AdoptionError::Announcement)?;
     }
     if taken.swap(true, Ordering::SeqCst) {
-        return Err(Error::AdoptedBefore { what: "LISTEN_FDS" });
+        return Err(AdoptionError::AdoptedBefore { what: "LISTEN_FDS" }.into());
     }
     let numbers: Vec<RawFd> = (first..).take(announced.names.len()).collect();
     let adopted = descriptor::take(&numbers);
@@ -52,10 +53,10 @@ fn adopt_from(
             let sockets = announced.names.into_iter().zip(descriptors);
             Ok(Some(sockets.map(|(name, descriptor)| Socket::new(name, descriptor)).collect()))
         }
-        Err(Unavailable::Taken(number)) => Err(Error::NumberTaken { number }),
+        Err(Unavailable::Taken(number)) => Err(AdoptionError::NumberTaken { number }.into()),
         Err(Unavailable::Missing(number)) => {
             let name = (first..).zip(announced.names).find(|named| named.0 == number).map(|named| named.1);
-            Err(Error::Missing { number, name: name.unwrap_or_default() })
+            Err(AdoptionError::Missing { number, name: name.unwrap_or_default() }.into())
         }
     }
 }
@@ -98,7 +99,10 @@ mod tests {
         let taken = AtomicBool::new(false);
         let variables = announcing(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "7")]);
         let first = adopt_from(510, &variables, 7, &taken).expect("adopted");
-        assert!(matches!(adopt_from(510, &variables, 7, &taken), Err(Error::AdoptedBefore { .. })));
+        assert!(matches!(
+            adopt_from(510, &variables, 7, &taken),
+            Err(Error::Adoption(AdoptionError::AdoptedBefore { .. }))
+        ));
         assert!(first.is_some_and(|sockets| sockets.names().eq(["unknown"])));
     }
 
@@ -108,7 +112,10 @@ mod tests {
         leave_at(520, &own);
         let taken = AtomicBool::new(false);
         let variables = announcing(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "7"), ("LISTEN_FDNAMES", "there:not-there")]);
-        let missing = |result| matches!(result, Err(Error::Missing { number: 521, name }) if name == "not-there");
+        let missing = |result| {
+            let Err(Error::Adoption(AdoptionError::Missing { number, name })) = result else { return false };
+            number == 521 && name == "not-there"
+        };
         assert!(missing(adopt_from(520, &variables, 7, &taken)));
         assert!(is_left_at(520), "what was there was neither taken nor changed");
 

@@ -50,7 +50,7 @@
 //!
 //! | question | answer |
 //! |---|---|
-//! | 4.1 Address already in use: by whom, for how long? | [`Error::InUse`] says it, [`holders`] |
+//! | 4.1 Address already in use: by whom, for how long? | [`BindError::InUse`](error::BindError::InUse) says it, [`holders`] |
 //! | 4.2 Why do sockets not close; how does a connection end without losing the last answer? | [`close_gracefully`], [`TcpInfo`] |
 //! | 4.4 How does one listen on several ports at once? | [`Listeners`]; with the feature `tokio`, `AsyncListeners` |
 //! | 4.5, 4.12 Which of SO_REUSEADDR and SO_REUSEPORT; can another user take the port? | [`Bind`] sets what is safe, and then nobody can |
@@ -85,7 +85,7 @@ pub mod daemon;
 mod descriptor;
 mod each;
 pub mod environment;
-mod error;
+pub mod error;
 mod farewell;
 pub mod helper;
 mod holder;

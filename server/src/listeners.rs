@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use crate::each::{Heard, is_passing};
+use crate::error::ListenerError;
 use crate::ready::Ready;
 use crate::{AddressedUdp, Arrival, Change, EachUdp, Error, Socket, Sockets, canonical};
 
@@ -58,7 +59,7 @@ const TIMER: u64 = u64::MAX - 1;
 ///   where it is. It is told once, and connections are let wait in their queues for a tenth of a second at a time,
 ///   while datagrams are served on.
 /// * **Stopped** by a [`Stopper`], from anywhere.
-/// * **A port among others** that fails for good is told as [`Error::Listener`], and the others go on.
+/// * **A port among others** that fails for good is told as [`ListenerError::Failed`], and the others go on.
 ///
 /// It is readable (poll(2), by its [`AsFd`]) while an event is there, for a loop of your own with
 /// [`try_event`](Listeners::try_event). For tokio there is `AsyncListeners` (feature `tokio`).
@@ -269,8 +270,8 @@ impl Listeners {
     /// Waits for what comes next.
     ///
     /// # Errors
-    /// [`Error::Listener`] where one failed for good; it is served no more, and the others go on.
-    /// [`Error::NoListener`] where there is none (any more).
+    /// [`ListenerError::Failed`] where one failed for good; it is served no more, and the others go on.
+    /// [`ListenerError::NoListener`] where there is none (any more).
     pub fn event(&mut self) -> Result<Event, Error> {
         loop {
             if let Some(event) = self.try_event()? {
@@ -302,7 +303,7 @@ impl Listeners {
                 return Ok(Some(Event::Stopped));
             }
             if self.names().next().is_none() {
-                return Err(Error::NoListener);
+                return Err(ListenerError::NoListener.into());
             }
             let Some(number) = self.ready.turn() else {
                 if self.ready.begin(Some(Duration::ZERO))? {
@@ -368,7 +369,7 @@ impl Listeners {
         self.ready.remove(entry.source.as_fd());
         let name = entry.name.to_string();
         self.entries[index] = None;
-        Err(Error::Listener { name, source: failed })
+        Err(ListenerError::Failed { name, source: failed }.into())
     }
 
     /// Lets connections wait for a moment; told the first time.

@@ -10,6 +10,7 @@ use portgrant_protocol::status;
 use portgrant_protocol::transfer::{self, TransferError};
 use rustix::net::{SendFlags, send, sockopt};
 
+use crate::error::MailboxError;
 use crate::socket_file::{self, Failure, SocketFile};
 use crate::{Error, Message, Sockets, request};
 
@@ -51,8 +52,8 @@ impl Mailbox {
         let path = path.into();
         match SocketFile::bind(path.clone()) {
             Ok(file) => Ok(Mailbox { file, patience: PATIENCE }),
-            Err(Failure::Occupied(by)) => Err(Error::MailboxOccupied { path, by }),
-            Err(Failure::System(source)) => Err(Error::Mailbox { path, source }),
+            Err(Failure::Occupied(by)) => Err(MailboxError::Occupied { path, by }.into()),
+            Err(Failure::System(source)) => Err(MailboxError::Unusable { path, source }.into()),
         }
     }
 
@@ -76,7 +77,7 @@ impl Mailbox {
     /// The peer is told what became of it: a record with the names that were taken, or one with the reason. One that does
     /// not wait for it misses nothing.
     pub fn receive(&self) -> Result<Sockets, Error> {
-        let failed = |source| Error::Mailbox { path: self.path().to_owned(), source };
+        let failed = |source| MailboxError::Unusable { path: self.path().to_owned(), source };
         let peer = self.file.accept().map_err(|errno| failed(errno.into()))?;
         let received = self.take_from(&peer);
         answer(&peer, &received);
@@ -90,7 +91,7 @@ impl Mailbox {
             .map_err(|errno| Error::System { what: "cannot limit the time of a peer", source: errno.into() })?;
         let (record, descriptors) = match transfer::receive(peer.as_fd()) {
             Err(TransferError::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(Error::SilentPeer { patience: self.patience });
+                return Err(MailboxError::SilentPeer { patience: self.patience }.into());
             }
             received => received.map_err(Error::Transfer)?,
         };
@@ -108,7 +109,8 @@ fn answer(peer: &OwnedFd, received: &Result<Sockets, Error>) {
         Err(error) => {
             let Message { what, why, fix } = error.message();
             let why = why.map_or_else(|| what.clone(), |why| format!("{what}: {why}"));
-            let status = if matches!(error, Error::ForeignPeer { .. }) { status::REFUSED } else { error.status() };
+            let is_foreign = matches!(error, Error::Mailbox(MailboxError::ForeignPeer { .. }));
+            let status = if is_foreign { status::REFUSED } else { error.status() };
             Reply::Refused(Refusal { status, why, fix, rule: None, program: None })
         }
     };

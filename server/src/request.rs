@@ -8,6 +8,7 @@ use portgrant_protocol::record::{Refusal, Reply};
 use portgrant_protocol::service::{self, Services};
 use portgrant_protocol::{listen, status};
 
+use crate::error::{BindError, RequestError, SocketError};
 use crate::{Error, Origin, Socket, Sockets, helper, holder};
 
 /// A request for sockets: endpoints, all or none of which are bound.
@@ -58,7 +59,7 @@ impl Request {
     /// on doing so.
     pub fn send(self) -> Result<Sockets, Error> {
         if self.endpoints.is_empty() || self.endpoints.len() > listen::MAX {
-            return Err(Error::Endpoints { count: self.endpoints.len() });
+            return Err(RequestError::Endpoints { count: self.endpoints.len() }.into());
         }
         let services = services(&self.endpoints);
         let asked: Result<Vec<Resolved>, Error> =
@@ -80,7 +81,7 @@ fn refused(asked: &[Resolved], refusal: Refusal) -> Error {
     let in_use = |asked: &&Resolved| refusal.why.starts_with(&format!("{asked} is in use"));
     match asked.iter().find(in_use) {
         Some(asked) if refusal.status == status::UNAVAILABLE => {
-            Error::InUse { endpoint: asked.to_string(), holders: holder::of(asked).unwrap_or_default() }
+            BindError::InUse { endpoint: asked.to_string(), holders: holder::of(asked).unwrap_or_default() }.into()
         }
         _ => Error::Refused(refusal),
     }
@@ -99,7 +100,7 @@ fn verify(asked: &[Resolved], received: Vec<Socket>) -> Result<Sockets, Error> {
     let mut rest = received.iter().peekable();
     for asked in asked {
         let name = asked.name();
-        let Some(socket) = rest.next() else { return Err(Error::NotReceived { name }) };
+        let Some(socket) = rest.next() else { return Err(RequestError::NotReceived { name }.into()) };
         is_asked(socket, &name, asked)?;
         if asked.endpoint.address == Address::Each {
             let mut numbered = (1..).map(|number| format!("{name}-{number}"));
@@ -109,16 +110,16 @@ fn verify(asked: &[Resolved], received: Vec<Socket>) -> Result<Sockets, Error> {
         }
     }
     match rest.next() {
-        Some(surplus) => Err(Error::NotAskedFor { name: surplus.name().to_owned() }),
+        Some(surplus) => Err(RequestError::NotAskedFor { name: surplus.name().to_owned() }.into()),
         None => Ok(received.into_iter().map(|socket| socket.of(Origin::Helper)).collect()),
     }
 }
 
 fn is_asked(socket: &Socket, name: &str, asked: &Resolved) -> Result<(), Error> {
     if socket.name() != name {
-        return Err(Error::NotAskedFor { name: socket.name().to_owned() });
+        return Err(RequestError::NotAskedFor { name: socket.name().to_owned() }.into());
     }
-    socket.facts()?.fit(asked).map_err(|mismatch| Error::mismatch(name, asked, mismatch))
+    socket.facts()?.fit(asked).map_err(|mismatch| SocketError::mismatch(name, asked, mismatch).into())
 }
 
 /// `endpoint` with its service name, if it has one, looked up.

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use portgrant_protocol::{Address, Protocol, Resolved};
 
+use crate::error::{BindError, RequestError};
 use crate::{Error, Origin, Request, Socket, Sockets, bind, sockets};
 
 /// Where a server's sockets come from. For each endpoint, in this order:
@@ -32,8 +33,9 @@ use crate::{Error, Origin, Request, Socket, Sockets, bind, sockets};
 ///
 /// An inherited socket of the endpoint's name that is at another address is an error, not a reason to go on: whoever
 /// started the program meant something. (Who wants it wherever it is takes it from [`Sockets`] by its name alone.) What
-/// must be set before bind(2) and is not, `reuseport` or another `dev`, is [`Error::OptionTooLate`]; `freebind` has
-/// served its purpose on a socket that is bound.
+/// must be set before bind(2) and is not, `reuseport` or another `dev`, is
+/// [`SocketError::OptionTooLate`](crate::error::SocketError::OptionTooLate); `freebind` has served its purpose on a
+/// socket that is bound.
 #[derive(Debug, Default)]
 pub struct Server {
     inherited: Sockets,
@@ -54,9 +56,9 @@ impl Server {
     /// The socket for `endpoint`, the text of one (see [`endpoint`](crate::endpoint)): bound, and listening if it is a
     /// stream socket.
     ///
-    /// Errors: those of [`Bind::socket`](crate::Bind::socket) and of [`Request::send`]; [`Error::WrongAddress`],
-    /// [`Error::WrongKind`], [`Error::NotListening`] and [`Error::OptionTooLate`] of an inherited socket;
-    /// [`Error::Privileged`] where the port is not for everybody and portgrant is not installed.
+    /// Errors: those of [`Bind::socket`](crate::Bind::socket) and of [`Request::send`]; of an inherited socket
+    /// [`SocketError`](crate::error::SocketError)'s `WrongAddress`, `WrongKind`, `NotListening` and `OptionTooLate`;
+    /// [`BindError::Privileged`] where the port is not for everybody and portgrant is not installed.
     pub fn listen(&mut self, endpoint: &str) -> Result<Socket, Error> {
         self.one(sockets::resolve(endpoint, Protocol::default())?)
     }
@@ -103,12 +105,12 @@ impl Server {
 
     pub(crate) fn one(&mut self, asked: Resolved) -> Result<Socket, Error> {
         let name = asked.name();
-        self.several(&asked, 1)?.pop().ok_or(Error::NotReceived { name })
+        self.several(&asked, 1)?.pop().ok_or_else(|| RequestError::NotReceived { name }.into())
     }
 
     pub(crate) fn several(&mut self, asked: &Resolved, count: usize) -> Result<Vec<Socket>, Error> {
         if asked.endpoint.address == Address::Each {
-            return Err(Error::EachIsSeveral { endpoint: asked.endpoint.to_string() });
+            return Err(BindError::EachIsSeveral { endpoint: asked.endpoint.to_string() }.into());
         }
         let mut found = Vec::new();
         while found.len() < count {
@@ -131,7 +133,7 @@ impl Server {
             return Ok(vec![socket]);
         }
         match bind::bind(asked) {
-            Err(Error::Privileged { .. }) => Ok(self.ask(asked, missing)?.into_iter().collect()),
+            Err(Error::Bind(BindError::Privileged { .. })) => Ok(self.ask(asked, missing)?.into_iter().collect()),
             bound => Ok(vec![bound?]),
         }
     }
@@ -145,7 +147,9 @@ impl Server {
             None => request,
         };
         match request.send() {
-            Err(Error::HelperMissing { .. }) => Err(Error::Privileged { endpoint: asked.to_string() }),
+            Err(Error::Request(RequestError::HelperMissing { .. })) => {
+                Err(BindError::Privileged { endpoint: asked.to_string() }.into())
+            }
             other => other,
         }
     }
@@ -183,6 +187,7 @@ mod tests {
 
     use super::*;
     use crate::Bind;
+    use crate::error::SocketError;
 
     fn free_port() -> u16 {
         TcpListener::bind("127.0.0.1:0").expect("a listener").local_addr().expect("bound").port()
@@ -221,11 +226,11 @@ mod tests {
             assert!(server.listen(&other).is_err(), "{other}");
         }
         let error = server.listen(&format!("web=0.0.0.0:{port}")).expect_err("elsewhere");
-        assert!(matches!(error, Error::WrongAddress { .. }), "{error}");
+        assert!(matches!(error, Error::Socket(SocketError::WrongAddress { .. })), "{error}");
         let error = server.listen(&format!("web=127.0.0.1:{port}/udp")).expect_err("another protocol");
-        assert!(matches!(error, Error::WrongKind { .. }), "{error}");
+        assert!(matches!(error, Error::Socket(SocketError::WrongKind { .. })), "{error}");
         let error = server.listen(&format!("web=127.0.0.1:{port},reuseport")).expect_err("too late");
-        assert!(matches!(error, Error::OptionTooLate { option: "reuseport", .. }), "{error}");
+        assert!(matches!(error, Error::Socket(SocketError::OptionTooLate { option: "reuseport", .. })), "{error}");
         assert_eq!(server.unused().len(), 1);
         assert!(server.listen(&format!("web=127.0.0.1:{port},keepalive")).is_ok());
     }
@@ -236,8 +241,8 @@ mod tests {
         let socket = Server::default().helper("/nonexistent").listen(&endpoint).expect("bound");
         assert_eq!((socket.name(), socket.origin()), ("web", Origin::Bound));
         let error = Server::default().helper("/nonexistent").listen(&endpoint).expect_err("in use");
-        assert!(matches!(error, Error::InUse { .. }), "nobody is asked for what is in use: {error}");
-        assert!(matches!(Server::default().listen("each:7777/udp"), Err(Error::EachIsSeveral { .. })));
+        assert!(matches!(error, Error::Bind(BindError::InUse { .. })), "nobody is asked for what is in use: {error}");
+        assert!(matches!(Server::default().listen("each:7777/udp"), Err(Error::Bind(BindError::EachIsSeveral { .. }))));
     }
 
     #[test]
@@ -253,7 +258,7 @@ mod tests {
         // An address that is not there (yet): one was inherited, another cannot be bound.
         let endpoint = format!("198.51.100.7:{}", free_port());
         let mut server = inheriting(&[&format!("{endpoint},reuseport,freebind")]);
-        assert!(matches!(server.group(&endpoint, 2), Err(Error::NotThere { .. })));
+        assert!(matches!(server.group(&endpoint, 2), Err(Error::Bind(BindError::NotThere { .. }))));
         assert_eq!(server.unused().len(), 1, "what was inherited is still there");
     }
 }

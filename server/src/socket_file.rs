@@ -14,6 +14,7 @@ use rustix::net::{
 };
 
 use crate::Error;
+use crate::error::MailboxError;
 
 /// Peers that may wait for their turn.
 const BACKLOG: i32 = 8;
@@ -111,7 +112,7 @@ pub(crate) fn admit(peer: BorrowedFd<'_>) -> Result<(), Error> {
         .map_err(|errno| Error::System { what: "cannot tell who the peer is", source: errno.into() })?;
     let own = rustix::process::geteuid().as_raw();
     let uid = credentials.uid();
-    if is_admitted(uid, own) { Ok(()) } else { Err(Error::ForeignPeer { uid, own }) }
+    if is_admitted(uid, own) { Ok(()) } else { Err(MailboxError::ForeignPeer { uid, own }.into()) }
 }
 
 fn is_admitted(peer: u32, own: u32) -> bool {

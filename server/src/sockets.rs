@@ -7,6 +7,7 @@ use portgrant_protocol::endpoint::{EndpointError, Resolved};
 use portgrant_protocol::socket::{Facts, Mismatch};
 use portgrant_protocol::{Endpoint, Protocol};
 
+use crate::error::SocketError;
 use crate::{Error, Request, bind, inetd, inherited, request, variable};
 
 /// Who bound a [`Socket`].
@@ -56,7 +57,7 @@ impl Socket {
     /// What the kernel said of it when it was adopted; an error for what is no internet socket (a service manager may
     /// hand over a Unix socket as well).
     pub fn facts(&self) -> Result<&Facts, Error> {
-        self.facts.as_ref().map_err(|&mismatch| Error::WrongKind { name: self.name.clone(), mismatch })
+        self.facts.as_ref().map_err(|&mismatch| SocketError::WrongKind { name: self.name.clone(), mismatch }.into())
     }
 
     /// The address that it is bound to; an IPv4-mapped one is shown as IPv4.
@@ -86,7 +87,7 @@ impl Socket {
         let facts = self.facts()?;
         if facts.protocol.transport() != transport {
             let mismatch = Mismatch::Protocol { found: facts.protocol, expected: transport };
-            return Err(Error::WrongKind { name: self.name.clone(), mismatch });
+            return Err(SocketError::WrongKind { name: self.name.clone(), mismatch }.into());
         }
         if let Some(asked) = asked {
             let mut asked = asked.clone();
@@ -94,10 +95,10 @@ impl Socket {
                 // An address is what was asked for here; tcp may be mptcp.
                 asked.endpoint.protocol = facts.protocol;
             }
-            facts.fit(&asked).map_err(|mismatch| Error::mismatch(&self.name, &asked, mismatch))?;
+            facts.fit(&asked).map_err(|mismatch| SocketError::mismatch(&self.name, &asked, mismatch))?;
         }
         if facts.protocol.is_stream() && !facts.listening {
-            return Err(Error::NotListening { name: self.name.clone() });
+            return Err(SocketError::NotListening { name: self.name.clone() }.into());
         }
         Ok(())
     }
@@ -121,10 +122,11 @@ impl Sockets {
     /// `None` where nothing is announced.
     ///
     /// Call it early in `main`, and once: the descriptors are owned from then on, and a second call is
-    /// [`Error::AdoptedBefore`]. They are made close-on-exec, so that the server's children do not hold its ports. A
-    /// number that is announced but was not inherited is [`Error::Missing`]; no other number is ever touched.
-    /// `LISTEN_PIDFDID` of another process than this one voids the announcement (sd_pidfd_get_inode_id(3)).
-    /// What is no internet socket is kept too, for [`Sockets::fd`].
+    /// [`AdoptedBefore`](crate::error::AdoptionError::AdoptedBefore). They are made close-on-exec, so that the server's
+    /// children do not hold its ports. A number that is announced but was not inherited is
+    /// [`Missing`](crate::error::AdoptionError::Missing); no other number is ever touched. `LISTEN_PIDFDID` of another
+    /// process than this one voids the announcement (sd_pidfd_get_inode_id(3)). What is no internet socket is kept too,
+    /// for [`Sockets::fd`].
     ///
     /// ```
     /// # use portgrant_server::Sockets;
@@ -143,8 +145,8 @@ impl Sockets {
     /// `UNICORN_FD=3`, `GUNICORN_FD=3,4`, `NGINX=3;4;`. `None` where it is not set.
     ///
     /// Each is named `PORT/PROTOCOL`, or `descriptor N` where it is no internet socket. A number that was not inherited
-    /// is [`Error::NotInherited`], one that was adopted before, by whichever convention, [`Error::NumberTaken`]; then
-    /// none is taken.
+    /// is [`NotInherited`](crate::error::AdoptionError::NotInherited), one that was adopted before, by whichever
+    /// convention, [`NumberTaken`](crate::error::AdoptionError::NumberTaken); then none is taken.
     ///
     /// ```
     /// # use portgrant_server::Sockets;
@@ -190,8 +192,8 @@ impl Sockets {
     }
 
     /// Takes the tcp listener that bears `name` and is bound to `address`, an endpoint such as `[::]:443`,
-    /// `127.0.0.1:25` or `443`: another address is [`Error::WrongAddress`]. Where several bear the name, the one at
-    /// `address`.
+    /// `127.0.0.1:25` or `443`: another address is [`SocketError::WrongAddress`]. Where several bear the name, the one
+    /// at `address`.
     pub fn tcp_at(&mut self, name: &str, address: &str) -> Result<TcpListener, Error> {
         let asked = resolve(address, Protocol::Tcp)?;
         self.take(name, Protocol::Tcp, Some(&asked)).map(TcpListener::from)
@@ -248,11 +250,13 @@ impl Sockets {
         Ok(self.remove(index))
     }
 
-    fn find(&self, name: &str, asked: Option<&Resolved>) -> Result<usize, Error> {
+    fn find(&self, name: &str, asked: Option<&Resolved>) -> Result<usize, SocketError> {
         let named: Vec<usize> = (0..).zip(&self.sockets).filter(|(_, s)| s.name == name).map(|(at, _)| at).collect();
         match (named.as_slice(), asked) {
-            ([], _) if self.taken.iter().any(|taken| taken == name) => Err(Error::Taken { name: name.to_owned() }),
-            ([], _) => Err(Error::UnknownName {
+            ([], _) if self.taken.iter().any(|taken| taken == name) => {
+                Err(SocketError::Taken { name: name.to_owned() })
+            }
+            ([], _) => Err(SocketError::UnknownName {
                 name: name.to_owned(),
                 known: self.names().chain(self.taken.iter().map(String::as_str)).map(str::to_owned).collect(),
             }),
@@ -262,7 +266,7 @@ impl Sockets {
                 let fits = |at: &usize| self.sockets.get(*at).is_some_and(|s| s.fit(transport, Some(asked)).is_ok());
                 Ok(named.iter().copied().find(fits).unwrap_or(*first))
             }
-            (_, None) => Err(Error::NameTwice { name: name.to_owned() }),
+            (_, None) => Err(SocketError::NameTwice { name: name.to_owned() }),
         }
     }
 
@@ -370,10 +374,10 @@ mod tests {
     #[test]
     fn each_socket_is_taken_once_by_its_name_and_as_what_it_is() {
         let mut sockets = Sockets::from_iter([tcp("web", "127.0.0.1:0"), udp("dns")]);
-        assert!(matches!(sockets.udp("web"), Err(Error::WrongKind { .. })));
-        assert!(matches!(sockets.tcp("dns"), Err(Error::WrongKind { .. })));
+        assert!(matches!(sockets.udp("web"), Err(Error::Socket(SocketError::WrongKind { .. }))));
+        assert!(matches!(sockets.tcp("dns"), Err(Error::Socket(SocketError::WrongKind { .. }))));
         assert!(sockets.tcp("web").is_ok(), "a failed attempt takes nothing");
-        assert!(matches!(sockets.tcp("web"), Err(Error::Taken { .. })));
+        assert!(matches!(sockets.tcp("web"), Err(Error::Socket(SocketError::Taken { .. }))));
         assert_eq!(sockets.names().collect::<Vec<_>>(), ["dns"]);
         let unknown = sockets.tcp("http").expect_err("unknown");
         assert!(unknown.to_string().contains("there are 'dns', 'web'"), "{unknown}");
@@ -388,17 +392,23 @@ mod tests {
         let mut sockets = Sockets::from_iter([web]);
         for elsewhere in ["[::1]:", "", "0.0.0.0:", "127.0.0.2:"] {
             let error = sockets.tcp_at("web", &format!("{elsewhere}{port}")).expect_err(elsewhere);
-            assert!(matches!(&error, Error::WrongAddress { found, .. } if found.port() == port), "{error}");
+            assert!(
+                matches!(&error, Error::Socket(SocketError::WrongAddress { found, .. }) if found.port() == port),
+                "{error}"
+            );
             assert!(error.to_string().contains(&format!("it is bound to 127.0.0.1:{port}")), "{error}");
         }
         let other_kind = sockets.tcp_at("web", &format!("127.0.0.1:{port}/udp"));
-        assert!(matches!(other_kind, Err(Error::WrongKind { .. })), "who asks for udp at a listener is told so");
+        assert!(
+            matches!(other_kind, Err(Error::Socket(SocketError::WrongKind { .. }))),
+            "who asks for udp at a listener is told so"
+        );
         assert!(matches!(sockets.tcp_at("web", "nowhere at all"), Err(Error::Endpoint { .. })));
         assert!(sockets.tcp_at("web", &format!("127.0.0.1:{port}")).is_ok());
 
         let mut sockets = Sockets::from_iter([udp("dns")]);
         let port = sockets.iter().map(self::port).next().expect("one");
-        assert!(matches!(sockets.udp_at("dns", "127.0.0.1:1"), Err(Error::WrongAddress { .. })));
+        assert!(matches!(sockets.udp_at("dns", "127.0.0.1:1"), Err(Error::Socket(SocketError::WrongAddress { .. }))));
         assert!(sockets.udp_at("dns", &format!("127.0.0.1:{port}")).is_ok(), "udp need not be written out");
     }
 
@@ -407,8 +417,8 @@ mod tests {
         let (first, second) = (tcp("web", "127.0.0.1:0"), tcp("web", "127.0.0.2:0"));
         let at = format!("127.0.0.2:{}", port(&second));
         let mut sockets = Sockets::from_iter([first, second]);
-        assert!(matches!(sockets.tcp("web"), Err(Error::NameTwice { .. })));
-        assert!(matches!(sockets.tcp_at("web", "127.0.0.3:1"), Err(Error::WrongAddress { .. })));
+        assert!(matches!(sockets.tcp("web"), Err(Error::Socket(SocketError::NameTwice { .. }))));
+        assert!(matches!(sockets.tcp_at("web", "127.0.0.3:1"), Err(Error::Socket(SocketError::WrongAddress { .. }))));
         assert_eq!(sockets.tcp_at("web", &at).expect("the second").local_addr().expect("bound").to_string(), at);
         assert!(sockets.tcp("web").is_ok(), "one is left, so the name is enough");
     }
@@ -419,9 +429,9 @@ mod tests {
         let file = std::fs::File::open("/dev/null").expect("/dev/null");
         let mut sockets =
             Sockets::from_iter([Socket::new("web".into(), unlistened), Socket::new("log".into(), file.into())]);
-        assert!(matches!(sockets.tcp("web"), Err(Error::NotListening { .. })));
+        assert!(matches!(sockets.tcp("web"), Err(Error::Socket(SocketError::NotListening { .. }))));
         let error = sockets.tcp("log").expect_err("a file");
-        assert!(matches!(error, Error::WrongKind { mismatch: Mismatch::NotASocket, .. }));
+        assert!(matches!(error, Error::Socket(SocketError::WrongKind { mismatch: Mismatch::NotASocket, .. })));
         assert!(sockets.fd("log").is_ok(), "but it is there for who knows what it is");
     }
 }

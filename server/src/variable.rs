@@ -8,6 +8,7 @@ use portgrant_protocol::socket::Facts;
 use portgrant_protocol::text::printable;
 
 use crate::descriptor::{self, Unavailable};
+use crate::error::AdoptionError;
 use crate::{Error, Socket, Sockets};
 
 pub(crate) fn adopt(variable: &str) -> Result<Option<Sockets>, Error> {
@@ -18,12 +19,15 @@ pub(crate) fn adopt(variable: &str) -> Result<Option<Sockets>, Error> {
 }
 
 fn adopt_from(variable: &str, value: &OsStr) -> Result<Sockets, Error> {
-    let malformed = || Error::Variable { variable: variable.to_owned(), value: printable(value.as_encoded_bytes()) };
+    let malformed =
+        || AdoptionError::Variable { variable: variable.to_owned(), value: printable(value.as_encoded_bytes()) };
     let numbers = value.to_str().and_then(numbers).ok_or_else(malformed)?;
     match descriptor::take(&numbers) {
         Ok(descriptors) => Ok(descriptors.into_iter().zip(numbers).map(|(fd, number)| named(fd, number)).collect()),
-        Err(Unavailable::Taken(number)) => Err(Error::NumberTaken { number }),
-        Err(Unavailable::Missing(number)) => Err(Error::NotInherited { number, variable: variable.to_owned() }),
+        Err(Unavailable::Taken(number)) => Err(AdoptionError::NumberTaken { number }.into()),
+        Err(Unavailable::Missing(number)) => {
+            Err(AdoptionError::NotInherited { number, variable: variable.to_owned() }.into())
+        }
     }
 }
 
@@ -81,13 +85,13 @@ mod tests {
         leave_at(570, UdpSocket::bind("127.0.0.1:0").expect("a socket"));
         let adopt = |value: &str| adopt_from("UNICORN_FD", OsStr::new(value));
         let error = adopt("570,571").expect_err("571 is closed");
-        assert!(matches!(&error, Error::NotInherited { number: 571, .. }), "{error}");
+        assert!(matches!(&error, Error::Adoption(AdoptionError::NotInherited { number: 571, .. })), "{error}");
         assert!(error.to_string().contains("UNICORN_FD"), "{error}");
         let error = adopt("570,570").expect_err("twice");
-        assert!(matches!(&error, Error::NumberTaken { number: 570 }), "{error}");
+        assert!(matches!(&error, Error::Adoption(AdoptionError::NumberTaken { number: 570 })), "{error}");
         assert!(is_left_at(570));
         assert!(adopt("570").is_ok());
-        assert!(matches!(adopt("570"), Err(Error::NumberTaken { number: 570 })));
+        assert!(matches!(adopt("570"), Err(Error::Adoption(AdoptionError::NumberTaken { number: 570 }))));
         let error = adopt("\u{1b}[2J").expect_err("no number").to_string();
         assert!(error.contains("UNICORN_FD is '\\x1b[2J'") && error.contains("3,4"), "{error}");
     }

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use portgrant_server::Error;
+use portgrant_server::daemon::Daemon;
+use portgrant_server::error::DaemonError;
 use rustix::process::{Pid, Signal, kill_process};
 use stand_in::{Folder, free_port};
 
@@ -166,6 +169,6 @@ fn a_service_manager_is_told_each_step() {
 #[test]
 fn a_process_with_threads_does_not_fork() {
     // This very process: the test harness runs each test on a thread of its own.
-    let error = portgrant_server::daemon::Daemon::new().start().expect_err("threads");
-    assert!(matches!(error, portgrant_server::Error::Threads { count: 2.. }), "{error}");
+    let error = Daemon::new().start().expect_err("threads");
+    assert!(matches!(error, Error::Daemon(DaemonError::Threads { count: 2.. })), "{error}");
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use portgrant_protocol::transfer;
+use portgrant_server::error::MailboxError;
 use portgrant_server::{Error, Mailbox};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
@@ -72,19 +73,25 @@ fn nothing_else_at_its_path_is_ever_replaced() {
     let folder = Folder::new("occupied");
     let path = folder.join("file");
     std::fs::write(&path, "precious").expect("written");
-    assert!(matches!(Mailbox::bind(&path), Err(Error::MailboxOccupied { .. })));
+    assert!(matches!(Mailbox::bind(&path), Err(Error::Mailbox(MailboxError::Occupied { .. }))));
     assert_eq!(std::fs::read_to_string(&path).expect("still there"), "precious");
 
     let (link, target) = (folder.join("link"), folder.join("target"));
     drop(std::os::unix::net::UnixListener::bind(&target).expect("bound"));
     std::os::unix::fs::symlink(&target, &link).expect("a link");
-    assert!(matches!(Mailbox::bind(&link), Err(Error::MailboxOccupied { .. })), "not even a link to a dead one");
+    assert!(
+        matches!(Mailbox::bind(&link), Err(Error::Mailbox(MailboxError::Occupied { .. }))),
+        "not even a link to a dead one"
+    );
     assert!(std::fs::symlink_metadata(&target).is_ok());
 
     let live = Mailbox::bind(folder.join("live")).expect("bound");
-    assert!(matches!(Mailbox::bind(live.path()), Err(Error::MailboxOccupied { .. })));
-    assert!(matches!(Mailbox::bind(folder.join("no/such/folder")), Err(Error::Mailbox { .. })));
-    assert!(matches!(Mailbox::bind("x".repeat(200)), Err(Error::Mailbox { .. })), "longer than sun_path");
+    assert!(matches!(Mailbox::bind(live.path()), Err(Error::Mailbox(MailboxError::Occupied { .. }))));
+    assert!(matches!(Mailbox::bind(folder.join("no/such/folder")), Err(Error::Mailbox(MailboxError::Unusable { .. }))));
+    assert!(
+        matches!(Mailbox::bind("x".repeat(200)), Err(Error::Mailbox(MailboxError::Unusable { .. }))),
+        "longer than sun_path"
+    );
 }
 
 #[test]
@@ -103,7 +110,7 @@ fn a_peer_that_says_nothing_does_not_hold_it() {
     let mailbox = Mailbox::bind(folder.join("mailbox")).expect("bound").patience(Duration::from_millis(100));
     let silent = peer(mailbox.path());
     let began = Instant::now();
-    assert!(matches!(mailbox.receive(), Err(Error::SilentPeer { .. })));
+    assert!(matches!(mailbox.receive(), Err(Error::Mailbox(MailboxError::SilentPeer { .. }))));
     assert!(began.elapsed() < Duration::from_secs(3));
     drop(silent);
 

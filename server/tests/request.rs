@@ -4,6 +4,7 @@ mod stand_in;
 
 use std::path::Path;
 
+use portgrant_server::error::{RequestError, SocketError};
 use portgrant_server::{Error, Mismatch, Request, status};
 
 use stand_in::{Folder, free_port};
@@ -101,19 +102,26 @@ fn a_socket_elsewhere_than_asked_for_and_a_surplus_one_are_refused() {
 
     let other = changing(&format!("pass -l web=127.0.0.2:{port} --to 0"));
     let error = ask(&other, &[&asked]).expect_err("another address");
-    assert!(matches!(&error, Error::WrongAddress { found, .. } if found.to_string() == format!("127.0.0.2:{port}")));
+    let Error::Socket(SocketError::WrongAddress { found, .. }) = error else { panic!("{error}") };
+    assert_eq!(found.to_string(), format!("127.0.0.2:{port}"));
 
     let datagrams = changing(&format!("pass -l web=127.0.0.1:{port}/udp --to 0"));
     let error = ask(&datagrams, &[&asked]).expect_err("another protocol");
-    assert!(matches!(error, Error::WrongKind { mismatch: Mismatch::Protocol { .. }, .. }));
+    assert!(matches!(error, Error::Socket(SocketError::WrongKind { mismatch: Mismatch::Protocol { .. }, .. })));
 
     let surplus = changing(&format!("pass -l {asked} -l 127.0.0.2:{port} --to 0"));
     let error = ask(&surplus, &[&asked]).expect_err("one more");
-    assert!(matches!(&error, Error::NotAskedFor { name } if *name == format!("{port}/tcp")), "{error}");
+    assert!(
+        matches!(&error, Error::Request(RequestError::NotAskedFor { name }) if *name == format!("{port}/tcp")),
+        "{error}"
+    );
 
     let fewer = changing(&format!("pass -l {asked} --to 0"));
     let error = ask(&fewer, &[&asked, &format!("127.0.0.2:{port}")]).expect_err("one less");
-    assert!(matches!(&error, Error::NotReceived { name } if *name == format!("{port}/tcp")), "{error}");
+    assert!(
+        matches!(&error, Error::Request(RequestError::NotReceived { name }) if *name == format!("{port}/tcp")),
+        "{error}"
+    );
 }
 
 #[test]
@@ -121,7 +129,7 @@ fn a_helper_that_is_not_there_or_cannot_run_is_named() {
     let folder = Folder::new("cannot-run");
     let absent = folder.join("absent");
     let error = ask(&absent, &["80"]).expect_err("missing");
-    assert!(matches!(&error, Error::Helper { helper, .. } if *helper == absent));
+    assert!(matches!(&error, Error::Request(RequestError::Helper { helper, .. }) if *helper == absent));
     assert_eq!(error.status(), status::BROKEN);
     assert!(error.to_string().contains("No such file"), "{error}");
 
@@ -154,6 +162,6 @@ fn what_is_no_endpoint_is_refused_before_anybody_is_asked() {
         assert!(error.to_string().contains(expected), "{error}");
         assert_eq!(error.status(), status::USAGE);
     }
-    assert!(matches!(ask(absent, &[]), Err(Error::Endpoints { count: 0 })));
-    assert!(matches!(ask(absent, &["80"; 254]), Err(Error::Endpoints { count: 254 })));
+    assert!(matches!(ask(absent, &[]), Err(Error::Request(RequestError::Endpoints { count: 0 }))));
+    assert!(matches!(ask(absent, &["80"; 254]), Err(Error::Request(RequestError::Endpoints { count: 254 }))));
 }

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use portgrant_server::Error;
+use portgrant_server::error::TelnetError;
 use portgrant_server::telnet::{ECHO, SUPPRESS_GO_AHEAD, Telnet, Terminal};
 
 const DO_ECHO: [u8; 3] = [255, 253, 1];
@@ -177,5 +178,8 @@ fn a_program_that_is_not_there_is_told_by_name() {
     let (mut client, server) = connection();
     client.write_all(&agreeable("vt100")).expect("sent");
     let error = Terminal::new(Command::new("/no/such/game")).serve(server).expect_err("not there");
-    assert!(matches!(&error, Error::Program { .. }) && error.to_string().contains("/no/such/game"), "{error}");
+    assert!(
+        matches!(&error, Error::Telnet(TelnetError::Program { .. })) && error.to_string().contains("/no/such/game"),
+        "{error}"
+    );
 }

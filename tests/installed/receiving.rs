@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use portgrant_server::error::{MailboxError, SocketError};
 use portgrant_server::{Error, Mailbox, Request, Sockets};
 use portgrant_tests::{BINDER, Running, World, both_installs};
 
@@ -35,8 +36,8 @@ fn a_running_program_asks_for_sockets_and_gets_typed_ones(world: &World) {
     let request = helper().listen("web=127.0.0.1:80").and_then(|request| request.listen("53/udp"));
     let mut sockets = request.and_then(|request| request.listen("nntp")).and_then(Request::send).expect("granted");
     assert_eq!(sockets.names().collect::<Vec<_>>(), ["web", "53/udp", "119/tcp"]);
-    assert!(matches!(sockets.udp("web"), Err(Error::WrongKind { .. })));
-    assert!(matches!(sockets.tcp_at("web", "127.0.0.2:80"), Err(Error::WrongAddress { .. })));
+    assert!(matches!(sockets.udp("web"), Err(Error::Socket(SocketError::WrongKind { .. }))));
+    assert!(matches!(sockets.tcp_at("web", "127.0.0.2:80"), Err(Error::Socket(SocketError::WrongAddress { .. }))));
     let web = sockets.tcp_at("web", "127.0.0.1:80").expect("still there");
     assert_eq!(sockets.udp("53/udp").expect("there").local_addr().expect("bound").port(), 53);
     let _client = TcpStream::connect("127.0.0.1:80").expect("connect");
@@ -86,10 +87,10 @@ fn a_mailbox_turns_others_away_and_goes_on(world: &World) {
     let script = "import socket, time\ns = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
         s.connect('/tmp/server.sock')\ntime.sleep(5)\n";
     let foreign = world.as_user("alice").spawn(["python3", "-c", script]);
-    assert!(matches!(mailbox.receive(), Err(Error::ForeignPeer { uid: 1000, .. })));
+    assert!(matches!(mailbox.receive(), Err(Error::Mailbox(MailboxError::ForeignPeer { uid: 1000, .. }))));
     drop(foreign);
     let silent = world.as_root().spawn(["python3", "-c", script]);
-    assert!(matches!(mailbox.receive(), Err(Error::SilentPeer { .. })));
+    assert!(matches!(mailbox.receive(), Err(Error::Mailbox(MailboxError::SilentPeer { .. }))));
     drop(silent);
     let helper = pass(world, "root", "80");
     let received = thread::scope(|scope| scope.spawn(|| mailbox.receive()).join()).expect("no panic");

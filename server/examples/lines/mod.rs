@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use portgrant_server::error::ListenerError;
 use portgrant_server::{
     Accepted, Error, Event, KeepAlive, Listeners, Patience, Signal, Signals, Sockets, Stopper, StreamOptions,
     close_gracefully,
@@ -61,7 +62,7 @@ where
             }
             Ok(Event::Stopped) => break,
             Ok(_) => {}
-            Err(error @ Error::Listener { .. }) => eprintln!("{error}"), // the other ports go on
+            Err(error @ Error::Listener(ListenerError::Failed { .. })) => eprintln!("{error}"), // the other ports go on
             Err(error) => return Err(error),
         }
     }

@@ -57,6 +57,7 @@ pub use signals::{Signal, Signals};
 
 use crate::Error;
 pub use crate::descriptor::{Fork, fork, leave};
+use crate::error::DaemonError;
 
 /// What the daemon says over the pipe when it is up; another byte is the exit status of its failure.
 const UP: u8 = 0;
@@ -119,8 +120,8 @@ impl Daemon {
     /// folder, umask; the pid is written; standard input is /dev/null. Descriptors stay as they are: adopt sockets
     /// before.
     ///
-    /// It returns in the process that called it, with an error, where nothing was begun ([`Error::Threads`],
-    /// [`Error::PidFileHeld`]) and where the daemon ended before it was up ([`Error::NotReady`]).
+    /// It returns in the process that called it, with an error, where nothing was begun ([`DaemonError::Threads`],
+    /// [`DaemonError::PidFileHeld`]) and where the daemon ended before it was up ([`DaemonError::NotReady`]).
     pub fn start(self) -> Result<Starting, Error> {
         let pid_file = self.pid_file.as_deref().map(PidFile::lock).transpose()?;
         let (news, teller) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| system("cannot make a pipe", errno))?;
@@ -154,7 +155,7 @@ impl Daemon {
     /// The working folder and the umask.
     fn settle(&self) -> Result<(), Error> {
         rustix::process::chdir(&self.folder)
-            .map_err(|errno| Error::Folder { path: self.folder.clone(), source: errno.into() })?;
+            .map_err(|errno| DaemonError::Folder { path: self.folder.clone(), source: errno.into() })?;
         umask(Mode::from_bits_truncate(self.umask));
         Ok(())
     }
@@ -180,7 +181,7 @@ fn wait_for(news: OwnedFd) -> Result<Starting, Error> {
     match File::from(news).read_exact(&mut word) {
         // Not exit(3): what was registered for the end of the program is the daemon's.
         Ok(()) => leave(word.first().copied().unwrap_or(UP)),
-        Err(_) => Err(Error::NotReady),
+        Err(_) => Err(DaemonError::NotReady.into()),
     }
 }
 

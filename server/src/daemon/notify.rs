@@ -11,6 +11,7 @@ use portgrant_protocol::text::printable;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::Error;
+use crate::error::DaemonError;
 
 /// How long a manager that does not read may hold the server up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,14 +59,14 @@ impl Notify {
         let parsed = match text.as_bytes() {
             [b'@', name @ ..] if !name.is_empty() => SocketAddr::from_abstract_name(name),
             [b'/', ..] => SocketAddr::from_pathname(text),
-            _ => return Err(Error::NotifyAddress { address: shown }),
+            _ => return Err(DaemonError::NotifyAddress { address: shown }.into()),
         };
-        let address = parsed.map_err(|_| Error::NotifyAddress { address: shown.clone() })?;
+        let address = parsed.map_err(|_| DaemonError::NotifyAddress { address: shown.clone() })?;
         let made = UnixDatagram::unbound().and_then(|socket| {
             socket.set_write_timeout(Some(PATIENCE))?;
             Ok(socket)
         });
-        let socket = made.map_err(|source| Error::Notify { address: shown.clone(), source })?;
+        let socket = made.map_err(|source| DaemonError::Notify { address: shown.clone(), source })?;
         Ok(Notify { socket, address, shown, watchdog: None })
     }
 
@@ -122,18 +123,18 @@ impl Notify {
         let _ = writeln!(message, "{assignments}");
         match self.socket.send_to_addr(message.as_bytes(), &self.address) {
             Ok(_) => Ok(()),
-            Err(source) => Err(Error::Notify { address: self.shown.clone(), source }),
+            Err(source) => Err(DaemonError::Notify { address: self.shown.clone(), source }.into()),
         }
     }
 }
 
-fn watchdog(variable: impl Fn(&str) -> Option<OsString>, own: u32) -> Result<Option<Duration>, Error> {
+fn watchdog(variable: impl Fn(&str) -> Option<OsString>, own: u32) -> Result<Option<Duration>, DaemonError> {
     let number = |name: &'static str| match variable(name) {
         None => Ok(None),
         Some(value) => {
             let digits = value.as_bytes().iter().all(u8::is_ascii_digit);
             let number: Option<u64> = value.to_str().filter(|_| digits).and_then(|text| text.parse().ok());
-            let wrong = || Error::Watchdog { variable: name, value: printable(value.as_bytes()) };
+            let wrong = || DaemonError::Watchdog { variable: name, value: printable(value.as_bytes()) };
             number.filter(|&number| number > 0).map(Some).ok_or_else(wrong)
         }
     };
@@ -190,10 +191,13 @@ mod tests {
     #[test]
     fn an_address_that_is_none_and_a_manager_that_is_gone_are_told_apart() {
         for address in ["", "@", "relative", "vsock:2:1234", &"/x".repeat(200)] {
-            assert!(matches!(Notify::at(address), Err(Error::NotifyAddress { .. })), "{address}");
+            assert!(matches!(Notify::at(address), Err(Error::Daemon(DaemonError::NotifyAddress { .. }))), "{address}");
         }
         let error = Notify::at("/no/such/socket").expect("well-formed").ready().expect_err("gone");
-        assert!(matches!(error, Error::Notify { .. }) && error.to_string().contains("/no/such/socket"), "{error}");
+        assert!(
+            matches!(error, Error::Daemon(DaemonError::Notify { .. })) && error.to_string().contains("/no/such/socket"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -205,7 +209,10 @@ mod tests {
         assert_eq!(read("1", Some("7")).expect("read"), Some(Duration::from_micros(1)));
         assert_eq!(read("1", Some("8")).expect("read"), None);
         for wrong in ["", "0", "-1", "1s"] {
-            assert!(matches!(read(wrong, None), Err(Error::Watchdog { variable: "WATCHDOG_USEC", .. })), "{wrong}");
+            assert!(
+                matches!(read(wrong, None), Err(DaemonError::Watchdog { variable: "WATCHDOG_USEC", .. })),
+                "{wrong}"
+            );
         }
         assert!(matches!(Notify::read(|_| None, 7), Ok(None)));
     }

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::Error;
+use crate::error::DaemonError;
 
 /// A file with the pid of this process, locked for as long as it lives. Removed when it is dropped.
 ///
@@ -20,10 +21,13 @@ use crate::Error;
 /// ```
 /// use portgrant_server::Error;
 /// use portgrant_server::daemon::PidFile;
+/// use portgrant_server::error::DaemonError;
 ///
 /// let path = std::env::temp_dir().join(format!("doc-{}.pid", std::process::id()));
 /// let file = PidFile::lock(&path)?.write()?;
-/// assert!(matches!(PidFile::lock(&path), Err(Error::PidFileHeld { pid: Some(pid), .. }) if pid == std::process::id()));
+/// let own = Some(std::process::id());
+/// let held = PidFile::lock(&path);
+/// assert!(matches!(held, Err(Error::Daemon(DaemonError::PidFileHeld { pid, .. })) if pid == own));
 /// drop(file);
 /// assert!(!path.exists());
 /// # Ok::<(), Error>(())
@@ -39,11 +43,11 @@ pub struct PidFile {
 impl PidFile {
     /// Opens, or makes, the file and locks it. It holds no pid yet: fork first.
     pub fn lock(path: impl AsRef<Path>) -> Result<PidFile, Error> {
-        let failed = |source| Error::PidFile { path: path.as_ref().to_owned(), source };
+        let failed = |source| DaemonError::PidFile { path: path.as_ref().to_owned(), source };
         // The working folder may change before the file is removed.
         let path = std::path::absolute(path.as_ref()).map_err(failed)?;
-        let failed = |source| Error::PidFile { path: path.clone(), source };
-        let occupied = |by| Error::PidFileOccupied { path: path.clone(), by };
+        let failed = |source| Error::from(DaemonError::PidFile { path: path.clone(), source });
+        let occupied = |by| Error::from(DaemonError::PidFileOccupied { path: path.clone(), by });
         loop {
             // No link is followed (somebody else's may lie in /tmp), and no FIFO waited for.
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -66,7 +70,7 @@ impl PidFile {
             }
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(Error::PidFileHeld { pid: told(&mut file), path }),
+                Err(Errno::WOULDBLOCK) => return Err(DaemonError::PidFileHeld { pid: told(&mut file), path }.into()),
                 Err(errno) => return Err(failed(errno.into())),
             }
             // The one who held it may have removed it between our open and our lock.
@@ -80,7 +84,7 @@ impl PidFile {
     pub fn write(mut self) -> Result<PidFile, Error> {
         let pid = std::process::id();
         let written = write(&self.file, pid);
-        written.map_err(|source| Error::PidFile { path: self.path.clone(), source })?;
+        written.map_err(|source| DaemonError::PidFile { path: self.path.clone(), source })?;
         self.owner = Some(pid);
         Ok(self)
     }
@@ -88,7 +92,7 @@ impl PidFile {
     /// The one at `path` that this process was handed, locked by who handed it over; `None` where that is another.
     #[cfg(feature = "restart")]
     fn adopt(path: &Path, handed: BorrowedFd<'_>) -> Result<Option<PidFile>, Error> {
-        let failed = |source| Error::PidFile { path: path.to_owned(), source };
+        let failed = |source| DaemonError::PidFile { path: path.to_owned(), source };
         let path = std::path::absolute(path).map_err(failed)?;
         let file = File::from(handed.try_clone_to_owned().map_err(failed)?);
         let ours = file.metadata().map_err(failed)?;
@@ -207,15 +211,21 @@ mod tests {
         let (link, target) = (path("link"), path("target"));
         fs::write(&target, "precious").expect("written");
         std::os::unix::fs::symlink(&target, &link).expect("a link");
-        assert!(matches!(PidFile::lock(&link), Err(Error::PidFileOccupied { by: "a symbolic link", .. })));
+        assert!(matches!(
+            PidFile::lock(&link),
+            Err(Error::Daemon(DaemonError::PidFileOccupied { by: "a symbolic link", .. }))
+        ));
         assert_eq!(fs::read_to_string(&target).expect("there"), "precious");
         fs::remove_file(&link).expect("removed");
         fs::hard_link(&target, &link).expect("a link");
-        assert!(matches!(PidFile::lock(&link), Err(Error::PidFileOccupied { .. })), "a hard link");
+        assert!(matches!(PidFile::lock(&link), Err(Error::Daemon(DaemonError::PidFileOccupied { .. }))), "a hard link");
         assert_eq!(fs::read_to_string(&target).expect("there"), "precious");
-        assert!(matches!(PidFile::lock(std::env::temp_dir()), Err(Error::PidFile { .. })), "a folder");
-        assert!(matches!(PidFile::lock("/dev/null"), Err(Error::PidFileOccupied { .. })));
-        assert!(matches!(PidFile::lock("/no/such/folder/pid"), Err(Error::PidFile { .. })));
+        assert!(
+            matches!(PidFile::lock(std::env::temp_dir()), Err(Error::Daemon(DaemonError::PidFile { .. }))),
+            "a folder"
+        );
+        assert!(matches!(PidFile::lock("/dev/null"), Err(Error::Daemon(DaemonError::PidFileOccupied { .. }))));
+        assert!(matches!(PidFile::lock("/no/such/folder/pid"), Err(Error::Daemon(DaemonError::PidFile { .. }))));
         for file in [link, target] {
             fs::remove_file(file).expect("removed");
         }

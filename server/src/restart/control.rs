@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use super::Upgraded;
 use super::conversation::{Item, answer, is_request, parse_answer, request, send};
+use crate::error::RestartError;
 use crate::socket_file::{Failure, Identity, SocketFile, admit};
 use crate::{Error, Notify};
 
@@ -21,18 +22,18 @@ pub(super) struct Control(SocketFile);
 impl Control {
     /// The one that was handed over, if it is at `path`; else a new one.
     pub(super) fn at(path: &Path, handed: Option<(Identity, OwnedFd)>) -> Result<Control, Error> {
-        let failed = |source| Error::Control { path: path.to_owned(), source };
+        let failed = |source| RestartError::Control { path: path.to_owned(), source };
         let path = std::path::absolute(path).map_err(failed)?;
         let file = match handed.and_then(|(file, socket)| SocketFile::adopt(path.clone(), file, socket)) {
             Some(file) => file,
             None => match SocketFile::bind(path.clone()) {
                 Ok(file) => file,
-                Err(Failure::Occupied(by)) => return Err(Error::ControlOccupied { path, by }),
-                Err(Failure::System(source)) => return Err(Error::Control { path, source }),
+                Err(Failure::Occupied(by)) => return Err(RestartError::ControlOccupied { path, by }.into()),
+                Err(Failure::System(source)) => return Err(RestartError::Control { path, source }.into()),
             },
         };
         // A peer that is gone again when it is to be accepted must not be waited for.
-        rustix::io::ioctl_fionbio(&file, true).map_err(|errno| Error::Control { path, source: errno.into() })?;
+        rustix::io::ioctl_fionbio(&file, true).map_err(|errno| RestartError::Control { path, source: errno.into() })?;
         Ok(Control(file))
     }
 
@@ -109,11 +110,11 @@ pub(super) fn tell(peer: Option<&OwnedFd>, manager: Option<&Notify>, result: Res
 /// ```
 ///
 /// # Errors
-/// [`Error::Control`] where no server is there, [`Error::Refused`] with the reason why it was not replaced,
-/// [`Error::ControlSilent`] where it ended, or the time was over, without an answer.
+/// [`RestartError::Control`] where no server is there, [`Error::Refused`] with the reason why it was not replaced,
+/// [`RestartError::ControlSilent`] where it ended, or the time was over, without an answer.
 pub fn ask(path: impl AsRef<Path>, limit: Duration) -> Result<Upgraded, Error> {
     let path: PathBuf = path.as_ref().to_owned();
-    let failed = |errno: Errno| Error::Control { path: path.clone(), source: errno.into() };
+    let failed = |errno: Errno| RestartError::Control { path: path.clone(), source: errno.into() };
     let address = SocketAddrUnix::new(&path).map_err(failed)?;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let socket = socket.map_err(failed)?;
@@ -123,11 +124,11 @@ pub fn ask(path: impl AsRef<Path>, limit: Duration) -> Result<Upgraded, Error> {
     let mut closed = Vec::new();
     loop {
         if !is_readable(&socket, deadline).map_err(failed)? {
-            return Err(Error::ControlSilent { path });
+            return Err(RestartError::ControlSilent { path }.into());
         }
         let record = match transfer::receive(socket.as_fd()) {
             Ok((record, _)) => record,
-            Err(TransferError::Ended) => return Err(Error::ControlSilent { path }),
+            Err(TransferError::Ended) => return Err(RestartError::ControlSilent { path }.into()),
             Err(error) => return Err(Error::Transfer(error)),
         };
         let (part, left) = parse_answer(&record)?;

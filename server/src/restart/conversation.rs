@@ -285,6 +285,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::error::RestartError;
 
     #[test]
     fn words_are_read_as_they_were_written() {
@@ -317,7 +318,8 @@ mod tests {
             assert_eq!((names.len() + left, left == 0), (200, at + 1 == records.len()));
         }
         assert_eq!(names, upgraded.closed);
-        let refused = answer(Err(&Error::SuccessorSlow { pid: 7, limit: Duration::from_secs(30) })).expect("short");
+        let refused =
+            answer(Err(&RestartError::SuccessorSlow { pid: 7, limit: Duration::from_secs(30) }.into())).expect("short");
         let error = parse_answer(&refused[0]).expect_err("refused");
         assert!(matches!(&error, Error::Refused(refusal) if refusal.why.contains("process 7")), "{error}");
     }

@@ -51,8 +51,11 @@ impl Generation {
     /// first one ([`Sockets::inherited`]). Early in `main`, before any thread; once.
     ///
     /// # Errors
-    /// [`Error::NotPredecessor`] where `PORTGRANT_PREDECESSOR` is set and is not meant for this process;
-    /// [`Error::PredecessorGone`] where it ended before it handed over everything; those of [`Sockets::inherited`].
+    /// [`NotPredecessor`] where `PORTGRANT_PREDECESSOR` is set and is not meant for this process; [`PredecessorGone`]
+    /// where it ended before it handed over everything; those of [`Sockets::inherited`].
+    ///
+    /// [`NotPredecessor`]: crate::error::RestartError::NotPredecessor
+    /// [`PredecessorGone`]: crate::error::RestartError::PredecessorGone
     pub fn begin() -> Result<Generation, Error> {
         let program = Program::of_this_process();
         let mut generation = Generation {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use portgrant_protocol::{Protocol, Resolved};
 
 use super::conversation::{Item, NAME};
+use crate::error::RestartError;
 use crate::{Error, Server, Socket, Sockets, sockets};
 
 #[derive(Debug)]
@@ -116,7 +117,7 @@ fn copy(descriptor: impl AsFd) -> Result<OwnedFd, Error> {
     descriptor.as_fd().try_clone_to_owned().map_err(failed)
 }
 
-fn check(name: &str) -> Result<(), Error> {
+fn check(name: &str) -> Result<(), RestartError> {
     let fits = (1..=NAME).contains(&name.len()) && name.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    if fits { Ok(()) } else { Err(Error::KeptName { name: name.to_owned() }) }
+    if fits { Ok(()) } else { Err(RestartError::KeptName { name: name.to_owned() }) }
 }

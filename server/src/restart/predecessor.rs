@@ -15,6 +15,7 @@ use super::conversation::{Handover, Item, Word, say};
 use super::drain::GRACE;
 use super::generation::LONGEST;
 use crate::environment::PREDECESSOR;
+use crate::error::RestartError;
 use crate::{Error, inetd};
 
 /// Whoever started this process to take its place.
@@ -54,7 +55,7 @@ pub(super) struct Draining {
 pub(super) fn meet() -> Result<Option<(Predecessor, Handed)>, Error> {
     let Some(value) = env::var_os(PREDECESSOR) else { return Ok(None) };
     let bytes = value.as_encoded_bytes();
-    let refuse = |why| Error::NotPredecessor { value: printable(bytes), why };
+    let refuse = |why| Error::from(RestartError::NotPredecessor { value: printable(bytes), why });
     let digits = bytes.iter().all(u8::is_ascii_digit);
     let pid = value.to_str().filter(|_| digits).and_then(|value| value.parse().ok()).filter(|&pid: &i32| pid > 0);
     let pid = pid.and_then(Pid::from_raw).ok_or_else(|| refuse("expected a process id"))?;
@@ -107,7 +108,7 @@ impl Predecessor {
         let mut handed = Handed { generation: 0, items: Vec::new() };
         loop {
             let (record, descriptors) = match transfer::receive(self.conversation.as_fd()) {
-                Err(TransferError::Ended) => return Err(Error::PredecessorGone { pid: self.pid }),
+                Err(TransferError::Ended) => return Err(RestartError::PredecessorGone { pid: self.pid }.into()),
                 received => received.map_err(Error::Transfer)?,
             };
             let part = Handover::parse(&record).map_err(Error::Record)?;

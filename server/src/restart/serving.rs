@@ -19,6 +19,7 @@ use super::predecessor::Draining;
 use super::program::Program;
 use super::successor::{Progress, Successor};
 use crate::daemon::{Caught, PidFile, Running};
+use crate::error::RestartError;
 use crate::ready::Ready;
 use crate::{Error, Notify, Socket};
 
@@ -242,8 +243,8 @@ impl Serving {
         Ok(())
     }
 
-    fn holdings(&mut self) -> Result<&mut Holdings, Error> {
-        self.holdings.as_mut().ok_or(Error::Retired)
+    fn holdings(&mut self) -> Result<&mut Holdings, RestartError> {
+        self.holdings.as_mut().ok_or(RestartError::Retired)
     }
 
     /// Waits for what the server is to do next. Meanwhile upgrades are started, watched and decided.
@@ -339,8 +340,8 @@ impl Serving {
     /// Starts an upgrade, as SIGUSR2 does. An [`Order`] tells how it went.
     ///
     /// # Errors
-    /// [`Error::UpgradeUnderWay`], [`Error::PredecessorDrains`], [`Error::Retired`]: one at a time, and at most two
-    /// generations live. [`Error::Successor`] where the program cannot be executed.
+    /// [`RestartError::UpgradeUnderWay`], [`RestartError::PredecessorDrains`], [`RestartError::Retired`]: one at a time,
+    /// and at most two generations live. [`RestartError::Successor`] where the program cannot be executed.
     pub fn upgrade(&mut self) -> Result<(), Error> {
         match self.refusal() {
             Some(refusal) => Err(refusal),
@@ -462,22 +463,22 @@ impl Serving {
     /// Why there is no upgrade now.
     fn refusal(&mut self) -> Option<Error> {
         if self.end.is_some() {
-            return Some(Error::Retired);
+            return Some(RestartError::Retired.into());
         }
         if let Some(Upgrade { successor, .. }) = &self.upgrade {
             let left = successor.deadline().saturating_duration_since(Instant::now());
-            return Some(Error::UpgradeUnderWay { pid: successor.pid(), left });
+            return Some(RestartError::UpgradeUnderWay { pid: successor.pid(), left }.into());
         }
         if self.predecessor.as_ref().is_some_and(Draining::has_ended) {
             self.forget_predecessor();
         }
         let draining = self.predecessor.as_ref()?;
         let left = draining.until.saturating_duration_since(Instant::now());
-        Some(Error::PredecessorDrains { pid: draining.pid, left })
+        Some(RestartError::PredecessorDrains { pid: draining.pid, left }.into())
     }
 
     fn start_successor(&mut self) -> Result<(), Error> {
-        let Some(holdings) = &self.holdings else { return Err(Error::Retired) };
+        let Some(holdings) = &self.holdings else { return Err(RestartError::Retired.into()) };
         let pid_file = self.pid_file.iter().map(|file| (Item::PidFile, file.as_fd()));
         let control = self.control.iter().map(|control| (control.item(), control.as_fd()));
         let items = holdings.items().chain(pid_file).chain(control).collect();
@@ -518,7 +519,7 @@ impl Serving {
         let Some(ended) = successor.ended() else { return Ok(None) };
         // Its own words, if it left some, say more.
         let said = successor.hear(self.limits.drain).err();
-        Ok(self.fail(said.unwrap_or(ended)))
+        Ok(self.fail(said.unwrap_or_else(|| ended.into())))
     }
 
     /// The successor does not serve. Everything is as it was before it was started.
@@ -557,7 +558,7 @@ impl Serving {
         if let Some(pid_file) = &self.pid_file {
             pid_file.rewrite();
         }
-        control::tell(asker.as_ref(), None, Err(&Error::Retired));
+        control::tell(asker.as_ref(), None, Err(&RestartError::Retired.into()));
     }
 
     fn stop(&mut self) -> Result<(), Error> {
@@ -614,7 +615,7 @@ impl Serving {
         }
         let late = self.upgrade.as_ref().filter(|upgrade| now >= upgrade.successor.deadline());
         let late = late.map(|upgrade| upgrade.successor.late());
-        let order = late.and_then(|error| self.fail(error));
+        let order = late.and_then(|error| self.fail(error.into()));
         self.arm()?;
         Ok(order)
     }

@@ -15,6 +15,7 @@ use super::conversation::{Handover, Item, Word, say, send};
 use super::program::Program;
 use crate::Error;
 use crate::environment::PREDECESSOR;
+use crate::error::RestartError;
 
 /// How long a successor that hung up has to end, so that its exit status is known.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -132,7 +133,9 @@ impl Successor {
                         self.tell_to_take(drain)?;
                     }
                 }
-                (Word::Failed { why }, _) => return Err(Error::SuccessorFailed { pid: self.pid(), said: why }),
+                (Word::Failed { why }, _) => {
+                    return Err(RestartError::SuccessorFailed { pid: self.pid(), said: why }.into());
+                }
                 // What has ended since serves nobody: this process stopped nothing yet.
                 (Word::Serving, Phase::Taking) if self.ended().is_none() => return Ok(Progress::Serving),
                 (Word::Serving, Phase::Taking) => return Ok(self.hung_up()),
@@ -163,9 +166,9 @@ impl Successor {
     }
 
     /// How it ended, once it has. Unknown where SIGCHLD is ignored.
-    pub(super) fn ended(&mut self) -> Option<Error> {
+    pub(super) fn ended(&mut self) -> Option<RestartError> {
         let pid = self.pid();
-        let gone = |status| Some(Error::SuccessorEnded { pid, status });
+        let gone = |status| Some(RestartError::SuccessorEnded { pid, status });
         match self.child.try_wait() {
             Ok(None) => None,
             Ok(Some(status)) => gone(Some(status)),
@@ -174,11 +177,11 @@ impl Successor {
     }
 
     /// Why it is ended at its deadline.
-    pub(super) fn late(&self) -> Error {
+    pub(super) fn late(&self) -> RestartError {
         let pid = self.pid();
         match self.phase {
-            Phase::Starting | Phase::Taking => Error::SuccessorSlow { pid, limit: self.limit },
-            Phase::Ending => Error::SuccessorEnded { pid, status: None },
+            Phase::Starting | Phase::Taking => RestartError::SuccessorSlow { pid, limit: self.limit },
+            Phase::Ending => RestartError::SuccessorEnded { pid, status: None },
         }
     }
 
@@ -189,7 +192,7 @@ impl Successor {
     }
 }
 
-fn spawn(program: &Program, conversation: OwnedFd) -> Result<Child, Error> {
+fn spawn(program: &Program, conversation: OwnedFd) -> Result<Child, RestartError> {
     let mut command = program.command();
     for name in listen::VARIABLES.into_iter().chain(["WATCHDOG_PID"]) {
         command.env_remove(name);
@@ -198,7 +201,7 @@ fn spawn(program: &Program, conversation: OwnedFd) -> Result<Child, Error> {
     let spawned = command.spawn();
     // The command holds a copy of the successor's end; with it here, nobody would hear it hang up.
     drop(command);
-    spawned.map_err(|source| Error::Successor { program: program.path().to_owned(), source })
+    spawned.map_err(|source| RestartError::Successor { program: program.path().to_owned(), source })
 }
 
 fn end(child: &mut Child) -> io::Result<ExitStatus> {

@@ -14,6 +14,7 @@ use rustix::net::sockopt;
 
 use super::codec::{Codec, Lines};
 use super::{Window, prepare};
+use crate::error::TelnetError;
 use crate::{Error, environment};
 
 /// How long a client may take to answer what it was asked, before the program starts without.
@@ -90,18 +91,18 @@ impl Terminal {
     }
 }
 
-fn start(mut command: Command, codec: &Codec) -> Result<(Pty, Child), Error> {
+fn start(mut command: Command, codec: &Codec) -> Result<(Pty, Child), TelnetError> {
     let program = command.get_program().to_os_string();
     environment::clean(&mut command).env("TERM", codec.terminal().filter(|&name| name != "unknown").unwrap_or("dumb"));
-    let failed = |error: pty_process::Error| Error::Terminal { source: std::io::Error::other(error) };
+    let failed = |error: pty_process::Error| TelnetError::Terminal { source: std::io::Error::other(error) };
     let _alone = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
     let (pty, pts) = pty::open().map_err(failed)?;
     resize(&pty, codec.window()).map_err(failed)?;
-    ioctl_fionbio(&pty, true).map_err(|errno| Error::Terminal { source: errno.into() })?;
+    ioctl_fionbio(&pty, true).map_err(|errno| TelnetError::Terminal { source: errno.into() })?;
     let started = pty::Command::from(command).spawn(pts);
     let child = started.map_err(|error| match error {
-        pty_process::Error::Io(source) => Error::Program { program: program.into(), source },
-        error => Error::Program { program: program.into(), source: std::io::Error::other(error) },
+        pty_process::Error::Io(source) => TelnetError::Program { program: program.into(), source },
+        error => TelnetError::Program { program: program.into(), source: std::io::Error::other(error) },
     })?;
     Ok((pty, child))
 }

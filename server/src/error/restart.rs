@@ -1,0 +1,166 @@
+//! A server that replaces itself: the predecessor, the successor, and who asks for it by the control socket.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use portgrant_protocol::status;
+use portgrant_protocol::text::printable;
+
+use super::told::Told;
+use super::{quoted, shown};
+use crate::environment::PREDECESSOR;
+
+/// Why no generation takes another's place
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RestartError {
+    /// `PORTGRANT_PREDECESSOR` is set, and no predecessor started this process
+    NotPredecessor {
+        /// What it holds, made printable
+        value: String,
+        /// What is wrong with it
+        why: &'static str,
+    },
+    /// The predecessor ended before it had handed over everything
+    PredecessorGone {
+        /// Its pid
+        pid: u32,
+    },
+    /// The next generation's program cannot be executed
+    Successor {
+        /// Which
+        program: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
+    /// The next generation ended before it served
+    SuccessorEnded {
+        /// Its pid
+        pid: u32,
+        /// How it ended; unknown where SIGCHLD is ignored, or it hung up first
+        status: Option<ExitStatus>,
+    },
+    /// The next generation says that it cannot serve
+    SuccessorFailed {
+        /// Its pid
+        pid: u32,
+        /// Its words
+        said: String,
+    },
+    /// The next generation was not ready in time, and was ended
+    SuccessorSlow {
+        /// Its pid
+        pid: u32,
+        /// How long it had
+        limit: Duration,
+    },
+    /// A successor is starting already
+    UpgradeUnderWay {
+        /// Its pid
+        pid: u32,
+        /// How long it still has
+        left: Duration,
+    },
+    /// The predecessor still finishes what it has
+    PredecessorDrains {
+        /// Its pid
+        pid: u32,
+        /// How long it still has
+        left: Duration,
+    },
+    /// This process ends, or has a successor
+    Retired,
+    /// A name under which nothing can be kept for the next generation
+    KeptName {
+        /// The name
+        name: String,
+    },
+    /// The control socket could not be made or used
+    Control {
+        /// Where
+        path: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
+    /// There is something at the control socket's path that is not to be replaced
+    ControlOccupied {
+        /// Where
+        path: PathBuf,
+        /// What it is
+        by: &'static str,
+    },
+    /// The server was asked by its control socket, and did not answer
+    ControlSilent {
+        /// Where
+        path: PathBuf,
+    },
+}
+
+impl RestartError {
+    pub(super) fn told(&self) -> Told<'_> {
+        match self {
+            RestartError::NotPredecessor { value, why } => Told::what(format!("{PREDECESSOR} is '{value}'"))
+                .why(*why)
+                .fix("unset it: it is meant for the process alone that a server starts to take its place"),
+            RestartError::PredecessorGone { pid } => {
+                Told::what(format!("the predecessor, process {pid}, ended while it handed over"))
+                    .fix("start the server again")
+            }
+            RestartError::Successor { program, source } => {
+                Told::what(format!("cannot run the next generation, {}", shown(program)))
+                    .because(source)
+                    .fix("put the program there, executable, and try again; this process serves on")
+            }
+            RestartError::SuccessorEnded { pid, status } => {
+                Told::what(format!("the next generation, process {pid}, ended before it served"))
+                    .why_if_known(status.map(|status| format!("it ended with {status}")))
+                    .fix(SEE_ITS_WORDS)
+            }
+            RestartError::SuccessorFailed { pid, said } => {
+                Told::what(format!("the next generation, process {pid}, cannot serve"))
+                    .why(printable(said.as_bytes()))
+                    .fix(SEE_ITS_WORDS)
+            }
+            RestartError::SuccessorSlow { pid, limit } => {
+                Told::what(format!("the next generation, process {pid}, was not ready in time"))
+                    .why(format!("it had {}, and was ended", seconds(*limit)))
+                    .fix("see what it waits for, or give it longer; the process before it serves on")
+            }
+            RestartError::UpgradeUnderWay { pid, left } => Told::what("an upgrade is under way")
+                .why(format!("process {pid} is starting, and has {} left", seconds(*left)))
+                .fix(WAIT),
+            RestartError::PredecessorDrains { pid, left } => Told::what("the last upgrade is not over")
+                .why(format!("process {pid} finishes its connections, and has {} left", seconds(*left)))
+                .fix(WAIT),
+            RestartError::Retired => Told::what("this process takes nothing new any more")
+                .why("it has a successor, or was told to end")
+                .fix("ask the process that serves now"),
+            RestartError::KeptName { name } => Told::what(format!("nothing can be kept as {}", quoted(name)))
+                .why("a name is 1 to 128 characters of printable ASCII")
+                .fix("choose another"),
+            RestartError::Control { path, source } => {
+                Told::what(format!("cannot use the control socket {}", shown(path)))
+                    .because(source)
+                    .fix("see that the server is up, that the folder is there, and that this user may use it")
+                    .status(status::UNAVAILABLE)
+            }
+            RestartError::ControlOccupied { path, by } => {
+                Told::what(format!("cannot make a control socket at {}", shown(path)))
+                    .why(format!("there is {by}"))
+                    .fix("choose another path, or stop what holds this one")
+            }
+            RestartError::ControlSilent { path } => Told::what(format!("the server at {} did not answer", shown(path)))
+                .why("it ended, or the time was over")
+                .fix("look at the server's log, and at which processes there are"),
+        }
+    }
+}
+
+const SEE_ITS_WORDS: &str = "see what it wrote to standard error, or start it by hand; the process before it serves on";
+const WAIT: &str = "wait for that, and try again";
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} seconds", time.as_secs_f32())
+}
