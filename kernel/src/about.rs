@@ -13,6 +13,9 @@ pub struct About {
     pub generation: u32,
     /// The id of the map that holds it, which tells whether it is in force
     pub map: u32,
+    /// Which program reads it ([`crate::program::number`])
+    #[serde(default)]
+    pub program: u32,
     /// When the kernel mode was loaded, RFC 3339
     pub loaded: String,
     /// When this generation came to be
@@ -35,7 +38,7 @@ pub struct About {
     pub network_namespace: u64,
     /// Ports that anybody has, of tcp and of udp
     pub ports: usize,
-    /// Entries of its hash
+    /// Entries for users and groups, each at a port or at a block of ports
     pub entries: usize,
     /// Intervals of addresses
     pub intervals: usize,

@@ -89,6 +89,15 @@ pub struct Instruction {
     immediate: i32,
 }
 
+impl Instruction {
+    /// As it lies in memory.
+    #[must_use]
+    pub fn bytes(self) -> [u8; 8] {
+        let ([first, second], [a, b, c, d]) = (self.offset.to_ne_bytes(), self.immediate.to_ne_bytes());
+        [self.code, self.registers, first, second, a, b, c, d]
+    }
+}
+
 /// A program that is being written. A mistake in it (a label that is missing or too far) is one of this crate's.
 #[derive(Debug, Default)]
 pub struct Assembly {
@@ -274,7 +283,7 @@ impl Assembly {
         for (at, label) in self.jumps {
             let target = self.labels.get(&label).unwrap_or_else(|| panic!("there is no label {label}"));
             let distance = target.cast_signed() - at.cast_signed() - 1;
-            self.code[at].offset = distance.try_into().expect("a program of a few hundred instructions");
+            self.code[at].offset = distance.try_into().expect("a program of a few thousand instructions");
         }
         self.code
     }

@@ -22,8 +22,9 @@ use crate::loaded::Loaded;
 
 /// LOG_AUTHPRIV with LOG_NOTICE (syslog(3)).
 const LOST: u32 = (10 << 3) | 5;
-/// How often it looks whether the policy is still loaded, and whether grants were lost.
+/// How often it looks whether the policy is still loaded, and whether grants were lost; and after how many grants in a flood.
 const PACE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+const TURN: usize = 1000;
 
 /// A grant, as the program in the kernel records it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,23 +45,31 @@ pub fn follow(loaded: &Loaded) -> Result<(), Error> {
     let mut grants = loaded.grants()?;
     let mut log = Log::default();
     let mut generations = HashMap::new();
-    let mut lost = 0;
+    let mut told = loaded.told()?;
     loop {
         let gone = loaded.is_gone();
-        while let Some(bytes) = grants.peek() {
+        let mut all_read = false;
+        for _ in 0..TURN {
+            let Some(bytes) = grants.peek() else {
+                all_read = true;
+                break;
+            };
             if let Some(grant) = Grant::parse(&bytes).filter(needed_privilege) {
                 log.write(&grant.line(generation(loaded, &mut generations, grant.generation)?));
             }
             grants.advance();
         }
         let unlogged = loaded.counts()?.unlogged;
-        if unlogged > lost {
+        if unlogged > told {
             let pid = std::process::id();
-            log.write(&format!("<{LOST}>portgrant-kernel[{pid}]: lost grants={} verb=kernel", unlogged - lost));
-            lost = unlogged;
+            log.write(&format!("<{LOST}>portgrant-kernel[{pid}]: lost grants={} verb=kernel", unlogged - told));
+            told = unlogged;
+            loaded.tell(told)?;
         }
-        if gone {
-            return Ok(());
+        match (all_read, gone) {
+            (false, _) => continue,
+            (true, true) => return Ok(()),
+            (true, false) => {}
         }
         match poll(&mut [PollFd::from_borrowed_fd(grants.as_fd(), PollFlags::IN)], Some(&PACE)) {
             Ok(_) | Err(Errno::INTR) => {}

@@ -105,8 +105,8 @@ const READ_ONLY_FOR_PROGRAMS: u32 = 1 << 7;
 const ON_PAGES: u32 = 1 << 10;
 const CGROUP_SOCK_ADDR: u32 = 18;
 const LINK_OF_A_CGROUP: u32 = 3;
-/// As much as the verifier says of some hundred instructions at its first level.
-const LOG_SIZE: usize = 1 << 20;
+/// More than the verifier says of our programs at its first level.
+const LOG_SIZE: usize = 1 << 24;
 
 #[repr(C)]
 #[derive(Default)]

@@ -104,6 +104,8 @@ impl Default for Cells {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use portgrant_binder::policy::bind::Transport;
 
     use super::*;
@@ -127,13 +129,15 @@ mod tests {
             (0..400).flat_map(|id| (0..250).map(move |port| key(3, port, 1_000_000 * id))).collect(),
         ];
         for keys in kinds {
-            let entries = entries(keys.iter().copied());
+            let (entries, known) = (entries(keys.iter().copied()), HashSet::<Key>::from_iter(keys.iter().copied()));
             let cells = Cells::of(entries.iter().copied()).expect("not too many");
             let count = cells.buckets.len() * BUCKET;
             assert!(count <= (4 * keys.len()).max(256), "{count} cells for {}", keys.len());
             for (key, entry) in &entries {
                 assert_eq!(cells.get(*key), Some(entry));
-                assert_eq!(cells.get(Key(key.0 ^ 0xff)), None, "a key that is not there");
+                for other in [1 << 32, 1 << Key::BLOCK, 1 << 8, 1].map(|bit| Key(key.0 ^ bit)) {
+                    assert_eq!(cells.get(other).is_some(), known.contains(&other), "its neighbour {other:?}");
+                }
             }
             assert_eq!(cells.iter().flatten().flatten().count(), keys.len());
         }

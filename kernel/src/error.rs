@@ -32,6 +32,7 @@ pub enum Error {
     Loaded,
     NotLoaded,
     Interrupted,
+    OtherVersion,
     Detached { cgroup: String },
     OtherNetwork { loaded: u64, here: u64 },
     AnotherReader,
@@ -113,6 +114,12 @@ impl Error {
                 "a load or unload was interrupted",
                 "a part of what belongs together is pinned, and may hold",
                 "portgrant-kernel unload takes that away, and so does a load",
+            ),
+            Error::OtherVersion => report(
+                status::UNAVAILABLE,
+                "another version of portgrant-kernel loaded the policy",
+                "it holds, and the program in the kernel would misread what this version writes",
+                "portgrant-kernel unload, then load (systemctl restart portgrant-kernel)",
             ),
             Error::Detached { cgroup } => report(
                 status::UNAVAILABLE,

@@ -144,6 +144,7 @@ fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
     let about = About {
         generation: 1,
         map: 0,
+        program: program::number(),
         loaded: now.clone(),
         since: now,
         files: (0..policy.sources.len()).map(|file| policy.path(file)).collect(),

@@ -5,6 +5,7 @@
 //! | `policy` | one slot: the ports of the generation in force |
 //! | `buckets`, `groups` | the rows of an even generation in the first half, those of an odd one in the second |
 //! | `grants`, `counters` | the ring buffer and the counts |
+//! | `told` | how many of the lost grants the log was told |
 //! | `about-N` | what is known of generation N, which names the id of its ports |
 //! | `bind4`, `bind6` | the links: while they are attached, the policy holds |
 //! | `audit` | a folder that the reader of the grants holds locked |
@@ -69,6 +70,7 @@ const COUNTERS: Shape<'_> = Shape {
     entries: 1,
     read_only: ReadOnly::No,
 };
+const TOLD: Shape<'_> = Shape { name: "portgrant_told", value: 8, ..COUNTERS };
 const HOOKS: [(&str, Hook, Family); 2] = [("bind4", Hook::Bind4, Family::V4), ("bind6", Hook::Bind6, Family::V6)];
 
 /// Our folder, root's alone; locked where anything is to be changed.
@@ -85,6 +87,7 @@ pub struct Loaded {
     slots: Slots,
     grants: Map,
     counters: Map,
+    told: Map,
 }
 
 /// Where the maps of the generations are.
@@ -164,7 +167,8 @@ impl Pins {
         match Map::open(&self.path(name)) {
             Ok(map) if map.is(shape) => Ok(map),
             Ok(_) => Err(foreign("it is not what this program pins there")),
-            Err(Errno::NOENT) => Err(Error::NotLoaded),
+            // All else is there, as it was asked before.
+            Err(Errno::NOENT) => Err(Error::OtherVersion),
             Err(Errno::ACCESS) => Err(foreign("it is no map that this user may open")),
             Err(errno) => Err(Error::Call { call: "bpf(BPF_OBJ_GET)", errno }),
         }
@@ -233,8 +237,10 @@ impl Loaded {
             buckets: create(BUCKET_PAGES, Some(&create(BUCKETS, None)?))?,
             groups: create(GROUP_PAGES, Some(&create(GROUPS, None)?))?,
         };
-        let (grants, counters) = (create(GRANTS, None)?, create(COUNTERS, None)?);
-        for (map, name) in slots.named().into_iter().chain([(&grants, "grants"), (&counters, "counters")]) {
+        let (grants, counters, told) = (create(GRANTS, None)?, create(COUNTERS, None)?, create(TOLD, None)?);
+        for (map, name) in
+            slots.named().into_iter().chain([(&grants, "grants"), (&counters, "counters"), (&told, "told")])
+        {
             pins.pin(map, name)?;
         }
         let audit = pins.path("audit");
@@ -279,7 +285,7 @@ impl Loaded {
         if !pins.is_loaded() {
             return Err(if pins.names()?.is_empty() { Error::NotLoaded } else { Error::Interrupted });
         }
-        Ok(Loaded {
+        let loaded = Loaded {
             slots: Slots {
                 policy: pins.map("policy", POLICY)?,
                 buckets: pins.map("buckets", BUCKET_PAGES)?,
@@ -287,8 +293,10 @@ impl Loaded {
             },
             grants: pins.map("grants", GRANTS)?,
             counters: pins.map("counters", COUNTERS)?,
+            told: pins.map("told", TOLD)?,
             pins,
-        })
+        };
+        if loaded.about()?.program == program::number() { Ok(loaded) } else { Err(Error::OtherVersion) }
     }
 
     /// Puts `tables` in force, instead of what was, at once and for both families.
@@ -324,9 +332,11 @@ impl Loaded {
         Err(Error::Foreign { path: self.pins.path.clone(), why: "nothing there tells of the policy that is in force" })
     }
 
-    /// What is known of `generation`, if it is in force, or was before the one that is.
+    /// What is known of `generation`, if it is in force, or was before the one that is, and was not unloaded since: what is
+    /// pinned by its name then is another load's.
     pub fn about_generation(&self, generation: u32) -> Result<Option<About>, Error> {
-        self.read_about(&format!("about-{generation}"))
+        let about = self.read_about(&format!("about-{generation}"))?;
+        Ok(about.filter(|_| !self.is_gone()))
     }
 
     fn read_about(&self, name: &str) -> Result<Option<About>, Error> {
@@ -402,10 +412,24 @@ impl Loaded {
         }
     }
 
-    /// Whether it was unloaded since.
+    /// Whether it was unloaded since. Waits for nobody who changes anything, as grants come meanwhile.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        !Loaded::open().is_ok_and(|now| now.grants.id() == self.grants.id())
+        match Map::open(&self.pins.path("grants")) {
+            Ok(grants) => grants.id() != self.grants.id(),
+            Err(errno) => errno == Errno::NOENT,
+        }
+    }
+
+    /// How many of the lost grants the log was told.
+    pub fn told(&self) -> Result<u64, Error> {
+        let bytes = self.told.read(&0u32.to_ne_bytes()).map_err(|errno| Error::Call { call: LOOKUP, errno })?;
+        Ok(bytes.and_then(|bytes| Some(u64::from_ne_bytes(bytes.try_into().ok()?))).unwrap_or(0))
+    }
+
+    /// That the log was told of `lost` grants in all.
+    pub fn tell(&self, lost: u64) -> Result<(), Error> {
+        set(&self.told, &0u32.to_ne_bytes(), &lost.to_ne_bytes())
     }
 
     /// Takes everything away, also what an interrupted load left.

@@ -95,6 +95,15 @@ pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     code.finish()
 }
 
+/// A number that stands for the program's text, and so for all that it takes for granted of the tables: where another was
+/// loaded, these tables are not for it. (FNV-1a, of 32 bits.)
+#[must_use]
+pub fn number() -> u32 {
+    let maps = Maps { policy: 0, buckets: 0, groups: 0, grants: 0, counters: 0 };
+    let text = [Family::V4, Family::V6].into_iter().flat_map(|family| program(maps, family, 0));
+    text.flat_map(Instruction::bytes).fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
 /// Which protocol (mptcp binds a tcp socket), and which port, as an index of the ports; 0 lets the kernel choose one.
 fn request(code: &mut Assembly) {
     code.copy(R6, R1);

@@ -583,6 +583,9 @@ mod tests {
         let starts: Vec<u128> = loopback.boundaries.iter().map(|boundary| boundary.start).collect();
         let address = u128::from(0xffff_7f00_0001_u64);
         assert_eq!(starts, [0, address, address + 1, u128::MAX], "before it, it, behind it, and a power of two");
+        let every = tables("permit any 1-65535 1-65535/udp reserved\n");
+        let zeros = [Transport::Tcp, Transport::Udp].map(|transport| every.ports.contains_key(&index(transport, 0)));
+        assert_eq!(zeros, [false, false], "port 0: the kernel chooses");
         let denied = tables("deny any any\npermit alice 80\n");
         assert!(denied.ports.is_empty(), "a port that nobody has is not there");
     }

@@ -11,8 +11,9 @@ use std::time::Duration;
 use portgrant_binder::names::Names;
 use portgrant_binder::policy::bind::{Bind, Groups, Projection, Transport, decide_bind};
 use portgrant_binder::policy::{Decision, Policy, Source};
+use portgrant_kernel::about::About;
 use portgrant_kernel::assembly::Assembly;
-use portgrant_kernel::bpf::{Hook, Link, Map, Program};
+use portgrant_kernel::bpf::{self, Hook, Kind, Link, Map, Program, ReadOnly, Shape};
 use portgrant_tests::{Cgroup, Install, KERNEL, Outcome, Running, Signal, World, skip};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -287,6 +288,38 @@ fn unload_leaves_nothing() {
 
 /// PG-23
 #[test]
+fn what_another_version_loaded_is_not_given_this_ones_tables() {
+    with_kernel_mode(|world, cgroup| {
+        let holds = [("1000 1000 tcp 4 127.0.0.1 80", "bound")];
+        let another = || {
+            for verb in ["show", "reload", "audit"] {
+                kernel(world, &[verb]).exits(69).complains("another version of portgrant-kernel loaded the policy");
+            }
+            expect(world, cgroup, &holds);
+            kernel(world, &["unload"]).succeeds();
+        };
+        world.policy("permit alice 80\n");
+        load(world, cgroup, &[]).succeeds();
+        let pin = c"/sys/fs/bpf/portgrant/about-1";
+        let told = Map::open(pin).and_then(|map| map.read(&[0; 4])).expect("what is known of it").expect("an element");
+        let mut about = About::from_bytes(&told).expect("this version's");
+        about.program += 1;
+        let told = about.to_bytes();
+        let shape =
+            Shape { kind: Kind::Array, name: "about", key: 4, value: told.len(), entries: 1, read_only: ReadOnly::No };
+        let map = Map::create(shape, None).expect("a map");
+        map.set(&[0; 4], &told).expect("an element");
+        fs::remove_file("/sys/fs/bpf/portgrant/about-1").expect("a pin");
+        bpf::pin(map.as_fd(), pin).expect("a pin");
+        another();
+        load(world, cgroup, &[]).succeeds();
+        fs::remove_file("/sys/fs/bpf/portgrant/buckets").expect("a pin");
+        another();
+    });
+}
+
+/// PG-23
+#[test]
 fn what_was_interrupted_is_said_and_cleared_by_unload_and_by_load() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80\n");
@@ -333,12 +366,7 @@ while True:
 fn storm(world: &World, cgroup: &Cgroup, bind: [&str; 4]) -> Running {
     let words = [&["python3", "-c", STORM], &bind[..]].concat();
     let running = world.as_user("alice").in_cgroup(cgroup).spawn(words);
-    let mut patience = 1000;
-    while running.output().0.is_empty() {
-        assert!(patience > 0, "the storm does not begin");
-        patience -= 1;
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until("the storm begins", || !running.output().0.is_empty());
     running
 }
 
@@ -563,11 +591,7 @@ fn each_grant_is_the_helpers_line_in_the_log_and_what_came_before_the_reader_too
         binds(world, cgroup, &["1000 1000 tcp 6 :: 80", "1000 1000 tcp 4 127.0.0.1 81"]);
         let audit = world.as_root().spawn([KERNEL, "audit"]);
         let lines = |count: usize| {
-            let mut patience = 500;
-            while log.lines().len() < count && patience > 0 {
-                patience -= 1;
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            until("there are so many lines", || log.lines().len() >= count);
             log.lines()
         };
         let ends = |lines: &[String], at: usize, end: &str| {
@@ -612,29 +636,26 @@ fn grants_that_found_no_room_are_counted_and_told() {
         };
         let (granted, unlogged) = (number("granted"), number("unlogged"));
         assert!(granted == 20000 && unlogged > 1000 && unlogged < 10000, "{shown}");
-        let _audit = world.as_root().spawn([KERNEL, "audit"]);
-        let mut patience = 3000;
-        while !log.lines().iter().any(|line| line.contains("lost grants=")) {
-            assert!(patience > 0, "no line tells of the loss, among {}", log.lines().len());
-            patience -= 1;
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let audit = world.as_root().spawn([KERNEL, "audit"]);
+        until("each grant has its line or is told as lost", || log.lines().len() == (granted - unlogged + 1) as usize);
         let lines = log.lines();
+        let losses: Vec<&String> = lines.iter().filter(|line| line.contains("lost")).collect();
         let lost = format!("]: lost grants={unlogged} verb=kernel");
         assert!(
-            lines.last().is_some_and(|line| line.starts_with("<85>") && line.ends_with(&lost)),
-            "{:?}",
-            lines.last()
+            matches!(losses[..], [line] if line.starts_with("<85>") && line.ends_with(&lost)),
+            "all at once, and soon: {losses:?}"
         );
-        assert_eq!(u32::try_from(lines.len()), Ok(granted - unlogged + 1));
         // There is room again, for the very next one.
         binds(world, cgroup, &["1000 1000 tcp 4 127.0.0.1 80"]);
-        let mut patience = 500;
-        while log.lines().len() < lines.len() + 1 {
-            assert!(patience > 0, "no line tells of a grant after the loss");
-            patience -= 1;
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        until("a line tells of a grant after the loss", || log.lines().len() > lines.len());
+        // What was told once is not told again by the next reader.
+        audit.signal(Signal::SIGTERM);
+        let _ = audit.wait(Duration::from_secs(10));
+        let _audit = world.as_root().spawn([KERNEL, "audit"]);
+        binds(world, cgroup, &["1000 1000 tcp 4 127.0.0.2 80"]);
+        let last = || log.lines().last().is_some_and(|line| line.contains("endpoint=127.0.0.2:80/tcp"));
+        until("a line tells of a grant after the next reader came", last);
+        assert_eq!(log.lines().len(), lines.len() + 2);
     });
 }
 
@@ -647,7 +668,8 @@ fn a_hundred_thousand_rules_are_decided_exactly() {
             rules += &format!("permit uid:{uid} {port} on 10.{}.{}.0/24\n", n >> 8 & 255, n & 255);
         }
         rules += "deny uid:2001 6\n";
-        let many: String = (0..10_000).map(|n| format!(" 172.{}.{}.1", 16 + (n >> 8), n & 255)).collect();
+        // More than one page has.
+        let many: String = (0..40_000).map(|n| format!(" 172.{}.{}.1", 16 + (n >> 8), n & 255)).collect();
         rules += &format!("permit uid:3 443 on{many}\n");
         world.policy(&rules);
         for sysctl in ["ipv4/ip_nonlocal_bind", "ipv6/ip_nonlocal_bind"] {
@@ -663,15 +685,15 @@ fn a_hundred_thousand_rules_are_decided_exactly() {
             ("21999 1 tcp 4 10.134.159.255 500", "bound"),
             ("21999 1 tcp 4 10.134.158.255 500", "EACCES"),
             ("22000 1 tcp 4 10.134.159.255 500", "EACCES"),
-            // The first, the last and one of 10,000 addresses, and those beside them.
+            // The first, the last and one of 40,000 addresses, and those beside them.
             ("3 1 tcp 4 172.16.0.0 443", "EACCES"),
             ("3 1 tcp 4 172.16.0.1 443", "bound"),
             ("3 1 tcp 4 172.16.0.2 443", "EACCES"),
             ("3 1 tcp 6 ::ffff:172.40.7.1 443", "bound"),
             ("3 1 tcp 4 172.40.7.0 443", "EACCES"),
-            ("3 1 tcp 4 172.55.15.1 443", "bound"),
-            ("3 1 tcp 4 172.55.15.2 443", "EACCES"),
-            ("3 1 tcp 4 172.55.16.1 443", "EACCES"),
+            ("3 1 tcp 4 172.172.63.1 443", "bound"),
+            ("3 1 tcp 4 172.172.63.2 443", "EACCES"),
+            ("3 1 tcp 4 172.172.64.1 443", "EACCES"),
         ];
         expect(world, cgroup, &expected);
         kernel(world, &["reload"]).succeeds();
@@ -683,7 +705,7 @@ fn a_hundred_thousand_rules_are_decided_exactly() {
                 (0..most).filter(|page| pages.read(&page.to_ne_bytes()).expect("a number").is_some()).count()
             })
         };
-        assert_eq!(used(), [4, 7], "pages for 100,000 entries, and for 400,000 boundaries and some");
+        assert_eq!(used(), [4, 9], "pages for 100,000 entries, and for 530,000 boundaries");
         world.policy("permit uid:3 443\n");
         kernel(world, &["reload"]).succeeds();
         assert_eq!(used(), [1, 0]);
@@ -766,7 +788,8 @@ fn the_kernel_decides_as_decide_bind_does() {
         let policies = prop::collection::vec(rules(), 0..12);
         let wide: String = (2000..2005).map(|uid| format!("permit uid:{uid} 1-65535 reserved\n")).collect();
         let requests = prop::collection::vec(asked(), 60);
-        let mut permitted = 0;
+        let (log, mut permitted) = (world.syslog(), 0);
+        let _audit = world.as_root().spawn([KERNEL, "audit"]);
         for wide in [wide.as_str(), "# none\n"].repeat(20) {
             let text = policies.new_tree(&mut runner).expect("a policy").current().concat() + wide;
             let requests = requests.new_tree(&mut runner).expect("requests").current();
@@ -774,14 +797,37 @@ fn the_kernel_decides_as_decide_bind_does() {
             kernel(world, &["reload"]).succeeds();
             let projection = projection(&text);
             let lines: Vec<String> = requests.iter().map(line).collect();
+            let mut rules = Vec::new();
             for ((bind, ..), (line, said)) in requests.iter().zip(lines.iter().zip(binds(world, cgroup, &lines))) {
-                let expected = matches!(decide_bind(&projection, bind), Decision::Permit(_));
-                assert_eq!(said, if expected { "bound" } else { "EACCES" }, "{line}\n{text}");
-                permitted += u32::from(expected);
+                let expected = match decide_bind(&projection, bind) {
+                    Decision::Permit(permit) => {
+                        rules.push(format!("rule=/etc/portgrant.conf:{}", permit.rule().line));
+                        "bound"
+                    }
+                    Decision::Refuse(_) => "EACCES",
+                };
+                assert_eq!(said, expected, "{line}\n{text}");
             }
+            // And by the same rule.
+            permitted += rules.len();
+            until("each grant has its line", || log.lines().len() >= permitted);
+            let told: Vec<String> = log.lines().into_iter().skip(permitted - rules.len()).collect();
+            let told: Vec<&str> = told.iter().filter_map(|line| line.split(' ').next_back()).collect();
+            assert_eq!(told, rules, "{lines:?}\n{text}");
         }
         assert!((100..2300).contains(&permitted), "of 2400 requests {permitted} were permitted: these say little");
     });
+}
+
+/// Waits for what comes soon.
+fn until(what: &str, done: impl Fn() -> bool) {
+    for _ in 0..3000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("after 30 s it is not so that {what}");
 }
 
 fn line((bind, address, family): &Asked) -> String {
