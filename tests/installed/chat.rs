@@ -2,9 +2,9 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use portgrant_tests::{LAUNCHER, Running, Signal, World, both_installs};
+use portgrant_tests::{LAUNCHER, Signal, World, both_installs};
 
 both_installs![each_port_has_its_name_whichever_family_it_is_of, the_others_go_on_when_one_goes_or_floods];
 
@@ -35,21 +35,11 @@ impl Person {
     }
 }
 
-fn serve(world: &World, words: &[&str], sockets: usize) -> Running {
-    let server = world.as_user("alice").spawn(words);
-    let deadline = Instant::now() + PATIENCE;
-    while world.listening().len() < sockets || !world.process_at_rest(server.pid()).is_powerless() {
-        assert!(Instant::now() < deadline, "nobody listens: {:?}", server.output());
-    }
-    assert_eq!(world.process(server.pid()).uids, [1000; 4]);
-    server
-}
-
 fn each_port_has_its_name_whichever_family_it_is_of(world: &World) {
     world.policy("permit alice 98 99 100\n");
     // The lobby is two sockets, one of each family; the workshop is one for both.
     let handed = ["-l", "lobby=127.0.0.1:98", "-l", "workshop=99", "-l", "lobby=[::1]:98", "-l", "100"];
-    let server = serve(world, &[&[LAUNCHER, "exec"], &handed[..], &["--", "chat"]].concat(), 4);
+    let server = world.serving("alice", &[&[LAUNCHER, "exec"], &handed[..], &["--", "chat"]].concat(), 4);
 
     let mut v4 = Person::at("127.0.0.1:98");
     v4.hear(&format!("lobby: you are {}, with 0 others", v4.name));
@@ -78,7 +68,7 @@ fn each_port_has_its_name_whichever_family_it_is_of(world: &World) {
 
 fn the_others_go_on_when_one_goes_or_floods(world: &World) {
     world.policy("permit alice 98\n");
-    let _server = serve(world, &["chat"], 1);
+    let _server = world.serving("alice", &["chat"], 1);
     let (mut one, mut other) = (Person::at("127.0.0.1:98"), Person::at("[::1]:98"));
     one.hear(&format!("lobby: you are {}, with 0 others", one.name));
     other.hear(&format!("lobby: you are {}, with 1 others", other.name));

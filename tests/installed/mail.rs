@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portgrant_tests::{Dialogue, LAUNCHER, Outcome, Running, Signal, World, both_installs};
 
@@ -36,13 +36,7 @@ smtp:
 /// The server as alice: it asks, or was handed its socket.
 fn serve(world: &World, before: &[&str]) -> Running {
     world.policy("permit alice smtp\n");
-    let server = world.as_user("alice").spawn([before, &SINK].concat());
-    let deadline = Instant::now() + PATIENCE;
-    while world.listening().is_empty() || !world.process_at_rest(server.pid()).is_powerless() {
-        assert!(Instant::now() < deadline, "nobody listens: {:?}", server.output());
-    }
-    assert_eq!(world.process(server.pid()).uids, [1000; 4]);
-    server
+    world.serving("alice", &[before, &SINK].concat(), 1)
 }
 
 fn launcher() -> [&'static str; 5] {

@@ -1,7 +1,7 @@
 //! The server crate's news server on port 119 as an ordinary user, with real clients: INN's and tin.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portgrant_tests::{Caller, Dialogue, LAUNCHER, Running, Signal, World, both_installs};
 use pty_process::Size;
@@ -25,13 +25,7 @@ const ARTICLE: &str =
 /// The server as alice: it asks, or was handed its socket.
 fn serve(world: &World, before: &[&str]) -> Running {
     world.policy("permit alice nntp\n");
-    let server = world.as_user("alice").spawn([before, &NEWS].concat());
-    let deadline = Instant::now() + PATIENCE;
-    while world.listening().is_empty() || !world.process_at_rest(server.pid()).is_powerless() {
-        assert!(Instant::now() < deadline, "nobody listens: {:?}", server.output());
-    }
-    assert_eq!(world.process(server.pid()).uids, [1000; 4]);
-    server
+    world.serving("alice", &[before, &NEWS].concat(), 1)
 }
 
 fn launcher() -> [&'static str; 5] {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use portgrant_tests::{LAUNCHER, Outcome, Running, Signal, World, both_installs};
+use portgrant_tests::{LAUNCHER, Outcome, Signal, World, both_installs};
 
 both_installs![
     an_axum_server_serves_two_ports_by_their_names,
@@ -15,17 +15,6 @@ both_installs![
 ];
 
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The server as alice, once there are so many sockets.
-fn serve(world: &World, words: &[&str], sockets: usize) -> Running {
-    let server = world.as_user("alice").spawn(words);
-    let deadline = Instant::now() + PATIENCE;
-    while world.listening().len() < sockets || !world.process_at_rest(server.pid()).is_powerless() {
-        assert!(Instant::now() < deadline, "nobody listens: {:?}", server.output());
-    }
-    assert_eq!(world.process(server.pid()).uids, [1000; 4]);
-    server
-}
 
 fn curl(world: &World, words: &[&str]) -> Outcome {
     world.as_user("bob").run([&["curl", "--silent", "--show-error", "--max-time", "20"], words].concat())
@@ -48,7 +37,7 @@ fn an_axum_server_serves_two_ports_by_their_names(world: &World) {
     let web = ["web", "http=80", "status=127.0.0.1:81"];
     let exec = [LAUNCHER, "exec", "-l", "status=127.0.0.1:81", "-l", "http=80", "--"];
     for (words, origin) in [([&exec[..], &web].concat(), "Adopted"), (web.to_vec(), "Helper")] {
-        let server = serve(world, &words, 2);
+        let server = world.serving("alice", &words, 2);
         // The one socket is for both families; who asks by IPv4 is shown so.
         curl(world, &["http://127.0.0.1/"]).succeeds().prints("hello, 127.0.0.1\n");
         curl(world, &["http://[::1]/"]).succeeds().prints("hello, ::1\n");
@@ -67,7 +56,7 @@ fn an_axum_server_serves_two_ports_by_their_names(world: &World) {
 
 fn an_axum_server_answers_what_it_was_asked_before_it_ends(world: &World) {
     world.policy("permit alice 80\n");
-    let server = serve(world, &["web"], 1);
+    let server = world.serving("alice", &["web"], 1);
     let (mut idle, mut asking) = (connect(), connect());
     idle.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
     let mut first = [0; 15];
@@ -89,7 +78,7 @@ fn an_axum_server_answers_what_it_was_asked_before_it_ends(world: &World) {
 
 fn a_server_with_threads_keeps_connections_alive(world: &World) {
     world.policy("permit alice 80\n");
-    let _server = serve(world, &[LAUNCHER, "exec", "-l", "80", "--", "hello"], 1);
+    let _server = world.serving("alice", &[LAUNCHER, "exec", "-l", "80", "--", "hello"], 1);
     let url = "http://127.0.0.1/";
     let thrice = curl(world, &["--write-out", "%{num_connects} ", url, url, url]);
     assert_eq!(thrice.succeeds().stdout.matches("at 127.0.0.1:80\n1 ").count(), 1);
@@ -117,7 +106,7 @@ fn a_server_with_threads_keeps_connections_alive(world: &World) {
 
 fn a_server_with_threads_answers_although_every_thread_had_a_silent_client(world: &World) {
     world.policy("permit alice 80\n");
-    let server = serve(world, &["hello"], 1);
+    let server = world.serving("alice", &["hello"], 1);
     let silent: Vec<TcpStream> = (0..100).map(|_| connect()).collect();
     let threads = format!("/proc/{}/task", server.pid());
     assert_eq!(std::fs::read_dir(threads).expect("threads").count(), 65);
@@ -130,7 +119,7 @@ fn several_listeners_share_a_port_where_a_rule_grants_it(world: &World) {
     let words = ["hello", "--workers", "3", "80"];
     world.as_user("alice").run(words).exits(77).complains("reuseport");
     world.policy("permit alice 80 reuseport\n");
-    let _server = serve(world, &words, 3);
+    let _server = world.serving("alice", &words, 3);
     for _ in 0..20 {
         curl(world, &["http://127.0.0.1/"]).succeeds().prints("hello from uid 1000 at 127.0.0.1:80\n");
     }

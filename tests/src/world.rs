@@ -23,6 +23,7 @@ use crate::birth;
 use crate::caller::Caller;
 use crate::listening::{self, Listening};
 use crate::process::{self as processes, Process};
+use crate::running::Running;
 use crate::syslog::Syslog;
 
 /// Where the helper is installed.
@@ -185,6 +186,22 @@ impl World {
             thread::sleep(Duration::from_millis(1));
         }
         Process::read(pid)
+    }
+
+    /// Starts `words` as `user`, a server, and waits until there are `sockets` that listen and it has no privilege.
+    ///
+    /// # Panics
+    /// Where that is not so within 10 seconds.
+    #[must_use]
+    #[track_caller]
+    pub fn serving(&self, user: &str, words: &[&str], sockets: usize) -> Running {
+        let server = self.as_user(user).spawn(words);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.listening().len() < sockets || !self.process_at_rest(server.pid()).is_powerless() {
+            assert!(Instant::now() < deadline, "nobody listens: {:?}", server.output());
+        }
+        assert_eq!(self.process(server.pid()).uids, [self.uid(user); 4]);
+        server
     }
 
     /// Every socket of this world that listens, and every datagram socket that is bound.
