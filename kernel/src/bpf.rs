@@ -92,6 +92,7 @@ const MAP_LOOKUP: i64 = 1;
 const MAP_UPDATE: i64 = 2;
 const MAP_DELETE: i64 = 3;
 const PROGRAM_LOAD: i64 = 5;
+const PROGRAM_TEST_RUN: i64 = 10;
 const PIN: i64 = 6;
 const GET: i64 = 7;
 const INFO: i64 = 15;
@@ -103,6 +104,7 @@ const READ_ONLY_FOR_PROGRAMS: u32 = 1 << 7;
 /// BPF_F_MMAPABLE: for nothing but that the values then begin with a page, so that none of 64 bytes is in two lines of the
 /// processor's cache.
 const ON_PAGES: u32 = 1 << 10;
+const SOCKET_FILTER: u32 = 1;
 const CGROUP_SOCK_ADDR: u32 = 18;
 const LINK_OF_A_CGROUP: u32 = 3;
 /// More than the verifier says of our programs at its first level.
@@ -158,6 +160,19 @@ struct LoadProgram {
     name: [u8; 16],
     interface: u32,
     expected_attach_type: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program_fd: u32,
+    result: u32,
+    data_size: u32,
+    data_size_after: u32,
+    data: u64,
+    data_after: u64,
+    repeat: u32,
+    duration: u32,
 }
 
 #[repr(C)]
@@ -338,24 +353,47 @@ impl Program {
     /// Has the verifier judge `instructions`, which are for a bind hook.
     pub fn load(instructions: &[Instruction], hook: Hook, called: &str) -> Result<Program, Refused> {
         // First without a log: it costs time, and a kernel without room for it would refuse the program for that.
-        Program::try_load(instructions, hook, called, &mut []).or_else(|_| {
+        let attach = hook as u32;
+        Program::try_load(instructions, CGROUP_SOCK_ADDR, attach, called, &mut []).or_else(|_| {
             let mut log = vec![0; LOG_SIZE];
-            let loaded = Program::try_load(instructions, hook, called, &mut log);
+            let loaded = Program::try_load(instructions, CGROUP_SOCK_ADDR, attach, called, &mut log);
             let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
             loaded.map_err(|errno| Refused { errno, log: String::from_utf8_lossy(&log[..end]).into_owned() })
         })
     }
 
-    fn try_load(instructions: &[Instruction], hook: Hook, called: &str, log: &mut [u8]) -> Result<Program, Errno> {
+    /// Runs `instructions` once, as a socket filter that is attached nowhere: what they return.
+    pub fn run(instructions: &[Instruction], called: &str) -> Result<u32, Errno> {
+        let program = Program::try_load(instructions, SOCKET_FILTER, 0, called, &mut [])?;
+        // A frame without a payload is the least that the kernel takes.
+        let frame = [0u8; 14];
+        let mut run = TestRun {
+            program_fd: number(program.0.as_fd()),
+            data_size: frame.len() as u32,
+            data: frame.as_ptr().expose_provenance() as u64,
+            ..TestRun::default()
+        };
+        // SAFETY: `data_size` bytes are read, and live across the call; where none are to be written, none are.
+        unsafe { call(PROGRAM_TEST_RUN, &mut run) }?;
+        Ok(run.result)
+    }
+
+    fn try_load(
+        instructions: &[Instruction],
+        kind: u32,
+        attach: u32,
+        called: &str,
+        log: &mut [u8],
+    ) -> Result<Program, Errno> {
         // None of the helpers that it calls asks for another one.
         let license = c"MIT OR Apache-2.0";
         let mut load = LoadProgram {
-            kind: CGROUP_SOCK_ADDR,
+            kind,
             count: instructions.len() as u32,
             instructions: instructions.as_ptr().expose_provenance() as u64,
             license: license.as_ptr().expose_provenance() as u64,
             name: name(called),
-            expected_attach_type: hook as u32,
+            expected_attach_type: attach,
             ..LoadProgram::default()
         };
         if !log.is_empty() {

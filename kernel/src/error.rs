@@ -36,6 +36,7 @@ pub enum Error {
     Detached { cgroup: String },
     OtherNetwork { loaded: u64, here: u64 },
     AnotherReader,
+    FirstElementOnly,
     Program(Refused),
     Call { call: &'static str, errno: Errno },
 }
@@ -138,6 +139,12 @@ impl Error {
                 "another portgrant-kernel audit reads the grants",
                 "each is read once",
                 "end that one first (systemctl stop portgrant-kernel-audit)",
+            ),
+            Error::FirstElementOnly => report(
+                status::UNAVAILABLE,
+                "this kernel cannot look up what a policy permits",
+                "of an array within an array it finds the first element alone, a defect of Linux 6.0 to 6.3",
+                "use one that was made after June 2023 (6.1.34), or portgrant run",
             ),
             Error::Program(refused) => report(
                 status::SYSTEM,

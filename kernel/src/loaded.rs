@@ -232,6 +232,9 @@ impl Loaded {
     }
 
     fn fill(pins: &Pins, tables: &Tables, cgroup: &Cgroup, about: &mut About) -> Result<(), Error> {
+        if !finds_elements()? {
+            return Err(Error::FirstElementOnly);
+        }
         let slots = Slots {
             policy: create(POLICY, Some(&create(PORTS, None)?))?,
             buckets: create(BUCKET_PAGES, Some(&create(BUCKETS, None)?))?,
@@ -457,6 +460,16 @@ fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Resul
     let _ = fs::unlink(pins.path(&name));
     pins.pin(&map, &name)?;
     put(&slots.policy, 0, &ports)
+}
+
+/// Whether the kernel finds all elements of an array that is in an array of maps. One that takes no such question is believed.
+fn finds_elements() -> Result<bool, Error> {
+    let array = create(Shape { name: "portgrant_probe", value: 4, entries: 2, ..PORTS }, None)?;
+    set(&array, &1u32.to_ne_bytes(), &program::FOUND.to_ne_bytes())?;
+    let outer = create(POLICY, Some(&array))?;
+    put(&outer, 0, &array)?;
+    let found = Program::run(&program::probe(std::os::fd::AsRawFd::as_raw_fd(&outer.as_fd())), "portgrant_probe");
+    Ok(found.is_err() || found == Ok(program::FOUND))
 }
 
 impl Slots {

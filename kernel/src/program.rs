@@ -95,6 +95,29 @@ pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     code.finish()
 }
 
+/// What is in the second element of the array that [`probe`] looks at.
+pub const FOUND: u32 = 0x7067;
+
+/// Writes a program that returns [`FOUND`] where the kernel finds the second element of the array that is in `outer`, an array of
+/// one, and 0 otherwise. Some kernels look at the first one whatever is asked for.
+#[must_use]
+pub fn probe(outer: i32) -> Vec<Instruction> {
+    let mut code = Assembly::default();
+    code.set_map(R1, outer);
+    for element in 0..2 {
+        code.store_number(Word, Stack, stack::INDEX, element);
+        on_stack(&mut code, stack::INDEX);
+        lookup(&mut code, "missing");
+        code.copy(R1, R0);
+    }
+    code.load(Word, R1, R1, 0);
+    code.jump_if(R1, If::Differs, FOUND.cast_signed(), "missing");
+    code.exit(FOUND.cast_signed());
+    code.label("missing");
+    code.exit(0);
+    code.finish()
+}
+
 /// A number that stands for the program's text, and so for all that it takes for granted of the tables: where another was
 /// loaded, these tables are not for it. (FNV-1a, of 32 bits.)
 #[must_use]

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use portgrant_binder::policy::{Decision, Policy, Source};
 use portgrant_kernel::about::About;
 use portgrant_kernel::assembly::Assembly;
 use portgrant_kernel::bpf::{self, Hook, Kind, Link, Map, Program, ReadOnly, Shape};
+use portgrant_kernel::program;
 use portgrant_tests::{Cgroup, Install, KERNEL, Outcome, Running, Signal, World, skip};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -709,6 +710,21 @@ fn a_hundred_thousand_rules_are_decided_exactly() {
         world.policy("permit uid:3 443\n");
         kernel(world, &["reload"]).succeeds();
         assert_eq!(used(), [1, 0]);
+    });
+}
+
+#[test]
+fn a_kernel_that_finds_the_first_element_alone_is_told_from_this_one() {
+    with_kernel_mode(|_, _| {
+        let shape = Shape { kind: Kind::Array, name: "probe", key: 4, value: 4, entries: 2, read_only: ReadOnly::Yes };
+        for (second, answer) in [(program::FOUND, program::FOUND), (0, 0)] {
+            let array = Map::create(shape, None).expect("an array");
+            array.set(&1u32.to_ne_bytes(), &second.to_ne_bytes()).expect("its second element");
+            let maps = Shape { kind: Kind::Maps, entries: 1, read_only: ReadOnly::No, ..shape };
+            let outer = Map::create(maps, Some(&array)).expect("an array of maps");
+            outer.put(0, &array).expect("an element");
+            assert_eq!(Program::run(&program::probe(outer.as_fd().as_raw_fd()), "probe"), Ok(answer));
+        }
     });
 }
 
