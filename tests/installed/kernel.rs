@@ -615,9 +615,17 @@ fn each_grant_is_the_helpers_line_in_the_log_and_what_came_before_the_reader_too
         let found = lines(3);
         ends(&found, 1, "grant uid=7 gid=8 verb=kernel endpoint=127.0.0.1:53/udp rule=/etc/portgrant.d/more.conf:2");
         ends(&found, 2, "grant uid=1000 gid=1000 verb=kernel endpoint=0.0.0.0:80/tcp rule=/etc/portgrant.conf:1");
+        // Nobody waits for a change that is under way.
+        let change = world.as_root().spawn(["flock", "--no-fork", "/sys/fs/bpf/portgrant", "sleep", "300"]);
+        until("it is locked", || {
+            world.as_root().run(["flock", "-n", "/sys/fs/bpf/portgrant", "true"]).status.code() == Some(1)
+        });
+        binds(world, cgroup, &["1000 1000 tcp 4 127.0.0.3 80"]);
+        ends(&lines(4), 3, "endpoint=127.0.0.3:80/tcp rule=/etc/portgrant.conf:1");
+        drop(change);
         kernel(world, &["unload"]).succeeds();
         audit.wait(Duration::from_secs(10)).succeeds();
-        assert_eq!(log.lines().len(), 3);
+        assert_eq!(log.lines().len(), 4);
     });
 }
 
