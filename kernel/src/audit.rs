@@ -66,10 +66,11 @@ pub fn follow(loaded: &Loaded) -> Result<(), Error> {
             told = unlogged;
             loaded.tell(told)?;
         }
-        match (all_read, gone) {
-            (false, _) => continue,
-            (true, true) => return Ok(()),
-            (true, false) => {}
+        if !all_read {
+            continue;
+        }
+        if gone {
+            return Ok(());
         }
         match poll(&mut [PollFd::from_borrowed_fd(grants.as_fd(), PollFlags::IN)], Some(&PACE)) {
             Ok(_) | Err(Errno::INTR) => {}

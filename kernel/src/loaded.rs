@@ -15,7 +15,7 @@
 //! and the slot is never empty. Whoever changes anything holds the folder locked.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -250,7 +250,6 @@ impl Loaded {
         fs::mkdir(&audit, Mode::RWXU).map_err(|errno| Error::Call { call: "mkdir, for the pins,", errno })?;
         fill(pins, &slots, tables, about)?;
 
-        let fd = |map: &Map| std::os::fd::AsRawFd::as_raw_fd(&map.as_fd());
         let [policy, buckets, groups] = slots.named().map(|(map, _)| fd(map));
         let maps = Maps { policy, buckets, groups, grants: fd(&grants), counters: fd(&counters) };
         for (name, hook, family) in HOOKS {
@@ -462,13 +461,18 @@ fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Resul
     put(&slots.policy, 0, &ports)
 }
 
+/// The descriptor, as programs name a map.
+fn fd(map: &Map) -> i32 {
+    map.as_fd().as_raw_fd()
+}
+
 /// Whether the kernel finds all elements of an array that is in an array of maps. One that takes no such question is believed.
 fn finds_elements() -> Result<bool, Error> {
     let array = create(Shape { name: "portgrant_probe", value: 4, entries: 2, ..PORTS }, None)?;
     set(&array, &1u32.to_ne_bytes(), &program::FOUND.to_ne_bytes())?;
     let outer = create(POLICY, Some(&array))?;
     put(&outer, 0, &array)?;
-    let found = Program::run(&program::probe(std::os::fd::AsRawFd::as_raw_fd(&outer.as_fd())), "portgrant_probe");
+    let found = Program::run(&program::probe(fd(&outer)), "portgrant_probe");
     Ok(found.is_err() || found == Ok(program::FOUND))
 }
 
