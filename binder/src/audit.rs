@@ -3,10 +3,12 @@
 //! Best effort: a dead or full log never blocks a grant. The text is no proof (anybody may write such lines); the
 //! credentials that the log daemon reads from the kernel are. What the caller chose is escaped.
 
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use portgrant_protocol::text::printable;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with};
 
 use crate::Error;
 
@@ -44,18 +46,63 @@ pub struct Line<'a> {
     pub program: Option<&'a Path>,
 }
 
-/// Sends `lines` to /dev/log, and never waits for it. A log that is dead or full is nobody's fault here; that there is no
-/// socket to speak through could be the caller's doing (RLIMIT_NOFILE), and is an error.
-pub fn write(lines: &[Line<'_>]) -> Result<(), Error> {
-    let socket = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
-    let socket = socket.map_err(|error| Error::Call {
-        call: "socket, for the audit line,",
-        errno: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
-    })?;
-    for line in lines {
-        let _ = socket.send_to(line.text().as_bytes(), "/dev/log");
+/// The way to the log daemon: a socket that is opened before anything is decided, and kept. The caller may take away
+/// the right to open another one at any moment (prlimit(2) with RLIMIT_NOFILE), and shall not lose a line by it.
+#[derive(Debug)]
+pub struct Log {
+    socket: OwnedFd,
+    kind: SocketType,
+}
+
+impl Log {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// If there can be no socket. A log daemon that is dead or absent is not an error.
+    pub fn open() -> Result<Log, Error> {
+        Log::connected().map_err(|errno| Error::Call { call: "socket, for the audit line,", errno })
     }
-    Ok(())
+
+    /// Sends `lines`, and never waits for it.
+    pub fn write(&mut self, lines: &[Line<'_>]) {
+        for line in lines {
+            let text = line.text();
+            // A log that is dead or full blocks no grant. One that was started anew is connected to again.
+            if self.send(&text).is_err_and(|errno| errno != Errno::AGAIN)
+                && let Ok(log) = Log::connected()
+            {
+                *self = log;
+                let _ = self.send(&text);
+            }
+        }
+    }
+
+    /// A daemon listens for datagrams, or for a stream (syslog-ng, and some of busybox's kind).
+    fn connected() -> Result<Log, Errno> {
+        let log = Log::of(SocketType::DGRAM)?;
+        if log.connect() != Err(Errno::PROTOTYPE) {
+            return Ok(log);
+        }
+        let log = Log::of(SocketType::STREAM)?;
+        let _ = log.connect();
+        Ok(log)
+    }
+
+    fn of(kind: SocketType) -> Result<Log, Errno> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        Ok(Log { socket: socket_with(AddressFamily::UNIX, kind, flags, None)?, kind })
+    }
+
+    fn connect(&self) -> Result<(), Errno> {
+        connect(&self.socket, &SocketAddrUnix::new("/dev/log")?)
+    }
+
+    fn send(&self, text: &str) -> Result<(), Errno> {
+        // In a stream a NUL ends a message, as in syslog(3).
+        let mut message = text.as_bytes().to_vec();
+        message.extend((self.kind == SocketType::STREAM).then_some(0));
+        send(&self.socket, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
+    }
 }
 
 impl Line<'_> {

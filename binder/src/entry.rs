@@ -1,5 +1,5 @@
-//! The C entry point, and the rest of what needs unsafe code in the helper: the arguments and the environment as
-//! execve(2) left them, descriptors the caller names by number, SIGPIPE.
+//! The program's first instructions, the C entry point, and the rest of what needs unsafe code in the helper: the arguments
+//! and the environment as execve(2) left them, descriptors that the caller names by number.
 //!
 //! Runs with privilege until [`crate::main`]'s first step is done. Why not `fn main`: Rust's runtime sets SIGPIPE to
 //! ignored first, and what the caller had can then not be told any more. Nothing here is changed that a program executed
@@ -11,6 +11,80 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::libc;
+
+// Before the C library starts: each standard descriptor that is closed gets a folder that can be neither read nor written,
+// close-on-exec. So no file and no socket lands there, the C library does not put its own files there (as it does in a
+// setuid program, and crashes where it cannot), and the program that is executed finds closed what its caller had closed.
+// Without a descriptor to be had: exit status 71. The registers that the C library's _start reads are left as they were.
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".globl portgrant_start",
+    "portgrant_start:",
+    "mov r12, rdx",
+    "xor ebx, ebx",
+    "2: mov eax, {fcntl}",
+    "mov edi, ebx",
+    "mov esi, {getfd}",
+    "syscall",
+    "cmp rax, -{badf}",
+    "jne 3f",
+    "mov eax, {openat}",
+    "mov edi, {cwd}",
+    "lea rsi, [rip + 5f]",
+    "mov edx, {folder}",
+    "xor r10d, r10d",
+    "syscall",
+    "test rax, rax",
+    "js 4f",
+    "3: inc ebx",
+    "cmp ebx, 3",
+    "jb 2b",
+    "mov rdx, r12",
+    "jmp _start",
+    "4: mov eax, {exit}",
+    "mov edi, {failed}",
+    "syscall",
+    "5: .asciz \"/\"",
+    fcntl = const libc::SYS_fcntl, getfd = const libc::F_GETFD, badf = const libc::EBADF,
+    openat = const libc::SYS_openat, cwd = const libc::AT_FDCWD,
+    folder = const libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC,
+    exit = const libc::SYS_exit_group, failed = const portgrant_protocol::status::SYSTEM,
+);
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(
+    ".globl portgrant_start",
+    "portgrant_start:",
+    "mov x20, x0",
+    "mov w19, #0",
+    "2: mov x8, #{fcntl}",
+    "mov w0, w19",
+    "mov x1, #{getfd}",
+    "svc #0",
+    "cmn x0, #{badf}",
+    "b.ne 3f",
+    "mov x8, #{openat}",
+    "mov x0, #{cwd}",
+    "adr x1, 5f",
+    "movz w2, #({folder} & 0xffff)",
+    "movk w2, #({folder} >> 16), lsl #16",
+    "mov x3, #0",
+    "svc #0",
+    "tbnz x0, #63, 4f",
+    "3: add w19, w19, #1",
+    "cmp w19, #3",
+    "b.lo 2b",
+    "mov x0, x20",
+    "b _start",
+    "4: mov x8, #{exit}",
+    "mov x0, #{failed}",
+    "svc #0",
+    "5: .asciz \"/\"",
+    ".balign 4",
+    fcntl = const libc::SYS_fcntl, getfd = const libc::F_GETFD, badf = const libc::EBADF,
+    openat = const libc::SYS_openat, cwd = const libc::AT_FDCWD,
+    folder = const libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC,
+    exit = const libc::SYS_exit_group, failed = const portgrant_protocol::status::SYSTEM,
+);
 
 /// What execve(2) handed over.
 pub(crate) struct Start {
@@ -25,6 +99,8 @@ pub(crate) struct Start {
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn main(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
     crate::run(|| {
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        portgrant_protocol::listen::occupy_standard_descriptors();
         // SAFETY: the C library passes argv and envp as execve(2) laid them out: pointers to strings that live as long
         // as the process, ended by a null pointer. Nothing has written to them since.
         let (arguments, pointed) = unsafe { (strings(argv), strings(envp)) };
@@ -86,10 +162,4 @@ pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: it is open, and it was open when this program started (nothing of ours is but the folders on closed
     // standard descriptors, whose owner is nobody); called once, for one number.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-/// Lets a write to a peer that is gone fail instead of ending this process. Only where no program is executed after.
-pub(crate) fn ignore_sigpipe() {
-    // SAFETY: SIG_IGN runs no handler.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }

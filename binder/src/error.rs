@@ -38,7 +38,11 @@ pub enum Error {
     Inert { endpoint: String, why: Inert },
     OwnSocket { endpoint: String, expected: &'static str },
     Place(PlaceError),
+    Rewritten { endpoint: String, found: String },
     Call { call: &'static str, errno: Errno },
+    Changed,
+    TimeLimit,
+    Timer { errno: Errno },
     Program(Unfit),
     Record(RecordError),
     Transfer(TransferError),
@@ -250,6 +254,30 @@ impl Error {
             Error::Place(PlaceError::System(errno)) => {
                 Report::new(status::SYSTEM, "the sockets could not be put in place", errno, limits)
             }
+            Error::Rewritten { endpoint, found } => Report::new(
+                status::SYSTEM,
+                format!("{endpoint} was bound to {found} instead"),
+                "a program in the kernel rewrites what bind(2) asks for (cgroup BPF)",
+                "as root, find that program: bpftool cgroup tree",
+            ),
+            Error::Changed => Report::new(
+                status::SYSTEM,
+                "the policy changed while it was read",
+                "one of its files, or of /etc/passwd, /etc/group or /etc/services, was written to each time",
+                "try again",
+            ),
+            Error::TimeLimit => Report::new(
+                status::SYSTEM,
+                "the helper gave up after 5 seconds",
+                "it was stopped, or this machine is overloaded",
+                "try again",
+            ),
+            Error::Timer { errno } => Report::new(
+                status::SYSTEM,
+                "the helper cannot limit its own time, so it does nothing",
+                format_args!("timer_create: {errno}"),
+                "raise the limit of pending signals: ulimit -i unlimited",
+            ),
             Error::Call { call, errno } => Report::new(status::SYSTEM, format!("{call} failed"), errno, limits),
             Error::Program(unfit) => Report::new(unfit.status(), unfit.to_string(), &unfit.why, unfit.fix()),
             Error::Record(error) => Report::new(

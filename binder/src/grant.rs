@@ -1,29 +1,57 @@
-//! One request from verdict to sockets: all of its endpoints are decided, then all are bound, or nothing is; and every
-//! endpoint leaves its audit line.
+//! One request, from reading the policy to bound sockets: all of its endpoints are decided, then all are bound, or nothing
+//! is; and every endpoint leaves its audit line.
 
 use std::path::Path;
 
 use portgrant_protocol::service::Services;
 use portgrant_protocol::{Endpoint, Port, Resolved};
 
-use crate::audit::{self, Line, Outcome};
+use crate::audit::{Line, Log, Outcome};
 use crate::names::Names;
 use crate::policy::{Ask, Caller, Decision, Permit, Policy, Refusal, Rule, decide};
-use crate::{Error, Report, socket};
+use crate::reading::{self, Attempts, Reading};
+use crate::stamps::Unchanged;
+use crate::time_limit::TimeLimit;
+use crate::{Error, Report, socket, trusted};
 
-/// Who asks, in which way, and what decides.
-#[derive(Debug, Clone, Copy)]
+/// Who is asked by which way in, and what bounds and records it.
+#[derive(Debug)]
 pub struct Request<'a> {
-    /// The policy
-    pub policy: &'a Policy,
-    /// The caller
-    pub caller: &'a Caller,
-    /// Where the caller's name is found, for messages
-    pub names: &'a Names,
-    /// The way in, for the audit line
+    /// The way in
+    pub how: How<'a>,
+    /// How long all of it may take
+    pub limit: &'a TimeLimit,
+    /// Where the audit lines go
+    pub log: Log,
+}
+
+/// A way in, as the audit line records it.
+#[derive(Debug, Clone, Copy)]
+pub struct How<'a> {
+    /// The helper's verb
     pub verb: &'static str,
     /// The program that will be executed
     pub program: Option<&'a Path>,
+}
+
+/// What a verdict rests on: one reading of the system's files, and the kernel's word on the caller.
+#[derive(Debug)]
+pub struct Basis {
+    /// The policy
+    pub policy: Policy,
+    /// The caller
+    pub caller: Caller,
+    /// What is asked for, services and interfaces looked up
+    pub endpoints: Vec<Resolved>,
+}
+
+impl Basis {
+    /// Reads the installed policy, and what it needs to be decided for `endpoints`.
+    pub fn read(names: &Names, endpoints: Result<Vec<Resolved>, Error>) -> Result<Basis, Error> {
+        let policy = Policy::installed(names)?;
+        let caller = Caller::current(&policy, names)?;
+        Ok(Basis { policy, caller, endpoints: endpoints? })
+    }
 }
 
 /// Looks up the service and the interface that `endpoint` names, if it does.
@@ -37,65 +65,93 @@ pub fn resolve(mut endpoint: Endpoint, names: &Names) -> Result<Resolved, Error>
     Ok(endpoint.resolve(services)?)
 }
 
-impl<'a> Request<'a> {
-    /// A permit for each of `endpoints`, or the first refusal.
-    pub fn permits(&self, endpoints: Vec<Resolved>) -> Result<Vec<Permit<'a>>, Error> {
-        let mut permits = Vec::with_capacity(endpoints.len());
-        let mut refusals = Vec::new();
-        for endpoint in endpoints {
-            match decide(self.policy, self.caller, Ask { endpoint, program: self.program }) {
-                Decision::Permit(permit) => permits.push(permit),
-                Decision::Refuse(refusal) => refusals.push(refusal),
+impl Request<'_> {
+    /// Decides what `read` reads. If all of it is permitted, `bind` spends the permits; it gets a way to prove that the
+    /// policy is unchanged, and needs that proof. If the policy did change, all of it starts over, within bounds.
+    ///
+    /// A grant is logged before anything is bound: afterwards the caller could end this process, or take its descriptors
+    /// from it (prlimit(2)), before the line is written.
+    pub fn grant<T>(
+        &mut self,
+        mut read: impl FnMut(&Names) -> Result<Basis, Error>,
+        mut bind: impl FnMut(Vec<Permit<'_>>, &dyn Fn() -> Result<Unchanged, Error>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut attempts = Attempts::from_now();
+        loop {
+            let reading = attempts.settled(&mut read)?;
+            match self.attempt(&reading, &mut bind) {
+                Err(Error::Changed) if attempts.may_go_on() => {}
+                other => return other,
             }
         }
-        if let Some(first) = refusals.first() {
-            let lines: Vec<Line<'_>> = refusals
-                .iter()
-                .map(|refusal| self.line(Outcome::Refuse, &refusal.endpoint, refusal.reason.rule()))
-                .collect();
-            // Nothing is bound whether this is written or not.
-            let _ = audit::write(&lines);
-            return Err(self.refused(first));
-        }
-        permits.iter().try_for_each(|permit| self.policy.judge_program(permit.rule()))?;
-        Ok(permits)
     }
 
-    /// Spends every permit with `bind`; the first failure ends it, and what was bound until then is closed.
-    ///
-    /// The grant is logged before anything is bound: afterwards the caller could end this process, or take its
-    /// descriptors from it (prlimit(2)), before the line is written.
-    pub fn spend<T>(
-        &self,
-        permits: Vec<Permit<'a>>,
-        bind: impl FnMut(Permit<'a>) -> Result<T, Error>,
-    ) -> Result<Vec<T>, Error> {
-        let line = |permit: &Permit<'a>| self.line(Outcome::Grant, permit.endpoint(), Some(permit.rule()));
+    fn attempt<T>(
+        &mut self,
+        Reading { names, value: basis }: &Reading<Basis>,
+        bind: &mut impl FnMut(Vec<Permit<'_>>, &dyn Fn() -> Result<Unchanged, Error>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let permits = match self.permits(basis) {
+            Ok(permits) => permits,
+            Err(refusals) => {
+                let _proof = reading::unchanged(names)?;
+                return Err(self.refuse(&refusals, basis, names));
+            }
+        };
+        let judge = |permit: &Permit<'_>| basis.policy.judge_program(permit.rule());
+        permits.iter().try_for_each(judge)?;
+        self.limit.check()?;
+        let how = self.how;
+        let line = |permit: &Permit<'_>| line(how, basis, Outcome::Grant, permit.endpoint(), Some(permit.rule()));
         let mut lines: Vec<Line<'_>> = permits.iter().map(line).collect();
-        audit::write(&lines)?;
-        let bound: Result<Vec<T>, Error> = permits.into_iter().map(bind).collect();
+        let judged = permits.iter().find_map(|permit| permit.rule().program.as_deref());
+        let unchanged = || {
+            judged.map_or(Ok(()), trusted::judge_program).map_err(|_| Error::Changed)?;
+            reading::unchanged(names)
+        };
+        self.log.write(&lines);
+        let bound = bind(permits, &unchanged);
         if bound.is_err() {
             lines.iter_mut().for_each(|line| line.outcome = Outcome::Fail);
-            // It is an error already, and a better one.
-            let _ = audit::write(&lines);
+            self.log.write(&lines);
         }
         bound
     }
 
-    fn refused(&self, refusal: &Refusal<'_>) -> Error {
-        let caller = self.caller.clone().named(self.names);
-        Error::Refused(Box::new(Report::of_refusal(refusal, &caller, self.policy)))
+    /// A permit for each endpoint, or every refusal.
+    fn permits<'p>(&self, basis: &'p Basis) -> Result<Vec<Permit<'p>>, Vec<Refusal<'p>>> {
+        let mut permits = Vec::with_capacity(basis.endpoints.len());
+        let mut refusals = Vec::new();
+        for endpoint in basis.endpoints.iter().cloned() {
+            match decide(&basis.policy, &basis.caller, Ask { endpoint, program: self.how.program }) {
+                Decision::Permit(permit) => permits.push(permit),
+                Decision::Refuse(refusal) => refusals.push(refusal),
+            }
+        }
+        if refusals.is_empty() { Ok(permits) } else { Err(refusals) }
     }
 
-    fn line(&self, outcome: Outcome, endpoint: &Resolved, rule: Option<&Rule>) -> Line<'a> {
-        Line {
-            outcome,
-            uid: self.caller.uid,
-            gid: self.caller.gid,
-            verb: self.verb,
-            endpoint: endpoint.to_string(),
-            rule: rule.map(|rule| self.policy.place(rule)),
-            program: self.program,
-        }
+    /// Logs every refusal, and reports the first.
+    fn refuse(&mut self, refusals: &[Refusal<'_>], basis: &Basis, names: &Names) -> Error {
+        let how = self.how;
+        let line = |refusal: &Refusal<'_>| line(how, basis, Outcome::Refuse, &refusal.endpoint, refusal.reason.rule());
+        let lines: Vec<Line<'_>> = refusals.iter().map(line).collect();
+        self.log.write(&lines);
+        let caller = basis.caller.clone().named(names);
+        let report = refusals.first().map(|first| Report::of_refusal(first, &caller, &basis.policy));
+        Error::Refused(Box::new(report.unwrap_or_default()))
+    }
+}
+
+/// The audit line of one endpoint.
+fn line<'a>(how: How<'a>, basis: &Basis, outcome: Outcome, endpoint: &Resolved, rule: Option<&Rule>) -> Line<'a> {
+    Line {
+        outcome,
+        uid: basis.caller.uid,
+        gid: basis.caller.gid,
+        verb: how.verb,
+        endpoint: endpoint.to_string(),
+        rule: rule.map(|rule| basis.policy.place(rule)),
+        program: how.program,
     }
 }

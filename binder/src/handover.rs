@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::Error;
 use crate::privilege::Renounced;
-use crate::socket::Bound;
+use crate::socket::Ready;
 
 /// What is executed.
 #[derive(Debug, Default)]
@@ -29,8 +29,9 @@ pub struct Program {
 }
 
 /// Executes `program` with `sockets`; returns only if that failed, and then they are closed.
-pub fn execute(_: Renounced, program: &Program, sockets: Vec<Bound>, environment: Vec<CString>) -> Error {
-    let (names, sockets): (Vec<String>, Vec<OwnedFd>) = sockets.into_iter().map(|bound| (bound.name, bound.fd)).unzip();
+pub fn execute(_: Renounced, program: &Program, sockets: Vec<Ready>, environment: Vec<CString>) -> Error {
+    let (names, sockets): (Vec<String>, Vec<OwnedFd>) =
+        sockets.into_iter().map(|socket| (socket.name, socket.fd)).unzip();
     let pid = std::process::id();
     let (_placed, environment) = match (program.inetd, sockets.first()) {
         (true, Some(socket)) => match listen::place_inetd(socket) {
@@ -59,8 +60,9 @@ pub fn execute(_: Renounced, program: &Program, sockets: Vec<Bound>, environment
 }
 
 /// Sends `sockets` over `to`.
-pub fn pass(renounced: &Renounced, to: &OwnedFd, sockets: Vec<Bound>) -> Result<(), Error> {
-    let (names, sockets): (Vec<String>, Vec<OwnedFd>) = sockets.into_iter().map(|bound| (bound.name, bound.fd)).unzip();
+pub fn pass(renounced: &Renounced, to: &OwnedFd, sockets: Vec<Ready>) -> Result<(), Error> {
+    let (names, sockets): (Vec<String>, Vec<OwnedFd>) =
+        sockets.into_iter().map(|socket| (socket.name, socket.fd)).unzip();
     reply(renounced, to, &Reply::Granted { names }, &sockets)
 }
 

@@ -29,6 +29,8 @@ pub enum Inert {
     BoundingSet,
     /// ptrace(2): a tracer without privilege
     Traced,
+    /// clone(2) with CLONE_FS: another process could change the folder that this one works in
+    SharedFolder,
     /// The capability is there, and something else forbids: a security module, a seccomp filter
     Forbidden,
     /// None of these
@@ -53,6 +55,7 @@ pub fn why(dropped: &Dropped) -> Inert {
         (statvfs(SELF).is_ok_and(|vfs| vfs.f_flag.contains(StatVfsMountFlags::NOSUID)), Inert::NoSuid),
         (!capability_is_in_bounding_set(CapabilitySet::NET_BIND_SERVICE).unwrap_or(true), Inert::BoundingSet),
         (is_traced(), Inert::Traced),
+        (shares_its_folder(), Inert::SharedFolder),
     ];
     checks.into_iter().find(|check| check.0).map_or(Inert::Unknown, |check| check.1)
 }
@@ -84,6 +87,13 @@ fn file_capability() -> Option<Of> {
 fn is_traced() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
+}
+
+fn shares_its_folder() -> bool {
+    let own = std::process::id().cast_signed();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.any(|pid| pid != own && crate::raw::shares_fs(pid))
 }
 
 impl Inert {
@@ -122,6 +132,10 @@ impl Inert {
             Inert::Traced => (
                 "the helper got no privilege: it is traced by somebody who has none",
                 "trace it as root, or not at all",
+            ),
+            Inert::SharedFolder => (
+                "the helper got no privilege: it shares its working folder with another process (CLONE_FS)",
+                "start it from a process that shares its folder with nobody: after fork(2), not clone(2) with CLONE_FS",
             ),
             Inert::Forbidden => (
                 "the kernel forbade it although CAP_NET_BIND_SERVICE was raised: a security module or a seccomp filter",

@@ -11,8 +11,11 @@ pub mod inert;
 pub mod names;
 pub mod policy;
 pub mod privilege;
+mod raw;
+pub mod reading;
 pub mod socket;
-mod sockopt;
+pub mod stamps;
+pub mod time_limit;
 pub mod trusted;
 
 pub use error::{Error, Report, who};

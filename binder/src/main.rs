@@ -10,13 +10,13 @@ mod message;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::path::Path;
 
-use portgrant_binder::grant::{self, Request};
+use portgrant_binder::audit::Log;
+use portgrant_binder::grant::{self, Basis, How, Request};
 use portgrant_binder::names::Names;
-use portgrant_binder::policy::{Caller, Policy};
-use portgrant_binder::privilege::{Dropped, Privileged};
-use portgrant_binder::socket::{self, Bound};
+use portgrant_binder::privilege::{Dropped, Privileged, Renounced};
+use portgrant_binder::socket::{self, Bound, Ready};
+use portgrant_binder::time_limit::TimeLimit;
 use portgrant_binder::{Error, handover};
 use portgrant_protocol::{Endpoint, listen, program, status, transfer};
 
@@ -30,80 +30,115 @@ fn run(start: impl FnOnce() -> Start) -> u8 {
         Ok(dropped) => dropped,
         Err(error) => return message::complain(Error::from(error).report()),
     };
-    let start = start();
-    listen::occupy_standard_descriptors();
-    let done = match Command::parse(start.arguments) {
-        Ok(Command::Exec(asked)) => exec(dropped, asked, start.environment),
-        Ok(Command::Pass { listen, to }) => pass(dropped, listen, to),
-        Ok(Command::Bind { listen, socket }) => bind(dropped, listen, socket),
-        Ok(Command::Help) => message::print(command::HELP),
-        Ok(Command::Version) => message::print(concat!("portgrant-binder ", env!("CARGO_PKG_VERSION"), "\n")),
-        Err(error) => Err(error),
+    let (answer, limit) = match TimeLimit::begin() {
+        Ok(limit) => (answer(&dropped, &limit, start), Some(limit)),
+        Err(error) => (Err(error), None),
     };
+    // Nothing is executed, sent or printed before the last capability is gone: each of these may take as long as the
+    // caller likes.
+    let renounced = match dropped.renounce() {
+        Ok(renounced) => renounced,
+        Err(error) => return message::complain(Error::from(error).report()),
+    };
+    drop(limit);
+    let done = answer.and_then(|answer| answer.hand_over(renounced));
     done.unwrap_or_else(|error| message::complain(error.report()))
 }
 
-fn exec(dropped: Dropped, asked: Exec, environment: Vec<CString>) -> Result<u8, Error> {
+/// What is left to do when no privilege is needed any more.
+enum Answer {
+    Execute(handover::Program, Vec<Ready>, Vec<CString>),
+    Send(OwnedFd, Result<Vec<Ready>, Error>),
+    Bound,
+    Print(&'static str),
+}
+
+fn answer(dropped: &Dropped, limit: &TimeLimit, start: impl FnOnce() -> Start) -> Result<Answer, Error> {
+    let start = start();
+    match Command::parse(start.arguments)? {
+        Command::Exec(asked) => exec(dropped, limit, asked, start.environment),
+        Command::Pass { listen, to } => pass(dropped, limit, &listen, to),
+        Command::Bind { listen, socket } => bind(dropped, limit, &listen, socket),
+        Command::Help => Ok(Answer::Print(command::HELP)),
+        Command::Version => Ok(Answer::Print(concat!("portgrant-binder ", env!("CARGO_PKG_VERSION"), "\n"))),
+    }
+}
+
+fn exec(dropped: &Dropped, limit: &TimeLimit, asked: Exec, environment: Vec<CString>) -> Result<Answer, Error> {
     let path = program::find(asked.program.first().map_or("".as_ref(), |name| name), &environment)?;
     if !asked.inetd {
         listen::free(asked.listen.len()).map_err(Error::Place)?;
     }
-    let sockets = sockets(&dropped, "exec", asked.listen, Some(&path))?;
-    let renounced = dropped.renounce()?;
+    let sockets = sockets(dropped, limit, How { verb: "exec", program: Some(&path) }, &asked.listen)?;
     let program =
         handover::Program { path, arguments: asked.program, inetd: asked.inetd, no_new_privs: asked.no_new_privs };
-    Err(handover::execute(renounced, &program, sockets, environment))
+    Ok(Answer::Execute(program, sockets, environment))
 }
 
-fn pass(dropped: Dropped, listen: Vec<Endpoint>, to: RawFd) -> Result<u8, Error> {
+fn pass(dropped: &Dropped, limit: &TimeLimit, listen: &[Endpoint], to: RawFd) -> Result<Answer, Error> {
     let to = own_descriptor(to)?;
     transfer::check(to.as_fd()).map_err(|error| Error::Usage {
         what: format!("the descriptor given with --to cannot be used: {error}"),
         expected: "expected a connected Unix socket of type SOCK_SEQPACKET",
     })?;
-    entry::ignore_sigpipe();
-    let granted = sockets(&dropped, "pass", listen, None);
-    let renounced = dropped.renounce()?;
-    match granted {
-        Ok(sockets) => handover::pass(&renounced, &to, sockets).map(|()| status::OK),
-        Err(error) => {
-            let report = error.report();
-            let status = report.status;
-            handover::reply(&renounced, &to, &report.reply(), &[]).map(|()| status)
-        }
-    }
+    Ok(Answer::Send(to, sockets(dropped, limit, How { verb: "pass", program: None }, listen)))
 }
 
-fn bind(dropped: Dropped, listen: Endpoint, socket: RawFd) -> Result<u8, Error> {
+fn bind(dropped: &Dropped, limit: &TimeLimit, listen: &Endpoint, socket: RawFd) -> Result<Answer, Error> {
     let socket = own_descriptor(socket)?;
-    let names = Names::system();
-    let endpoint = grant::resolve(listen, &names)?;
-    socket::check_own(socket.as_fd(), &endpoint, dropped.uid())?;
-    let policy = Policy::installed(&names)?;
-    let caller = Caller::current(&policy, &names)?;
-    let request = Request { policy: &policy, caller: &caller, names: &names, verb: "bind", program: None };
-    let permits = request.permits(vec![endpoint])?;
-    request.spend(permits, |permit| socket::bind_own(permit, socket.as_fd(), &dropped))?;
-    let _renounced = dropped.renounce()?;
-    Ok(status::OK)
+    let mut request = Request { how: How { verb: "bind", program: None }, limit, log: Log::open()? };
+    let read = |names: &Names| {
+        let endpoint = grant::resolve(listen.clone(), names)?;
+        socket::check_own(socket.as_fd(), &endpoint, dropped.uid())?;
+        Basis::read(names, Ok(vec![endpoint]))
+    };
+    request.grant(read, |permits, unchanged| {
+        // Nobody can take this back, so there must be no time between the comparison and the bind.
+        limit.last_step(|| {
+            let unchanged = unchanged()?;
+            let bind = |permit| socket::bind_own(permit, socket.as_fd(), dropped, &unchanged);
+            permits.into_iter().try_for_each(bind)
+        })
+    })?;
+    Ok(Answer::Bound)
 }
 
 /// All of `listen` is decided, then all of it is bound; or nothing is.
-fn sockets(
-    dropped: &Dropped,
-    verb: &'static str,
-    listen: Vec<Endpoint>,
-    program: Option<&Path>,
-) -> Result<Vec<Bound>, Error> {
-    let names = Names::system();
-    let endpoints: Result<Vec<_>, _> = listen.into_iter().map(|endpoint| grant::resolve(endpoint, &names)).collect();
-    let policy = Policy::installed(&names)?;
-    let caller = Caller::current(&policy, &names)?;
-    let request = Request { policy: &policy, caller: &caller, names: &names, verb, program };
-    let permits = request.permits(endpoints?)?;
-    let sockets: Vec<Bound> =
-        request.spend(permits, |permit| socket::bind(permit, dropped))?.into_iter().flatten().collect();
-    if sockets.len() > listen::MAX { Err(Error::TooMany { sockets: sockets.len() }) } else { Ok(sockets) }
+fn sockets(dropped: &Dropped, limit: &TimeLimit, how: How<'_>, listen: &[Endpoint]) -> Result<Vec<Ready>, Error> {
+    let mut request = Request { how, limit, log: Log::open()? };
+    let read = |names: &Names| {
+        let endpoints = listen.iter().map(|endpoint| grant::resolve(endpoint.clone(), names)).collect();
+        Basis::read(names, endpoints)
+    };
+    request.grant(read, |permits, unchanged| {
+        let bound: Vec<Bound> =
+            permits.into_iter().map(|permit| socket::bind(permit, dropped)).collect::<Result<_, _>>()?;
+        // Only now, as what is bound and does not listen has served nobody, and can be closed.
+        let unchanged = unchanged()?;
+        let mut sockets = Vec::with_capacity(bound.len());
+        for endpoint in bound {
+            sockets.extend(endpoint.listen(&unchanged)?);
+        }
+        if sockets.len() > listen::MAX { Err(Error::TooMany { sockets: sockets.len() }) } else { Ok(sockets) }
+    })
+}
+
+impl Answer {
+    fn hand_over(self, renounced: Renounced) -> Result<u8, Error> {
+        match self {
+            Answer::Execute(program, sockets, environment) => {
+                Err(handover::execute(renounced, &program, sockets, environment))
+            }
+            Answer::Send(to, Ok(sockets)) => handover::pass(&renounced, &to, sockets).map(|()| status::OK),
+            Answer::Send(to, Err(error)) => {
+                let report = error.report();
+                let status = report.status;
+                handover::reply(&renounced, &to, &report.reply(), &[]).map(|()| status)
+            }
+            Answer::Bound => Ok(status::OK),
+            Answer::Print(text) => message::print(text),
+        }
+    }
 }
 
 fn own_descriptor(number: RawFd) -> Result<OwnedFd, Error> {

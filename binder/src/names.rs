@@ -7,10 +7,12 @@ use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::Path;
+use std::rc::Rc;
 
 use portgrant_protocol::service::Services;
 
 use crate::Error;
+use crate::stamps::Stamps;
 use crate::trusted::{Distrust, Folder};
 
 /// A line of passwd(5), as far as it matters.
@@ -33,9 +35,10 @@ pub struct Members {
     pub unknown: Vec<String>,
 }
 
-/// The tables, each read when it is first needed.
+/// The tables, each read when it is first needed, and the stamps of what was read.
 #[derive(Debug, Default)]
 pub struct Names {
+    stamps: Rc<Stamps>,
     etc: OnceCell<Folder>,
     users: OnceCell<Table>,
     groups: OnceCell<Table>,
@@ -51,6 +54,7 @@ impl Names {
     /// Tables given as text, for tests and for policies of another place.
     pub fn of(passwd: &[u8], group: &[u8], services: &[u8]) -> Names {
         Names {
+            stamps: Rc::default(),
             etc: OnceCell::new(),
             users: OnceCell::from(Table::of(passwd)),
             groups: OnceCell::from(Table::of(group)),
@@ -104,12 +108,18 @@ impl Names {
         self.once(&self.services, "services", Services::parse)
     }
 
+    /// The stamps of all that was read by now: these tables, and whatever else was read below [`Names::etc`].
+    pub fn stamps(&self) -> &Stamps {
+        &self.stamps
+    }
+
     /// /etc, opened and judged once: the policy lies there as well.
     pub fn etc(&self) -> Result<&Folder, Error> {
         if let Some(etc) = self.etc.get() {
             return Ok(etc);
         }
-        let etc = Folder::open(Path::new("/etc")).map_err(|(path, why)| Error::Untrusted { path, why })?;
+        let stamps = Rc::clone(&self.stamps);
+        let etc = Folder::open(Path::new("/etc"), stamps).map_err(|(path, why)| Error::Untrusted { path, why })?;
         Ok(self.etc.get_or_init(|| etc))
     }
 

@@ -19,22 +19,30 @@ use crate::Error;
 use crate::inert;
 use crate::policy::Permit;
 use crate::privilege::Dropped;
-use crate::sockopt::{netns_cookie, set_tcp_defer_accept, set_tcp_fastopen};
+use crate::raw::{netns_cookie, set_tcp_defer_accept, set_tcp_fastopen};
+use crate::stamps::Unchanged;
 
 /// The backlog where none was asked for; the kernel caps it at net.core.somaxconn.
 const BACKLOG: u32 = 4096;
 
-/// A socket that was bound, and is listening if it is a stream socket.
+/// The sockets of one endpoint: bound, and not listening yet. Dropped, they are closed and nobody was served.
 #[derive(Debug)]
 pub struct Bound {
+    endpoint: Resolved,
+    sockets: Vec<Ready>,
+}
+
+/// A socket that is handed over: bound, and listening if it is a stream socket.
+#[derive(Debug)]
+pub struct Ready {
     /// The descriptor's name
     pub name: String,
     /// The socket, close-on-exec
     pub fd: OwnedFd,
 }
 
-/// Makes, binds and listens on what `permit` permits: one socket, or for `each` several.
-pub fn bind(permit: Permit<'_>, dropped: &Dropped) -> Result<Vec<Bound>, Error> {
+/// Makes and binds what `permit` permits: one socket, or for `each` several.
+pub fn bind(permit: Permit<'_>, dropped: &Dropped) -> Result<Bound, Error> {
     let endpoint = permit.endpoint();
     let options = &endpoint.endpoint.options;
     let dual = !options.v6only;
@@ -48,7 +56,7 @@ pub fn bind(permit: Permit<'_>, dropped: &Dropped) -> Result<Vec<Bound>, Error> 
         Address::Each => [vec![any(true)], each_address(endpoint)?].concat(),
     };
     let name = endpoint.name();
-    let mut bound = Vec::with_capacity(places.len());
+    let mut sockets = Vec::with_capacity(places.len());
     for (ip, scope, dual) in places {
         let fd = make(endpoint, ip.is_ipv4(), dual)?;
         let address = match ip {
@@ -57,16 +65,22 @@ pub fn bind(permit: Permit<'_>, dropped: &Dropped) -> Result<Vec<Bound>, Error> 
         };
         match bind_to(&fd, &address, endpoint, dropped) {
             // Gone since it was listed, or tentative (ipv6(7)) and not there yet: the wildcard serves it.
-            Err(Error::NotThere { .. }) if !bound.is_empty() => continue,
+            Err(Error::NotThere { .. }) if !sockets.is_empty() => continue,
             other => other?,
         }
-        let name = if bound.is_empty() { name.clone() } else { format!("{name}-{}", bound.len()) };
-        bound.push(Bound { name, fd });
+        check_bound(fd.as_fd(), &address, endpoint)?;
+        let name = if sockets.is_empty() { name.clone() } else { format!("{name}-{}", sockets.len()) };
+        sockets.push(Ready { name, fd });
     }
-    for socket in &bound {
-        finish(socket.fd.as_fd(), endpoint)?;
+    Ok(Bound { endpoint: endpoint.clone(), sockets })
+}
+
+impl Bound {
+    /// Listens, as long as the policy is unchanged since the verdict.
+    pub fn listen(self, _: &Unchanged) -> Result<Vec<Ready>, Error> {
+        self.sockets.iter().try_for_each(|socket| finish(socket.fd.as_fd(), &self.endpoint))?;
+        Ok(self.sockets)
     }
-    Ok(bound)
 }
 
 /// The name by which the kernel knows interface `dev`, which may be an alternative one (`ip link property`): rules and
@@ -85,7 +99,9 @@ pub fn network_namespace() -> Result<u64, Error> {
 }
 
 /// Binds the caller's own socket, which [`check_own`] judged, to what `permit` permits. Sets no option, never listens.
-pub fn bind_own(permit: Permit<'_>, socket: BorrowedFd<'_>, dropped: &Dropped) -> Result<(), Error> {
+///
+/// This cannot be taken back: the socket stays bound whatever happens then. So the policy's being unchanged is proven first.
+pub fn bind_own(permit: Permit<'_>, socket: BorrowedFd<'_>, dropped: &Dropped, _: &Unchanged) -> Result<(), Error> {
     let endpoint = permit.endpoint();
     let v6 =
         sockopt::socket_domain(socket).map_err(|errno| failed(endpoint, "SO_DOMAIN", errno))? == AddressFamily::INET6;
@@ -95,7 +111,12 @@ pub fn bind_own(permit: Permit<'_>, socket: BorrowedFd<'_>, dropped: &Dropped) -
         Address::V6(ip) => ip.into(),
         Address::Any | Address::Each => Ipv6Addr::UNSPECIFIED.into(),
     };
-    bind_to(socket, &SocketAddr::new(ip, endpoint.port), endpoint, dropped)
+    bind_to(socket, &SocketAddr::new(ip, endpoint.port), endpoint, dropped)?;
+    // The address is the caller's to change by now, by connect(2); the port is not.
+    match local(socket) {
+        Some(bound) if bound.port() == endpoint.port => Ok(()),
+        found => Err(rewritten(endpoint, found)),
+    }
 }
 
 /// Whether `socket` is one that the bind verb may bind to `endpoint`: unbound, unconnected, of this network namespace,
@@ -122,8 +143,7 @@ pub fn check_own(socket: BorrowedFd<'_>, endpoint: &Resolved, uid: u32) -> Resul
     if sockopt::socket_type(socket) != Ok(kind) || !protocol.is_some_and(|protocol| protocols.contains(&protocol)) {
         return Err(wrong("a socket of the protocol that is asked for"));
     }
-    let local = net::getsockname(socket).ok().and_then(|address| SocketAddr::try_from(address).ok());
-    if local.is_none_or(|local| local.port() != 0) || net::getpeername(socket).is_ok() {
+    if local(socket).is_none_or(|address| address.port() != 0) || net::getpeername(socket).is_ok() {
         return Err(wrong("an unbound, unconnected socket"));
     }
     let own = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
@@ -230,6 +250,23 @@ fn bind_to(fd: impl AsFd, address: &SocketAddr, endpoint: &Resolved, dropped: &D
         }
         Err(errno) => Err(failed(endpoint, "bind", errno)),
     }
+}
+
+/// Whether the kernel bound what it was asked to: a program in the kernel may rewrite it (cgroup BPF).
+fn check_bound(fd: BorrowedFd<'_>, asked: &SocketAddr, endpoint: &Resolved) -> Result<(), Error> {
+    match local(fd) {
+        Some(found) if (found.ip(), found.port()) == (asked.ip(), asked.port()) => Ok(()),
+        found => Err(rewritten(endpoint, found)),
+    }
+}
+
+fn local(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
+    net::getsockname(socket).ok().and_then(|address| SocketAddr::try_from(address).ok())
+}
+
+fn rewritten(endpoint: &Resolved, found: Option<SocketAddr>) -> Error {
+    let found = found.map_or_else(|| "something".to_owned(), |found| found.to_string());
+    Error::Rewritten { endpoint: endpoint.to_string(), found }
 }
 
 /// What must be so before the socket leaves: a stream socket listens; `each` shares its port with nobody any more.

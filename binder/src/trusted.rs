@@ -8,9 +8,12 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
 use rustix::io::Errno;
+
+use crate::stamps::Stamps;
 
 /// The most bytes that a trusted file may have.
 pub const MAX_LEN: u64 = 16 << 20;
@@ -34,11 +37,13 @@ pub enum Distrust {
     System(Errno),
 }
 
-/// A folder that is root's and that nobody else may write to; so are all above it.
+/// A folder that is root's and that nobody else may write to; so are all above it. What is opened in it is noted in its
+/// stamps.
 #[derive(Debug)]
 pub struct Folder {
     fd: OwnedFd,
     path: PathBuf,
+    stamps: Rc<Stamps>,
 }
 
 /// A path, and what is wrong there.
@@ -46,8 +51,8 @@ pub type Finding = (PathBuf, Distrust);
 
 impl Folder {
     /// Opens the folder at absolute `path`, which holds no symlink.
-    pub fn open(path: &Path) -> Result<Folder, Finding> {
-        let mut folder = Folder::root()?;
+    pub fn open(path: &Path, stamps: Rc<Stamps>) -> Result<Folder, Finding> {
+        let mut folder = Folder::root(stamps)?;
         for component in path.components() {
             if let Component::Normal(name) = component {
                 folder = folder.enter(name)?;
@@ -56,11 +61,11 @@ impl Folder {
         Ok(folder)
     }
 
-    fn root() -> Result<Folder, Finding> {
+    fn root(stamps: Rc<Stamps>) -> Result<Folder, Finding> {
         let path = PathBuf::from("/");
         let fd = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let fd = fd.map_err(|errno| (path.clone(), Distrust::System(errno)))?;
-        Folder { fd, path }.judged()
+        Folder { fd, path, stamps }.judged()
     }
 
     /// Its path.
@@ -71,8 +76,9 @@ impl Folder {
     /// The names in it.
     pub fn names(&self) -> Result<Vec<OsString>, Finding> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let listed = openat(&self.fd, ".", flags, Mode::empty()).and_then(Dir::new).and_then(|folder| {
-            folder.map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned())).collect()
+        let listed = openat(&self.fd, ".", flags, Mode::empty()).and_then(|fd| {
+            self.stamps.about_to_read(&self.path, &fstat(&fd)?);
+            Dir::new(fd)?.map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned())).collect()
         });
         listed.map_err(|errno| (self.path.clone(), Distrust::opening(errno)))
     }
@@ -82,14 +88,18 @@ impl Folder {
         let path = self.path.join(name);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|errno| {
-            let why = if errno == Errno::NOTDIR { Distrust::NotAFolder } else { Distrust::opening(errno) };
+            let why = if errno == Errno::NOTDIR { Distrust::NotAFolder } else { self.absent(&path, errno) };
             (path.clone(), why)
         })?;
-        Folder { fd, path }.judged()
+        Folder { fd, path, stamps: Rc::clone(&self.stamps) }.judged()
     }
 
     fn judged(self) -> Result<Folder, Finding> {
-        match fstat(&self.fd).map_err(Distrust::System).and_then(|stat| judge(&stat)) {
+        let judged = fstat(&self.fd).map_err(Distrust::System).and_then(|stat| {
+            self.stamps.passed(&self.path, &stat);
+            judge(&stat)
+        });
+        match judged {
             Ok(()) => Ok(self),
             Err(why) => Err((self.path, why)),
         }
@@ -97,16 +107,28 @@ impl Folder {
 
     /// Reads file `name` of this folder, whole.
     pub fn read(&self, name: &OsStr) -> Result<Vec<u8>, Finding> {
-        self.read_judged(name).map_err(|why| (self.path.join(name), why))
+        let path = self.path.join(name);
+        self.read_judged(name, &path).map_err(|why| (path, why))
     }
 
-    fn read_judged(&self, name: &OsStr) -> Result<Vec<u8>, Distrust> {
-        let fd = openat(&self.fd, name, READ | OFlags::NOFOLLOW, Mode::empty()).map_err(Distrust::opening)?;
-        judge(&fstat(&fd).map_err(Distrust::System)?)?;
+    fn read_judged(&self, name: &OsStr, path: &Path) -> Result<Vec<u8>, Distrust> {
+        let opened = openat(&self.fd, name, READ | OFlags::NOFOLLOW, Mode::empty());
+        let fd = opened.map_err(|errno| self.absent(path, errno))?;
+        let stat = fstat(&fd).map_err(Distrust::System)?;
+        self.stamps.about_to_read(path, &stat);
+        judge(&stat)?;
         match read_whole(fd)? {
             text if text.is_empty() => Err(Distrust::Empty),
             text => Ok(text),
         }
+    }
+
+    /// What an error of open(2) means. That there is nothing is a fact to remember as well.
+    fn absent(&self, path: &Path, errno: Errno) -> Distrust {
+        if errno == Errno::NOENT {
+            self.stamps.missing(path);
+        }
+        Distrust::opening(errno)
     }
 }
 
@@ -139,7 +161,8 @@ fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Distrust> {
 ///
 /// Then no caller can change what an execve(2) of this very path finds.
 pub fn judge_program(path: &Path) -> Result<(), Finding> {
-    let mut folders = vec![Folder::root()?];
+    let stamps = Rc::<Stamps>::default(); // compared by judging the program again
+    let mut folders = vec![Folder::root(Rc::clone(&stamps))?];
     let mut ahead: Vec<PathBuf> = components(path);
     let mut links = 0;
     while let Some(name) = ahead.pop() {
@@ -171,7 +194,7 @@ pub fn judge_program(path: &Path) -> Result<(), Finding> {
             }
             ahead.extend(components(target));
         } else if kind == FileType::Directory && !ahead.is_empty() {
-            folders.push(Folder { fd, path: found }.judged()?);
+            folders.push(Folder { fd, path: found, stamps: Rc::clone(&stamps) }.judged()?);
         } else if kind == FileType::RegularFile && ahead.is_empty() {
             return judge(&stat).map_err(at);
         } else {

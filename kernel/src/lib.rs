@@ -29,9 +29,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write;
 
-use portgrant_binder::names::Names;
 use portgrant_binder::policy::Policy;
 use portgrant_binder::policy::bind::{Groups, Projection};
+use portgrant_binder::reading::consistent;
 use portgrant_binder::{Report, socket};
 use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
@@ -126,12 +126,13 @@ fn audit(mut kept: Kept) -> Result<(), Error> {
 
 /// Reads and compiles the installed policy, with no capability effective.
 fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
-    let names = Names::system();
-    let policy = Policy::installed(&names)?;
-    let rules = policy.rules.len();
-    let groups = if expand_groups { Groups::Members(&names) } else { Groups::RealGid };
-    let projection = Projection::of(policy, groups)?
-        .map_err(|(policy, denies)| Error::Undecidable { policy: Box::new(policy), denies })?;
+    let reading = consistent(|names| {
+        let policy = Policy::installed(names)?;
+        let groups = if expand_groups { Groups::Members(names) } else { Groups::RealGid };
+        Ok((policy.rules.len(), Projection::of(policy, groups)?))
+    })?;
+    let (rules, projection) = reading.value;
+    let projection = projection.map_err(|(policy, denies)| Error::Undecidable { policy: Box::new(policy), denies })?;
     let tables = Tables::of(&projection)?;
     let policy = projection.policy();
     let named = projection.left_out().iter().map(|left| LeftOutRule {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nix::unistd::{Group, User};
 use portgrant_binder::names::Names;
 use portgrant_binder::policy::{Policy, Problem, Rule, Source, Wrong, installed_sources};
+use portgrant_binder::reading::consistent;
 use portgrant_binder::{Error, trusted};
 use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
@@ -17,9 +18,8 @@ use crate::{advice, nfs};
 
 /// 0 where the policy is well-formed, warnings or not, else 78.
 pub(crate) fn check(files: Vec<PathBuf>, format: Format) -> Result<u8, Error> {
-    let names = Names::system();
-    let checked = read(files, &names).and_then(|sources| Checked::of(sources, &names));
-    match (checked, format) {
+    let checked = consistent(|names| Checked::of(read(&files, names)?, names));
+    match (checked.map(|reading| reading.value), format) {
         (Ok(checked), Format::Text) => output::print(&checked.text()).map(|_| checked.status()),
         (Ok(checked), Format::Json) => output::print_json(&checked.json()).map(|_| checked.status()),
         (Err(error), Format::Json) => {
@@ -36,15 +36,15 @@ pub(crate) fn check(files: Vec<PathBuf>, format: Format) -> Result<u8, Error> {
 }
 
 /// Drafts are read as anybody would read them: what they must be to be believed is not asked of them.
-fn read(files: Vec<PathBuf>, names: &Names) -> Result<Vec<Source>, Error> {
+fn read(files: &[PathBuf], names: &Names) -> Result<Vec<Source>, Error> {
     if files.is_empty() {
         return installed_sources(names);
     }
-    let read = |path: PathBuf| match trusted::read_unjudged(&path) {
-        Ok(text) => Ok(Source { path, text }),
-        Err(why) => Err(Error::Untrusted { path, why }),
+    let read = |path: &PathBuf| match trusted::read_unjudged(path) {
+        Ok(text) => Ok(Source { path: path.clone(), text }),
+        Err(why) => Err(Error::Untrusted { path: path.clone(), why }),
     };
-    files.into_iter().map(read).collect()
+    files.iter().map(read).collect()
 }
 
 /// A policy, and everything there is to say about it, in its order.

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use portgrant_binder::grant::resolve;
 use portgrant_binder::names::Names;
 use portgrant_binder::policy::{Ask, Caller, Decision, Permit, Policy, Span, decide};
+use portgrant_binder::reading::consistent;
 use portgrant_binder::{Error, Report, who};
 use portgrant_protocol::{Resolved, program, status};
 use serde_json::{Value, json};
@@ -16,13 +17,17 @@ use crate::output::{self, BAD, GOOD, in_style};
 
 /// 0 where all of it would be permitted, else 77.
 pub(crate) fn explain(asked: Explain) -> Result<u8, Error> {
-    let names = Names::system();
-    let policy = Policy::installed(&names)?;
-    let caller = caller(asked.user.as_deref(), &policy, &names)?;
+    let reading = consistent(|names| {
+        let policy = Policy::installed(names)?;
+        let caller = caller(asked.user.as_deref(), &policy, names)?;
+        let endpoints = asked.listen.iter().map(|endpoint| resolve(endpoint.clone(), names));
+        Ok((policy, caller, endpoints.collect::<Result<Vec<_>, _>>()?))
+    })?;
+    let (policy, caller, endpoints) = reading.value;
     let program = asked.program.map(|program| program::find(&program, &environment())).transpose()?;
     let (mut text, mut values, mut worst) = (String::new(), Vec::new(), status::OK);
-    for endpoint in asked.listen {
-        let ask = Ask { endpoint: resolve(endpoint, &names)?, program: program.as_deref() };
+    for endpoint in endpoints {
+        let ask = Ask { endpoint, program: program.as_deref() };
         let span = ask.span();
         match decide(&policy, &caller, ask) {
             Decision::Permit(permit) => {

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use portgrant_binder::names::Names;
 use portgrant_binder::policy::{Caller, Effect, Policy, Rule};
+use portgrant_binder::reading::consistent;
 use portgrant_binder::{Error, who};
 use serde_json::{Value, json};
 
@@ -17,9 +17,12 @@ const UNPRIVILEGED_FROM: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 
 /// Always 0: nothing is an answer as well.
 pub(crate) fn list(user: Option<&str>, format: Format) -> Result<u8, Error> {
-    let names = Names::system();
-    let policy = Policy::installed(&names)?;
-    let caller = caller(user, &policy, &names)?;
+    let reading = consistent(|names| {
+        let policy = Policy::installed(names)?;
+        let caller = caller(user, &policy, names)?;
+        Ok((policy, caller))
+    })?;
+    let (policy, caller) = reading.value;
     let grants = grants(&policy, &caller);
     let from = std::fs::read_to_string(UNPRIVILEGED_FROM).ok().and_then(|text| text.trim().parse().ok());
     match format {

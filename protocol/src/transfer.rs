@@ -4,16 +4,14 @@
 //! or a list of descriptors that was truncated is the end of the conversation.
 
 use std::fmt;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketFlags, SocketType,
-    getpeername, recvmsg, socketpair, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, getpeername, recvmsg, sendmsg, socketpair, sockopt,
 };
-use sendfd::SendWithFd;
 
 use crate::listen;
 use crate::record::MAX_LEN;
@@ -30,14 +28,20 @@ pub fn check(socket: BorrowedFd<'_>) -> Result<(), TransferError> {
     if unix && seqpacket && getpeername(socket).is_ok() { Ok(()) } else { Err(TransferError::NotAConversation) }
 }
 
-/// Sends `record` and `descriptors` as one message.
-///
-/// A peer that is gone raises SIGPIPE (sendfd has no MSG_NOSIGNAL): ignore it first, then it is an error here.
+/// Sends `record` and `descriptors` as one message. A peer that is gone is an error, and raises no SIGPIPE.
 pub fn send(socket: BorrowedFd<'_>, record: &[u8], descriptors: &[OwnedFd]) -> Result<(), TransferError> {
-    let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    // sendfd speaks through std's types; sendmsg(2) is the same for a datagram and a sequenced packet.
-    let socket = UnixDatagram::from(socket.try_clone_to_owned().map_err(TransferError::System)?);
-    let sent = socket.send_with_fd(record, &numbers).map_err(TransferError::System)?;
+    let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(OwnedFd::as_fd).collect();
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(listen::MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(TransferError::Truncated);
+    }
+    let sent = loop {
+        match sendmsg(socket, &[IoSlice::new(record)], &mut control, SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other.map_err(|errno| TransferError::System(errno.into()))?,
+        }
+    };
     if sent == record.len() { Ok(()) } else { Err(TransferError::Truncated) }
 }
 
@@ -106,7 +110,10 @@ impl std::error::Error for TransferError {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::os::fd::AsFd;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use sendfd::SendWithFd;
 
     use super::*;
 
@@ -125,6 +132,15 @@ mod tests {
             let flags = rustix::io::fcntl_getfd(descriptor).expect("open");
             assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
         }
+    }
+
+    #[test]
+    fn descriptors_of_a_peer_that_uses_another_library_arrive_as_well() {
+        let (ours, theirs) = pair().expect("socketpair");
+        // sendfd speaks through std's types; sendmsg(2) is the same for a datagram and a sequenced packet.
+        let sent = UnixDatagram::from(theirs).send_with_fd(b"hello", &[null().as_raw_fd()]).expect("sent");
+        let (record, descriptors) = receive(ours.as_fd()).expect("received");
+        assert_eq!((sent, record.as_slice(), descriptors.len()), (5, b"hello".as_slice(), 1));
     }
 
     #[test]

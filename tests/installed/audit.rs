@@ -10,6 +10,9 @@ use portgrant_tests::{BINDER, LAUNCHER, Resource, World, both_installs};
 both_installs![
     every_verdict_is_one_line,
     no_grant_goes_without_its_line,
+    no_refusal_goes_without_its_line,
+    a_log_daemon_that_was_started_anew_gets_the_line,
+    a_log_daemon_that_reads_a_stream_gets_the_lines,
     bytes_of_the_callers_are_escaped,
     explaining_and_checking_log_nothing,
 ];
@@ -62,6 +65,73 @@ fn no_grant_goes_without_its_line(world: &World) {
     // Without a descriptor for the log there is no grant: one for the socket would be left.
     let limited = world.as_user("alice").limit(Resource::RLIMIT_NOFILE, 3);
     limited.run([BINDER, "exec", "-l", "80", "--", "true"]).exits(71);
+}
+
+/// The caller may take away the right to open descriptors at any moment. PG-6
+fn no_refusal_goes_without_its_line(world: &World) {
+    let log = world.syslog();
+    world.policy("permit alice 80\n");
+    let refused = [BINDER, "exec", "-l", "81", "--", "/bin/true"];
+    let (mut places, mut refused_at) = (0, 0);
+    let lines = || log.lines().into_iter().filter(|line| line.contains("]: refuse uid=1000 ")).count();
+    for call in ["socket", "connect", "openat", "newfstatat", "read", "close", "getgroups"] {
+        for nth in 1.. {
+            let before = lines();
+            let Some(stopped) = world.stopped_after("alice", call, nth, &refused) else { break };
+            let pid = stopped.program().to_string();
+            world.as_user("alice").run(["prlimit", "--nofile=0:0", "--pid", &pid]).succeeds();
+            let status = stopped.goes_on().status.code();
+            // No verdict, no line; a refusal has one.
+            assert_eq!(status == Some(77), lines() == before + 1, "{call} {nth}: {status:?}");
+            assert!([Some(71), Some(77)].contains(&status), "{call} {nth}: {status:?}");
+            places += 1;
+            refused_at += usize::from(status == Some(77));
+        }
+    }
+    assert!(places > 10 && refused_at > 0, "stopped at {places} places, refused at {refused_at}");
+}
+
+/// PG-6
+fn a_log_daemon_that_was_started_anew_gets_the_line(world: &World) {
+    world.policy("permit alice 80\n");
+    // Programs of their own: what the test itself holds, children of other tests may hold for a moment longer.
+    let script = "import os, socket\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
+        s.bind('/dev/log.new'); os.chmod('/dev/log.new', 0o666); os.rename('/dev/log.new', '/dev/log')\n\
+        print('ready', flush=True)\nwhile True: print(s.recv(9999), flush=True)\n";
+    let daemon = || {
+        let daemon = world.as_root().spawn(["python3", "-c", script]);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !daemon.output().0.contains("ready") {
+            assert!(Instant::now() < deadline, "no log daemon: {:?}", daemon.output());
+        }
+        daemon
+    };
+    for nth in 1..4 {
+        let first = daemon();
+        let exec = [BINDER, "exec", "-l", "80", "--", "/bin/true"];
+        let stopped = world.stopped_after("alice", "openat", nth, &exec).expect("stopped");
+        drop(first);
+        let second = daemon();
+        stopped.goes_on().succeeds();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !second.output().0.contains("]: grant uid=1000 ") {
+            assert!(Instant::now() < deadline, "no line at openat {nth}: {:?}", second.output());
+        }
+    }
+}
+
+/// PG-6
+fn a_log_daemon_that_reads_a_stream_gets_the_lines(world: &World) {
+    world.policy("permit alice 80\n");
+    let log = std::os::unix::net::UnixListener::bind("/dev/log").expect("/dev/log");
+    std::fs::set_permissions("/dev/log", std::fs::Permissions::from_mode(0o666)).expect("chmod");
+    world.as_user("alice").run([BINDER, "exec", "-l", "80", "--", "true"]).succeeds();
+    world.as_user("alice").run([BINDER, "exec", "-l", "80", "-l", "81", "--", "true"]).exits(77);
+    for word in ["grant", "refuse"] {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut log.accept().expect("a helper").0, &mut text).expect("read");
+        assert!(tail(&text).starts_with(&format!("{word} uid=1000 ")) && text.ends_with('\0'), "{text:?}");
+    }
 }
 
 /// PG-6

@@ -16,6 +16,9 @@ both_installs![
     mixed_ids_are_the_real_ones,
     the_helper_cannot_be_traced_nor_its_descriptors_taken,
     an_error_nobody_reads_ends_all_the_same,
+    an_error_that_nobody_reads_holds_no_privilege,
+    a_reply_that_nobody_takes_is_an_error,
+    a_socket_that_the_kernel_bound_to_something_else_is_not_handed_over,
 ];
 
 const EXEC: [&str; 5] = [BINDER, "exec", "-l", "80", "--"];
@@ -40,11 +43,17 @@ fn closed_standard_descriptors_are_never_a_place_for_a_socket(world: &World) {
         let process = world.process_at_rest(sleep.pid());
         assert_eq!(process.sockets(), [3], "{closed:?}: {:?}", process.fds);
         for number in closed {
-            // The C library of a setuid program fills them; what is there then is not ours, and nothing can be read.
-            let there = process.fds.get(number).map(|target| target.display().to_string()).unwrap_or_default();
-            assert!(["", "/dev/null", "/dev/full"].contains(&there.as_str()), "{closed:?}: {there}");
+            assert_eq!(process.fds.get(number), None, "{closed:?}: {number} is open in the program");
         }
     }
+    // The C library of a setuid program opens this where it can, and crashes where it cannot.
+    world.as_root().run(["umount", "/dev/full"]).succeeds();
+    fs::remove_file("/dev/full").expect("removed");
+    for closed in [0, 1, 2] {
+        world.as_user("alice").closing(closed).run([BINDER, "--version"]).succeeds();
+        world.as_user("alice").closing(closed).run(exec(&["/bin/true"])).succeeds();
+    }
+    world.as_user("alice").closing(0).limit(Resource::RLIMIT_NOFILE, 0).run([BINDER, "--version"]).exits(71);
     // Where there is nothing to say it on, an error still is one.
     let silent = world.as_user("alice").closing(0).closing(1).closing(2);
     silent.run([BINDER, "exec", "-l", "81", "--", "true"]).exits(77).is_silent();
@@ -186,5 +195,42 @@ fn an_error_nobody_reads_ends_all_the_same(world: &World) {
     assert!(["77\n", "-13\n"].contains(&outcome.succeeds().stdout.as_str()), "{outcome}");
     let full = File::options().write(true).open("/dev/full").expect("/dev/full");
     world.as_user("alice").fd(2, full).run([BINDER, "exec", "-l", "81", "--", "true"]).exits(77);
+    assert_eq!(world.listening(), []);
+}
+
+/// PG-2
+fn an_error_that_nobody_reads_holds_no_privilege(world: &World) {
+    world.policy("permit alice 80\n");
+    let (_reader, writer) = std::io::pipe().expect("pipe");
+    nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
+    std::io::Write::write_all(&mut &writer, &[b'x'; 4096]).expect("filled");
+    for words in [&[BINDER, "exec", "-l", "81", "--", "true"][..], &[BINDER, "exec"]] {
+        let blocked = world.as_user("alice").fd(2, writer.try_clone().expect("dup")).spawn(words);
+        assert!(world.process_that_writes(blocked.pid()).is_powerless(), "{words:?}");
+    }
+}
+
+/// PG-7
+fn a_reply_that_nobody_takes_is_an_error(world: &World) {
+    world.policy("permit alice 80\n");
+    // The other end goes while the helper is stopped before its last step.
+    let script = "import os, signal, socket, subprocess, sys, time\n\
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
+        p = subprocess.Popen(['strace', '-qq', '-o', '/dev/null', '-e', 'inject=listen:delay_exit=1000000', '-u', 'alice',\
+        sys.argv[1], 'pass', '-l', '80', '--to', str(theirs.fileno())], pass_fds=[theirs.fileno()],\
+        stderr=subprocess.PIPE, restore_signals=True)\n\
+        theirs.close(); time.sleep(0.3); ours.close()\n\
+        error = p.communicate(timeout=20)[1].decode(); print(p.returncode, error)\n";
+    let outcome = world.as_root().run(["python3", "-c", script, BINDER]);
+    outcome.succeeds().prints("71 portgrant-binder: the reply could not be sent");
+    assert_eq!(world.listening(), []);
+}
+
+/// PG-1
+fn a_socket_that_the_kernel_bound_to_something_else_is_not_handed_over(world: &World) {
+    world.policy("permit alice 80\n");
+    let unreadable = ["strace", "-u", "alice", "-qq", "-o", "/dev/null", "-e", "inject=getsockname:error=EIO"];
+    let outcome = world.as_root().run([&unreadable[..], &exec(&["true"])].concat());
+    outcome.exits(71).complains("80/tcp was bound to something instead");
     assert_eq!(world.listening(), []);
 }

@@ -12,6 +12,7 @@ both_installs![
     without_the_bounding_set_the_helper_says_so,
     inside_a_user_namespace_the_helper_says_so,
     traced_by_its_caller_the_helper_says_so,
+    sharing_its_folder_the_helper_says_so,
     where_no_privilege_is_needed_an_inert_helper_binds,
     a_refusal_comes_before_any_word_of_the_installation,
 ];
@@ -83,6 +84,18 @@ fn traced_by_its_caller_the_helper_says_so(world: &World) {
     world.policy("permit alice 80\n");
     let words = [&["strace", "-o", "/dev/null"], &EXEC[..]].concat();
     inert(world.as_user("alice"), &words, "traced by somebody who has none", "trace it as root");
+}
+
+fn sharing_its_folder_the_helper_says_so(world: &World) {
+    world.policy("permit alice 80\n");
+    // fork(2) as clone(2) with CLONE_FS makes it.
+    let script = "import ctypes, os, platform, sys\n\
+        clone = 56 if platform.machine() == 'x86_64' else 220\n\
+        pid = ctypes.CDLL(None).syscall(clone, 0x200 | 17, 0, 0, 0, 0)\n\
+        if pid == 0: os.execv(sys.argv[1], sys.argv[1:])\n\
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n";
+    let words = [&["python3", "-c", script][..], &EXEC].concat();
+    inert(world.as_user("alice"), &words, "it shares its working folder with another process (CLONE_FS)", "fork(2)");
 }
 
 fn where_no_privilege_is_needed_an_inert_helper_binds(world: &World) {

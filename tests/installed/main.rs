@@ -41,6 +41,7 @@ mod running_aside;
 mod running_under_yama;
 mod sockets;
 mod telnet;
+mod timing;
 mod unmodified;
 mod web;
 mod who;

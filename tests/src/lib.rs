@@ -29,6 +29,7 @@ mod dialogue;
 mod listening;
 mod process;
 mod running;
+mod stopped;
 mod syslog;
 mod world;
 
@@ -38,6 +39,7 @@ pub use dialogue::{Dialogue, http_get};
 pub use listening::Listening;
 pub use process::Process;
 pub use running::{Outcome, Running};
+pub use stopped::Stopped;
 pub use syslog::Syslog;
 pub use world::{BINDER, Install, KERNEL, LAUNCHER, POLICY, SUPERVISOR, World, ptrace_scope, skip};
 

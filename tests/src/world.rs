@@ -188,6 +188,21 @@ impl World {
         Process::read(pid)
     }
 
+    /// The same, once it waits for room in a pipe.
+    ///
+    /// # Panics
+    /// If it does not within 10 seconds.
+    #[must_use]
+    pub fn process_that_writes(&self, pid: u32) -> Process {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let waits = || fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|place| place.contains("pipe_write"));
+        while !waits() {
+            assert!(Instant::now() < deadline, "process {pid} does not write");
+            thread::sleep(Duration::from_millis(1));
+        }
+        Process::read(pid)
+    }
+
     /// Starts `words` as `user`, a server, and waits until there are `sockets` that listen and it has no privilege.
     ///
     /// # Panics

@@ -1,5 +1,5 @@
-//! Socket options that neither nix nor rustix knows. The library's only unsafe code: one getsockopt(2) or setsockopt(2)
-//! each, with the type and size that socket(7) and tcp(7) give.
+//! System calls that neither nix nor rustix knows. The library's only unsafe code: one getsockopt(2) or setsockopt(2)
+//! each, with the type and size that socket(7) and tcp(7) give, and kcmp(2).
 #![allow(unsafe_code, clippy::cast_possible_truncation, reason = "sizes of 4 and 8 as socklen_t")]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -32,6 +32,14 @@ pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
         )
     };
     outcome(result).map(|()| cookie)
+}
+
+/// Whether process `pid` shares this process's working folder, root and umask (CLONE_FS, clone(2)). `false` where the kernel
+/// does not tell.
+pub(crate) fn shares_fs(pid: i32) -> bool {
+    const KCMP_FS: c_int = 3;
+    // SAFETY: kcmp(2) takes numbers alone, and changes nothing.
+    unsafe { libc::syscall(libc::SYS_kcmp, libc::getpid(), pid, KCMP_FS, 0, 0) == 0 }
 }
 
 fn set_tcp(socket: BorrowedFd<'_>, option: c_int, value: u32) -> Result<(), Errno> {

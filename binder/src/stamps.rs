@@ -1,0 +1,172 @@
+//! What a verdict rests on: a stamp of every file and folder that was read, so that a change can be noticed later.
+//!
+//! The caller chooses when this process runs. They may stop it between reading two files of the policy, or between the
+//! verdict and bind(2), and the administrator may change the policy meanwhile. So each stamp is taken from the open
+//! descriptor before its first byte is read, and all of them are compared by looking at every path again.
+//!
+//! Runs as the caller, after the drop; nothing here needs privilege.
+
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, open, openat, statat};
+use rustix::io::Errno;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+/// A change this long before its stamp shows in the stamp. Below it a second change can leave the same ctime, since the
+/// kernel takes ctime from a clock that ticks every 1 to 10 ms (before Linux 6.13, and later on some file systems).
+pub(crate) const SETTLED: Duration = Duration::from_millis(20);
+
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The stamps of one reading, in the order in which the paths were met: a folder stands before what is in it.
+#[derive(Debug)]
+pub struct Stamps {
+    began: Timespec,
+    facts: RefCell<Vec<(PathBuf, Fact)>>,
+}
+
+/// Proof that nothing had changed when it was made. Whatever needs an unchanged policy takes it.
+#[derive(Debug)]
+#[must_use]
+pub struct Unchanged(());
+
+/// How long ago the files last changed when the reading began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// Long enough: a later change has another ctime
+    Settled,
+    /// So recently that the stamps prove nothing. After this time the files must be read again
+    Young(Duration),
+    /// In the future: the clock was set back, or the clock of another machine is ahead
+    Future,
+}
+
+/// What was found at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fact {
+    /// A folder that was only passed through. Its size and times change with every file in it, so they are not compared
+    Passed(Identity),
+    /// A file that was read, or a folder that was listed: its identity, size, mtime and ctime
+    Read(Identity, i64, Timespec, Timespec),
+    /// Nothing
+    Missing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    owner: u32,
+    mode: u32,
+}
+
+impl Default for Stamps {
+    fn default() -> Stamps {
+        Stamps { began: clock_gettime(ClockId::Realtime), facts: RefCell::default() }
+    }
+}
+
+impl Stamps {
+    /// Notes a folder on the way to something else.
+    pub(crate) fn passed(&self, path: &Path, stat: &Stat) {
+        self.note(path, Fact::passed(stat));
+    }
+
+    /// Notes a file that is about to be read, or a folder that is about to be listed.
+    pub(crate) fn about_to_read(&self, path: &Path, stat: &Stat) {
+        self.note(path, Fact::read(stat));
+    }
+
+    /// Notes that there is nothing at `path`.
+    pub(crate) fn missing(&self, path: &Path) {
+        self.note(path, Fact::Missing);
+    }
+
+    fn note(&self, path: &Path, fact: Fact) {
+        self.facts.borrow_mut().push((path.to_owned(), fact));
+    }
+
+    /// Whether the stamps prove anything yet.
+    #[must_use]
+    pub fn age(&self) -> Age {
+        let facts = self.facts.borrow();
+        let changes = facts.iter().filter_map(|(_, fact)| match fact {
+            Fact::Read(.., changed) => Some(nanoseconds(*changed)),
+            Fact::Passed(_) | Fact::Missing => None,
+        });
+        let settled = i128::try_from(SETTLED.as_nanos()).unwrap_or_default();
+        let Some(latest) = changes.max() else { return Age::Settled };
+        if nanoseconds(self.began) - latest >= settled {
+            return Age::Settled;
+        }
+        let ago = nanoseconds(clock_gettime(ClockId::Realtime)) - latest;
+        match u64::try_from(ago) {
+            Ok(_) => Age::Young(Duration::from_nanos(u64::try_from(settled - ago).unwrap_or_default())),
+            Err(_) => Age::Future,
+        }
+    }
+
+    /// Looks at every path again, from the root on. `None` where any of them leads to something else now.
+    pub fn unchanged(&self) -> Result<Option<Unchanged>, Errno> {
+        let mut folders = Vec::new();
+        for (path, fact) in self.facts.borrow().iter() {
+            let now = match look(path, *fact, &mut folders) {
+                Err(Errno::NOENT) => Fact::Missing,
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Ok(None),
+                other => other?,
+            };
+            if now != *fact {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Unchanged(())))
+    }
+}
+
+/// What is at `path` now, of the kind that `was` is. The folder that it lies in is among `folders`, which were looked at
+/// before it.
+fn look(path: &Path, was: Fact, folders: &mut Vec<(PathBuf, OwnedFd)>) -> Result<Fact, Errno> {
+    let Some((parent, name)) = path.parent().zip(path.file_name()) else {
+        return entered(path, open("/", FOLDER, Mode::empty())?, folders);
+    };
+    let folder = &folders.iter().find(|folder| folder.0 == parent).ok_or(Errno::NOTDIR)?.1;
+    match was {
+        Fact::Passed(_) => entered(path, openat(folder, name, FOLDER, Mode::empty())?, folders),
+        Fact::Read(..) | Fact::Missing => Ok(Fact::read(&statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?)),
+    }
+}
+
+fn entered(path: &Path, folder: OwnedFd, folders: &mut Vec<(PathBuf, OwnedFd)>) -> Result<Fact, Errno> {
+    let fact = Fact::passed(&fstat(&folder)?);
+    folders.push((path.to_owned(), folder));
+    Ok(fact)
+}
+
+impl Fact {
+    fn passed(stat: &Stat) -> Fact {
+        Fact::Passed(Identity::of(stat))
+    }
+
+    #[allow(clippy::useless_conversion, reason = "the types of these fields differ between architectures")]
+    fn read(stat: &Stat) -> Fact {
+        let time =
+            |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: i64::try_from(nanoseconds).unwrap_or(0) };
+        let modified = time(stat.st_mtime.into(), stat.st_mtime_nsec);
+        let changed = time(stat.st_ctime.into(), stat.st_ctime_nsec);
+        Fact::Read(Identity::of(stat), stat.st_size.into(), modified, changed)
+    }
+}
+
+impl Identity {
+    #[allow(clippy::useless_conversion, reason = "the types of these fields differ between architectures")]
+    fn of(stat: &Stat) -> Identity {
+        Identity { device: stat.st_dev.into(), inode: stat.st_ino.into(), owner: stat.st_uid, mode: stat.st_mode }
+    }
+}
+
+fn nanoseconds(time: Timespec) -> i128 {
+    i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+}

@@ -1,0 +1,53 @@
+//! How long the helper may live. Its caller may stop it wherever they like, and a verdict must not be kept for later.
+//!
+//! A timer of the kernel's ends a stopped process as well, by SIGKILL; it counts no time that the machine is suspended,
+//! and does not survive execve(2) (see timer_create(2)).
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
+use rustix::io::Errno;
+
+use crate::Error;
+
+/// After this time the kernel ends the helper.
+const LIFE: Duration = Duration::from_secs(10);
+/// After this time the helper gives up by itself, with a message.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The most that may pass between a comparison and a bind(2) that cannot be taken back.
+const LAST_STEP: Duration = Duration::from_secs(1);
+
+/// The helper's time. Dropped, it ends: to be done once no capability is left.
+#[derive(Debug)]
+pub struct TimeLimit {
+    began: Instant,
+    _timer: Timer,
+}
+
+impl TimeLimit {
+    /// From now on.
+    pub fn begin() -> Result<TimeLimit, Error> {
+        Ok(TimeLimit { _timer: timer(LIFE)?, began: Instant::now() })
+    }
+
+    /// An error where the helper took too long already. Asked right before something is bound.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.began.elapsed() < PATIENCE { Ok(()) } else { Err(Error::TimeLimit) }
+    }
+
+    /// Does `act` within a second, or this process ends.
+    pub fn last_step<T>(&self, act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let _timer = timer(LAST_STEP)?;
+        act()
+    }
+}
+
+fn timer(after: Duration) -> Result<Timer, Error> {
+    let failed = |errno: nix::errno::Errno| Error::Timer { errno: Errno::from_raw_os_error(errno as i32) };
+    let kill = SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 };
+    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(kill)).map_err(failed)?;
+    timer.set(Expiration::OneShot(after.into()), TimerSetTimeFlags::empty()).map_err(failed)?;
+    Ok(timer)
+}
