@@ -37,7 +37,7 @@ fn deny_in_the_second_file(world: &World) {
     world.policy_file("deny.conf", "deny alice any\n");
 }
 
-/// Every way in, stopped after each of its system calls in turn. PG-1
+/// Stopped after each of its system calls in turn. PG-9
 fn a_deny_that_moves_between_two_files_is_never_missed(world: &World) {
     let mut places = 0;
     for call in ["openat", "read", "fstat", "newfstatat", "close", "getdents64", "getgroups", "socket", "bind"] {
@@ -53,7 +53,7 @@ fn a_deny_that_moves_between_two_files_is_never_missed(world: &World) {
     assert!(places > 20, "stopped at {places} places only");
 }
 
-/// A grant cannot be kept for later. PG-1
+/// A grant cannot be kept for later. PG-9
 fn a_rule_that_is_removed_before_the_bind_permits_nothing(world: &World) {
     let log = world.syslog();
     // Right before bind(2) in exec is the socket's last option; in the bind verb capset(2) raises the capability.
@@ -70,7 +70,7 @@ fn a_rule_that_is_removed_before_the_bind_permits_nothing(world: &World) {
     }
 }
 
-/// The reports and the kernel mode's loader read as the helper does. PG-1, PG-22
+/// The reports and the kernel mode's loader read as the helper does. PG-9, PG-22
 fn every_reader_of_the_policy_sees_it_whole(world: &World) {
     every_place_sees_the_deny(world, &[LAUNCHER, "explain", "--as-user", "alice", "80"], |outcome| {
         outcome.exits(77);
@@ -96,7 +96,7 @@ fn every_place_sees_the_deny(world: &World, words: &[&str], sees_it: impl Fn(&Ou
     assert!(places > 10, "{words:?} stopped at {places} places only");
 }
 
-/// PG-1
+/// PG-9
 fn a_stopped_helper_is_killed_after_ten_seconds(world: &World) {
     world.policy("permit alice 80\n");
     let began = Instant::now();
@@ -106,7 +106,7 @@ fn a_stopped_helper_is_killed_after_ten_seconds(world: &World) {
     assert_eq!(world.listening(), []);
 }
 
-/// PG-1
+/// PG-9
 fn a_helper_that_was_stopped_for_five_seconds_gives_up(world: &World) {
     world.policy("permit alice 80\n");
     thread::sleep(Duration::from_millis(100)); // or the policy changed too recently to be believed
@@ -116,14 +116,14 @@ fn a_helper_that_was_stopped_for_five_seconds_gives_up(world: &World) {
     assert_eq!(world.listening(), []);
 }
 
-/// PG-1
+/// PG-9
 fn without_a_timer_nothing_is_bound(world: &World) {
     world.policy("permit alice 80\n");
     let limited = world.as_user("alice").limit(Resource::RLIMIT_SIGPENDING, 0);
     limited.run(EXEC).exits(71).complains("the helper cannot limit its own time").complains("ulimit -i");
 }
 
-/// PG-1, PG-7
+/// PG-7, PG-9
 fn a_policy_that_never_rests_ends_the_helper_and_not_its_callers_patience(world: &World) {
     world.policy("permit alice 80\n");
     let script = "while :; do cp /etc/portgrant.conf /etc/new; mv /etc/new /etc/portgrant.conf; done";
