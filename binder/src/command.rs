@@ -1,10 +1,12 @@
 //! The helper's arguments. Read after the drop; kept as bytes, shown printable.
 
 use std::ffi::{OsStr, OsString};
+use std::mem::take;
 use std::os::fd::RawFd;
 
 use lexopt::{Arg, Parser};
 use portgrant_binder::Error;
+use portgrant_binder::grant::Verb;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Address, Endpoint, Options, listen};
 
@@ -14,9 +16,10 @@ It is the privileged half of portgrant; people type `portgrant`. What the policy
 is told by portgrant-policy: portgrant explain, portgrant list, portgrant check.
 
 Usage:
-  portgrant-binder exec -l ENDPOINT... [--inetd] [--no-new-privs] -- PROGRAM [ARG...]
+  portgrant-binder exec -l ENDPOINT... [--inetd] [--no-new-privs] [--answer FD]
+                   [--on-failure PATH] -- PROGRAM [ARG...]
   portgrant-binder pass -l ENDPOINT... --to FD
-  portgrant-binder bind -l ENDPOINT --socket FD
+  portgrant-binder bind -l ENDPOINT --socket FD [--answer FD]
 
   exec  bind, give up privilege, execute PROGRAM with the sockets from descriptor 3 on
   pass  bind, give up privilege, send the sockets over FD
@@ -29,6 +32,9 @@ Options:
       --no-new-privs     set no_new_privs before PROGRAM is executed
       --to FD            a connected Unix socket of type SOCK_SEQPACKET, inherited
       --socket FD        an unbound socket of the caller's own, inherited
+      --answer FD        a connected Unix socket of type SOCK_SEQPACKET, inherited:
+                         a failure is sent there as a record, and nothing is printed
+      --on-failure PATH  executed as 'PATH answer RECORD' if anything fails
   -h, --help             this
   -V, --version          the version
 
@@ -56,6 +62,15 @@ pub(crate) struct Exec {
     pub(crate) program: Vec<OsString>,
 }
 
+/// How a failure is reported, as far as the arguments were read.
+#[derive(Debug, Default)]
+pub(crate) struct Reporting {
+    /// A connected socket that takes the record of it
+    pub(crate) answer: Option<RawFd>,
+    /// A program that is executed with the record
+    pub(crate) on_failure: Option<OsString>,
+}
+
 /// Every option that any verb takes, before it is known whether this one does.
 #[derive(Default)]
 struct Words {
@@ -63,39 +78,58 @@ struct Words {
     given: Vec<&'static str>,
     to: Option<RawFd>,
     socket: Option<RawFd>,
+    reporting: Reporting,
     rest: Vec<OsString>,
 }
 
 impl Command {
-    pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Command, Error> {
-        let mut arguments = arguments.into_iter().skip(1);
-        const VERBS: &str = "expected exec, pass or bind";
-        let Some(verb) = arguments.next() else { return Err(usage("no verb was given".to_owned(), VERBS)) };
-        let (allowed, wants_rest): (&[&str], _) = match verb.to_str() {
-            Some("exec") => (&["listen", "inetd", "no-new-privs"], true),
-            Some("pass") => (&["listen", "to"], false),
-            Some("bind") => (&["listen", "socket"], false),
-            Some("-h" | "--help") => return Ok(Command::Help),
-            Some("-V" | "--version") => return Ok(Command::Version),
-            _ => return Err(usage(format!("'{}' is no verb", shown(&verb)), VERBS)),
-        };
-        let words = Words::read(Parser::from_args(arguments), allowed)?;
-        if words.given.contains(&"help") {
-            return Ok(Command::Help);
-        }
-        if let Some(word) = words.rest.first().filter(|_| !wants_rest) {
-            return Err(usage(format!("'{}' is too much", shown(word)), "expected no PROGRAM with this verb"));
-        }
-        if words.listen.is_empty() {
-            return Err(usage("no endpoint was given".to_owned(), "expected -l ENDPOINT"));
-        }
-        words.command(&verb)
+    /// Reads argv. How to report a failure is known also if the arguments behind that option are wrong.
+    pub(crate) fn parse(arguments: Vec<OsString>) -> (Result<Command, Error>, Reporting) {
+        let mut words = Words::default();
+        let command = words.command(arguments);
+        (command, words.reporting)
     }
 }
 
 impl Words {
-    fn read(mut parser: Parser, allowed: &[&'static str]) -> Result<Words, Error> {
-        let mut words = Words::default();
+    fn command(&mut self, arguments: Vec<OsString>) -> Result<Command, Error> {
+        let mut arguments = arguments.into_iter().skip(1);
+        const VERBS: &str = "expected exec, pass or bind";
+        let Some(word) = arguments.next() else { return Err(usage("no verb was given".to_owned(), VERBS)) };
+        let verb = match word.to_str() {
+            Some("exec") => Verb::Exec,
+            Some("pass") => Verb::Pass,
+            Some("bind") => Verb::Bind,
+            Some("-h" | "--help") => return Ok(Command::Help),
+            Some("-V" | "--version") => return Ok(Command::Version),
+            _ => return Err(usage(format!("'{}' is not a verb", shown(&word)), VERBS)),
+        };
+        let allowed: &[&str] = match verb {
+            Verb::Exec => &["listen", "inetd", "no-new-privs", "answer", "on-failure"],
+            Verb::Pass => &["listen", "to"],
+            Verb::Bind => &["listen", "socket", "answer"],
+        };
+        self.read(Parser::from_args(arguments), allowed)?;
+        if self.given.contains(&"help") {
+            return Ok(Command::Help);
+        }
+        if let Some(word) = self.rest.first().filter(|_| verb != Verb::Exec) {
+            return Err(usage(format!("unexpected argument '{}'", shown(word)), "expected no PROGRAM with this verb"));
+        }
+        if self.listen.is_empty() {
+            return Err(usage("no endpoint was given".to_owned(), "expected -l ENDPOINT"));
+        }
+        match verb {
+            Verb::Exec => self.exec(),
+            Verb::Pass => {
+                let to = self.to.ok_or_else(|| missing("to", "expected --to FD, a connected Unix socket"))?;
+                Ok(Command::Pass { listen: take(&mut self.listen), to })
+            }
+            Verb::Bind => self.bind(),
+        }
+    }
+
+    fn read(&mut self, mut parser: Parser, allowed: &[&'static str]) -> Result<(), Error> {
         while let Some(argument) = parser.next().map_err(lexed)? {
             let option = match argument {
                 Arg::Short('l') | Arg::Long("listen") => "listen",
@@ -104,9 +138,11 @@ impl Words {
                 Arg::Long("no-new-privs") => "no-new-privs",
                 Arg::Long("to") => "to",
                 Arg::Long("socket") => "socket",
+                Arg::Long("answer") => "answer",
+                Arg::Long("on-failure") => "on-failure",
                 Arg::Value(first) => {
-                    words.rest.push(first);
-                    words.rest.extend(parser.raw_args().map_err(lexed)?);
+                    self.rest.push(first);
+                    self.rest.extend(parser.raw_args().map_err(lexed)?);
                     break;
                 }
                 Arg::Short(_) | Arg::Long(_) => return Err(lexed(argument.unexpected())),
@@ -114,66 +150,64 @@ impl Words {
             if option != "help" && !allowed.contains(&option) {
                 return Err(usage(format!("'--{option}' does not go with this verb"), "see --help for what does"));
             }
-            if option != "listen" && words.given.contains(&option) {
+            if option != "listen" && self.given.contains(&option) {
                 return Err(usage(format!("'--{option}' is given twice"), "expected it once"));
             }
-            words.given.push(option);
+            self.given.push(option);
             match option {
-                "listen" => words.listen.push(Endpoint::from_os(&parser.value().map_err(lexed)?)?),
-                "to" => words.to = Some(descriptor(&parser.value().map_err(lexed)?)?),
-                "socket" => words.socket = Some(descriptor(&parser.value().map_err(lexed)?)?),
+                "listen" => self.listen.push(Endpoint::from_os(&parser.value().map_err(lexed)?)?),
+                "to" => self.to = Some(descriptor(&parser.value().map_err(lexed)?)?),
+                "socket" => self.socket = Some(descriptor(&parser.value().map_err(lexed)?)?),
+                "answer" => self.reporting.answer = Some(descriptor(&parser.value().map_err(lexed)?)?),
+                "on-failure" => self.reporting.on_failure = Some(parser.value().map_err(lexed)?),
                 _ => {}
             }
         }
-        if words.listen.len() > listen::MAX {
-            return Err(Error::TooMany { sockets: words.listen.len() });
+        if self.listen.len() > listen::MAX {
+            return Err(Error::TooMany { sockets: self.listen.len() });
         }
-        Ok(words)
+        Ok(())
     }
 
-    fn command(mut self, verb: &OsStr) -> Result<Command, Error> {
-        let missing = |option: &str, expected| usage(format!("'--{option}' is missing"), expected);
-        match verb.to_str() {
-            Some("exec") => {
-                let inetd = self.given.contains(&"inetd");
-                if self.rest.is_empty() {
-                    return Err(usage("no program was given".to_owned(), "expected -- PROGRAM [ARG...]"));
-                }
-                let several = self.listen.len() != 1 || self.listen.iter().any(|asked| asked.address == Address::Each);
-                if inetd && several {
-                    return Err(usage(
-                        "'--inetd' goes with one socket".to_owned(),
-                        "expected one -l ENDPOINT, not each",
-                    ));
-                }
-                let no_new_privs = self.given.contains(&"no-new-privs");
-                Ok(Command::Exec(Exec { listen: self.listen, inetd, no_new_privs, program: self.rest }))
-            }
-            Some("pass") => {
-                let to = self.to.ok_or_else(|| missing("to", "expected --to FD, a connected Unix socket"))?;
-                Ok(Command::Pass { listen: self.listen, to })
-            }
-            _ => {
-                let socket = self.socket.ok_or_else(|| missing("socket", "expected --socket FD"))?;
-                let listen = self.listen.pop().filter(|_| self.listen.is_empty());
-                let listen =
-                    listen.ok_or_else(|| usage("one socket has one address".to_owned(), "expected one -l ENDPOINT"))?;
-                if listen.options != Options::default() || listen.address == Address::Each {
-                    return Err(usage(
-                        format!("'{listen}' asks for more than an address"),
-                        "expected no options: they are the socket's own, and the caller sets them",
-                    ));
-                }
-                Ok(Command::Bind { listen, socket })
-            }
+    fn exec(&mut self) -> Result<Command, Error> {
+        let inetd = self.given.contains(&"inetd");
+        if self.rest.is_empty() {
+            return Err(usage("no program was given".to_owned(), "expected -- PROGRAM [ARG...]"));
         }
+        let several = self.listen.len() != 1 || self.listen.iter().any(|asked| asked.address == Address::Each);
+        if inetd && several {
+            return Err(usage("'--inetd' goes with one socket".to_owned(), "expected one -l ENDPOINT, not each"));
+        }
+        let no_new_privs = self.given.contains(&"no-new-privs");
+        Ok(Command::Exec(Exec { listen: take(&mut self.listen), inetd, no_new_privs, program: take(&mut self.rest) }))
     }
+
+    fn bind(&mut self) -> Result<Command, Error> {
+        let socket = self.socket.ok_or_else(|| missing("socket", "expected --socket FD"))?;
+        if self.reporting.answer == Some(socket) {
+            return Err(usage(format!("descriptor {socket} is given twice"), "expected another one with --answer"));
+        }
+        let listen = self.listen.pop().filter(|_| self.listen.is_empty());
+        let listen =
+            listen.ok_or_else(|| usage("one socket has one address".to_owned(), "expected one -l ENDPOINT"))?;
+        if listen.options != Options::default() || listen.address == Address::Each {
+            return Err(usage(
+                format!("'{listen}' asks for more than an address"),
+                "expected no options: they are the socket's own, and the caller sets them",
+            ));
+        }
+        Ok(Command::Bind { listen, socket })
+    }
+}
+
+fn missing(option: &str, expected: &'static str) -> Error {
+    usage(format!("'--{option}' is missing"), expected)
 }
 
 fn descriptor(word: &OsStr) -> Result<RawFd, Error> {
     let digits = word.as_encoded_bytes().iter().all(u8::is_ascii_digit);
     let number = word.to_str().filter(|_| digits).and_then(|word| word.parse().ok());
-    number.ok_or_else(|| usage(format!("'{}' is no descriptor", shown(word)), "expected its number in digits"))
+    number.ok_or_else(|| usage(format!("'{}' is not a descriptor", shown(word)), "expected its number in digits"))
 }
 
 fn usage(what: String, expected: &'static str) -> Error {

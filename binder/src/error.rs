@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use portgrant_protocol::endpoint::EndpointError;
 use portgrant_protocol::listen::{self, PlaceError};
 use portgrant_protocol::program::Unfit;
-use portgrant_protocol::record::{self, RecordError};
+use portgrant_protocol::record::RecordError;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::transfer::TransferError;
-use portgrant_protocol::{Protocol, Resolved, status};
+use portgrant_protocol::{Kind, Message, Protocol, Resolved};
 use rustix::io::Errno;
 
 use crate::inert::Inert;
@@ -29,7 +29,7 @@ pub enum Error {
     Untrusted { path: PathBuf, why: Distrust },
     UntrustedProgram { path: PathBuf, why: Distrust, rule: String },
     Malformed { policy: Policy, problems: Vec<Problem> },
-    Refused(Box<Report>),
+    Refused(Box<Message>),
     Socket { endpoint: String, call: &'static str, errno: Errno },
     NoProtocol { endpoint: String, protocol: Protocol },
     NoIpv6 { endpoint: String, port: u16 },
@@ -48,81 +48,44 @@ pub enum Error {
     Transfer(TransferError),
 }
 
-/// A message, in its parts. Printable ASCII throughout.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Report {
-    /// The exit status
-    pub status: u8,
-    /// What happened
-    pub what: String,
-    /// Why
-    pub why: String,
-    /// What to do about it
-    pub fix: String,
-    /// The rule that it speaks of, `file:line`
-    pub rule: Option<String>,
-    /// The program that the grant is bound to
-    pub program: Option<String>,
-}
-
-impl Report {
-    fn new(status: u8, what: impl Into<String>, why: impl fmt::Display, fix: impl Into<String>) -> Report {
-        Report { status, what: what.into(), why: why.to_string(), fix: fix.into(), ..Report::default() }
-    }
-
-    /// The refusal of `refusal.endpoint`, with the rule that would permit it.
-    pub fn of_refusal(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> Report {
-        let who = who(caller);
-        let what = format!("{} is refused for {who}", refusal.endpoint);
-        let place = |rule| format!("{}  {}", policy.place(rule), policy.text(rule));
-        let (add, file) = suggestion(caller, &refusal.endpoint);
-        let add = format!("as root, add  {add}  to {file}");
-        let (why, fix) = match refusal.reason {
-            Reason::NoRule => (no_rule(policy), add),
-            Reason::Address(rule) => (format!("not all of that address is in the rule at {}", place(rule)), add),
-            Reason::Device(rule) => (
-                format!("the interface is not that of the rule at {}", place(rule)),
-                format!(
-                    "ask for dev={}, in exec or pass (one's own socket can leave it)",
-                    rule.dev.as_deref().unwrap_or("")
-                ),
+/// The refusal of `refusal.endpoint`, with the rule that would permit it.
+pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> Message {
+    let who = who(caller);
+    let what = format!("{} is refused for {who}", refusal.endpoint);
+    let place = |rule| format!("{}  {}", policy.place(rule), policy.text(rule));
+    let (add, file) = suggestion(caller, &refusal.endpoint);
+    let add = format!("as root, add  {add}  to {file}");
+    let (why, fix) = match refusal.reason {
+        Reason::NoRule => (no_rule(policy), add),
+        Reason::Address(rule) => (format!("not all of that address is in the rule at {}", place(rule)), add),
+        Reason::Device(rule) => (
+            format!("the interface is not that of the rule at {}", place(rule)),
+            format!(
+                "ask for dev={}, in exec or pass (one's own socket can leave it)",
+                rule.dev.as_deref().unwrap_or("")
             ),
-            Reason::Option(rule, option) => (
-                format!("{option} is not granted by the rule at {}", place(rule)),
-                format!("as root, add the word {option} to that rule, or ask without it"),
-            ),
-            Reason::Program(rule) => (
-                format!("it is only for one program, by the rule at {}", place(rule)),
-                format!("start that program with portgrant exec: -- {}", program(rule.program.as_deref())),
-            ),
-            Reason::Denied(rule) => (
-                format!("it is denied by the rule at {}", place(rule)),
-                "as root, change that rule; a deny beats every permit".to_owned(),
-            ),
-        };
-        let rule = refusal.reason.rule();
-        let program = match refusal.reason {
-            Reason::Program(rule) => rule.program.as_deref().map(|path| program(Some(path))),
-            Reason::NoRule | Reason::Address(_) | Reason::Device(_) | Reason::Option(..) | Reason::Denied(_) => None,
-        };
-        Report { rule: rule.map(|rule| policy.place(rule)), program, ..Report::new(status::REFUSED, what, why, fix) }
-    }
-
-    /// The reply that carries this over a socket.
-    pub fn reply(self) -> record::Reply {
-        // Together below the record's bound, whatever paths and rules the policy holds.
-        let cut = |mut text: String, most| {
-            text.truncate(most);
-            text
-        };
-        record::Reply::Refused(record::Refusal {
-            status: self.status,
-            why: cut(format!("{}: {}", self.what, self.why), 1800),
-            fix: Some(cut(self.fix, 800)).filter(|fix| !fix.is_empty()),
-            rule: self.rule.map(|rule| cut(rule, 300)),
-            program: self.program.filter(|program| program.len() < 1000),
-        })
-    }
+        ),
+        Reason::Option(rule, option) => (
+            format!("{option} is not granted by the rule at {}", place(rule)),
+            format!("as root, add the word {option} to that rule, or ask without it"),
+        ),
+        Reason::Program(rule) => (
+            format!("it is only for one program, by the rule at {}", place(rule)),
+            format!("start that program with portgrant exec: -- {}", program(rule.program.as_deref())),
+        ),
+        Reason::Denied(rule) => (
+            format!("it is denied by the rule at {}", place(rule)),
+            "as root, change that rule; a deny beats every permit".to_owned(),
+        ),
+    };
+    let rule = refusal.reason.rule();
+    let program = match refusal.reason {
+        Reason::Program(rule) => rule.program.as_deref().map(|path| program(Some(path))),
+        Reason::NoRule | Reason::Address(_) | Reason::Device(_) | Reason::Option(..) | Reason::Denied(_) => None,
+    };
+    let endpoint = Some(refusal.endpoint.to_string());
+    let rule = rule.map(|rule| policy.place(rule));
+    Message { rule, program, endpoint, ..message(Kind::Refused, what, why, fix) }
 }
 
 /// `alice (uid 1000)`, or `uid 1000` where no name is known.
@@ -147,147 +110,147 @@ fn program(path: Option<&Path>) -> String {
 
 impl Error {
     /// The message for this error.
-    pub fn report(self) -> Report {
+    pub fn message(self) -> Message {
         let limits = "is a limit too low (ulimit -n), or memory short?";
         match self {
-            Error::Usage { what, expected } => {
-                Report::new(status::USAGE, what, expected, "see portgrant-binder --help")
-            }
-            Error::Endpoint(error) => Report::new(
-                status::USAGE,
+            Error::Usage { what, expected } => message(Kind::Usage, what, expected, "see portgrant-binder --help"),
+            Error::Endpoint(error) => message(
+                Kind::Usage,
                 "that is no endpoint",
                 error,
                 "write [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...], as in 80, https=[::]:443 or 127.0.0.1:53/udp",
             ),
-            Error::TooMany { sockets } => Report::new(
-                status::USAGE,
+            Error::TooMany { sockets } => message(
+                Kind::Usage,
                 "too many sockets",
                 format_args!("{sockets} were asked for, and at most {} are handed over at once", listen::MAX),
                 "ask for fewer",
             ),
-            Error::UnknownUser(name) => Report::new(
-                status::USAGE,
+            Error::UnknownUser(name) => message(
+                Kind::Usage,
                 format!("there is no user '{}'", printable(name.as_bytes())),
                 "it is not in /etc/passwd",
                 "name a user of /etc/passwd",
             ),
             // The overflow id (65534) can be read but not set: the caller has no id here (see user_namespaces(7)).
             Error::Privilege(error @ PrivilegeError::Call("setresgid" | "setresuid", nix::errno::Errno::EINVAL)) => {
-                Report::new(
-                    status::BROKEN,
+                message(
+                    Kind::BrokenPolicy,
                     "the caller is nobody here, so nothing is done",
                     format_args!("{error}: their uid or gid is not mapped into this user namespace"),
                     Inert::UserNamespace.fix(),
                 )
             }
-            Error::Privilege(error) => Report::new(
-                status::SYSTEM,
+            Error::Privilege(error) => message(
+                Kind::System,
                 "privilege could not be given up, so nothing is done",
                 error,
                 "look at what confines this process (seccomp, a security module)",
             ),
             Error::Untrusted { path, why } => broken(&path, why, "the policy is refused"),
-            Error::UntrustedProgram { path, why, rule } => Report {
+            Error::UntrustedProgram { path, why, rule } => Message {
                 rule: Some(rule),
-                fix: "as root, put it where only root may write, all folders above included, and name it there".into(),
+                fix: Some(
+                    "as root, put it where only root may write, all folders above included, and name it there".into(),
+                ),
                 ..broken(&path, why, "the program of an exec rule is refused")
             },
             Error::Malformed { policy, problems } => malformed(&policy, &problems),
-            Error::Refused(report) => *report,
-            Error::Socket { endpoint, call: "SO_BINDTODEVICE", errno: Errno::NODEV } => Report::new(
-                status::UNAVAILABLE,
+            Error::Refused(message) => *message,
+            Error::Socket { endpoint, call: "SO_BINDTODEVICE", errno: Errno::NODEV } => message(
+                Kind::NotThere,
                 format!("{endpoint} cannot be bound"),
                 "there is no interface of the name given with dev=",
                 "see ip link for those there are",
             ),
-            Error::Socket { endpoint, call: "bind", errno: Errno::INVAL } => Report::new(
-                status::UNAVAILABLE,
+            Error::Socket { endpoint, call: "bind", errno: Errno::INVAL } => message(
+                Kind::NotThere,
                 format!("{endpoint} cannot be bound"),
                 "bind: the address does not fit the socket: a link-local one needs its interface",
                 "name the interface with dev=",
             ),
-            Error::Socket { endpoint, call, errno } => Report::new(
-                status::SYSTEM,
-                format!("{endpoint} cannot be bound"),
-                format_args!("{call}: {errno}"),
-                limits,
-            ),
-            Error::NoProtocol { endpoint, protocol } => Report::new(
-                status::UNAVAILABLE,
+            Error::Socket { endpoint, call, errno } => {
+                message(Kind::System, format!("{endpoint} cannot be bound"), format_args!("{call}: {errno}"), limits)
+            }
+            Error::NoProtocol { endpoint, protocol } => message(
+                Kind::NotThere,
                 format!("{endpoint} cannot be bound"),
                 format_args!("this kernel has no {}", protocol.word()),
                 format!("as root, modprobe {}, or enable it (sysctl)", protocol.word()),
             ),
-            Error::NoIpv6 { endpoint, port } => Report::new(
-                status::UNAVAILABLE,
+            Error::NoIpv6 { endpoint, port } => message(
+                Kind::NotThere,
                 format!("{endpoint} cannot be bound"),
                 "this host has no IPv6, and the endpoint asks for it (no address means [::])",
                 format!("ask for 0.0.0.0:{port}"),
             ),
-            Error::InUse(endpoint) => Report::new(
-                status::UNAVAILABLE,
+            Error::InUse(endpoint) => message(
+                Kind::InUse,
                 format!("{endpoint} is in use"),
                 "another socket holds this address, or one that overlaps it",
                 format!("see who: portgrant who {}/{}", endpoint.port, endpoint.endpoint.protocol.transport().word()),
-            ),
-            Error::NotThere { endpoint } => Report::new(
-                status::UNAVAILABLE,
+            )
+            .endpoint(endpoint.to_string()),
+            Error::NotThere { endpoint } => message(
+                Kind::NotThere,
                 format!("{endpoint} cannot be bound"),
                 "no interface of this network namespace has that address",
                 "see ip addr for those there are; freebind, where it is granted, binds before it comes",
             ),
             Error::Inert { endpoint, why } => {
-                Report::new(status::BROKEN, format!("{endpoint} is permitted but cannot be bound"), why, why.fix())
+                message(Kind::NoPrivilege, format!("{endpoint} is permitted but cannot be bound"), why, why.fix())
             }
-            Error::OwnSocket { endpoint, expected } => Report::new(
-                status::USAGE,
+            Error::OwnSocket { endpoint, expected } => message(
+                Kind::Usage,
                 format!("that socket cannot be bound to {endpoint}"),
                 format_args!("expected {expected}"),
                 "pass a fresh socket of the caller's own with --socket",
             ),
-            Error::Place(PlaceError::Occupied(number)) => Report::new(
-                status::USAGE,
+            Error::Place(PlaceError::Occupied(number)) => message(
+                Kind::Usage,
                 format!("descriptor {number} is open already"),
                 "a socket must go there, and the caller's own descriptors stay",
                 format!("close it: {number}>&-"),
             ),
             Error::Place(PlaceError::System(errno)) => {
-                Report::new(status::SYSTEM, "the sockets could not be put in place", errno, limits)
+                message(Kind::System, "the sockets could not be put in place", errno, limits)
             }
-            Error::Rewritten { endpoint, found } => Report::new(
-                status::SYSTEM,
+            Error::Rewritten { endpoint, found } => message(
+                Kind::System,
                 format!("{endpoint} was bound to {found} instead"),
                 "a program in the kernel rewrites what bind(2) asks for (cgroup BPF)",
                 "as root, find that program: bpftool cgroup tree",
             ),
-            Error::Changed => Report::new(
-                status::SYSTEM,
+            Error::Changed => message(
+                Kind::TryAgain,
                 "the policy changed while it was read",
                 "one of its files, or of /etc/passwd, /etc/group or /etc/services, was written to each time",
                 "try again",
             ),
-            Error::TimeLimit => Report::new(
-                status::SYSTEM,
+            Error::TimeLimit => message(
+                Kind::TryAgain,
                 "the helper gave up after 5 seconds",
                 "it was stopped, or this machine is overloaded",
                 "try again",
             ),
-            Error::Timer { errno } => Report::new(
-                status::SYSTEM,
+            Error::Timer { errno } => message(
+                Kind::System,
                 "the helper cannot limit its own time, so it does nothing",
                 format_args!("timer_create: {errno}"),
                 "raise the limit of pending signals: ulimit -i unlimited",
             ),
-            Error::Call { call, errno } => Report::new(status::SYSTEM, format!("{call} failed"), errno, limits),
-            Error::Program(unfit) => Report::new(unfit.status(), unfit.to_string(), &unfit.why, unfit.fix()),
-            Error::Record(error) => Report::new(
-                status::USAGE,
+            Error::Call { call, errno } => message(Kind::System, format!("{call} failed"), errno, limits),
+            Error::Program(unfit) => {
+                message(Kind::Program, unfit.to_string(), &unfit.why, unfit.fix()).status(unfit.status())
+            }
+            Error::Record(error) => message(
+                Kind::Usage,
                 "the reply does not fit into a record",
                 error,
                 "ask for fewer sockets, or with shorter names",
             ),
-            Error::Transfer(error) => Report::new(
-                status::SYSTEM,
+            Error::Transfer(error) => message(
+                Kind::System,
                 "the reply could not be sent",
                 error,
                 "keep the other end of --to open until it is read",
@@ -296,12 +259,16 @@ impl Error {
     }
 }
 
-fn broken(path: &Path, why: Distrust, what: &str) -> Report {
-    let status = if matches!(why, Distrust::System(_)) { status::SYSTEM } else { status::BROKEN };
-    Report::new(status, what, format_args!("{}: {why}", program(Some(path))), why.fix(path))
+fn broken(path: &Path, why: Distrust, what: &str) -> Message {
+    let kind = if matches!(why, Distrust::System(_)) { Kind::System } else { Kind::BrokenPolicy };
+    message(kind, what, format_args!("{}: {why}", program(Some(path))), why.fix(path))
 }
 
-fn malformed(policy: &Policy, problems: &[Problem]) -> Report {
+fn message(kind: Kind, what: impl Into<String>, why: impl fmt::Display, fix: impl Into<String>) -> Message {
+    Message::of(kind, what).why(why.to_string()).fix(fix)
+}
+
+fn malformed(policy: &Policy, problems: &[Problem]) -> Message {
     let first = problems
         .first()
         .map(|first| format!("{}:{}:{}: {}", policy.path(first.file), first.line, first.column, first.wrong));
@@ -309,8 +276,8 @@ fn malformed(policy: &Policy, problems: &[Problem]) -> Report {
         0 | 1 => String::new(),
         many => format!(" (and {} more)", many - 1),
     };
-    Report::new(
-        status::BROKEN,
+    message(
+        Kind::BrokenPolicy,
         "the policy is refused, all of it",
         format_args!("{}{more}", first.unwrap_or_default()),
         "as root, mend it; portgrant check shows every such line",

@@ -12,7 +12,7 @@ use crate::policy::{Ask, Caller, Decision, Permit, Policy, Refusal, Rule, decide
 use crate::reading::{self, Attempts, Reading};
 use crate::stamps::Unchanged;
 use crate::time_limit::TimeLimit;
-use crate::{Error, Report, socket, trusted};
+use crate::{Error, refused, socket, trusted};
 
 /// Who is asked by which way in, and what bounds and records it.
 #[derive(Debug)]
@@ -25,11 +25,34 @@ pub struct Request<'a> {
     pub log: Log,
 }
 
+/// What the helper does with a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Executes a program with the sockets
+    Exec,
+    /// Sends the sockets
+    Pass,
+    /// Binds a socket of the caller's
+    Bind,
+}
+
+impl Verb {
+    /// The word on the command line, and in the audit line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Verb::Exec => "exec",
+            Verb::Pass => "pass",
+            Verb::Bind => "bind",
+        }
+    }
+}
+
 /// A way in, as the audit line records it.
 #[derive(Debug, Clone, Copy)]
 pub struct How<'a> {
-    /// The helper's verb
-    pub verb: &'static str,
+    /// What is done with the grant
+    pub verb: Verb,
     /// The program that will be executed
     pub program: Option<&'a Path>,
 }
@@ -138,8 +161,8 @@ impl Request<'_> {
         let lines: Vec<Line<'_>> = refusals.iter().map(line).collect();
         self.log.write(&lines);
         let caller = basis.caller.clone().named(names);
-        let report = refusals.first().map(|first| Report::of_refusal(first, &caller, &basis.policy));
-        Error::Refused(Box::new(report.unwrap_or_default()))
+        let refused = |first| Error::Refused(Box::new(refused(first, &caller, &basis.policy)));
+        refusals.first().map_or(Error::Changed, refused)
     }
 }
 
@@ -149,7 +172,7 @@ fn line<'a>(how: How<'a>, basis: &Basis, outcome: Outcome, endpoint: &Resolved, 
         outcome,
         uid: basis.caller.uid,
         gid: basis.caller.gid,
-        verb: how.verb,
+        verb: how.verb.word(),
         endpoint: endpoint.to_string(),
         rule: rule.map(|rule| basis.policy.place(rule)),
         program: how.program,

@@ -29,7 +29,7 @@ pub struct Program {
 }
 
 /// Executes `program` with `sockets`; returns only if that failed, and then they are closed.
-pub fn execute(_: Renounced, program: &Program, sockets: Vec<Ready>, environment: Vec<CString>) -> Error {
+pub fn execute(_: &Renounced, program: &Program, sockets: Vec<Ready>, environment: Vec<CString>) -> Error {
     let (names, sockets): (Vec<String>, Vec<OwnedFd>) =
         sockets.into_iter().map(|socket| (socket.name, socket.fd)).unzip();
     let pid = std::process::id();
@@ -59,6 +59,12 @@ pub fn execute(_: Renounced, program: &Program, sockets: Vec<Ready>, environment
     }
 }
 
+/// Executes `program` with the record of a failure: `PROGRAM answer RECORD`. Returns only if that failed.
+pub fn execute_on_failure(_: &Renounced, program: &OsStr, record: &[u8], environment: &[CString]) {
+    let words = [program.as_bytes(), b"answer", record].map(|word| CString::new(word).unwrap_or_default());
+    let _ = nix::unistd::execve(&words[0], &words, environment);
+}
+
 /// Sends `sockets` over `to`.
 pub fn pass(renounced: &Renounced, to: &OwnedFd, sockets: Vec<Ready>) -> Result<(), Error> {
     let (names, sockets): (Vec<String>, Vec<OwnedFd>) =
@@ -66,7 +72,7 @@ pub fn pass(renounced: &Renounced, to: &OwnedFd, sockets: Vec<Ready>) -> Result<
     reply(renounced, to, &Reply::Granted { names }, &sockets)
 }
 
-/// Sends a reply, whatever it says.
+/// Sends a reply, whatever it says; waits for as long as the other side does not read.
 pub fn reply(_: &Renounced, to: &OwnedFd, reply: &Reply, sockets: &[OwnedFd]) -> Result<(), Error> {
     let record = reply.encode().map_err(Error::Record)?;
     transfer::send(to.as_fd(), &record, sockets).map_err(Error::Transfer)

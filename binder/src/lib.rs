@@ -18,4 +18,4 @@ pub mod stamps;
 pub mod time_limit;
 pub mod trusted;
 
-pub use error::{Error, Report, who};
+pub use error::{Error, refused, who};

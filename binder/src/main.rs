@@ -12,51 +12,62 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use portgrant_binder::audit::Log;
-use portgrant_binder::grant::{self, Basis, How, Request};
+use portgrant_binder::grant::{self, Basis, How, Request, Verb};
 use portgrant_binder::names::Names;
 use portgrant_binder::privilege::{Dropped, Privileged, Renounced};
 use portgrant_binder::socket::{self, Bound, Ready};
 use portgrant_binder::time_limit::TimeLimit;
 use portgrant_binder::{Error, handover};
+use portgrant_protocol::record::Reply;
 use portgrant_protocol::{Endpoint, listen, program, status, transfer};
 
 use crate::command::{Command, Exec};
 use crate::entry::Start;
+use crate::message::Failures;
 
 /// From the entry point to the exit status.
 fn run(start: impl FnOnce() -> Start) -> u8 {
     // Nothing of the caller's is looked at before this is done.
     let dropped = match Privileged::at_start().drop_to_caller() {
         Ok(dropped) => dropped,
-        Err(error) => return message::complain(Error::from(error).report()),
+        Err(error) => return Failures::default().report(error.into(), &[], None),
     };
-    let (answer, limit) = match TimeLimit::begin() {
-        Ok(limit) => (answer(&dropped, &limit, start), Some(limit)),
+    let limit = TimeLimit::begin();
+    let Start { arguments, environment } = start();
+    let (command, reporting) = Command::parse(arguments);
+    let (failures, command) = match Failures::new(reporting, own_descriptor) {
+        Ok(failures) => (failures, command),
+        Err(error) => (Failures::default(), Err(error)),
+    };
+    let (answer, limit) = match limit {
+        Ok(limit) => (command.and_then(|command| answer(&dropped, &limit, command, &environment)), Some(limit)),
         Err(error) => (Err(error), None),
     };
     // Nothing is executed, sent or printed before the last capability is gone: each of these may take as long as the
     // caller likes.
     let renounced = match dropped.renounce() {
         Ok(renounced) => renounced,
-        Err(error) => return message::complain(Error::from(error).report()),
+        Err(error) => return Failures::default().report(error.into(), &[], None),
     };
     drop(limit);
-    let done = answer.and_then(|answer| answer.hand_over(renounced));
-    done.unwrap_or_else(|error| message::complain(error.report()))
+    let done = answer.and_then(|answer| answer.hand_over(&renounced, &environment));
+    let status = done.unwrap_or_else(|error| failures.report(error, &environment, Some(&renounced)));
+    // Whoever waits for the answer sees this process's end by it: it must not close before.
+    std::mem::forget(failures);
+    status
 }
 
 /// What is left to do when no privilege is needed any more.
 enum Answer {
-    Execute(handover::Program, Vec<Ready>, Vec<CString>),
+    Execute(handover::Program, Vec<Ready>),
     Send(OwnedFd, Result<Vec<Ready>, Error>),
     Bound,
     Print(&'static str),
 }
 
-fn answer(dropped: &Dropped, limit: &TimeLimit, start: impl FnOnce() -> Start) -> Result<Answer, Error> {
-    let start = start();
-    match Command::parse(start.arguments)? {
-        Command::Exec(asked) => exec(dropped, limit, asked, start.environment),
+fn answer(dropped: &Dropped, limit: &TimeLimit, command: Command, environment: &[CString]) -> Result<Answer, Error> {
+    match command {
+        Command::Exec(asked) => exec(dropped, limit, asked, environment),
         Command::Pass { listen, to } => pass(dropped, limit, &listen, to),
         Command::Bind { listen, socket } => bind(dropped, limit, &listen, socket),
         Command::Help => Ok(Answer::Print(command::HELP)),
@@ -64,15 +75,15 @@ fn answer(dropped: &Dropped, limit: &TimeLimit, start: impl FnOnce() -> Start) -
     }
 }
 
-fn exec(dropped: &Dropped, limit: &TimeLimit, asked: Exec, environment: Vec<CString>) -> Result<Answer, Error> {
-    let path = program::find(asked.program.first().map_or("".as_ref(), |name| name), &environment)?;
+fn exec(dropped: &Dropped, limit: &TimeLimit, asked: Exec, environment: &[CString]) -> Result<Answer, Error> {
+    let path = program::find(asked.program.first().map_or("".as_ref(), |name| name), environment)?;
     if !asked.inetd {
         listen::free(asked.listen.len()).map_err(Error::Place)?;
     }
-    let sockets = sockets(dropped, limit, How { verb: "exec", program: Some(&path) }, &asked.listen)?;
+    let sockets = sockets(dropped, limit, How { verb: Verb::Exec, program: Some(&path) }, &asked.listen)?;
     let program =
         handover::Program { path, arguments: asked.program, inetd: asked.inetd, no_new_privs: asked.no_new_privs };
-    Ok(Answer::Execute(program, sockets, environment))
+    Ok(Answer::Execute(program, sockets))
 }
 
 fn pass(dropped: &Dropped, limit: &TimeLimit, listen: &[Endpoint], to: RawFd) -> Result<Answer, Error> {
@@ -81,12 +92,12 @@ fn pass(dropped: &Dropped, limit: &TimeLimit, listen: &[Endpoint], to: RawFd) ->
         what: format!("the descriptor given with --to cannot be used: {error}"),
         expected: "expected a connected Unix socket of type SOCK_SEQPACKET",
     })?;
-    Ok(Answer::Send(to, sockets(dropped, limit, How { verb: "pass", program: None }, listen)))
+    Ok(Answer::Send(to, sockets(dropped, limit, How { verb: Verb::Pass, program: None }, listen)))
 }
 
 fn bind(dropped: &Dropped, limit: &TimeLimit, listen: &Endpoint, socket: RawFd) -> Result<Answer, Error> {
     let socket = own_descriptor(socket)?;
-    let mut request = Request { how: How { verb: "bind", program: None }, limit, log: Log::open()? };
+    let mut request = Request { how: How { verb: Verb::Bind, program: None }, limit, log: Log::open()? };
     let read = |names: &Names| {
         let endpoint = grant::resolve(listen.clone(), names)?;
         socket::check_own(socket.as_fd(), &endpoint, dropped.uid())?;
@@ -124,16 +135,16 @@ fn sockets(dropped: &Dropped, limit: &TimeLimit, how: How<'_>, listen: &[Endpoin
 }
 
 impl Answer {
-    fn hand_over(self, renounced: Renounced) -> Result<u8, Error> {
+    fn hand_over(self, renounced: &Renounced, environment: &[CString]) -> Result<u8, Error> {
         match self {
-            Answer::Execute(program, sockets, environment) => {
-                Err(handover::execute(renounced, &program, sockets, environment))
+            Answer::Execute(program, sockets) => {
+                Err(handover::execute(renounced, &program, sockets, environment.to_vec()))
             }
-            Answer::Send(to, Ok(sockets)) => handover::pass(&renounced, &to, sockets).map(|()| status::OK),
+            Answer::Send(to, Ok(sockets)) => handover::pass(renounced, &to, sockets).map(|()| status::OK),
             Answer::Send(to, Err(error)) => {
-                let report = error.report();
-                let status = report.status;
-                handover::reply(&renounced, &to, &report.reply(), &[]).map(|()| status)
+                let message = error.message();
+                let status = message.status;
+                handover::reply(renounced, &to, &Reply::Failed(message), &[]).map(|()| status)
             }
             Answer::Bound => Ok(status::OK),
             Answer::Print(text) => message::print(text),

@@ -1,9 +1,15 @@
-//! What people read of the helper: its messages, its help, its version.
+//! What the helper says: its failures, its help, its version.
 
+use std::ffi::{CString, OsString};
 use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
-use portgrant_binder::{Error, Report};
-use portgrant_protocol::status;
+use portgrant_binder::privilege::Renounced;
+use portgrant_binder::{Error, handover};
+use portgrant_protocol::record::Reply;
+use portgrant_protocol::{status, transfer};
+
+use crate::command::Reporting;
 
 /// Prints `text`, for --help and --version.
 pub(crate) fn print(text: &str) -> Result<u8, Error> {
@@ -16,9 +22,49 @@ pub(crate) fn print(text: &str) -> Result<u8, Error> {
     }
 }
 
-/// Writes `report` to standard error and gives its status. A standard error that cannot be written to changes nothing.
-pub(crate) fn complain(report: Report) -> u8 {
-    let text = format!("portgrant-binder: {}\n  why: {}\n  fix: {}\n", report.what, report.why, report.fix);
-    let _ = std::io::stderr().write_all(text.as_bytes());
-    report.status
+/// Where a failure goes: to the caller's socket, to a program that is executed with it, or as text to standard error.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    answer: Option<OwnedFd>,
+    on_failure: Option<OsString>,
+}
+
+impl Failures {
+    /// Takes the descriptor over; from now on it is close-on-exec.
+    pub(crate) fn new(
+        reporting: Reporting,
+        own: impl FnOnce(RawFd) -> Result<OwnedFd, Error>,
+    ) -> Result<Failures, Error> {
+        let answer = reporting.answer.map(own).transpose()?;
+        if let Some(answer) = &answer {
+            rustix::io::fcntl_setfd(answer, rustix::io::FdFlags::CLOEXEC)
+                .map_err(|errno| Error::Call { call: "fcntl", errno })?;
+            transfer::check(answer.as_fd()).map_err(|error| Error::Usage {
+                what: format!("the descriptor given with --answer cannot be used: {error}"),
+                expected: "expected a connected Unix socket of type SOCK_SEQPACKET",
+            })?;
+        }
+        Ok(Failures { answer, on_failure: reporting.on_failure })
+    }
+
+    /// Reports `error` and gives its status. Never waits for who reads it, but for a standard error that is full; a
+    /// report that cannot be made changes nothing.
+    pub(crate) fn report(&self, error: Error, environment: &[CString], renounced: Option<&Renounced>) -> u8 {
+        let message = error.message();
+        let status = message.status;
+        let text = message.text("portgrant-binder");
+        match (renounced, Reply::Failed(message).encode()) {
+            (Some(renounced), Ok(record)) => match (&self.answer, &self.on_failure) {
+                (Some(answer), _) => {
+                    let _ = transfer::send_now(answer.as_fd(), &record);
+                    return status;
+                }
+                (None, Some(program)) => handover::execute_on_failure(renounced, program, &record, environment),
+                (None, None) => {}
+            },
+            (None, _) | (_, Err(_)) => {}
+        }
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        status
+    }
 }

@@ -18,7 +18,7 @@
 //! ```compile_fail,E0308
 //! # use portgrant_binder::{handover, privilege::Privileged};
 //! let dropped = Privileged::at_start().drop_to_caller().unwrap();
-//! handover::execute(dropped, &handover::Program::default(), vec![], vec![]); // not Renounced: no program runs before
+//! handover::execute(&dropped, &handover::Program::default(), vec![], vec![]); // not Renounced: no program runs before
 //! ```
 //! The order that compiles, with what each step needs:
 //! ```no_run

@@ -3,11 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use portgrant_binder::Report;
 use portgrant_binder::policy::Policy;
 use portgrant_binder::policy::bind::{LeftOut, Unseen};
-use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
+use portgrant_protocol::{Kind, Message};
 use rustix::io::Errno;
 
 use crate::bpf::Refused;
@@ -44,134 +43,134 @@ pub enum Error {
 impl Error {
     /// The message for this error.
     #[must_use]
-    pub fn report(self) -> Report {
+    pub fn message(self) -> Message {
         match self {
-            Error::Answered(text) => report(status::OK, text, "", ""),
-            Error::Usage { what, fix } => report(status::USAGE, what, "", fix),
-            Error::Policy(error) => error.report(),
+            Error::Answered(text) => Message::new(text),
+            Error::Usage { what, fix } => Message::of(Kind::Usage, what).fix(fix),
+            Error::Policy(error) => error.message(),
             Error::Undecidable { policy, denies } => undecidable(&policy, &denies),
-            Error::TooLarge { what, most } => report(
-                status::BROKEN,
+            Error::TooLarge { what, most } => message(
+                Kind::BrokenPolicy,
                 "the policy is too large for the kernel mode",
                 format_args!("it would need more than {most} {what}"),
                 "use fewer rules with ranges of ports, or fewer lists of addresses for the same ports",
             ),
-            Error::NoPrivilege => report(
-                status::REFUSED,
+            Error::NoPrivilege => message(
+                Kind::Refused,
                 "the kernel takes no program from here",
                 "that needs CAP_BPF and CAP_NET_ADMIN, and root to own what is pinned",
                 "start it as root, outside of a user namespace and of what takes these from it (a container's bounding set)",
             ),
-            Error::CapabilitiesNotDropped => report(
-                status::SYSTEM,
+            Error::CapabilitiesNotDropped => message(
+                Kind::System,
                 "privilege could not be given up, so nothing is done",
                 "the capabilities are not what capset set",
                 "look at what confines this process (a security module)",
             ),
-            Error::NoCgroups => report(
-                status::UNAVAILABLE,
+            Error::NoCgroups => message(
+                Kind::NotThere,
                 "there is no cgroup to attach to",
                 "no cgroup2 file system is mounted",
                 "as root, mount -t cgroup2 none /sys/fs/cgroup, or on a host with cgroup v1 /sys/fs/cgroup/unified",
             ),
-            Error::Cgroup { path, errno } => report(
-                status::UNAVAILABLE,
+            Error::Cgroup { path, errno } => message(
+                Kind::NotThere,
                 format!("{} is no cgroup to attach to", shown(&path)),
                 errno.map_or_else(|| "it is no folder of a cgroup2 file system".to_owned(), |errno| errno.to_string()),
                 "name a folder below the one that findmnt -t cgroup2 shows",
             ),
-            Error::Exclusive { path } => report(
-                status::UNAVAILABLE,
+            Error::Exclusive { path } => message(
+                Kind::NotThere,
                 format!("{} takes no program beside the one it has", shown(&path)),
                 "something attached a program at it, or above, that wants to be the only one",
                 "see which with bpftool cgroup tree, or name another cgroup with --cgroup",
             ),
-            Error::NoBpfFileSystem { path } => report(
-                status::UNAVAILABLE,
+            Error::NoBpfFileSystem { path } => message(
+                Kind::NotThere,
                 "there is no place for what is loaded",
                 format_args!("no BPF file system is mounted at {}", shown(&path)),
                 format!("as root, mount -t bpf -o mode=0700 bpf {}", shown(&path)),
             ),
-            Error::Foreign { path, why } => report(
-                status::BROKEN,
+            Error::Foreign { path, why } => message(
+                Kind::BrokenPolicy,
                 "what is pinned is not believed",
                 format_args!("{}: {why}", shown(&path)),
                 "as root, find out whose it is, and remove it",
             ),
-            Error::Loaded => report(
-                status::UNAVAILABLE,
+            Error::Loaded => message(
+                Kind::NotThere,
                 "a policy is loaded already",
                 "one at a time holds",
                 "portgrant-kernel reload takes up a changed policy; unload comes before a load with other options",
             ),
-            Error::NotLoaded => report(
-                status::UNAVAILABLE,
+            Error::NotLoaded => message(
+                Kind::NotThere,
                 "no policy is loaded in the kernel",
                 "nothing of it is pinned",
                 "as root, portgrant-kernel load, or systemctl start portgrant-kernel",
             ),
-            Error::Interrupted => report(
-                status::BROKEN,
+            Error::Interrupted => message(
+                Kind::BrokenPolicy,
                 "a load or unload was interrupted",
                 "a part of what belongs together is pinned, and may hold",
                 "portgrant-kernel unload takes that away, and so does a load",
             ),
-            Error::OtherVersion => report(
-                status::UNAVAILABLE,
+            Error::OtherVersion => message(
+                Kind::NotThere,
                 "another version of portgrant-kernel loaded the policy",
                 "it holds, and the program in the kernel would misread what this version writes",
                 "portgrant-kernel unload, then load (systemctl restart portgrant-kernel)",
             ),
-            Error::Detached { cgroup } => report(
-                status::UNAVAILABLE,
+            Error::Detached { cgroup } => message(
+                Kind::NotThere,
                 "the policy holds nowhere any more",
                 format_args!("the cgroup {cgroup} was removed, or the program was detached from it"),
                 "portgrant-kernel unload, then load",
             ),
-            Error::OtherNetwork { loaded, here } => report(
-                status::UNAVAILABLE,
+            Error::OtherNetwork { loaded, here } => message(
+                Kind::NotThere,
                 "this is another network namespace than the one that it was loaded for",
                 format_args!("that one has cookie {loaded}, this one {here}"),
                 "start it in that one (nsenter --net), or unload and load it here",
             ),
-            Error::AnotherReader => report(
-                status::UNAVAILABLE,
+            Error::AnotherReader => message(
+                Kind::NotThere,
                 "another portgrant-kernel audit reads the grants",
                 "each is read once",
                 "end that one first (systemctl stop portgrant-kernel-audit)",
             ),
-            Error::FirstElementOnly => report(
-                status::UNAVAILABLE,
+            Error::FirstElementOnly => message(
+                Kind::NotThere,
                 "this kernel cannot look up what a policy permits",
                 "of an array within an array it finds the first element alone, a defect of Linux 6.0 to 6.3",
                 "use one that was made after June 2023 (6.1.34), or portgrant run",
             ),
-            Error::Program(refused) => report(
-                status::SYSTEM,
+            Error::Program(refused) => message(
+                Kind::System,
                 "the kernel does not take the program",
                 format_args!("{}\n{}", refused.errno, printable_lines(&refused.log)),
                 "Linux 5.14 or later is needed, with CONFIG_CGROUP_BPF; on such a one please report it, with all of this",
             ),
-            Error::Call { call, errno } if cgroup::is_missing(errno) => report(
-                status::SYSTEM,
+            Error::Call { call, errno } if cgroup::is_missing(errno) => message(
+                Kind::System,
                 "this kernel cannot do it",
                 format_args!("{call}: {errno}"),
                 "Linux 5.14 or later is needed, with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF",
             ),
-            Error::Call { call, errno: errno @ Errno::PERM } => report(
-                status::REFUSED,
+            Error::Call { call, errno: errno @ Errno::PERM } => message(
+                Kind::Refused,
                 format!("{call} failed"),
                 errno,
                 "look at what confines this process (a container, seccomp, lockdown(7))",
             ),
             Error::Call { call, errno } => {
-                report(status::SYSTEM, format!("{call} failed"), errno, "is memory short, or a limit too low?")
+                message(Kind::System, format!("{call} failed"), errno, "is memory short, or a limit too low?")
             }
         }
     }
 }
 
-fn undecidable(policy: &Policy, denies: &[LeftOut]) -> Report {
+fn undecidable(policy: &Policy, denies: &[LeftOut]) -> Message {
     let first = denies.first().map(|deny| {
         let (path, text) = (policy.path(deny.file), policy.line(deny.file, deny.line));
         format!("{path}:{}  {text}: {}", deny.line, deny.why)
@@ -184,11 +183,11 @@ fn undecidable(policy: &Policy, denies: &[LeftOut]) -> Report {
         Some(Unseen::Member(_)) => "as root, take that name out of the group, or deny it by uid:N in a rule of its own",
         _ => "deny users by name, or load with --expand-groups, which makes a rule for each member of the group",
     };
-    report(status::BROKEN, "a deny cannot be decided in the kernel", first.unwrap_or_default() + &more, fix)
+    message(Kind::BrokenPolicy, "a deny cannot be decided in the kernel", first.unwrap_or_default() + &more, fix)
 }
 
-fn report(status: u8, what: impl Into<String>, why: impl fmt::Display, fix: impl Into<String>) -> Report {
-    Report { status, what: what.into(), why: why.to_string(), fix: fix.into(), ..Report::default() }
+fn message(kind: Kind, what: impl Into<String>, why: impl fmt::Display, fix: impl Into<String>) -> Message {
+    Message::of(kind, what).why(why.to_string()).fix(fix)
 }
 
 fn shown(path: &std::path::Path) -> String {

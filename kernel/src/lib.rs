@@ -32,7 +32,7 @@ use std::io::Write;
 use portgrant_binder::policy::Policy;
 use portgrant_binder::policy::bind::{Groups, Projection};
 use portgrant_binder::reading::consistent;
-use portgrant_binder::{Report, socket};
+use portgrant_binder::socket;
 use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
 
@@ -186,13 +186,7 @@ fn tell(error: Error) -> u8 {
         let _ = std::io::stdout().write_all(text.as_bytes());
         return status::OK;
     }
-    let Report { status, what, why, fix, .. } = error.report();
-    let mut text = format!("portgrant-kernel: {what}\n");
-    for (name, part) in [("why", why), ("fix", fix)] {
-        if !part.is_empty() {
-            text.push_str(&format!("  {name}: {part}\n"));
-        }
-    }
-    let _ = std::io::stderr().write_all(text.as_bytes());
-    status
+    let message = error.message();
+    let _ = std::io::stderr().write_all(message.text("portgrant-kernel").as_bytes());
+    message.status
 }

@@ -418,7 +418,7 @@ mod tests {
     }
 
     fn tables(text: &str) -> Tables {
-        Tables::of(&projection(text)).unwrap_or_else(|error| panic!("{}", error.report().what))
+        Tables::of(&projection(text)).unwrap_or_else(|error| panic!("{}", error.message().what))
     }
 
     fn expected(projection: &Projection, bind: &Bind) -> Option<usize> {
@@ -604,7 +604,7 @@ mod tests {
     fn a_policy_that_would_fill_the_kernel_is_an_error() {
         let text = "permit uid:1 2-65534 reserved\npermit uid:2 2-65534 on 10.0.0.0/8 reserved\n";
         let projection = projection(text);
-        assert!(Tables::within(&projection, 150, 0).is_err_and(|error| error.report().status == 78));
+        assert!(Tables::within(&projection, 150, 0).is_err_and(|error| error.message().status == 78));
         assert!(Tables::within(&projection, 131_065, MAX_SINGLE).is_err(), "2 users at 65,533 ports");
         assert!(Tables::within(&projection, 131_066, MAX_SINGLE).is_ok());
         let loopback = (1..100).map(|net| format!(" 127.0.{net}.1")).collect::<String>();

@@ -6,7 +6,7 @@ use portgrant_protocol::listen::PlaceError;
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
-use portgrant_server::{Message, Refusal};
+use portgrant_server::{Kind, Message};
 
 use crate::Trouble;
 
@@ -84,13 +84,8 @@ pub enum Error {
         /// Its exit status
         status: u8,
     },
-    /// What another process of the launcher's could not do
-    Told {
-        /// The exit status that says it
-        status: u8,
-        /// What it told
-        message: Box<Message>,
-    },
+    /// Something failed in another process: the helper, or the one that was to become the program
+    Failed(Box<Message>),
     /// The guard of a daemon could not do something
     Guard {
         /// What
@@ -126,16 +121,14 @@ pub enum Error {
     /// The grant is for another program
     ForAnother {
         /// The refusal, which names the one it is for
-        refusal: Box<Refusal>,
+        refusal: Box<Message>,
         /// The program that was to be executed
         program: PathBuf,
     },
     /// The grant is for this program when the helper executes it, which it does not for each connection
-    OnlyByHelper(Box<Refusal>),
+    OnlyByHelper(Box<Message>),
     /// The system would not let connections be served
     Accepting(std::io::Error),
-    /// The helper would not bind what the program is going to
-    Refused(Box<portgrant_supervisor::helper::Refusal>),
     /// The supervisor is not there, or cannot be executed
     Supervisor {
         /// Its path
@@ -172,7 +165,8 @@ impl Error {
             Error::Program(unfit) => unfit.status(),
             Error::NotRoot { .. } => status::REFUSED,
             Error::NotPassed { trouble, .. } => trouble.status(),
-            Error::Ended { status } | Error::Told { status, .. } => *status,
+            Error::Ended { status } => *status,
+            Error::Failed(message) => message.status,
             Error::EndedEarly { status, .. } if *status != status::OK => *status,
             Error::EndedEarly { .. } | Error::NotNotified { .. } | Error::Ignored(_) => status::UNAVAILABLE,
             Error::Place(PlaceError::System(_))
@@ -185,14 +179,21 @@ impl Error {
             | Error::Wait(_)
             | Error::Accepting(_) => status::SYSTEM,
             Error::ForAnother { refusal, .. } | Error::OnlyByHelper(refusal) => refusal.status,
-            Error::Refused(refusal) => refusal.status,
             Error::Supervisor { .. } | Error::Unsupervised(_) => status::BROKEN,
             Error::Sockets(error) => error.status(),
         }
     }
 
-    /// What happened, why, and what to do.
+    /// What failed, why, and what to do, with the kind and the status that go with it.
     pub fn message(&self) -> Message {
+        let message = self.text();
+        // A message that came from elsewhere has its own kind, which says more than a status.
+        let has_a_kind = matches!(self, Error::Failed(_) | Error::Sockets(_));
+        let status = self.status();
+        if has_a_kind { message } else { Message { kind: Kind::of_status(status), status, ..message } }
+    }
+
+    fn text(&self) -> Message {
         match self {
             Error::Answered(text) => Message::new(text.as_str()),
             Error::Printed(_) => Message::new("printed"),
@@ -237,7 +238,7 @@ impl Error {
             }
             Error::Wait(source) => Message::new("the first connection could not be waited for").why(source.to_string()),
             Error::Ended { status } => Message::new(format!("it ended with status {status}")),
-            Error::Told { message, .. } | Error::Ignored(message) => message.as_ref().clone(),
+            Error::Failed(message) | Error::Ignored(message) => message.as_ref().clone(),
             Error::Guard { doing, source } => Message::new("the program cannot be guarded in the background")
                 .why(format!("could not {doing}: {source}"))
                 .fix("start it without --daemon, or see what limits this user (ulimit -a)"),
@@ -266,13 +267,13 @@ impl Error {
                 Message::new(format!("nothing was passed to {to}")).why(trouble.to_string()).fix(trouble.fix())
             }
             Error::ForAnother { refusal, program, .. } => {
-                let message = portgrant_server::Error::Refused(refusal.as_ref().clone()).message();
+                let message = refusal.as_ref().clone();
                 let instead = format!("PROGRAM is {}", printable(program.as_os_str().as_encoded_bytes()));
                 let why = message.why.map(|why| format!("{why}; {instead}"));
                 Message { why: why.or(Some(instead)), ..message }
             }
             Error::OnlyByHelper(refusal) => {
-                let message = portgrant_server::Error::Refused(refusal.as_ref().clone()).message();
+                let message = refusal.as_ref().clone();
                 let program = refusal.program.as_deref().unwrap_or_default();
                 let why =
                     format!("the rule is bound to {program}, which the helper executes once and --accept many times");
@@ -281,7 +282,6 @@ impl Error {
             Error::Accepting(error) => Message::new("connections cannot be accepted")
                 .why(error.to_string())
                 .fix("raise the limit that is reached (ulimit -n), or free memory"),
-            Error::Refused(refusal) => Message::new(&refusal.what).why(&refusal.why).fix(&refusal.fix),
             Error::Supervisor { path, source } => Message::new(format!("{} cannot be executed", path.display()))
                 .why(source.to_string())
                 .fix("install portgrant anew: the supervisor lies beside the helper"),
@@ -315,7 +315,7 @@ impl std::error::Error for Error {
             Error::Answered(_)
             | Error::Printed(_)
             | Error::PolicyMissing { .. }
-            | Error::Refused(_)
+            | Error::Failed(_)
             | Error::Unsupervised(_)
             | Error::Usage(_)
             | Error::Place(_)
@@ -323,7 +323,6 @@ impl std::error::Error for Error {
             | Error::NotRoot { .. }
             | Error::StillAnother { .. }
             | Error::Ended { .. }
-            | Error::Told { .. }
             | Error::EndedEarly { .. }
             | Error::NotNotified { .. }
             | Error::Ignored(_)

@@ -20,13 +20,14 @@ mod recipe;
 mod run;
 mod who;
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::io::Write;
 
 use log::LevelFilter;
+use portgrant_protocol::record::{RecordError, Reply};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
-use portgrant_server::Message;
+use portgrant_server::{Error as SocketError, Kind, Message};
 
 pub use arguments::{
     Accept, Arguments, Check, Command, Completions, Doctor, Exec, Explain, Format, Life, List, Log, Pass, Place,
@@ -47,6 +48,11 @@ pub struct Start {
 /// From the entry point to the exit status. Does not return where another program is executed.
 pub fn run(start: Start) -> u8 {
     listen::occupy_standard_descriptors();
+    if let [_, word, record] = start.arguments.as_slice()
+        && word == "answer"
+    {
+        return failed(record);
+    }
     let Err(error) = arguments::parse(&start.arguments).and_then(|arguments| {
         if arguments.verbose > 0 {
             log_steps();
@@ -74,6 +80,17 @@ pub fn run(start: Start) -> u8 {
     error.status()
 }
 
+/// The helper had taken this program's place, and executes it again with the record of what failed.
+fn failed(record: &OsStr) -> u8 {
+    let error = match Reply::parse(record.as_encoded_bytes()) {
+        Ok(Reply::Failed(message)) => Error::Failed(Box::new(message)),
+        Ok(Reply::Granted { .. }) => Error::Sockets(SocketError::Record(RecordError::Missing("WHAT"))),
+        Err(error) => Error::Sockets(SocketError::Record(error)),
+    };
+    tell(&error.message(), &further(&error));
+    error.status()
+}
+
 /// With `-v`, each step on standard error. RUST_LOG is not read: what the launcher writes is up to its own options, and
 /// the variable is the program's.
 fn log_steps() {
@@ -95,8 +112,12 @@ fn answer(text: &str) -> u8 {
 
 /// What else is known: who holds an address that is in use, what is wrong with a helper that cannot be run.
 fn further(error: &Error) -> String {
-    use portgrant_server::Error as SocketError;
     use portgrant_server::error::{BindError, RequestError};
+    if let Error::Failed(message) = error
+        && let (Kind::InUse, Some(endpoint)) = (message.kind, &message.endpoint)
+    {
+        return who::beneath(endpoint);
+    }
     let Error::Sockets(error) = error else { return String::new() };
     let of_helper = matches!(
         error,

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use log::debug;
 use nix::sys::signal::{SigSet, Signal};
-use portgrant_protocol::record::{Refusal, Reply};
+use portgrant_protocol::record::Reply;
 use portgrant_protocol::status;
 use portgrant_protocol::transfer::{self, TransferError};
-use portgrant_server::{Error as SocketError, Request, Sockets};
+use portgrant_server::{Error as SocketError, Message, Request, Sockets};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown, socket_with, sockopt};
 
@@ -51,7 +51,7 @@ pub enum Trouble {
         taken: Vec<String>,
     },
     /// It said no
-    TurnedAway(Box<Refusal>),
+    TurnedAway(Box<Message>),
     /// A system call failed
     System(io::Error),
 }
@@ -109,7 +109,7 @@ fn is_socket(path: &Path) -> bool {
 /// The server hears of a refusal as well, as it does from the helper itself: its log can say why nothing came.
 fn refused(server: &OwnedFd, error: SocketError) -> SocketError {
     if let SocketError::Refused(refusal) = &error
-        && let Ok(record) = Reply::Refused(refusal.clone()).encode()
+        && let Ok(record) = Reply::Failed(refusal.as_ref().clone()).encode()
     {
         let _ = transfer::send(server.as_fd(), &record, &[]);
     }
@@ -135,7 +135,7 @@ fn answer(server: &OwnedFd, sent: Vec<String>) -> Result<(), Trouble> {
             debug!("it read them, and did not say what became of them");
             Ok(())
         }
-        Some(Reply::Refused(refusal)) => Err(Trouble::TurnedAway(Box::new(refusal))),
+        Some(Reply::Failed(message)) => Err(Trouble::TurnedAway(Box::new(message))),
         Some(Reply::Granted { names }) if names == sent => {
             debug!("it took {}", names.join(", "));
             Ok(())
@@ -225,7 +225,10 @@ impl fmt::Display for Trouble {
             Trouble::Partial { sent, taken } => {
                 write!(f, "of {} the server took {}", sent.join(", "), taken.join(", "))
             }
-            Trouble::TurnedAway(refusal) => write!(f, "the server says: {}", refusal.why),
+            Trouble::TurnedAway(message) => {
+                let why = message.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+                write!(f, "the server says: {}{why}", message.what)
+            }
             Trouble::System(error) => error.fmt(f),
         }
     }

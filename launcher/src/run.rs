@@ -71,7 +71,7 @@ fn needs_help(listen: &[Endpoint], helper: &Path) -> Result<bool, Error> {
 /// Bound and closed again: the program will ask for itself.
 fn granted(helper: &Path, endpoint: &Endpoint, socket: &OwnedFd) -> Result<(), Error> {
     debug!("asking {} whether {endpoint} will be granted", helper.display());
-    helper::bind(helper, endpoint, socket.as_fd()).map_err(|refusal| Error::Refused(Box::new(refusal)))
+    helper::bind(helper, endpoint, socket.as_fd()).map_err(Error::Failed)
 }
 
 /// A socket as the program may make one, and how its bind(2) ends. Not listening: nobody's connection is lost by it.

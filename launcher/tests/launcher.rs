@@ -262,8 +262,8 @@ fn no_new_privs_is_set_where_it_is_asked_for_and_only_there() {
 #[test]
 fn a_refusal_is_told_in_three_lines_and_with_its_status() {
     let folder = Folder::new("refusal");
-    let record = "PORTGRANT=1\nSTATUS=77\nWHY=80/tcp is refused for alice (uid 1000): no rule permits it\n\
-                  FIX=as root, add  permit alice 80  to /etc/portgrant.d/alice.conf\n";
+    let record = "PORTGRANT=1\nSTATUS=77\nKIND=refused\nWHAT=80/tcp is refused for alice (uid 1000)\n\
+                  WHY=no rule permits it\nFIX=as root, add  permit alice 80  to /etc/portgrant.d/alice.conf\n";
     let refused = outcome(portgrant(&folder.answering_helper(record, 0)).args(["exec", "-l", "80", "--", "true"]));
     let told = "portgrant: 80/tcp is refused for alice (uid 1000)\n  why: no rule permits it\n  \
                 fix: as root, add  permit alice 80  to /etc/portgrant.d/alice.conf\n";
@@ -273,8 +273,8 @@ fn a_refusal_is_told_in_three_lines_and_with_its_status() {
 #[test]
 fn a_grant_that_is_bound_to_the_program_is_left_to_the_helper() {
     let folder = Folder::new("bound");
-    let record = "PORTGRANT=1\nSTATUS=77\nWHY=80/tcp is refused for alice: it is only for one program\n\
-                  FIX=start that program\nPROGRAM=/bin/sh\n";
+    let record = "PORTGRANT=1\nSTATUS=77\nKIND=refused\nWHAT=80/tcp is refused for alice\n\
+                  WHY=it is only for one program\nFIX=start that program\nPROGRAM=/bin/sh\n";
     folder.answering_helper(record, 0);
     let helper = folder.script(
         "either",
@@ -283,11 +283,27 @@ fn a_grant_that_is_bound_to_the_program_is_left_to_the_helper() {
     let asked = ["exec", "--no-new-privs", "-l", "web=80,tos=1", "-l", "[::1]:53/udp", "--"];
     let (status, output, complaint) = outcome(portgrant(&helper).args(asked).args(["/bin/sh", "-c", "a  b"]));
     assert_eq!((status, complaint.as_str()), (0, ""));
-    assert_eq!(output, "exec\n-l\nweb=80,tos=1\n-l\n[::1]:53/udp\n--no-new-privs\n--\n/bin/sh\n-c\na  b\n");
+    let words = "exec\n-l\nweb=80,tos=1\n-l\n[::1]:53/udp\n--on-failure\n";
+    assert_eq!(output, format!("{words}{PORTGRANT}\n--no-new-privs\n--\n/bin/sh\n-c\na  b\n"));
 
     let (status, output, complaint) = outcome(portgrant(&helper).args(asked).args(["/bin/cat"]));
     assert_eq!((status, output.as_str()), (77, ""));
     assert!(complaint.contains("only for one program; PROGRAM is /bin/cat\n  fix: start that program"), "{complaint}");
+}
+
+#[test]
+fn a_failure_of_the_helper_in_the_launchers_place_is_reported_by_the_launcher() {
+    let answer = |record: &str| outcome(Command::new(PORTGRANT).args(["answer", record]));
+    let record = "PORTGRANT=1\nSTATUS=77\nKIND=refused\nWHAT=80/tcp is refused\nWHY=no rule\nFIX=ask\nLATER=yes\n";
+    let told = "portgrant: 80/tcp is refused\n  why: no rule\n  fix: ask\n";
+    assert_eq!(answer(record), (77, String::new(), told.to_owned()));
+    // Whoever holds an address that is in use is known here alone.
+    let held = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let endpoint = format!("127.0.0.1:{}/tcp", held.local_addr().expect("an address").port());
+    let record = format!("PORTGRANT=1\nSTATUS=69\nKIND=in-use\nWHAT=no words of the helper's\nENDPOINT={endpoint}\n");
+    let (status, _, complaint) = answer(&record);
+    assert!(status == 69 && complaint.contains(&format!("pid {}", std::process::id())), "{complaint}");
+    assert_eq!(answer("STATUS=77").0, 71);
 }
 
 #[test]

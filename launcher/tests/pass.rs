@@ -58,7 +58,8 @@ fn a_running_server_gets_the_sockets_and_its_answer_is_the_status() {
 #[test]
 fn a_refusal_is_told_here_and_reaches_the_servers_log() {
     let folder = Folder::new("pass-refused");
-    let record = "PORTGRANT=1\nSTATUS=77\nWHY=80/tcp is refused for alice: no rule permits it\nFIX=ask\n";
+    let record =
+        "PORTGRANT=1\nSTATUS=77\nKIND=refused\nWHAT=80/tcp is refused for alice\nWHY=no rule permits it\nFIX=ask\n";
     let (told, received) = to_mailbox(&folder.answering_helper(record, 0), &["80"], &folder.join("socket"));
     let expected = "portgrant: 80/tcp is refused for alice\n  why: no rule permits it\n  fix: ask\n";
     assert_eq!(told, (77, String::new(), expected.to_owned()));

@@ -23,13 +23,11 @@ pub(crate) fn check(files: Vec<PathBuf>, format: Format) -> Result<u8, Error> {
         (Ok(checked), Format::Text) => output::print(&checked.text()).map(|_| checked.status()),
         (Ok(checked), Format::Json) => output::print_json(&checked.json()).map(|_| checked.status()),
         (Err(error), Format::Json) => {
-            let report = error.report();
-            output::complain(&report);
-            let finding = json!({
-                "kind": "error", "code": "installation", "text": format!("{}: {}", report.what, report.why),
-                "fix": report.fix,
-            });
-            output::print_json(&json!({ "files": [], "rules": 0, "findings": [finding] })).map(|_| report.status)
+            let message = error.message();
+            output::complain(&message);
+            let text = format!("{}: {}", message.what, message.why.as_deref().unwrap_or_default());
+            let finding = json!({ "kind": "error", "code": "installation", "text": text, "fix": message.fix });
+            output::print_json(&json!({ "files": [], "rules": 0, "findings": [finding] })).map(|_| message.status)
         }
         (Err(error), Format::Text) => Err(error),
     }

@@ -8,7 +8,7 @@ use portgrant_binder::grant::resolve;
 use portgrant_binder::names::Names;
 use portgrant_binder::policy::{Ask, Caller, Decision, Permit, Policy, Span, decide};
 use portgrant_binder::reading::consistent;
-use portgrant_binder::{Error, Report, who};
+use portgrant_binder::{Error, refused, who};
 use portgrant_protocol::{Resolved, program, status};
 use serde_json::{Value, json};
 
@@ -37,13 +37,13 @@ pub(crate) fn explain(asked: Explain) -> Result<u8, Error> {
             }
             Decision::Refuse(refusal) => {
                 worst = status::REFUSED;
-                let report = Report::of_refusal(&refusal, &caller, &policy);
-                let (why, fix) = (&report.why, &report.fix);
-                let what = report.what.replacen("refused", &in_style(BAD, "refused"), 1);
-                let _ = writeln!(text, "{what}\n  why: {why}\n  fix: {fix}");
+                let message = refused(&refusal, &caller, &policy);
+                let part = |part: &Option<String>| part.clone().unwrap_or_default();
+                let (why, fix) = (part(&message.why), part(&message.fix));
+                let _ = writeln!(text, "{}\n  why: {why}\n  fix: {fix}", in_style(BAD, &message.what));
                 values.push(json!({
                     "endpoint": refusal.endpoint.to_string(), "decision": "refuse", "user": caller.name,
-                    "uid": caller.uid, "why": why, "fix": fix, "rule": report.rule, "program": report.program,
+                    "uid": caller.uid, "why": why, "fix": fix, "rule": message.rule, "program": message.program,
                     "text": refusal.reason.rule().map(|rule| policy.text(rule)),
                 }));
             }

@@ -29,5 +29,5 @@ fn main() -> ExitCode {
         Command::Help => output::print(arguments::HELP),
         Command::Version => output::print(concat!("portgrant-policy ", env!("CARGO_PKG_VERSION"), "\n")),
     });
-    done.unwrap_or_else(|error: Error| output::complain(&error.report())).into()
+    done.unwrap_or_else(|error: Error| output::complain(&error.message())).into()
 }

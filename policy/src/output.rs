@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
-use portgrant_binder::{Error, Report};
-use portgrant_protocol::status;
+use portgrant_binder::Error;
+use portgrant_protocol::{Message, status};
 use rustix::io::Errno;
 use serde_json::Value;
 
@@ -43,22 +43,19 @@ fn write(output: &mut impl Write, text: &str) -> Result<u8, Error> {
     })
 }
 
-/// Writes `report` to standard error in the launcher's form, and gives its status.
-pub(crate) fn complain(report: &Report) -> u8 {
-    let styled = format!(
-        "{} {}\n  {} {}\n  {} {}\n",
-        in_style(BAD, "portgrant:"),
-        in_style(STRONG, &report.what),
-        in_style(LABEL, "why:"),
-        report.why,
-        in_style(LABEL, "fix:"),
-        report.fix
-    );
+/// Writes `message` to standard error in the launcher's form, and gives its status.
+pub(crate) fn complain(message: &Message) -> u8 {
+    let mut styled = format!("{} {}\n", in_style(BAD, "portgrant:"), in_style(STRONG, &message.what));
+    for (label, part) in [("why:", &message.why), ("fix:", &message.fix)] {
+        if let Some(part) = part {
+            styled.extend(["  ", &in_style(LABEL, label), " ", part, "\n"]);
+        }
+    }
     // For one write, so that it stays in one piece among what others write.
     let text = match anstream::AutoStream::choice(&io::stderr()) {
         anstream::ColorChoice::Never => anstream::adapter::strip_str(&styled).to_string(),
         anstream::ColorChoice::Auto | anstream::ColorChoice::Always | anstream::ColorChoice::AlwaysAnsi => styled,
     };
     let _ = io::stderr().write_all(text.as_bytes());
-    report.status
+    message.status
 }

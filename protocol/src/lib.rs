@@ -8,6 +8,7 @@
 
 pub mod endpoint;
 pub mod listen;
+pub mod message;
 pub mod program;
 pub mod record;
 pub mod service;
@@ -17,3 +18,4 @@ pub mod text;
 pub mod transfer;
 
 pub use endpoint::{Address, Endpoint, EndpointError, Options, Port, Protocol, Resolved};
+pub use message::{Kind, Message};

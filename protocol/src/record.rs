@@ -1,15 +1,16 @@
-//! Requests and replies: records of ASCII `KEY=VALUE` lines, one record a message, as in sd_notify(3).
+//! Replies: records of ASCII `KEY=VALUE` lines, one record a message, as in sd_notify(3).
 //!
 //! ```text
-//! request = PORTGRANT=1  VERB=pass|bind|explain  LISTEN=endpoint…
 //! granted = PORTGRANT=1  STATUS=0  NAMES=name:name…                     with the descriptors, in that order
-//! refused = PORTGRANT=1  STATUS=n  WHY=…  [FIX=…]  [RULE=file:line]  [PROGRAM=path]      with none
+//! failed  = PORTGRANT=1  STATUS=n  KIND=…  WHAT=…  [WHY=…]  [FIX=…]  [RULE=file:line]  [PROGRAM=path]  [ENDPOINT=…]
 //! ```
-//! `STATUS` is an exit status. No key twice but `LISTEN`; an unknown key ends the conversation.
+//! Each line ends in a line feed. `STATUS` is an exit status. No key stands twice. An unknown key is ignored, and an unknown
+//! `KIND` counts as `system`: so programs of neighbouring versions understand each other. (A conversation with requests has
+//! its own words, and an unknown key in a request is an error.)
 
 use std::fmt;
 
-use crate::endpoint::{Endpoint, EndpointError};
+use crate::message::{Kind, Message};
 use crate::{listen, status, text};
 
 /// The longest record, in bytes.
@@ -18,34 +19,6 @@ pub const MAX_LEN: usize = 4096;
 pub const MAX_LINES: usize = 64;
 /// The version that this crate speaks.
 pub const VERSION: &str = "1";
-
-/// What a request asks to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// Bind and send the sockets
-    Pass,
-    /// Bind the socket that came with the request
-    Bind,
-    /// Decide, and say why
-    Explain,
-}
-
-impl Verb {
-    const ALL: [(Verb, &'static str); 3] = [(Verb::Pass, "pass"), (Verb::Bind, "bind"), (Verb::Explain, "explain")];
-
-    fn word(self) -> &'static str {
-        Verb::ALL.iter().find(|entry| entry.0 == self).map_or("", |entry| entry.1)
-    }
-}
-
-/// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// What to do
-    pub verb: Verb,
-    /// With which endpoints, at least one
-    pub listen: Vec<Endpoint>,
-}
 
 /// What is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,22 +29,7 @@ pub enum Reply {
         names: Vec<String>,
     },
     /// Not done
-    Refused(Refusal),
-}
-
-/// Why nothing was done: the parts of a message, each one line.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Refusal {
-    /// An exit status, never 0
-    pub status: u8,
-    /// What happened, and why
-    pub why: String,
-    /// What to do about it
-    pub fix: Option<String>,
-    /// The rule that decided, `file:line`
-    pub rule: Option<String>,
-    /// The program that the grant is bound to: only the helper's exec verb can use it
-    pub program: Option<String>,
+    Failed(Message),
 }
 
 /// Why bytes are no record.
@@ -86,34 +44,6 @@ pub enum RecordError {
     Twice(&'static str),
     Missing(&'static str),
     Value { key: &'static str, value: String },
-    Endpoint(EndpointError),
-}
-
-impl Request {
-    /// The record's bytes; an error where they would be too many.
-    pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
-        let endpoints = self.listen.iter().map(|endpoint| ("LISTEN", endpoint.to_string()));
-        encode(std::iter::once(("VERB", self.verb.word().to_owned())).chain(endpoints))
-    }
-
-    /// Reads a record.
-    pub fn parse(bytes: &[u8]) -> Result<Request, RecordError> {
-        let (mut verb, mut listen) = (None, Vec::new());
-        for (key, value) in lines(bytes)? {
-            match key {
-                "VERB" => once(&mut verb, "VERB", value)?,
-                "LISTEN" => listen.push(value.parse().map_err(RecordError::Endpoint)?),
-                _ => return Err(RecordError::Key(text::printable(key.as_bytes()))),
-            }
-        }
-        let word = verb.ok_or(RecordError::Missing("VERB"))?;
-        let verb = Verb::ALL.iter().find(|entry| entry.1 == word).map(|entry| entry.0);
-        let verb = verb.ok_or_else(|| wrong_value("VERB", word))?;
-        if listen.is_empty() {
-            return Err(RecordError::Missing("LISTEN"));
-        }
-        Ok(Request { verb, listen })
-    }
 }
 
 impl Reply {
@@ -121,28 +51,26 @@ impl Reply {
     pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
         match self {
             Reply::Granted { names } => encode([("STATUS", status::OK.to_string()), ("NAMES", names.join(":"))]),
-            Reply::Refused(refusal) => {
-                let optional = [("FIX", &refusal.fix), ("RULE", &refusal.rule), ("PROGRAM", &refusal.program)];
-                let present = optional.into_iter().filter_map(|(key, value)| Some((key, value.clone()?)));
-                encode(
-                    [("STATUS", refusal.status.to_string()), ("WHY", refusal.why.clone())].into_iter().chain(present),
-                )
-            }
+            Reply::Failed(message) => encode(fields(message)),
         }
     }
 
     /// Reads a record.
     pub fn parse(bytes: &[u8]) -> Result<Reply, RecordError> {
-        let [mut status, mut names, mut why, mut fix, mut rule, mut program] = [None; 6];
+        let [mut status, mut names, mut kind, mut what, mut why] = [None; 5];
+        let [mut fix, mut rule, mut program, mut endpoint] = [None; 4];
         for (key, value) in lines(bytes)? {
             match key {
                 "STATUS" => once(&mut status, "STATUS", value)?,
                 "NAMES" => once(&mut names, "NAMES", value)?,
+                "KIND" => once(&mut kind, "KIND", value)?,
+                "WHAT" => once(&mut what, "WHAT", value)?,
                 "WHY" => once(&mut why, "WHY", value)?,
                 "FIX" => once(&mut fix, "FIX", value)?,
                 "RULE" => once(&mut rule, "RULE", value)?,
                 "PROGRAM" => once(&mut program, "PROGRAM", value)?,
-                _ => return Err(RecordError::Key(text::printable(key.as_bytes()))),
+                "ENDPOINT" => once(&mut endpoint, "ENDPOINT", value)?,
+                _ => {}
             }
         }
         let word = status.ok_or(RecordError::Missing("STATUS"))?;
@@ -155,10 +83,45 @@ impl Reply {
             }
             return Ok(Reply::Granted { names });
         }
-        let why = why.ok_or(RecordError::Missing("WHY"))?.to_owned();
         let owned = |value: Option<&str>| value.map(str::to_owned);
-        Ok(Reply::Refused(Refusal { status, why, fix: owned(fix), rule: owned(rule), program: owned(program) }))
+        // Version 0.1.0 sent neither KIND nor WHAT.
+        let (what, why) = match what {
+            Some(what) => (what, why),
+            None => (why.ok_or(RecordError::Missing("WHAT"))?, None),
+        };
+        Ok(Reply::Failed(Message {
+            kind: kind.map_or(Kind::of_status(status), Kind::of_word),
+            status,
+            what: what.to_owned(),
+            why: owned(why),
+            fix: owned(fix),
+            rule: owned(rule),
+            program: owned(program),
+            endpoint: owned(endpoint),
+        }))
     }
+}
+
+/// A message as fields. Together they stay below the record's bound, whatever paths and rules the policy holds.
+fn fields(message: &Message) -> impl Iterator<Item = (&'static str, String)> {
+    let cut = |value: &str, most| {
+        let mut value = text::printable(value.as_bytes());
+        value.truncate(most);
+        value
+    };
+    let text = |key, value: &Option<String>, most| value.as_deref().map(|value| (key, cut(value, most)));
+    // Half of a path or of an endpoint would be another one.
+    let word = |key, value: &Option<String>, most| text(key, value, most + 1).filter(|field| field.1.len() <= most);
+    let optional = [
+        text("WHY", &message.why, 1200),
+        text("FIX", &message.fix, 700),
+        text("RULE", &message.rule, 300),
+        word("PROGRAM", &message.program, 1000),
+        word("ENDPOINT", &message.endpoint, 150),
+    ];
+    let status = message.status.max(1).to_string();
+    let present = [("STATUS", status), ("KIND", message.kind.word().to_owned()), ("WHAT", cut(&message.what, 500))];
+    present.into_iter().chain(optional.into_iter().flatten())
 }
 
 /// A record of `fields`, for conversations with words of their own; an error where it would be too long.
@@ -224,31 +187,16 @@ impl fmt::Display for RecordError {
             }
             RecordError::NotText => f.write_str("the record is not text"),
             RecordError::Version(other) => write!(f, "PORTGRANT={other} is spoken there, PORTGRANT={VERSION} here"),
-            RecordError::Line(line) => write!(f, "'{line}' is no line of the form KEY=VALUE in printable ASCII"),
+            RecordError::Line(line) => write!(f, "'{line}' is not a line of the form KEY=VALUE in printable ASCII"),
             RecordError::Key(key) => write!(f, "'{key}' is an unknown key"),
             RecordError::Twice(key) => write!(f, "{key} is given twice"),
             RecordError::Missing(key) => write!(f, "{key} is missing"),
             RecordError::Value { key, value } => write!(f, "'{value}' does not fit {key}"),
-            RecordError::Endpoint(error) => error.fmt(f),
         }
     }
 }
 
-impl std::error::Error for RecordError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            RecordError::Endpoint(error) => Some(error),
-            RecordError::TooLong
-            | RecordError::NotText
-            | RecordError::Version(_)
-            | RecordError::Line(_)
-            | RecordError::Key(_)
-            | RecordError::Twice(_)
-            | RecordError::Missing(_)
-            | RecordError::Value { .. } => None,
-        }
-    }
-}
+impl std::error::Error for RecordError {}
 
 #[cfg(test)]
 mod tests {
@@ -257,70 +205,77 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_read_as_it_was_written() {
-        let listen = vec!["https=443".parse().expect("endpoint"), "53/udp".parse().expect("endpoint")];
-        let request = Request { verb: Verb::Pass, listen };
-        let bytes = request.encode().expect("short");
-        assert_eq!(bytes, b"PORTGRANT=1\nVERB=pass\nLISTEN=https=443\nLISTEN=53/udp\n");
-        assert_eq!(Request::parse(&bytes), Ok(request));
-    }
-
-    #[test]
     fn a_reply_is_read_as_it_was_written() {
         let granted = Reply::Granted { names: vec!["https".into(), "53/udp".into()] };
-        let refused = Reply::Refused(Refusal {
-            status: status::REFUSED,
-            why: "no rule permits it".into(),
-            fix: Some("permit alice 80".into()),
+        let refused = Message {
             rule: Some("/etc/portgrant.conf:3".into()),
-            program: None,
-        });
-        for reply in [granted, refused] {
+            ..Message::of(Kind::Refused, "80/tcp is refused").why("no rule permits it").endpoint("80/tcp")
+        };
+        for reply in [granted, Reply::Failed(refused)] {
             assert_eq!(Reply::parse(&reply.encode().expect("short")), Ok(reply));
         }
     }
 
+    #[test]
+    fn a_reply_of_another_version_is_understood() {
+        let reply = |lines: &str| match Reply::parse(format!("PORTGRANT=1\n{lines}").as_bytes()) {
+            Ok(Reply::Failed(message)) => message,
+            other => panic!("{other:?}"),
+        };
+        let later = reply("STATUS=69\nKIND=frozen\nWHAT=80/tcp is frozen\nSINCE=noon\nWHY=winter\n");
+        assert_eq!(later, Message::new("80/tcp is frozen").why("winter").status(69));
+        let earlier = reply("STATUS=77\nWHY=80/tcp is refused: no rule\nFIX=add one\n");
+        assert_eq!(earlier, Message::of(Kind::Refused, "80/tcp is refused: no rule").fix("add one"));
+    }
+
+    #[test]
+    fn the_longest_message_fits_into_a_record() {
+        let long = || "\u{ff}x".repeat(5000);
+        let message = Message::of(Kind::Refused, long()).why(long()).fix(long()).endpoint(long());
+        let message = Message { rule: Some(long()), program: Some(long()), ..message };
+        let bytes = Reply::Failed(message).encode().expect("cut to fit");
+        assert!(matches!(Reply::parse(&bytes), Ok(Reply::Failed(message)) if message.kind == Kind::Refused));
+    }
+
     /// A record, and what its error says.
     const WRONG: &[(&str, &str)] = &[
-        ("", "no line of the form"),
-        ("VERB=pass\nLISTEN=80\n", "PORTGRANT is missing"),
-        ("PORTGRANT=2\nVERB=pass\nLISTEN=80\n", "PORTGRANT=1 here"),
-        ("PORTGRANT=1\nLISTEN=80\n", "VERB is missing"),
-        ("PORTGRANT=1\nVERB=pass\n", "LISTEN is missing"),
-        ("PORTGRANT=1\nVERB=take\nLISTEN=80\n", "'take' does not fit VERB"),
-        ("PORTGRANT=1\nVERB=pass\nVERB=pass\nLISTEN=80\n", "VERB is given twice"),
-        ("PORTGRANT=1\nVERB=pass\nLISTEN=0\n", "'0' is no port"),
-        ("PORTGRANT=1\nVERB=pass\nLISTEN=80\nUID=0\n", "'UID' is an unknown key"),
-        ("PORTGRANT=1\nVERB=pass\nPORTGRANT=1\nLISTEN=80\n", "'PORTGRANT' is an unknown key"),
-        ("PORTGRANT=1\nVERB=pass\n\nLISTEN=80\n", "no line of the form"),
-        ("PORTGRANT=1\nVERB=pa\u{1b}ss\nLISTEN=80\n", "no line of the form"),
-        ("PORTGRANT=1\r\nVERB=pass\r\nLISTEN=80\r\n", "no line of the form"),
+        ("", "not a line of the form"),
+        ("STATUS=0\nNAMES=80/tcp\n", "PORTGRANT is missing"),
+        ("PORTGRANT=2\nSTATUS=0\nNAMES=80/tcp\n", "PORTGRANT=1 here"),
+        ("PORTGRANT=1\nNAMES=80/tcp\n", "STATUS is missing"),
+        ("PORTGRANT=1\nSTATUS=0\n", "NAMES is missing"),
+        ("PORTGRANT=1\nSTATUS=77\n", "WHAT is missing"),
+        ("PORTGRANT=1\nSTATUS=256\nWHAT=x\n", "'256' does not fit STATUS"),
+        ("PORTGRANT=1\nSTATUS=77\nWHAT=x\nWHAT=y\n", "WHAT is given twice"),
+        ("PORTGRANT=1\nSTATUS=77\n\nWHAT=x\n", "not a line of the form"),
+        ("PORTGRANT=1\nSTATUS=77\nWHAT=a\u{1b}b\n", "not a line of the form"),
+        ("PORTGRANT=1\r\nSTATUS=77\r\nWHAT=x\r\n", "not a line of the form"),
     ];
 
     #[test]
-    fn what_is_no_request_says_why() {
+    fn a_malformed_reply_says_why() {
         for (record, expected) in WRONG {
-            let message = Request::parse(record.as_bytes()).expect_err(record).to_string();
+            let message = Reply::parse(record.as_bytes()).expect_err(record).to_string();
             assert!(message.contains(expected), "{record:?}: {message}");
         }
-        let many = format!("PORTGRANT=1\nVERB=pass\n{}", "LISTEN=80\n".repeat(63));
-        assert_eq!(Request::parse(many.as_bytes()), Err(RecordError::TooLong));
-        assert_eq!(Request::parse(&[b'A'; MAX_LEN + 1]), Err(RecordError::TooLong));
+        let many = format!("PORTGRANT=1\nSTATUS=77\n{}", "SINCE=noon\n".repeat(63));
+        assert_eq!(Reply::parse(many.as_bytes()), Err(RecordError::TooLong));
+        assert_eq!(Reply::parse(&[b'A'; MAX_LEN + 1]), Err(RecordError::TooLong));
     }
 
     #[test]
     fn a_line_feed_in_a_value_is_never_sent() {
-        let refusal = Refusal { status: 77, why: "a\nSTATUS=0".into(), ..Refusal::default() };
-        assert!(matches!(Reply::Refused(refusal).encode(), Err(RecordError::Value { key: "WHY", .. })));
+        let bytes = Reply::Failed(Message::new("a\nSTATUS=0")).encode().expect("escaped");
+        assert!(String::from_utf8_lossy(&bytes).contains("WHAT=a\\x0aSTATUS=0\n"), "{bytes:?}");
+        let names = vec!["a\nSTATUS=77".to_owned()];
+        assert!(matches!(Reply::Granted { names }.encode(), Err(RecordError::Value { key: "NAMES", .. })));
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), tail in "(VERB|STATUS|NAMES|WHY|LISTEN)=[ -~]{0,20}") {
-            let _ = Request::parse(&bytes);
             let _ = Reply::parse(&bytes);
             let record = format!("PORTGRANT=1\n{tail}\n");
-            let _ = Request::parse(record.as_bytes());
             let _ = Reply::parse(record.as_bytes());
         }
     }

@@ -30,6 +30,20 @@ pub fn check(socket: BorrowedFd<'_>) -> Result<(), TransferError> {
 
 /// Sends `record` and `descriptors` as one message. A peer that is gone is an error, and raises no SIGPIPE.
 pub fn send(socket: BorrowedFd<'_>, record: &[u8], descriptors: &[OwnedFd]) -> Result<(), TransferError> {
+    send_with(socket, record, descriptors, SendFlags::NOSIGNAL)
+}
+
+/// Sends `record` alone, and never waits: if there is no room for it, that is an error.
+pub fn send_now(socket: BorrowedFd<'_>, record: &[u8]) -> Result<(), TransferError> {
+    send_with(socket, record, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+}
+
+fn send_with(
+    socket: BorrowedFd<'_>,
+    record: &[u8],
+    descriptors: &[OwnedFd],
+    flags: SendFlags,
+) -> Result<(), TransferError> {
     let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(OwnedFd::as_fd).collect();
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(listen::MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -37,7 +51,7 @@ pub fn send(socket: BorrowedFd<'_>, record: &[u8], descriptors: &[OwnedFd]) -> R
         return Err(TransferError::Truncated);
     }
     let sent = loop {
-        match sendmsg(socket, &[IoSlice::new(record)], &mut control, SendFlags::NOSIGNAL) {
+        match sendmsg(socket, &[IoSlice::new(record)], &mut control, flags) {
             Err(rustix::io::Errno::INTR) => {}
             other => break other.map_err(|errno| TransferError::System(errno.into()))?,
         }

@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_
 use crate::error::ListenerError;
 use crate::interfaces::{self, Changes, Place};
 use crate::ready::Ready;
-use crate::{AddressedUdp, Arrival, Error, Request, Socket, Sockets, helper, request, status};
+use crate::{AddressedUdp, Arrival, Error, Kind, Request, Socket, Sockets, helper, request};
 
 /// The wildcard's number, and that of word about interfaces; the addresses have those above.
 const WILDCARD: u64 = 0;
@@ -123,7 +123,7 @@ impl EachUdp {
                 }
                 // The helper binds all or none, and one address may not be proved to be unique yet: one by one, then.
                 // What is in use is in use that way too.
-                Err(Error::Refused(refusal)) if refusal.status == status::UNAVAILABLE => {
+                Err(Error::Refused(message)) if matches!(message.kind, Kind::InUse | Kind::NotThere) => {
                     ask(helper.clone(), Address::Any, asked.port, &wildcard)?;
                 }
                 Err(error) => return Err(error),

@@ -1,16 +1,14 @@
 //! The privileged helper, `portgrant-binder`: where it is, and how it is asked for sockets.
 
 use std::ffi::OsString;
-use std::io::Read;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use portgrant_protocol::Endpoint;
-use portgrant_protocol::record::{Refusal, Reply};
-use portgrant_protocol::text::printable;
-use portgrant_protocol::{status, transfer};
+use portgrant_protocol::record::Reply;
+use portgrant_protocol::transfer;
 
 use crate::Error;
 use crate::error::RequestError;
@@ -84,35 +82,22 @@ pub(crate) fn pass(helper: &Path, endpoints: &[Endpoint]) -> Result<(Reply, Vec<
 pub(crate) fn bind(helper: &Path, endpoint: &Endpoint, socket: &UdpSocket) -> Result<(), Error> {
     let failed = |source| Error::System { what: "cannot hand a socket to the helper", source };
     let copy: OwnedFd = socket.try_clone().map_err(failed)?.into();
+    let (ours, theirs) = transfer::pair().map_err(failed)?;
     let mut command = Command::new(helper);
-    command.args(["bind", "-l", &endpoint.to_string(), "--socket", "0"]);
-    command.stdin(Stdio::from(copy)).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|source| RequestError::Helper { helper: helper.to_owned(), source })?;
+    command.args(["bind", "-l", &endpoint.to_string(), "--socket", "0", "--answer", "1"]);
+    command.stdin(Stdio::from(copy)).stdout(Stdio::from(theirs));
+    let child = command.spawn().map_err(|source| RequestError::Helper { helper: helper.to_owned(), source })?;
     drop(command);
-    let mut said = Vec::new();
-    if let Some(pipe) = child.stderr.take() {
-        // What there is of it tells more than that there was more.
-        let _ = pipe.take(4096).read_to_end(&mut said);
-    }
+    let answer = transfer::receive(ours.as_fd());
     let status = wait(child);
     // The socket tells, not the status: that is not known where SIGCHLD is ignored.
     if socket.local_addr().is_ok_and(|local| local.port() != 0) {
         return Ok(());
     }
-    match refusal(&said, status) {
-        Some(refusal) => Err(Error::Refused(refusal)),
-        None => Err(RequestError::NoAnswer { helper: helper.to_owned(), status }.into()),
+    match answer.map(|(record, _)| Reply::parse(&record)) {
+        Ok(Ok(Reply::Failed(message))) => Err(Error::Refused(Box::new(message))),
+        _ => Err(RequestError::NoAnswer { helper: helper.to_owned(), status }.into()),
     }
-}
-
-/// The helper's three lines for people, `what`, `why` and `fix`, as the record that its other verb would have sent.
-fn refusal(said: &[u8], ended: Option<ExitStatus>) -> Option<Refusal> {
-    let text: Vec<String> = said.split(|&byte| byte == b'\n').map(printable).collect();
-    let line = |mark: &str| text.iter().find_map(|line| line.strip_prefix(mark).map(str::to_owned));
-    let (what, why) = (line("portgrant-binder: ")?, line("  why: "));
-    let status = ended.and_then(|ended| u8::try_from(ended.code()?).ok()).unwrap_or(status::SYSTEM);
-    let why = why.map_or_else(|| what.clone(), |why| format!("{what}: {why}"));
-    Some(Refusal { status, why, fix: line("  fix: "), rule: None, program: None })
 }
 
 /// The command, and with it our copy of the helper's end, is gone when this returns: only so is its silence noticed.

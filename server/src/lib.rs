@@ -94,7 +94,6 @@ mod inherited;
 mod interfaces;
 mod listeners;
 mod mailbox;
-mod message;
 #[cfg(feature = "resolve")]
 pub mod names;
 mod peer;
@@ -127,11 +126,10 @@ pub use inetd::Connection;
 pub use listeners::tokio::AsyncListeners;
 pub use listeners::{Accepted, Datagram, Event, Listeners, Stopper};
 pub use mailbox::Mailbox;
-pub use message::Message;
 #[cfg(feature = "resolve")]
 pub use names::{Names, ReverseName};
 pub use peer::canonical;
-pub use portgrant_protocol::record::Refusal;
+pub use portgrant_protocol::message::{Kind, Message};
 pub use portgrant_protocol::socket::{Facts, Mismatch};
 pub use portgrant_protocol::{Endpoint, Protocol, endpoint, status};
 pub use request::Request;

@@ -5,14 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portgrant_protocol::record::{Refusal, Reply};
-use portgrant_protocol::status;
+use portgrant_protocol::record::Reply;
 use portgrant_protocol::transfer::{self, TransferError};
 use rustix::net::{SendFlags, send, sockopt};
 
 use crate::error::MailboxError;
 use crate::socket_file::{self, Failure, SocketFile};
-use crate::{Error, Message, Sockets, request};
+use crate::{Error, Kind, Message, Sockets, request};
 
 /// How long a peer may keep its conversation silent.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -97,7 +96,7 @@ impl Mailbox {
         };
         match Reply::parse(&record).map_err(Error::Record)? {
             Reply::Granted { names } => Ok(request::pair(names, descriptors)?.into_iter().collect()),
-            Reply::Refused(refusal) => Err(Error::Refused(refusal)),
+            Reply::Failed(message) => Err(Error::Refused(Box::new(message))),
         }
     }
 }
@@ -107,11 +106,10 @@ fn answer(peer: &OwnedFd, received: &Result<Sockets, Error>) {
     let reply = match received {
         Ok(sockets) => Reply::Granted { names: sockets.names().map(str::to_owned).collect() },
         Err(error) => {
-            let Message { what, why, fix } = error.message();
-            let why = why.map_or_else(|| what.clone(), |why| format!("{what}: {why}"));
+            let message = error.message();
             let is_foreign = matches!(error, Error::Mailbox(MailboxError::ForeignPeer { .. }));
-            let status = if is_foreign { status::REFUSED } else { error.status() };
-            Reply::Refused(Refusal { status, why, fix, rule: None, program: None })
+            let refused = |message| Message { kind: Kind::Refused, status: Kind::Refused.status(), ..message };
+            Reply::Failed(if is_foreign { refused(message) } else { message })
         }
     };
     if let Ok(record) = reply.encode() {

@@ -4,9 +4,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use portgrant_protocol::endpoint::{Address, Endpoint, Port, Resolved};
-use portgrant_protocol::record::{Refusal, Reply};
+use portgrant_protocol::record::Reply;
 use portgrant_protocol::service::{self, Services};
-use portgrant_protocol::{listen, status};
+use portgrant_protocol::{Kind, Message, listen};
 
 use crate::error::{BindError, RequestError, SocketError};
 use crate::{Error, Origin, Socket, Sockets, helper, holder};
@@ -71,19 +71,19 @@ impl Request {
         };
         match helper::pass(&helper, &self.endpoints)? {
             (Reply::Granted { names }, descriptors) => verify(&asked, pair(names, descriptors)?),
-            (Reply::Refused(refusal), _) => Err(refused(&asked, refusal)),
+            (Reply::Failed(message), _) => Err(refused(&asked, message)),
         }
     }
 }
 
 /// The refusal; of an address that is in use who holds it, which the helper does not look into.
-fn refused(asked: &[Resolved], refusal: Refusal) -> Error {
-    let in_use = |asked: &&Resolved| refusal.why.starts_with(&format!("{asked} is in use"));
-    match asked.iter().find(in_use) {
-        Some(asked) if refusal.status == status::UNAVAILABLE => {
+fn refused(asked: &[Resolved], message: Message) -> Error {
+    let is_meant = |asked: &&Resolved| message.endpoint.as_ref() == Some(&asked.to_string());
+    match asked.iter().find(is_meant) {
+        Some(asked) if message.kind == Kind::InUse => {
             BindError::InUse { endpoint: asked.to_string(), holders: holder::of(asked).unwrap_or_default() }.into()
         }
-        _ => Error::Refused(refusal),
+        _ => Error::Refused(Box::new(message)),
     }
 }
 

@@ -60,8 +60,8 @@ fn children() -> Vec<String> {
 #[test]
 fn a_refusal_carries_its_parts() {
     let folder = Folder::new("refused");
-    let record = "PORTGRANT=1\nSTATUS=77\nWHY=80/tcp is refused for alice (uid 1000): no rule permits it\n\
-                  FIX=as root, add  permit alice 80\nRULE=/etc/portgrant.conf:3\nPROGRAM=/usr/sbin/innd\n";
+    let record = "PORTGRANT=1\nSTATUS=77\nKIND=refused\nWHAT=80/tcp is refused for alice (uid 1000)\n\
+                  WHY=no rule permits it\nFIX=as root, add  permit alice 80\nRULE=/etc/portgrant.conf:3\nPROGRAM=/usr/sbin/innd\n";
     let error = ask(&folder.answering_helper(record, 0), &["80"]).expect_err("refused");
     assert_eq!(error.status(), status::REFUSED);
     let message = error.message();
@@ -82,7 +82,7 @@ fn an_answer_that_does_not_fit_the_question_is_not_believed() {
         ("PORTGRANT=1\nSTATUS=0\nNAMES=81/tcp\n", 1, "'81/tcp' came, and was not asked for"),
         ("PORTGRANT=1\nSTATUS=0\nNAMES=80/tcp\n", 1, "'80/tcp' is of the wrong kind: it is not a socket"),
         ("PORTGRANT=2\nSTATUS=0\nNAMES=80/tcp\n", 1, "PORTGRANT=1 here"),
-        ("hello", 0, "no line of the form"),
+        ("hello", 0, "not a line of the form"),
     ];
     let folder = Folder::new("not-believed");
     for (record, descriptors, expected) in WRONG {

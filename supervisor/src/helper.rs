@@ -1,8 +1,6 @@
 //! The helper's bind verb, run as this process's user.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -10,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
-use portgrant_protocol::text::printable;
-use portgrant_protocol::{Endpoint, status};
+use portgrant_protocol::record::Reply;
+use portgrant_protocol::{Endpoint, Kind, Message, transfer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::getsockname;
@@ -19,51 +17,9 @@ use rustix::net::getsockname;
 /// How long it may take: the rules of a very large policy take some tens of milliseconds, but a machine may be out of
 /// breath, and to wait is better then than to refuse what is permitted.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The most that it may say, in bytes.
-const LONGEST: usize = 4096;
-
-/// Why a socket is not bound: the helper's exit status, and its words. `Display` writes them, a line each.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// As everywhere here
-    pub status: u8,
-    /// What happened
-    pub what: String,
-    /// Why
-    pub why: String,
-    /// What to do
-    pub fix: String,
-}
-
-impl Refusal {
-    fn new(status: u8, what: String, why: String) -> Refusal {
-        let fix = "see the limits of processes and descriptors (ulimit -a), and what confines this process".to_owned();
-        Refusal { status, what, why, fix }
-    }
-
-    /// What the helper wrote to standard error.
-    fn read(status: u8, said: &str) -> Refusal {
-        let part =
-            |label: &str| said.lines().find_map(|line| line.trim_start().strip_prefix(label)).unwrap_or_default();
-        let [what, why, fix] = ["portgrant-binder: ", "why: ", "fix: "].map(|label| printable(part(label).as_bytes()));
-        Refusal { status, what, why, fix }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "portgrant: {}", self.what)?;
-        for (label, part) in [("why", &self.why), ("fix", &self.fix)] {
-            if !part.is_empty() {
-                writeln!(f, "  {label}: {part}")?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Has the helper at `path` bind `socket` to `endpoint`, and waits for it.
-pub fn bind(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<(), Refusal> {
+pub fn bind(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<(), Box<Message>> {
     let mut asking = Asking::start(path, endpoint, socket)?;
     loop {
         let _ = poll(&mut [PollFd::new(&asking, PollFlags::IN)], Some(&asking.left()));
@@ -79,8 +35,8 @@ pub fn bind(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<
 #[derive(Debug)]
 pub(crate) struct Asking {
     helper: Child,
-    words: File,
-    said: Vec<u8>,
+    /// Where its answer comes: a record if it fails, nothing if it binds
+    answers: OwnedFd,
     since: Instant,
     /// For what, printable
     endpoint: String,
@@ -88,14 +44,14 @@ pub(crate) struct Asking {
 
 impl Asking {
     /// Starts the helper at `path`, for it to bind `socket` to `endpoint`.
-    pub(crate) fn start(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<Asking, Refusal> {
+    pub(crate) fn start(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<Asking, Box<Message>> {
         let endpoint = endpoint.to_string();
-        let failed = |error: io::Error| {
+        let (helper, answers) = spawn(path, &endpoint, socket).map_err(|error| {
             let why = format!("{}: {error}", path.display());
-            Refusal::new(status::BROKEN, format!("{endpoint} cannot be asked for"), why)
-        };
-        let (helper, words) = spawn(path, &endpoint, socket).map_err(failed)?;
-        Ok(Asking { helper, words, said: Vec::new(), since: Instant::now(), endpoint })
+            let what = format!("the helper cannot be started for {endpoint}");
+            Box::new(Message::of(Kind::BrokenPolicy, what).why(why).fix(FIX))
+        })?;
+        Ok(Asking { helper, answers, since: Instant::now(), endpoint })
     }
 
     /// For how long it may still run.
@@ -111,57 +67,48 @@ impl Asking {
     }
 
     /// Its answer, once it has ended or must. Never waits.
-    pub(crate) fn answer(&mut self) -> Option<Result<(), Refusal>> {
-        let mut bytes = [0; 1024];
-        let ended = loop {
-            match self.words.read(&mut bytes) {
-                Ok(0) => break true,
-                Ok(length) => self.said.extend_from_slice(&bytes[..length]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break false,
-            }
-            if self.said.len() > LONGEST {
-                break false;
-            }
-        };
-        let must = self.since.elapsed() >= PATIENCE || self.said.len() > LONGEST;
-        if !ended && !must {
+    pub(crate) fn answer(&mut self) -> Option<Result<(), Box<Message>>> {
+        let readable = poll(&mut [PollFd::new(&self.answers, PollFlags::IN)], Some(&Timespec::default())) == Ok(1);
+        let is_late = self.since.elapsed() >= PATIENCE;
+        if !readable && !is_late {
             return None;
         }
-        if !ended {
+        let record = if readable { transfer::receive(self.answers.as_fd()).ok() } else { None };
+        // Whoever sent a record may be stopped since. Its end of the socket closes when it has ended, so without a record
+        // there is nothing to wait for.
+        if is_late || record.is_some() {
             let _ = self.helper.kill();
         }
-        let why = match self.helper.wait() {
-            Ok(status) if !ended => format!("the helper took too long, or said too much ({status})"),
-            Ok(status) => match status.code().and_then(|code| u8::try_from(code).ok()) {
-                Some(status::OK) => return Some(Ok(())),
-                Some(code) => return Some(Err(Refusal::read(code, &String::from_utf8_lossy(&self.said)))),
-                None => format!("the helper ended: {status}"),
-            },
-            Err(_) if !self.said.is_empty() => {
-                return Some(Err(Refusal::read(status::SYSTEM, &String::from_utf8_lossy(&self.said))));
-            }
+        let ended = self.helper.wait();
+        if let Some(Ok(Reply::Failed(message))) = record.map(|(record, _)| Reply::parse(&record)) {
+            return Some(Err(Box::new(message)));
+        }
+        let why = match ended {
+            Ok(status) if status.success() => return Some(Ok(())),
+            Ok(status) if is_late => format!("the helper took too long ({status})"),
+            Ok(status) => format!("the helper ended without an answer ({status})"),
             Err(error) => format!("the helper cannot be waited for: {error}"),
         };
-        Some(Err(Refusal::new(status::SYSTEM, format!("{} was asked for in vain", self.endpoint), why)))
+        let message = Message::new(format!("the helper could not bind {}", self.endpoint)).why(why).fix(FIX);
+        Some(Err(Box::new(message)))
     }
 }
 
 impl AsFd for Asking {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.words.as_fd()
+        self.answers.as_fd()
     }
 }
 
-fn spawn(path: &Path, endpoint: &str, socket: BorrowedFd<'_>) -> io::Result<(Child, File)> {
+const FIX: &str = "see the limits of processes and descriptors (ulimit -a), and what confines this process";
+
+fn spawn(path: &Path, endpoint: &str, socket: BorrowedFd<'_>) -> io::Result<(Child, OwnedFd)> {
     // A copy for the child: there is one thread, so nothing else is executed meanwhile.
     let socket = rustix::io::dup(socket)?;
     fcntl_setfd(&socket, FdFlags::empty())?;
+    let (ours, theirs) = transfer::pair()?;
     let mut command = Command::new(path);
-    command.args(["bind", "-l", endpoint, "--socket", &socket.as_raw_fd().to_string()]);
-    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut helper = command.spawn()?;
-    let words = helper.stderr.take().map(OwnedFd::from).ok_or(io::ErrorKind::BrokenPipe)?;
-    rustix::io::ioctl_fionbio(&words, true)?;
-    Ok((helper, words.into()))
+    command.args(["bind", "-l", endpoint, "--socket", &socket.as_raw_fd().to_string(), "--answer", "1"]);
+    command.env_clear().stdin(Stdio::null()).stdout(theirs);
+    Ok((command.spawn()?, ours))
 }

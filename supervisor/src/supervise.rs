@@ -19,12 +19,12 @@ use std::time::SystemTime;
 
 use nix::libc::{EACCES, EADDRINUSE, EINVAL};
 use portgrant_protocol::text::printable;
-use portgrant_protocol::{Endpoint, status};
+use portgrant_protocol::{Endpoint, Kind, Message};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
-use crate::helper::{Asking, Refusal};
+use crate::helper::Asking;
 use crate::raw::{self, Answer, Fork, Notification, Wait};
 use crate::refusals::{self, Kept};
 use crate::target::Call;
@@ -281,20 +281,21 @@ impl Supervisor {
         notification: &Notification,
         call: &Call,
         socket: &OwnedFd,
-        answered: Result<(), Refusal>,
+        answered: Result<(), Box<Message>>,
     ) -> Answer {
         let Err(refused) = answered else { return Answer::Done };
         // By this helper, which failed afterwards, or by that of a call before this one: see `decide`.
         if let Some(local) = local(socket) {
             return if call.asks_for(local) { Answer::Done } else { Answer::Fail(EINVAL) };
         }
-        self.say(&refused.to_string());
-        if refused.status == status::UNAVAILABLE {
+        let text = refused.text("portgrant");
+        self.say(&text);
+        if matches!(refused.kind, Kind::InUse | Kind::NotThere) {
             return Answer::Fail(call.unfit(socket.as_fd()).unwrap_or(EADDRINUSE));
         }
         if let Some(path) = &self.refusals {
             let (pid, program) = (notification.thread, name(notification.thread));
-            refusals::keep(path, &Kept { at: SystemTime::now(), pid, program, said: refused.to_string() });
+            refusals::keep(path, &Kept { at: SystemTime::now(), pid, program, said: text });
         }
         Answer::Fail(EACCES)
     }

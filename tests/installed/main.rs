@@ -4,6 +4,7 @@ mod accepting;
 mod accepting_datagrams;
 mod accepting_servers;
 mod adoption;
+mod answers;
 mod audit;
 mod chat;
 mod checking;

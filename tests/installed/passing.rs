@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{getsockopt, sockopt};
-use portgrant_protocol::record::{Refusal, Reply};
+use portgrant_protocol::record::Reply;
 use portgrant_protocol::socket::Facts;
+use portgrant_protocol::{Kind, Message};
 use portgrant_protocol::{Protocol, transfer};
 use portgrant_tests::{BINDER, Outcome, World, both_installs};
 
@@ -40,10 +41,10 @@ fn granted(world: &World, endpoints: &[&str]) -> (Vec<String>, Vec<OwnedFd>) {
     (names, sockets)
 }
 
-fn refused(world: &World, endpoints: &[&str]) -> (Refusal, Outcome) {
+fn refused(world: &World, endpoints: &[&str]) -> (Message, Outcome) {
     let (reply, sockets, outcome) = pass(world, endpoints);
     assert!(sockets.is_empty(), "a refusal came with a descriptor");
-    let Reply::Refused(refusal) = reply else { panic!("{reply:?}") };
+    let Reply::Failed(refusal) = reply else { panic!("{reply:?}") };
     (refusal, outcome)
 }
 
@@ -66,15 +67,17 @@ fn a_refusal_arrives_as_a_record_and_nothing_else(world: &World) {
     world.policy("permit bob 80\ndeny alice 81\n");
     let (refusal, outcome) = refused(world, &["80"]);
     outcome.exits(77).is_silent();
-    assert_eq!((refusal.status, refusal.rule, refusal.program), (77, None, None));
-    assert!(refusal.why.starts_with("80/tcp is refused for alice (uid 1000): none of the 2 rules"), "{}", refusal.why);
+    assert_eq!((refusal.status, &refusal.rule, &refusal.program), (77, &None, &None));
+    assert_eq!((refusal.kind, refusal.endpoint.as_deref()), (Kind::Refused, Some("80/tcp")));
+    let why = "80/tcp is refused for alice (uid 1000): none of the 2 rules";
+    assert!(refusal.to_string().starts_with(why), "{refusal}");
     assert!(refusal.fix.is_some_and(|fix| fix.contains("permit alice 80")));
     let (refusal, _) = refused(world, &["81"]);
     assert_eq!(refusal.rule.as_deref(), Some("/etc/portgrant.conf:2"));
     world.policy("permit alice 80x\n");
     let (refusal, outcome) = refused(world, &["80"]);
     outcome.exits(78).is_silent();
-    assert!(refusal.why.contains("/etc/portgrant.conf:1:14"), "{}", refusal.why);
+    assert!(refusal.to_string().contains("/etc/portgrant.conf:1:14"), "{refusal}");
 }
 
 fn a_grant_bound_to_a_program_names_it_and_passes_nothing(world: &World) {
@@ -143,10 +146,10 @@ fn every_protocol_is_bound_as_it_was_asked(world: &World) {
                 assert_eq!((facts.protocol, facts.local.port()), (protocol, port));
             }
             // A kernel may be built without it; then that is what is said.
-            Reply::Refused(refusal) => {
+            Reply::Failed(message) => {
                 outcome.exits(69);
-                assert!(refusal.why.contains(&format!("this kernel has no {}", protocol.word())), "{}", refusal.why);
-                assert!(matches!(protocol, Protocol::Sctp | Protocol::Mptcp), "{}", refusal.why);
+                assert!(message.to_string().contains(&format!("this kernel has no {}", protocol.word())), "{message}");
+                assert!(matches!(protocol, Protocol::Sctp | Protocol::Mptcp), "{message}");
             }
         }
     }

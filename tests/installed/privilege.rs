@@ -95,6 +95,6 @@ fn what_only_tells_has_no_privilege_and_takes_none(world: &World) {
         assert!(!took.iter().any(|call| calls.contains(call)), "{calls}");
     }
     for verb in ["explain", "check", "list"] {
-        world.as_user("alice").run([BINDER, verb, "-l", "80"]).exits(64).complains("is no verb");
+        world.as_user("alice").run([BINDER, verb, "-l", "80"]).exits(64).complains("is not a verb");
     }
 }

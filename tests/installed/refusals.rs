@@ -75,7 +75,7 @@ fn an_address_in_use_or_not_there_is_said_to_be(world: &World) {
 /// Words, and what the message says.
 const WRONG: &[(&[&str], &str)] = &[
     (&[], "no verb was given"),
-    (&["run"], "'run' is no verb"),
+    (&["run"], "'run' is not a verb"),
     (&["exec"], "no endpoint was given"),
     (&["exec", "-l"], "missing argument for option '-l'"),
     (&["exec", "-l", "80"], "no program was given"),
@@ -101,12 +101,12 @@ const WRONG: &[(&[&str], &str)] = &[
     (&["pass", "-l", "80", "--to", "-1"], "'-1' is no descriptor"),
     (&["pass", "-l", "80", "--to", "99999999999"], "is no descriptor"),
     (&["pass", "-l", "80", "--to", "1"], "connected Unix socket"),
-    (&["pass", "-l", "80", "--to", "1", "true"], "'true' is too much"),
+    (&["pass", "-l", "80", "--to", "1", "true"], "unexpected argument 'true'"),
     (&["bind", "-l", "80"], "'--socket' is missing"),
     (&["bind", "-l", "80", "-l", "81", "--socket", "1"], "one socket has one address"),
     (&["bind", "-l", "80,reuseport", "--socket", "1"], "expected no options"),
     (&["bind", "-l", "80", "--socket", "1"], "expected a socket"),
-    (&["explain", "-l", "80"], "'explain' is no verb"),
+    (&["explain", "-l", "80"], "'explain' is not a verb"),
 ];
 
 fn a_wrong_word_is_named_with_what_was_expected(world: &World) {

@@ -23,6 +23,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use portgrant_protocol::record::Reply;
 use portgrant_protocol::{Address, Endpoint, listen, status, text};
 use portgrant_server::Message;
 use portgrant_server::daemon::{Fork, PidFile, fork, leave};
@@ -250,9 +251,9 @@ impl Guard {
         let Err(error) = in_place(watch, go, callers).and_then(|()| become_program(sockets, &begun));
         match begun.0.take() {
             Some(mut teller) => {
-                let Message { what, why, fix } = error.message();
-                let lines = [what, why.unwrap_or_default(), fix.unwrap_or_default()].join("\n");
-                let _ = teller.write_all(&[&[error.status()], lines.as_bytes()].concat());
+                // A record is written and read in one piece (PIPE_BUF).
+                let record = Reply::Failed(error.message()).encode().unwrap_or_default();
+                let _ = teller.write_all(&record);
             }
             None => crate::say(&error.message()),
         }
@@ -463,18 +464,16 @@ impl Guarded {
                 Ok(())
             }
             Ok(length) => {
-                let (status, lines) =
-                    told.get(..length).and_then(<[u8]>::split_first).unwrap_or((&status::SYSTEM, &[]));
-                let lines = String::from_utf8_lossy(lines);
-                let mut parts = lines.split('\n').map(|part| Some(part.to_owned()).filter(|part| !part.is_empty()));
-                let mut part = || parts.next().flatten();
+                let message = match Reply::parse(told.get(..length).unwrap_or_default()) {
+                    Ok(Reply::Failed(message)) => message,
+                    Ok(Reply::Granted { .. }) | Err(_) => Message::new("the program could not be started"),
+                };
                 let _ = waitpid(Pid::from_raw(self.pid.cast_signed()), None);
-                let message = Message { what: part().unwrap_or_default(), why: part(), fix: part() };
                 if !self.watch.starter.is_waiting() {
                     // With --wait nobody is there any more to read it.
                     self.watch.output.note(&message.to_string());
                 }
-                Err(Error::Told { status: *status, message: Box::new(message) })
+                Err(Error::Failed(Box::new(message)))
             }
         }
     }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use log::debug;
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::text::printable;
-use portgrant_server::{Error as SocketError, Message, Refusal, Request, Sockets};
+use portgrant_server::{Error as SocketError, Message, Request, Sockets};
 
 use crate::{Error, Exec, accept, helper, program};
 use daemon::Guard;
@@ -72,7 +72,7 @@ impl Launch<'_> {
                 }
             }
             Err(SocketError::Refused(refusal)) if refusal.program.is_some() && self.asked.accept.accept => {
-                Err(Error::OnlyByHelper(Box::new(refusal)))
+                Err(Error::OnlyByHelper(refusal))
             }
             Err(SocketError::Refused(refusal)) if is_bound_to(&refusal, path) => {
                 let image = match foreseen {
@@ -83,7 +83,7 @@ impl Launch<'_> {
                 self.executed_by_helper(&image, guard)
             }
             Err(SocketError::Refused(refusal)) if refusal.program.is_some() => {
-                Err(Error::ForAnother { refusal: Box::new(refusal), program: path.clone() })
+                Err(Error::ForAnother { refusal, program: path.clone() })
             }
             Err(error) => Err(error.into()),
         }
@@ -155,6 +155,10 @@ impl Launch<'_> {
         debug!("the grant is bound to this program: {} executes it itself", helper.display());
         let inetd = image.places != Places::FromThree;
         let mut words = helper::words("exec", &asked.listen);
+        // What fails then is told by this program again.
+        if let Ok(own) = std::env::current_exe() {
+            words.extend(["--on-failure".into(), own.into()]);
+        }
         for (flag, given) in [("--inetd", inetd), ("--no-new-privs", asked.no_new_privs), ("--", true)] {
             words.extend(given.then(|| flag.into()));
         }
@@ -171,7 +175,7 @@ impl Launch<'_> {
 }
 
 /// Whether the grant is bound to this very program.
-fn is_bound_to(refusal: &Refusal, path: &Path) -> bool {
+fn is_bound_to(refusal: &Message, path: &Path) -> bool {
     refusal.program.as_ref().is_some_and(|bound| *bound == printable(path.as_os_str().as_bytes()))
 }
 

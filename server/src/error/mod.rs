@@ -21,7 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use portgrant_protocol::endpoint::EndpointError;
-use portgrant_protocol::record::{RecordError, Refusal};
+use portgrant_protocol::record::RecordError;
 use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::transfer::TransferError;
@@ -75,7 +75,7 @@ pub enum Error {
         source: EndpointError,
     },
     /// The answer is no
-    Refused(Refusal),
+    Refused(Box<Message>),
     /// A record or its descriptors did not get through
     Transfer(TransferError),
     /// What came is no record
@@ -121,7 +121,7 @@ pub enum Error {
 impl Error {
     /// The exit status that says it ([`status`]), for a program that ends with it.
     pub fn status(&self) -> u8 {
-        self.told().status
+        self.told().message.status
     }
 
     /// What happened, why, and what to do about it, each in a line of printable ASCII.
@@ -146,11 +146,7 @@ impl Error {
             Error::Endpoint { text, source } => Told::what(format!("'{}' is no endpoint", printable(text.as_bytes())))
                 .because(source)
                 .status(status::USAGE),
-            Error::Refused(refusal) => {
-                let (what, why) = said(&refusal.why);
-                let message = Message { what: what.to_owned(), why: why.map(str::to_owned), fix: refusal.fix.clone() };
-                Told { message, status: refusal.status, source: None }
-            }
+            Error::Refused(message) => Told { message: message.as_ref().clone(), source: None },
             Error::Transfer(source) => {
                 let told = Told::what("the sockets did not get through").because(source);
                 if matches!(source, TransferError::Truncated) {
@@ -180,14 +176,6 @@ impl Error {
 
 /// Where what one version of portgrant sent does not fit another.
 const ONE_VERSION: &str = "see that the helper and this program are of one version of portgrant";
-
-/// A refusal is `what: why` in one line.
-fn said(why: &str) -> (&str, Option<&str>) {
-    match why.split_once(": ") {
-        Some((what, why)) => (what, Some(why)),
-        None => (why, None),
-    }
-}
 
 fn quoted(name: &str) -> String {
     format!("'{}'", printable(name.as_bytes()))

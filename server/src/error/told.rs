@@ -2,21 +2,18 @@
 
 use std::error::Error;
 
-use portgrant_protocol::status;
+use portgrant_protocol::{Kind, Message};
 
-use crate::Message;
-
-/// All that an error tells, in one place: its message, the exit status that says it, and the error behind it.
+/// All that an error tells, in one place: its message, and the error behind it.
 pub(super) struct Told<'a> {
     pub(super) message: Message,
-    pub(super) status: u8,
     pub(super) source: Option<&'a (dyn Error + 'static)>,
 }
 
 impl<'a> Told<'a> {
-    /// What happened. Nothing stands behind it, and the status is [`status::SYSTEM`], until more is said.
+    /// What happened. Nothing stands behind it, and the kind is [`Kind::System`], until more is said.
     pub(super) fn what(what: impl Into<String>) -> Told<'a> {
-        Told { message: Message::new(what), status: status::SYSTEM, source: None }
+        Told { message: Message::new(what), source: None }
     }
 
     /// The same, with the reason.
@@ -41,6 +38,6 @@ impl<'a> Told<'a> {
 
     /// The same, with another status.
     pub(super) fn status(self, status: u8) -> Told<'a> {
-        Told { status, ..self }
+        Told { message: Message { kind: Kind::of_status(status), status, ..self.message }, ..self }
     }
 }

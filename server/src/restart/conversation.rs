@@ -17,7 +17,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use portgrant_protocol::record::{self, MAX_LEN, MAX_LINES, RecordError, Refusal, Reply};
+use portgrant_protocol::record::{self, MAX_LEN, MAX_LINES, RecordError, Reply};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::transfer::TransferError;
 use rustix::io::Errno;
@@ -173,12 +173,7 @@ pub(super) fn is_request(bytes: &[u8]) -> Result<(), RecordError> {
 pub(super) fn answer(result: Result<&Upgraded, &Error>) -> Result<Vec<Vec<u8>>, RecordError> {
     let upgraded = match result {
         Ok(upgraded) => upgraded,
-        Err(error) => {
-            let message = error.message();
-            let why = message.why.map_or_else(|| message.what.clone(), |why| format!("{}: {why}", message.what));
-            let refusal = Refusal { status: error.status(), why, fix: message.fix, rule: None, program: None };
-            return Ok(vec![Reply::Refused(refusal).encode()?]);
-        }
+        Err(error) => return Ok(vec![Reply::Failed(error.message()).encode()?]),
     };
     let records = chunks(&upgraded.closed, String::len).into_iter().map(|(names, left)| {
         let first = [("STATUS", "0".to_owned()), ("GENERATION", upgraded.generation.to_string())];
@@ -194,7 +189,7 @@ pub(super) fn parse_answer(bytes: &[u8]) -> Result<(Upgraded, usize), Error> {
     let fields = record::lines(bytes).map_err(Error::Record)?;
     if !fields.contains(&("STATUS", "0")) {
         return match Reply::parse(bytes).map_err(Error::Record)? {
-            Reply::Refused(refusal) => Err(Error::Refused(refusal)),
+            Reply::Failed(message) => Err(Error::Refused(Box::new(message))),
             Reply::Granted { .. } => Err(Error::Record(RecordError::Missing("GENERATION"))),
         };
     }
@@ -321,7 +316,7 @@ mod tests {
         let refused =
             answer(Err(&RestartError::SuccessorSlow { pid: 7, limit: Duration::from_secs(30) }.into())).expect("short");
         let error = parse_answer(&refused[0]).expect_err("refused");
-        assert!(matches!(&error, Error::Refused(refusal) if refusal.why.contains("process 7")), "{error}");
+        assert!(matches!(&error, Error::Refused(message) if message.to_string().contains("process 7")), "{error}");
     }
 
     #[test]

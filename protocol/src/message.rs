@@ -1,0 +1,179 @@
+//! Why something was not done: a kind for programs, and the lines of a message for people. One type in every program of
+//! portgrant and in the crate; [`crate::record`] carries it between them.
+//!
+//! No program looks into the lines: what it must know is a field with a closed set of values.
+
+use std::fmt;
+
+use crate::status;
+
+/// What kept something from being done. A closed set; on the wire an unknown one counts as [`Kind::System`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The command line, the request or a descriptor is wrong
+    Usage,
+    /// The policy does not permit it
+    Refused,
+    /// Another socket has the address
+    InUse,
+    /// There is no such address, interface or protocol
+    NotThere,
+    /// The helper got no privilege, or the kernel does not honour it
+    NoPrivilege,
+    /// The policy cannot be read or believed, or the installation is broken
+    BrokenPolicy,
+    /// The program was not found, or cannot be executed
+    Program,
+    /// It took too long, or the policy changed meanwhile: it may work next time
+    TryAgain,
+    /// A system call failed
+    System,
+}
+
+impl Kind {
+    const WORDS: [(Kind, &'static str, u8); 9] = [
+        (Kind::Usage, "usage", status::USAGE),
+        (Kind::Refused, "refused", status::REFUSED),
+        (Kind::InUse, "in-use", status::UNAVAILABLE),
+        (Kind::NotThere, "not-there", status::UNAVAILABLE),
+        (Kind::NoPrivilege, "no-privilege", status::BROKEN),
+        (Kind::BrokenPolicy, "broken-policy", status::BROKEN),
+        (Kind::Program, "program", status::NOT_EXECUTABLE),
+        (Kind::TryAgain, "try-again", status::SYSTEM),
+        (Kind::System, "system", status::SYSTEM),
+    ];
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        self.entry().1
+    }
+
+    /// The kind of a word on the wire.
+    #[must_use]
+    pub fn of_word(word: &str) -> Kind {
+        Kind::WORDS.iter().find(|entry| entry.1 == word).map_or(Kind::System, |entry| entry.0)
+    }
+
+    /// The exit status that goes with it, unless the message has another.
+    #[must_use]
+    pub fn status(self) -> u8 {
+        self.entry().2
+    }
+
+    /// The kind of an answer that has only a status: the helper's record was lost, or another version sent none.
+    #[must_use]
+    pub fn of_status(status: u8) -> Kind {
+        match status {
+            status::USAGE => Kind::Usage,
+            status::UNAVAILABLE => Kind::NotThere,
+            status::REFUSED => Kind::Refused,
+            status::BROKEN => Kind::BrokenPolicy,
+            status::NOT_EXECUTABLE | status::NOT_FOUND => Kind::Program,
+            _ => Kind::System,
+        }
+    }
+
+    fn entry(self) -> &'static (Kind, &'static str, u8) {
+        Kind::WORDS.iter().find(|entry| entry.0 == self).unwrap_or(&Kind::WORDS[8])
+    }
+}
+
+/// Why something was not done. Each text is one line of printable ASCII, fit for a terminal and a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// What kept it from being done
+    pub kind: Kind,
+    /// The exit status, never 0
+    pub status: u8,
+    /// What failed
+    pub what: String,
+    /// Why it failed
+    pub why: Option<String>,
+    /// What to do
+    pub fix: Option<String>,
+    /// The rule that decided, `file:line`
+    pub rule: Option<String>,
+    /// The program that the grant is bound to: only the helper's exec verb can use it
+    pub program: Option<String>,
+    /// The endpoint that the message speaks of, in the words of [`crate::Resolved`]
+    pub endpoint: Option<String>,
+}
+
+impl Message {
+    /// A message that says what failed, of kind [`Kind::System`].
+    pub fn new(what: impl Into<String>) -> Message {
+        let what = what.into();
+        let kind = Kind::System;
+        Message { kind, status: kind.status(), what, why: None, fix: None, rule: None, program: None, endpoint: None }
+    }
+
+    /// A message of `kind`, with the status that goes with it.
+    pub fn of(kind: Kind, what: impl Into<String>) -> Message {
+        Message { kind, status: kind.status(), ..Message::new(what) }
+    }
+
+    /// The same, with the reason.
+    #[must_use]
+    pub fn why(self, why: impl Into<String>) -> Message {
+        Message { why: Some(why.into()), ..self }
+    }
+
+    /// The same, with what to do.
+    #[must_use]
+    pub fn fix(self, fix: impl Into<String>) -> Message {
+        Message { fix: Some(fix.into()), ..self }
+    }
+
+    /// The same, with the endpoint that it speaks of.
+    #[must_use]
+    pub fn endpoint(self, endpoint: impl Into<String>) -> Message {
+        Message { endpoint: Some(endpoint.into()), ..self }
+    }
+
+    /// The same, with another exit status.
+    #[must_use]
+    pub fn status(self, status: u8) -> Message {
+        Message { status, ..self }
+    }
+
+    /// As `program` prints it: what failed, then why and what to do, a line each.
+    #[must_use]
+    pub fn text(&self, program: &str) -> String {
+        let mut text = format!("{program}: {}\n", self.what);
+        for (label, part) in [("why", &self.why), ("fix", &self.fix)] {
+            if let Some(part) = part {
+                text.extend(["  ", label, ": ", part, "\n"]);
+            }
+        }
+        text
+    }
+}
+
+impl fmt::Display for Message {
+    /// In one line: `what: why; fix`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(why) = &self.why {
+            write!(f, ": {why}")?;
+        }
+        if let Some(fix) = &self.fix {
+            write!(f, "; {fix}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_word_of_its_own() {
+        for (kind, word, status) in Kind::WORDS {
+            assert_eq!((kind.word(), Kind::of_word(word), kind.status()), (word, kind, status));
+            assert_ne!(status, status::OK);
+        }
+        assert_eq!(Kind::of_word("of-a-later-version"), Kind::System);
+    }
+}
