@@ -28,7 +28,7 @@ use std::time::Duration;
 use portgrant_server::daemon::Daemon;
 use portgrant_server::error::ListenerError;
 use portgrant_server::restart::{Drain, Generation, Order, Serving, Token, ask};
-use portgrant_server::{Error, Event, Listeners, Patience, Socket, close_gracefully};
+use portgrant_server::{Error, Event, Listeners, Notify, Patience, Socket, close_gracefully};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -209,7 +209,7 @@ fn origin(generation: &mut Generation) -> Result<u32, Error> {
 
 fn supervise(mut serving: Serving) -> Result<ExitCode, Error> {
     loop {
-        match serving.wait()? {
+        match next_order(&mut serving)? {
             Order::Reload => {}
             Order::Failed(error) => eprintln!("generations: {error}"),
             Order::Retire(upgraded) => {
@@ -226,6 +226,24 @@ fn supervise(mut serving: Serving) -> Result<ExitCode, Error> {
             eprintln!("generations: {left} connections were not finished");
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+/// Waits for an order, and tells the service manager often enough that this process is alive (`WatchdogSec=`).
+fn next_order(serving: &mut Serving) -> Result<Order, Error> {
+    let interval = serving.manager().and_then(Notify::watchdog_interval);
+    let Some(pause) = interval.and_then(|interval| Timespec::try_from(interval / 2).ok()) else {
+        return serving.wait();
+    };
+    loop {
+        if let Some(order) = serving.pending()? {
+            return Ok(order);
+        }
+        if let Some(manager) = serving.manager() {
+            manager.watchdog()?;
+        }
+        // Also after a signal there may be an order.
+        let _ = poll(&mut [PollFd::new(&*serving, PollFlags::IN)], Some(&pause));
     }
 }
 

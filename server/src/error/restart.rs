@@ -72,6 +72,8 @@ pub enum RestartError {
     },
     /// This process ends, or has a successor
     Retired,
+    /// This process is the first of its pid namespace, and every other one ends with it
+    FirstProcess,
     /// A name under which nothing can be kept for the next generation
     KeptName {
         /// The name
@@ -137,6 +139,9 @@ impl RestartError {
             RestartError::Retired => Told::what("this process takes nothing new any more")
                 .why("it has a successor, or was told to end")
                 .fix("ask the process that serves now"),
+            RestartError::FirstProcess => Told::what("process 1 cannot be replaced")
+                .why("the kernel ends every process of a pid namespace together with its process 1")
+                .fix("restart the container, or run the server under a service manager in the container"),
             RestartError::KeptName { name } => Told::what(format!("nothing can be kept as {}", quoted(name)))
                 .why("a name is 1 to 128 characters of printable ASCII")
                 .fix("choose another"),

@@ -84,16 +84,11 @@ pub(super) fn tell(peer: Option<&OwnedFd>, manager: Option<&Notify>, result: Res
         let records = answer(result).unwrap_or_default();
         let _ = records.iter().try_for_each(|record| send(peer, record, &[]));
     }
-    if let Some(manager) = manager {
-        let _ = match result {
-            Ok(upgraded) => manager.succeeded_by(upgraded.pid),
-            Err(_) => manager.ready(),
-        };
-        let _ = manager.status(&match result {
-            Ok(upgraded) => format!("{upgraded}"),
-            Err(error) => format!("the upgrade failed: {error}"),
-        });
-    }
+    let Some(manager) = manager else { return };
+    let _ = match result {
+        Ok(upgraded) => manager.succeeded_by(upgraded.pid, &upgraded.to_string()),
+        Err(error) => manager.ready().and_then(|()| manager.status(&format!("the upgrade failed: {error}"))),
+    };
 }
 
 /// Asks the server whose control socket is at `path` to replace itself, and waits for `limit` at most to learn the

@@ -14,6 +14,9 @@ use crate::{Error, Stopper};
 /// How long after the deadline a process that has not ended is ended.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
+/// What is longer is as good as for ever, and the clock ends somewhere.
+pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 /// Counts what a server still has to finish: a [`Token`] for each connection, and for each loop that accepts.
 ///
 /// When it begins, [`Token::is_stopping`] turns true, the [`Stopper`]s given to it stop their listeners, and the

@@ -17,8 +17,9 @@ use super::drain::watch_over;
 use super::holdings::Holdings;
 use super::predecessor::Draining;
 use super::program::Program;
+use super::signals::{Asked, UpgradeSignals};
 use super::successor::{Progress, Successor};
-use crate::daemon::{Caught, PidFile, Running};
+use crate::daemon::{PidFile, Running};
 use crate::error::RestartError;
 use crate::ready::Ready;
 use crate::{Error, Notify, Socket};
@@ -37,13 +38,6 @@ const CONVERSATION: u64 = 4;
 const EXIT: u64 = 5;
 const IDLE: u64 = 6;
 const FIRST_PEER: u64 = 7;
-
-/// Signals in groups: to end, to end gracefully, to upgrade, and SIGHUP.
-pub(super) type SignalGroups = Caught<4>;
-const TERMINATE: usize = 0;
-const QUIT: usize = 1;
-const UPGRADE: usize = 2;
-const HANGUP: usize = 3;
 
 /// What SIGHUP means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +96,7 @@ impl fmt::Display for Upgraded {
 pub struct Serving {
     number: u64,
     program: Program,
-    signals: SignalGroups,
+    signals: UpgradeSignals,
     holdings: Option<Holdings>,
     pid_file: Option<PidFile>,
     control: Option<Control>,
@@ -134,7 +128,7 @@ struct Upgrade {
 pub(super) struct Parts {
     pub(super) number: u64,
     pub(super) program: Program,
-    pub(super) signals: SignalGroups,
+    pub(super) signals: UpgradeSignals,
     pub(super) control: Option<Control>,
     pub(super) drain: Drain,
     pub(super) limits: Limits,
@@ -190,7 +184,7 @@ impl Serving {
             control.own();
         }
         if let Some(predecessor) = &self.predecessor {
-            self.ready.add(&predecessor.exit, PREDECESSOR)?;
+            self.ready.add(&predecessor.process, PREDECESSOR)?;
         }
         self.arm()
     }
@@ -206,9 +200,11 @@ impl Serving {
         if self.number == 1 {
             return manager.ready();
         }
-        // The predecessor said so already, if it could; where that died, the manager may believe this process. And one
-        // that cannot be told must not end the only process that serves.
-        let _ = manager.main_pid().and_then(|()| manager.ready());
+        // A predecessor that lives does it, and is believed. If it died, the manager may believe this process, an orphan by
+        // now; and a manager that cannot be told must not end the only process that serves.
+        if self.predecessor.is_none() {
+            let _ = manager.main_pid().and_then(|()| manager.ready());
+        }
         Ok(())
     }
 
@@ -367,19 +363,19 @@ impl Serving {
     }
 
     fn signalled(&mut self) -> Result<Option<Order>, Error> {
-        if self.signals.take(TERMINATE) {
+        if self.signals.take(Asked::Terminate) {
             self.abandon();
             self.say_stopping();
             return Ok(Some(Order::Terminate));
         }
-        if self.signals.take(QUIT) && self.end.is_none() {
+        if self.signals.take(Asked::Finish) && self.end.is_none() {
             self.stop()?;
             return Ok(Some(Order::Finish));
         }
-        if self.signals.take(UPGRADE) {
+        if self.signals.take(Asked::Upgrade) {
             return Ok(self.asked_to_upgrade(None));
         }
-        Ok(match (self.signals.take(HANGUP), self.hangup) {
+        Ok(match (self.signals.take(Asked::Hangup), self.hangup) {
             (false, _) => None,
             (true, Hangup::Reloads) => Some(Order::Reload),
             (true, Hangup::Upgrades) => self.asked_to_upgrade(None),
@@ -465,6 +461,9 @@ impl Serving {
         if self.end.is_some() {
             return Some(RestartError::Retired.into());
         }
+        if std::process::id() == 1 {
+            return Some(RestartError::FirstProcess.into());
+        }
         if let Some(Upgrade { successor, .. }) = &self.upgrade {
             let left = successor.deadline().saturating_duration_since(Instant::now());
             return Some(RestartError::UpgradeUnderWay { pid: successor.pid(), left }.into());
@@ -474,7 +473,7 @@ impl Serving {
         }
         let draining = self.predecessor.as_ref()?;
         let left = draining.until.saturating_duration_since(Instant::now());
-        Some(RestartError::PredecessorDrains { pid: draining.pid, left }.into())
+        Some(RestartError::PredecessorDrains { pid: draining.process.pid(), left }.into())
     }
 
     fn start_successor(&mut self) -> Result<(), Error> {
@@ -517,9 +516,13 @@ impl Serving {
     fn successor_ended(&mut self) -> Result<Option<Order>, Error> {
         let Some(Upgrade { successor, .. }) = &mut self.upgrade else { return Ok(None) };
         let Some(ended) = successor.ended() else { return Ok(None) };
-        // Its own words, if it left some, say more.
-        let said = successor.hear(self.limits.drain).err();
-        Ok(self.fail(said.unwrap_or_else(|| ended.into())))
+        match successor.hear(self.limits.drain) {
+            // It ended its starter by itself.
+            Ok(Progress::Serving) => Ok(self.retire()),
+            // Its own words, if it left some, say more.
+            Err(said) => Ok(self.fail(said)),
+            Ok(Progress::Waiting | Progress::HungUp) => Ok(self.fail(ended.into())),
+        }
     }
 
     /// The successor does not serve. Everything is as it was before it was started.
@@ -593,12 +596,12 @@ impl Serving {
             self.serve(number)?;
         }
         let is_over = self.end.is_none_or(|end| Instant::now() >= end);
-        Ok(is_over || self.drain.left() == 0 || self.signals.take(TERMINATE))
+        Ok(is_over || self.drain.left() == 0 || self.signals.take(Asked::Terminate))
     }
 
     fn forget_predecessor(&mut self) {
         if let Some(predecessor) = self.predecessor.take() {
-            self.ready.remove(&predecessor.exit);
+            self.ready.remove(&predecessor.process);
         }
     }
 
