@@ -6,6 +6,7 @@ use portgrant_protocol::listen::PlaceError;
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
+use portgrant_server::error::Refused;
 use portgrant_server::{Message, Refusal};
 
 use crate::Trouble;
@@ -266,13 +267,13 @@ impl Error {
                 Message::new(format!("nothing was passed to {to}")).why(trouble.to_string()).fix(trouble.fix())
             }
             Error::ForAnother { refusal, program, .. } => {
-                let message = portgrant_server::Error::Refused(refusal.as_ref().clone()).message();
+                let message = portgrant_server::Error::from(Refused(refusal.as_ref().clone())).message();
                 let instead = format!("PROGRAM is {}", printable(program.as_os_str().as_encoded_bytes()));
                 let why = message.why.map(|why| format!("{why}; {instead}"));
                 Message { why: why.or(Some(instead)), ..message }
             }
             Error::OnlyByHelper(refusal) => {
-                let message = portgrant_server::Error::Refused(refusal.as_ref().clone()).message();
+                let message = portgrant_server::Error::from(Refused(refusal.as_ref().clone())).message();
                 let program = refusal.program.as_deref().unwrap_or_default();
                 let why =
                     format!("the rule is bound to {program}, which the helper executes once and --accept many times");

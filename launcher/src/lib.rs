@@ -95,16 +95,13 @@ fn answer(text: &str) -> u8 {
 
 /// What else is known: who holds an address that is in use, what is wrong with a helper that cannot be run.
 fn further(error: &Error) -> String {
-    use portgrant_server::Error as SocketError;
     use portgrant_server::error::{BindError, RequestError};
     let Error::Sockets(error) = error else { return String::new() };
     let of_helper = matches!(
-        error,
-        SocketError::Request(
-            RequestError::HelperMissing { .. } | RequestError::Helper { .. } | RequestError::NoAnswer { .. }
-        )
+        error.downcast_ref(),
+        Some(RequestError::HelperMissing { .. } | RequestError::Helper { .. } | RequestError::NoAnswer { .. })
     );
-    if let SocketError::Bind(BindError::InUse { endpoint, .. }) = error {
+    if let Some(BindError::InUse { endpoint, .. }) = error.downcast_ref() {
         who::beneath(endpoint)
     } else if of_helper {
         doctor::beneath()

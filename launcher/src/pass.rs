@@ -15,6 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use portgrant_protocol::record::{Refusal, Reply};
 use portgrant_protocol::status;
 use portgrant_protocol::transfer::{self, TransferError};
+use portgrant_server::error::Refused;
 use portgrant_server::{Error as SocketError, Request, Sockets};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown, socket_with, sockopt};
@@ -108,7 +109,7 @@ fn is_socket(path: &Path) -> bool {
 
 /// The server hears of a refusal as well, as it does from the helper itself: its log can say why nothing came.
 fn refused(server: &OwnedFd, error: SocketError) -> SocketError {
-    if let SocketError::Refused(refusal) = &error
+    if let Some(Refused(refusal)) = error.downcast_ref()
         && let Ok(record) = Reply::Refused(refusal.clone()).encode()
     {
         let _ = transfer::send(server.as_fd(), &record, &[]);

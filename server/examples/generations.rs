@@ -171,7 +171,7 @@ fn endpoints(words: &[String]) -> Result<Vec<String>, Error> {
         match word.strip_prefix('@') {
             None => endpoints.push(word.clone()),
             Some(file) => {
-                let failed = |source| Error::System { what: "cannot read the list of endpoints", source };
+                let failed = |source| Error::system("cannot read the list of endpoints", source);
                 let text = std::fs::read_to_string(file).map_err(failed)?;
                 endpoints.extend(text.lines().map(str::to_owned));
             }
@@ -191,7 +191,7 @@ fn add(listeners: &mut Listeners, socket: Socket) -> Result<(), Error> {
 
 /// The process that began it all, as a memfd tells it from generation to generation.
 fn origin(generation: &mut Generation) -> Result<u32, Error> {
-    let failed = |source: io::Error| Error::System { what: "cannot read or write a memfd", source };
+    let failed = |source: io::Error| Error::system("cannot read or write a memfd", source);
     let state: OwnedFd = match generation.state("origin") {
         Some(state) => state,
         None => {
@@ -260,7 +260,7 @@ fn accept(mut listeners: Listeners, drain: &Drain, token: &Token, greeting: &Arc
             Ok(event) => eprintln!("generations: {event:?}"),
             Err(error) => {
                 eprintln!("generations: {error}");
-                if matches!(error, Error::Listener(ListenerError::NoListener)) {
+                if matches!(error.downcast_ref(), Some(ListenerError::NoListener)) {
                     return;
                 }
             }

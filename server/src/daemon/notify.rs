@@ -10,8 +10,8 @@ use std::time::Duration;
 use portgrant_protocol::text::printable;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Error;
-use crate::error::DaemonError;
+use super::error::DaemonError;
+use crate::failure::Error;
 
 /// How long a manager that does not read may hold the server up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -194,11 +194,18 @@ mod tests {
     #[test]
     fn an_address_that_is_none_and_a_manager_that_is_gone_are_told_apart() {
         for address in ["", "@", "relative", "vsock:2:1234", &"/x".repeat(200)] {
-            assert!(matches!(Notify::at(address), Err(Error::Daemon(DaemonError::NotifyAddress { .. }))), "{address}");
+            assert!(
+                matches!(
+                    Notify::at(address).as_ref().map_err(Error::downcast_ref),
+                    Err(Some(DaemonError::NotifyAddress { .. }))
+                ),
+                "{address}"
+            );
         }
         let error = Notify::at("/no/such/socket").expect("well-formed").ready().expect_err("gone");
         assert!(
-            matches!(error, Error::Daemon(DaemonError::Notify { .. })) && error.to_string().contains("/no/such/socket"),
+            matches!(error.downcast_ref(), Some(DaemonError::Notify { .. }))
+                && error.to_string().contains("/no/such/socket"),
             "{error}"
         );
     }

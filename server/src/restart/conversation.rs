@@ -25,9 +25,10 @@ use portgrant_protocol::transfer::TransferError;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use super::Upgraded;
-use crate::Error;
-use crate::socket_file::Identity;
+use super::order::Upgraded;
+use crate::adopting::socket_file::Identity;
+use crate::adopting::{HandoverError, Refused};
+use crate::failure::Error;
 
 /// The longest name of a descriptor.
 pub(super) const NAME: usize = 128;
@@ -202,14 +203,14 @@ pub(super) fn answer(result: Result<&Upgraded, &Error>) -> Result<Vec<Vec<u8>>, 
 
 /// One record of the answer, and how many closed sockets the next ones name.
 pub(super) fn parse_answer(bytes: &[u8]) -> Result<(Upgraded, usize), Error> {
-    let fields = record::lines(bytes).map_err(Error::Record)?;
+    let fields = record::lines(bytes).map_err(HandoverError::Record)?;
     if !fields.contains(&("STATUS", "0")) {
-        return match Reply::parse(bytes).map_err(Error::Record)? {
-            Reply::Refused(refusal) => Err(Error::Refused(refusal)),
-            Reply::Granted { .. } => Err(Error::Record(RecordError::Missing("GENERATION"))),
+        return match Reply::parse(bytes).map_err(HandoverError::Record)? {
+            Reply::Refused(refusal) => Err(Refused(refusal).into()),
+            Reply::Granted { .. } => Err(HandoverError::Record(RecordError::Missing("GENERATION")).into()),
         };
     }
-    success(&fields).map_err(Error::Record)
+    Ok(success(&fields).map_err(HandoverError::Record)?)
 }
 
 fn success(fields: &[(&str, &str)]) -> Result<(Upgraded, usize), RecordError> {
@@ -247,8 +248,8 @@ pub(super) fn send(to: impl AsFd, record: &[u8], descriptors: &[BorrowedFd<'_>])
 }
 
 /// Says `word`.
-pub(super) fn say(to: &OwnedFd, word: &Word) -> Result<(), Error> {
-    send(to, &word.encode().map_err(Error::Record)?, &[]).map_err(Error::Transfer)
+pub(super) fn say(to: &OwnedFd, word: &Word) -> Result<(), HandoverError> {
+    send(to, &word.encode().map_err(HandoverError::Record)?, &[]).map_err(HandoverError::Transfer)
 }
 
 /// `all` in runs that fit into a record each, with the number of those that follow. Of none it is one run of none.
@@ -339,7 +340,7 @@ mod tests {
         let refused =
             answer(Err(&RestartError::SuccessorSlow { pid: 7, limit: Duration::from_secs(30) }.into())).expect("short");
         let error = parse_answer(&refused[0]).expect_err("refused");
-        assert!(matches!(&error, Error::Refused(refusal) if refusal.why.contains("process 7")), "{error}");
+        assert!(matches!(error.downcast_ref(), Some(Refused(refusal)) if refusal.why.contains("process 7")), "{error}");
     }
 
     #[test]

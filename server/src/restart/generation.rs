@@ -17,9 +17,10 @@ use super::predecessor::{self, Predecessor};
 use super::program::Program;
 use super::serving::{Hangup, Limits, Parts, Serving};
 use super::signals::UpgradeSignals;
-use crate::daemon::{Daemon, PidFile, Starting};
-use crate::socket_file::Identity;
-use crate::{Error, Notify, Socket, Sockets};
+use crate::adopting::socket_file::Identity;
+use crate::adopting::{Socket, Sockets};
+use crate::daemon::{Daemon, Notify, PidFile, Starting};
+use crate::failure::Error;
 
 /// This process, while it starts: the first generation of its server, or one that a predecessor started to take its
 /// place. See the [module](super).

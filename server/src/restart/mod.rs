@@ -95,8 +95,10 @@
 mod control;
 mod conversation;
 mod drain;
+mod error;
 mod generation;
 mod holdings;
+mod order;
 mod predecessor;
 mod process;
 mod program;
@@ -107,5 +109,7 @@ mod successor;
 
 pub use control::ask;
 pub use drain::{Drain, Token};
+pub use error::RestartError;
 pub use generation::Generation;
-pub use serving::{Order, Serving, Upgraded};
+pub use order::{Order, Upgraded};
+pub use serving::Serving;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use portgrant_protocol::record::RecordError;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::transfer::{self, TransferError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,12 +15,13 @@ use rustix::stdio;
 
 use super::conversation::{Handover, Item, Word, say, send};
 use super::drain::{GRACE, LONGEST};
+use super::error::RestartError;
 use super::process::Process;
 use super::program::Program;
 use super::starter::{self, Ancestors};
-use crate::environment::PREDECESSOR;
-use crate::error::RestartError;
-use crate::{Error, inetd};
+use crate::adopting::environment::PREDECESSOR;
+use crate::adopting::{HandoverError, inetd};
+use crate::failure::Error;
 
 /// How long the starter may take to end, once it is killed.
 const STARTER_ENDS: Duration = Duration::from_secs(1);
@@ -68,7 +70,7 @@ pub(super) fn meet(program: &Program) -> Result<Option<(Predecessor, Handed)>, E
     inetd::once(|| {
         transfer::check(stdio::stdin()).map_err(|_| refuse("descriptor 0 is no conversation with it"))?;
         let credentials = getsockopt(&stdio::stdin(), PeerCredentials)
-            .map_err(|errno| Error::System { what: "cannot tell who the predecessor is", source: errno.into() })?;
+            .map_err(|errno| Error::system("cannot tell who the predecessor is", errno))?;
         if credentials.uid() != geteuid().as_raw() {
             return Err(refuse("descriptor 0 leads to another user's process"));
         }
@@ -97,10 +99,10 @@ pub(super) fn meet(program: &Program) -> Result<Option<(Predecessor, Handed)>, E
 /// Says which process the successor is.
 fn introduce(conversation: &OwnedFd) -> Result<(), Error> {
     let this = Process::this()?;
-    let record = Word::Started { pid: this.pid() }.encode().map_err(Error::Record)?;
+    let record = Word::Started { pid: this.pid() }.encode().map_err(HandoverError::Record)?;
     match send(conversation, &record, &[this.as_fd()]) {
         Err(TransferError::Ended) => Ok(()),
-        sent => sent.map_err(Error::Transfer),
+        sent => Ok(sent.map_err(HandoverError::Transfer)?),
     }
 }
 
@@ -122,11 +124,11 @@ impl Predecessor {
                 // It died and left something unread. What it sent is still here.
                 Err(TransferError::System(error)) if error.kind() == io::ErrorKind::ConnectionReset => continue,
                 Err(TransferError::Ended) => return Err(RestartError::PredecessorGone { pid: self.pid }.into()),
-                received => received.map_err(Error::Transfer)?,
+                received => received.map_err(HandoverError::Transfer)?,
             };
-            let part = Handover::parse(&record).map_err(Error::Record)?;
+            let part = Handover::parse(&record).map_err(HandoverError::Record)?;
             if part.items.len() != descriptors.len() {
-                return Err(Error::Count { names: part.items.len(), descriptors: descriptors.len() });
+                return Err(HandoverError::Count { names: part.items.len(), descriptors: descriptors.len() }.into());
             }
             handed.generation = part.generation;
             for (item, descriptor) in part.items.into_iter().zip(descriptors) {
@@ -149,16 +151,16 @@ impl Predecessor {
             self.say(&word)?;
         }
         match transfer::receive(self.conversation.as_fd()) {
-            Ok((record, _)) => match Word::parse(&record).map_err(Error::Record)? {
+            Ok((record, _)) => match Word::parse(&record).map_err(HandoverError::Record)? {
                 Word::Take { drain } => Ok(Some(drain)),
                 Word::Started { .. } | Word::Ready { .. } | Word::Failed { .. } | Word::Serving => {
-                    Err(Error::Record(portgrant_protocol::record::RecordError::Missing("DRAIN")))
+                    Err(HandoverError::Record(RecordError::Missing("DRAIN")).into())
                 }
             },
             // With ECONNRESET where it left something unread.
             Err(TransferError::Ended) => Ok(None),
             Err(TransferError::System(error)) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-            Err(error) => Err(Error::Transfer(error)),
+            Err(error) => Err(HandoverError::Transfer(error).into()),
         }
     }
 
@@ -186,9 +188,9 @@ impl Predecessor {
     }
 
     /// Somebody who is gone is no error: this process goes on alone.
-    fn say(&self, word: &Word) -> Result<(), Error> {
+    fn say(&self, word: &Word) -> Result<(), HandoverError> {
         match say(&self.conversation, word) {
-            Err(Error::Transfer(TransferError::Ended)) => Ok(()),
+            Err(HandoverError::Transfer(TransferError::Ended)) => Ok(()),
             said => said,
         }
     }

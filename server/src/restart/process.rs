@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal};
 
-use crate::Error;
+use crate::failure::Error;
 
 /// A process, whether or not it has ended. Readable (its [`AsFd`]) once it has.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Process {
 
     fn open(pid: Pid) -> Result<Process, Error> {
         let opened = pidfd_open(pid, PidfdFlags::empty());
-        let pidfd = opened.map_err(|errno| Error::System { what: "cannot watch a process", source: errno.into() })?;
+        let pidfd = opened.map_err(|errno| Error::system("cannot watch a process", errno))?;
         Ok(Process { pid: pid.as_raw_pid().cast_unsigned(), pidfd })
     }
 

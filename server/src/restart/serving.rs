@@ -1,7 +1,6 @@
 //! A generation that serves: signals, whoever asks by the control socket, a successor's start, and the end.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -10,19 +9,21 @@ use rustix::event::Timespec;
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
-use super::Drain;
 use super::control::{self, Control};
 use super::conversation::Item;
-use super::drain::watch_over;
+use super::drain::{Drain, watch_over};
+use super::error::RestartError;
 use super::holdings::Holdings;
+use super::order::{Order, Upgraded};
 use super::predecessor::Draining;
 use super::program::Program;
 use super::signals::{Asked, UpgradeSignals};
 use super::successor::{Progress, Successor};
-use crate::daemon::{PidFile, Running};
-use crate::error::RestartError;
-use crate::ready::Ready;
-use crate::{Error, Notify, Socket};
+use crate::adopting::Socket;
+use crate::daemon::{Notify, PidFile, Running};
+use crate::descriptor;
+use crate::failure::Error;
+use crate::serving::epoll::Ready;
 
 /// Peers of the control socket that may keep silent. One more, and the one that came first is sent away.
 const PEERS: usize = 8;
@@ -51,39 +52,6 @@ pub(super) enum Hangup {
 pub(super) struct Limits {
     pub(super) start: Duration,
     pub(super) drain: Duration,
-}
-
-/// What a server is to do.
-#[derive(Debug)]
-pub enum Order {
-    /// SIGHUP: read the configuration again
-    Reload,
-    /// A successor serves. [`Serving::finish`], and end
-    Retire(Upgraded),
-    /// SIGQUIT: [`Serving::finish`], and end
-    Finish,
-    /// SIGTERM, SIGINT: end
-    Terminate,
-    /// An upgrade failed, and nothing else changed: for the log
-    Failed(Error),
-}
-
-/// Who took over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upgraded {
-    /// Its number
-    pub generation: u64,
-    /// Its process
-    pub pid: u32,
-    /// The sockets that it closed, as its configuration has them no more
-    pub closed: Vec<String>,
-}
-
-impl fmt::Display for Upgraded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "generation {}, process {}, took over", self.generation, self.pid)?;
-        if self.closed.is_empty() { Ok(()) } else { write!(f, "; closed: {}", self.closed.join(", ")) }
-    }
 }
 
 /// This process, while it serves. See the [module](super).
@@ -139,7 +107,7 @@ pub(super) struct Parts {
 impl Serving {
     /// Everything that can fail for want of descriptors is made before the predecessor is told.
     pub(super) fn new(parts: Parts) -> Result<Serving, Error> {
-        let failed = |errno: Errno| Error::System { what: "cannot wait for what comes", source: errno.into() };
+        let failed = |errno: Errno| Error::system("cannot wait for what comes", errno);
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(failed)?;
         let mut ready = Ready::new()?;
@@ -347,12 +315,12 @@ impl Serving {
 
     #[cfg(feature = "tokio")]
     async fn readable(&mut self) -> Result<(), Error> {
-        let failed = |source| Error::System { what: "cannot wait for what comes", source };
+        let failed = |source| Error::system("cannot wait for what comes", source);
         let readiness = match self.readiness.take() {
             Some(readiness) => readiness,
             None => {
                 let copy = self.ready.as_fd().try_clone_to_owned().map_err(failed)?;
-                crate::descriptor::awaited(copy, tokio::io::Interest::READABLE).map_err(failed)?
+                descriptor::awaited(copy, tokio::io::Interest::READABLE).map_err(failed)?
             }
         };
         let readiness = self.readiness.insert(readiness);
@@ -430,7 +398,7 @@ impl Serving {
         match control::asks(&peer) {
             Ok(()) => self.asked_to_upgrade(Some(peer)),
             Err(error) => {
-                control::tell(Some(&peer), None, Err(&error));
+                control::tell(Some(&peer), None, Err(&error.into()));
                 None
             }
         }
@@ -634,7 +602,7 @@ impl Serving {
         let times = Itimerspec { it_interval: Timespec::default(), it_value: left };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &times)
             .map(drop)
-            .map_err(|errno| Error::System { what: "cannot set a timer", source: errno.into() })
+            .map_err(|errno| Error::system("cannot set a timer", errno))
     }
 }
 

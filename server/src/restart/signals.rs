@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2};
 
-use crate::Error;
 use crate::daemon::Caught;
+use crate::failure::Error;
 
 /// What a signal asks for, as an index of [`GROUPS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl UpgradeSignals {
     /// Catches them, from now on and for the rest of this process's life.
     pub(super) fn catch() -> Result<UpgradeSignals, Error> {
         let caught = Caught::catch(GROUPS);
-        caught.map(UpgradeSignals).map_err(|source| Error::System { what: "cannot catch signals", source })
+        caught.map(UpgradeSignals).map_err(|source| Error::system("cannot catch signals", source))
     }
 
     /// Makes it unreadable. Call it before [`UpgradeSignals::take`]: a signal that comes in between makes it readable again.

@@ -22,12 +22,13 @@ use rustix::process::{Pid, Resource, Rlimit, getpid, getrlimit, setrlimit};
 use signal_hook::low_level::emulate_default_handler;
 
 use super::conversation::{Word, say};
+use super::error::RestartError;
 use super::program::Program;
 use super::signals::UpgradeSignals;
-use crate::daemon::leave;
-use crate::environment::PREDECESSOR;
-use crate::error::RestartError;
-use crate::{Error, inetd};
+use crate::adopting::environment::PREDECESSOR;
+use crate::adopting::inetd;
+use crate::descriptor::leave;
+use crate::failure::Error;
 
 /// What [`PREDECESSOR`] holds: the predecessor's pid for its child, the starter; both pids for the successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +76,7 @@ pub(super) fn run(program: &Program, predecessor: Pid) -> Error {
 fn start(program: &Program, predecessor: Pid) -> Result<Child, Error> {
     let conversation = inetd::take_standard_input()?;
     let copied = conversation.try_clone();
-    let copy = copied.map_err(|source| Error::System { what: "cannot copy a descriptor", source })?;
+    let copy = copied.map_err(|source| Error::system("cannot copy a descriptor", source))?;
     let ancestors = Ancestors { predecessor, starter: Some(getpid()) };
     let mut command = program.command();
     command.env(PREDECESSOR, ancestors.value()).stdin(Stdio::from(copy));

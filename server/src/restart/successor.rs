@@ -12,11 +12,12 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::conversation::{Handover, Item, Word, say, send};
 use super::drain::LONGEST;
+use super::error::RestartError;
 use super::process::Process;
 use super::program::Program;
-use crate::Error;
-use crate::environment::PREDECESSOR;
-use crate::error::RestartError;
+use crate::adopting::HandoverError;
+use crate::adopting::environment::PREDECESSOR;
+use crate::failure::Error;
 
 /// How long a successor that hung up has to end, so that its exit status is known.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -69,7 +70,7 @@ impl Successor {
         items: Vec<(Item, BorrowedFd<'_>)>,
         limit: Duration,
     ) -> Result<Successor, Error> {
-        let failed = |what| move |source: io::Error| Error::System { what, source };
+        let failed = |what| move |source: io::Error| Error::system(what, source);
         let (ours, theirs) = transfer::pair().map_err(failed("cannot make a pair of sockets"))?;
         let this = Process::this()?;
         let items = [(Item::Predecessor, this.as_fd())].into_iter().chain(items);
@@ -77,7 +78,7 @@ impl Successor {
         let mut rest = descriptors.as_slice();
         for handover in Handover::of(generation, &items) {
             let (now, later) = rest.split_at(handover.items.len());
-            send(&ours, &handover.encode().map_err(Error::Record)?, now).map_err(Error::Transfer)?;
+            send(&ours, &handover.encode().map_err(HandoverError::Record)?, now).map_err(HandoverError::Transfer)?;
             rest = later;
         }
         rustix::io::ioctl_fionbio(&ours, true)
@@ -140,9 +141,9 @@ impl Successor {
                     return Ok(self.hung_up());
                 }
                 Err(TransferError::Ended) => return Ok(self.hung_up()),
-                Err(error) => return Err(Error::Transfer(error)),
+                Err(error) => return Err(HandoverError::Transfer(error).into()),
             };
-            match (Word::parse(&record).map_err(Error::Record)?, self.phase) {
+            match (Word::parse(&record).map_err(HandoverError::Record)?, self.phase) {
                 (Word::Started { pid }, Phase::Launched) => {
                     self.process = Some(introduced(pid, descriptors)?);
                     self.phase = Phase::Starting;
@@ -166,16 +167,16 @@ impl Successor {
                     return Ok(Progress::Serving);
                 }
                 (Word::Started { .. } | Word::Ready { .. } | Word::Take { .. } | Word::Serving, _) => {
-                    return Err(Error::Record(RecordError::Key("PHASE".to_owned())));
+                    return Err(HandoverError::Record(RecordError::Key("PHASE".to_owned())).into());
                 }
             }
         }
     }
 
-    fn tell_to_take(&mut self, drain: Duration) -> Result<(), Error> {
+    fn tell_to_take(&mut self, drain: Duration) -> Result<(), HandoverError> {
         match say(&self.conversation, &Word::Take { drain }) {
             // Its end will be seen, and told.
-            Ok(()) | Err(Error::Transfer(TransferError::Ended)) => {
+            Ok(()) | Err(HandoverError::Transfer(TransferError::Ended)) => {
                 self.phase = Phase::Taking;
                 Ok(())
             }
@@ -231,9 +232,9 @@ impl Successor {
 }
 
 /// The successor, by the pidfd that came with its first word.
-fn introduced(pid: u32, descriptors: Vec<OwnedFd>) -> Result<Process, Error> {
+fn introduced(pid: u32, descriptors: Vec<OwnedFd>) -> Result<Process, HandoverError> {
     let [pidfd] = <[OwnedFd; 1]>::try_from(descriptors)
-        .map_err(|descriptors| Error::Count { names: 1, descriptors: descriptors.len() })?;
+        .map_err(|descriptors| HandoverError::Count { names: 1, descriptors: descriptors.len() })?;
     Ok(Process::new(pid, pidfd))
 }
 
