@@ -27,7 +27,8 @@ use log::LevelFilter;
 use portgrant_protocol::record::{RecordError, Reply};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
-use portgrant_server::{Error as SocketError, Kind, Message};
+use portgrant_server::error::HandoverError;
+use portgrant_server::{Kind, Message};
 
 pub use arguments::{
     Accept, Arguments, Check, Command, Completions, Doctor, Exec, Explain, Format, Life, List, Log, Pass, Place,
@@ -84,8 +85,8 @@ pub fn run(start: Start) -> u8 {
 fn failed(record: &OsStr) -> u8 {
     let error = match Reply::parse(record.as_encoded_bytes()) {
         Ok(Reply::Failed(message)) => Error::Failed(Box::new(message)),
-        Ok(Reply::Granted { .. }) => Error::Sockets(SocketError::Record(RecordError::Missing("WHAT"))),
-        Err(error) => Error::Sockets(SocketError::Record(error)),
+        Ok(Reply::Granted { .. }) => Error::Sockets(HandoverError::Record(RecordError::Missing("WHAT")).into()),
+        Err(error) => Error::Sockets(HandoverError::Record(error).into()),
     };
     tell(&error.message(), &further(&error));
     error.status()
@@ -120,12 +121,10 @@ fn further(error: &Error) -> String {
     }
     let Error::Sockets(error) = error else { return String::new() };
     let of_helper = matches!(
-        error,
-        SocketError::Request(
-            RequestError::HelperMissing { .. } | RequestError::Helper { .. } | RequestError::NoAnswer { .. }
-        )
+        error.downcast_ref(),
+        Some(RequestError::HelperMissing { .. } | RequestError::Helper { .. } | RequestError::NoAnswer { .. })
     );
-    if let SocketError::Bind(BindError::InUse { endpoint, .. }) = error {
+    if let Some(BindError::InUse { endpoint, .. }) = error.downcast_ref() {
         who::beneath(endpoint)
     } else if of_helper {
         doctor::beneath()

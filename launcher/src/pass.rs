@@ -15,6 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use portgrant_protocol::record::Reply;
 use portgrant_protocol::status;
 use portgrant_protocol::transfer::{self, TransferError};
+use portgrant_server::error::Refused;
 use portgrant_server::{Error as SocketError, Message, Request, Sockets};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown, socket_with, sockopt};
@@ -108,8 +109,8 @@ fn is_socket(path: &Path) -> bool {
 
 /// The server hears of a refusal as well, as it does from the helper itself: its log can say why nothing came.
 fn refused(server: &OwnedFd, error: SocketError) -> SocketError {
-    if let SocketError::Refused(refusal) = &error
-        && let Ok(record) = Reply::Failed(refusal.as_ref().clone()).encode()
+    if let Some(Refused(refusal)) = error.downcast_ref()
+        && let Ok(record) = Reply::Failed(refusal.clone()).encode()
     {
         let _ = transfer::send(server.as_fd(), &record, &[]);
     }

@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use portgrant_protocol::transfer;
+use portgrant_server::error::Refused;
 use portgrant_server::{Error, Mailbox, Sockets};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, accept, bind, listen, socket};
 use stand_in::{Folder, free_port};
@@ -63,7 +64,9 @@ fn a_refusal_is_told_here_and_reaches_the_servers_log() {
     let (told, received) = to_mailbox(&folder.answering_helper(record, 0), &["80"], &folder.join("socket"));
     let expected = "portgrant: 80/tcp is refused for alice\n  why: no rule permits it\n  fix: ask\n";
     assert_eq!(told, (77, String::new(), expected.to_owned()));
-    assert!(matches!(received, Err(Error::Refused(refusal)) if refusal.status == 77));
+    assert!(
+        matches!(received.as_ref().map_err(Error::downcast_ref), Err(Some(Refused(refusal))) if refusal.status == 77)
+    );
 }
 
 #[test]

@@ -10,14 +10,14 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use portgrant_server::Connection;
 use portgrant_server::error::AdoptionError;
-use portgrant_server::{Connection, Error};
 
 fn main() -> ExitCode {
     match Connection::inetd() {
         Ok(client) => answer(&client).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
         // Nobody waits for an answer, and an administrator need not hear of it.
-        Err(Error::Adoption(AdoptionError::PeerGone { .. })) => ExitCode::SUCCESS,
+        Err(error) if matches!(error.downcast_ref(), Some(AdoptionError::PeerGone { .. })) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("caller: {error}");
             ExitCode::from(error.status())

@@ -99,7 +99,9 @@ async fn serve(mut listeners: AsyncListeners) -> Result<(), Error> {
             Ok(Event::Connection(client)) => drop(client.stream.try_write(b"it is full, come back later\r\n")),
             Ok(_) => {}
             // The other rooms stay open.
-            Err(error @ Error::Listener(ListenerError::Failed { .. })) => eprintln!("chat: {error}"),
+            Err(error) if matches!(error.downcast_ref(), Some(ListenerError::Failed { .. })) => {
+                eprintln!("chat: {error}");
+            }
             Err(error) => return Err(error),
         }
     }

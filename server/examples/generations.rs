@@ -28,7 +28,7 @@ use std::time::Duration;
 use portgrant_server::daemon::Daemon;
 use portgrant_server::error::ListenerError;
 use portgrant_server::restart::{Drain, Generation, Order, Serving, Token, ask};
-use portgrant_server::{Error, Event, Listeners, Patience, Socket, close_gracefully};
+use portgrant_server::{Error, Event, Listeners, Notify, Patience, Socket, close_gracefully};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -171,7 +171,7 @@ fn endpoints(words: &[String]) -> Result<Vec<String>, Error> {
         match word.strip_prefix('@') {
             None => endpoints.push(word.clone()),
             Some(file) => {
-                let failed = |source| Error::System { what: "cannot read the list of endpoints", source };
+                let failed = |source| Error::system("cannot read the list of endpoints", source);
                 let text = std::fs::read_to_string(file).map_err(failed)?;
                 endpoints.extend(text.lines().map(str::to_owned));
             }
@@ -191,7 +191,7 @@ fn add(listeners: &mut Listeners, socket: Socket) -> Result<(), Error> {
 
 /// The process that began it all, as a memfd tells it from generation to generation.
 fn origin(generation: &mut Generation) -> Result<u32, Error> {
-    let failed = |source: io::Error| Error::System { what: "cannot read or write a memfd", source };
+    let failed = |source: io::Error| Error::system("cannot read or write a memfd", source);
     let state: OwnedFd = match generation.state("origin") {
         Some(state) => state,
         None => {
@@ -209,7 +209,7 @@ fn origin(generation: &mut Generation) -> Result<u32, Error> {
 
 fn supervise(mut serving: Serving) -> Result<ExitCode, Error> {
     loop {
-        match serving.wait()? {
+        match next_order(&mut serving)? {
             Order::Reload => {}
             Order::Failed(error) => eprintln!("generations: {error}"),
             Order::Retire(upgraded) => {
@@ -229,6 +229,24 @@ fn supervise(mut serving: Serving) -> Result<ExitCode, Error> {
     }
 }
 
+/// Waits for an order, and tells the service manager often enough that this process is alive (`WatchdogSec=`).
+fn next_order(serving: &mut Serving) -> Result<Order, Error> {
+    let interval = serving.manager().and_then(Notify::watchdog_interval);
+    let Some(pause) = interval.and_then(|interval| Timespec::try_from(interval / 2).ok()) else {
+        return serving.wait();
+    };
+    loop {
+        if let Some(order) = serving.pending()? {
+            return Ok(order);
+        }
+        if let Some(manager) = serving.manager() {
+            manager.watchdog()?;
+        }
+        // Also after a signal there may be an order.
+        let _ = poll(&mut [PollFd::new(&*serving, PollFlags::IN)], Some(&pause));
+    }
+}
+
 fn accept(mut listeners: Listeners, drain: &Drain, token: &Token, greeting: &Arc<str>) {
     drain.stop(listeners.stopper());
     loop {
@@ -242,7 +260,7 @@ fn accept(mut listeners: Listeners, drain: &Drain, token: &Token, greeting: &Arc
             Ok(event) => eprintln!("generations: {event:?}"),
             Err(error) => {
                 eprintln!("generations: {error}");
-                if matches!(error, Error::Listener(ListenerError::NoListener)) {
+                if matches!(error.downcast_ref(), Some(ListenerError::NoListener)) {
                     return;
                 }
             }

@@ -107,7 +107,9 @@ async fn next(
     loop {
         match listeners.event().await {
             // The other ports go on.
-            Err(error @ Error::Listener(ListenerError::Failed { .. })) => eprintln!("web: {error}"),
+            Err(error) if matches!(error.downcast_ref(), Some(ListenerError::Failed { .. })) => {
+                eprintln!("web: {error}");
+            }
             event => return Ok((event?, place)),
         }
     }

@@ -12,9 +12,6 @@ use std::sync::{Mutex, PoisonError};
 use nix::libc::{self, c_int, socklen_t};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
-#[cfg(feature = "daemon")]
-use crate::error::DaemonError;
-
 /// Every number that was ever taken here: two owners would close each other's descriptor.
 static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
 
@@ -111,7 +108,7 @@ pub(crate) fn awaited(
     Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(descriptor, interest) }?)
 }
 
-/// Which side of a [`fork`] this is.
+/// Which side of fork(2) this is.
 #[cfg(feature = "daemon")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fork {
@@ -121,35 +118,32 @@ pub enum Fork {
     Child,
 }
 
-/// fork(2), in a process of one thread: with more it is [`DaemonError::Threads`], as the child could do next to nothing
-/// (signal-safety(7)).
-///
-/// Everything is there twice afterwards, descriptors among it: what only one of the two shall hold, the other drops. A
-/// [`PidFile`](crate::daemon::PidFile) stays with the process that wrote it.
-///
-/// ```
-/// # if std::fs::read_dir("/proc/self/task")?.count() > 1 { return Ok(()) } // a test runs in a thread
-/// use portgrant_server::daemon::{Fork, fork, leave};
-///
-/// match fork()? {
-///     Fork::Child => leave(0),
-///     Fork::Parent(child) => println!("{child} was started"),
-/// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// Why this process was not forked.
 #[cfg(feature = "daemon")]
-pub fn fork() -> Result<Fork, crate::Error> {
-    let tasks = std::fs::read_dir("/proc/self/task").map_err(|source| DaemonError::ThreadsUnknown { source })?;
+#[derive(Debug)]
+pub(crate) enum NotForked {
+    /// There are other threads: so many in all
+    Threads(usize),
+    /// How many threads there are is not known
+    ThreadsUnknown(io::Error),
+    /// The kernel could not
+    System(io::Error),
+}
+
+/// fork(2), in a process of one thread alone.
+#[cfg(feature = "daemon")]
+pub(crate) fn fork() -> Result<Fork, NotForked> {
+    let tasks = std::fs::read_dir("/proc/self/task").map_err(NotForked::ThreadsUnknown)?;
     let count = tasks.count();
     if count != 1 {
-        return Err(DaemonError::Threads { count }.into());
+        return Err(NotForked::Threads(count));
     }
     // SAFETY: this thread is the only one (asked just before, and nobody is there to start another), so no lock is held
     // by a thread that the child does not have: the child may do whatever its parent may.
     match unsafe { nix::unistd::fork() } {
         Ok(nix::unistd::ForkResult::Parent { child }) => Ok(Fork::Parent(child.as_raw().cast_unsigned())),
         Ok(nix::unistd::ForkResult::Child) => Ok(Fork::Child),
-        Err(errno) => Err(crate::Error::System { what: "cannot fork", source: errno.into() }),
+        Err(errno) => Err(NotForked::System(errno.into())),
     }
 }
 

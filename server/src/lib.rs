@@ -78,64 +78,55 @@
 //!
 //! Without `tokio` there is no async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
 
-mod addressed;
-mod bind;
+mod adopting;
+mod binding;
+mod client;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 mod descriptor;
-mod each;
-pub mod environment;
-pub mod error;
-mod farewell;
-pub mod helper;
-mod holder;
-mod inetd;
-mod inherited;
-mod interfaces;
-mod listeners;
-mod mailbox;
-#[cfg(feature = "resolve")]
-pub mod names;
-mod peer;
-mod ready;
-mod request;
+mod failure;
+mod resolved;
 #[cfg(feature = "restart")]
 pub mod restart;
-mod server;
 mod services;
-mod sock_diag;
-mod socket_file;
-mod sockets;
-mod steering;
-mod stream_options;
-mod tcp_info;
+mod serving;
 #[cfg(feature = "telnet")]
 pub mod telnet;
-mod variable;
 
-pub use addressed::{AddressedUdp, Arrival};
-pub use bind::Bind;
+pub use adopting::{Connection, Mailbox, Origin, Socket, Sockets, environment};
+pub use binding::{Bind, Holder, HolderState, Process, Request, Server, helper, holders, listen};
+#[cfg(feature = "resolve")]
+pub use client::names::{self, Names, ReverseName};
+pub use client::{Farewell, Patience, Peer, canonical, close_gracefully};
+pub use client::{KeepAlive, Linger, StreamOptions, TcpInfo, TcpState};
 #[cfg(feature = "daemon")]
 pub use daemon::{Notify, Signal, Signals};
-pub use each::{Change, EachUdp};
-pub use error::Error;
-pub use farewell::{Farewell, Patience, Peer, close_gracefully};
-pub use holder::{Holder, HolderState, Process, holders};
-pub use inetd::Connection;
-#[cfg(feature = "tokio")]
-pub use listeners::tokio::AsyncListeners;
-pub use listeners::{Accepted, Datagram, Event, Listeners, Stopper};
-pub use mailbox::Mailbox;
-#[cfg(feature = "resolve")]
-pub use names::{Names, ReverseName};
-pub use peer::canonical;
+pub use failure::Error;
 pub use portgrant_protocol::message::{Kind, Message};
 pub use portgrant_protocol::socket::{Facts, Mismatch};
 pub use portgrant_protocol::{Endpoint, Protocol, endpoint, status};
-pub use request::Request;
-pub use server::{Server, listen};
 pub use services::Services;
-pub use sockets::{Origin, Socket, Sockets};
-pub use steering::steer_by_cpu;
-pub use stream_options::{KeepAlive, Linger, StreamOptions};
-pub use tcp_info::{TcpInfo, TcpState};
+#[cfg(feature = "tokio")]
+pub use serving::AsyncListeners;
+pub use serving::{
+    Accepted, AddressedUdp, Arrival, Change, Datagram, EachUdp, Event, Listeners, Stopper, steer_by_cpu,
+};
+
+/// The kinds of [`Error`]: an enum for each subject, with all that a program can do something about.
+pub mod error {
+    pub use crate::adopting::{AdoptionError, HandoverError, MailboxError, Refused, SocketError};
+    pub use crate::binding::{BindError, RequestError};
+    pub use crate::client::SocketOptionError;
+    #[cfg(feature = "resolve")]
+    pub use crate::client::names::NameServiceError;
+    #[cfg(feature = "daemon")]
+    pub use crate::daemon::DaemonError;
+    pub use crate::failure::SystemError;
+    pub use crate::resolved::InvalidEndpoint;
+    #[cfg(feature = "restart")]
+    pub use crate::restart::RestartError;
+    pub use crate::services::ServicesError;
+    pub use crate::serving::ListenerError;
+    #[cfg(feature = "telnet")]
+    pub use crate::telnet::TelnetError;
+}

@@ -1,12 +1,13 @@
 //! Which port: services(5) both ways, and who has the last word on it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use portgrant_protocol::endpoint::{self, Endpoint, Port};
 use portgrant_protocol::{Protocol, service};
 
-use crate::Error;
+use crate::failure::{Error, Report, failure, shown};
+use crate::resolved::InvalidEndpoint;
 
 /// Names for ports and ports for names, as services(5) has them; names of the user's own may stand before those.
 ///
@@ -29,16 +30,19 @@ pub struct Services {
 impl Services {
     /// The entries of `/etc/services`; none where there is no such file, as in many containers.
     pub fn system() -> Result<Services, Error> {
-        match Services::read(service::PATH) {
-            Err(Error::Services { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Services::default()),
-            read => read,
+        match Services::open(service::PATH.as_ref()) {
+            Err(ServicesError { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Services::default()),
+            read => Ok(read?),
         }
     }
 
     /// The entries of another file of that form.
     pub fn read(path: impl AsRef<Path>) -> Result<Services, Error> {
-        let path = path.as_ref();
-        let text = std::fs::read(path).map_err(|source| Error::Services { path: path.to_owned(), source })?;
+        Ok(Services::open(path.as_ref())?)
+    }
+
+    fn open(path: &Path) -> Result<Services, ServicesError> {
+        let text = std::fs::read(path).map_err(|source| ServicesError { path: path.to_owned(), source })?;
         Ok(Services { own: service::Services::default(), system: service::Services::parse(&text) })
     }
 
@@ -78,7 +82,7 @@ impl Services {
     /// ```
     pub fn choose(&self, wish: Option<&str>, service: &str, protocol: Protocol, usual: u16) -> Result<Endpoint, Error> {
         let text = wish.map_or_else(|| self.port(service, protocol).unwrap_or(usual).to_string(), str::to_owned);
-        let wrong = |source| Error::Endpoint { text: text.clone(), source };
+        let wrong = |source| InvalidEndpoint { text: text.clone(), source };
         let mut endpoint: Endpoint = text.parse().map_err(wrong)?;
         if endpoint.protocol == Protocol::default() {
             endpoint.protocol = protocol;
@@ -92,6 +96,26 @@ impl Services {
         Ok(Endpoint { port: Port::Number(port), name, ..endpoint })
     }
 }
+
+/// A services(5) file could not be read
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ServicesError {
+    /// Which
+    pub path: PathBuf,
+    /// Why not
+    pub source: io::Error,
+}
+
+impl ServicesError {
+    fn report(&self) -> Report<'_> {
+        Report::what(format!("cannot read {}", shown(&self.path)))
+            .because(&self.source)
+            .fix("see that the file is there and that this user may read it")
+    }
+}
+
+failure!(ServicesError);
 
 #[cfg(test)]
 mod tests {

@@ -274,6 +274,9 @@ fn successor() {
             rustix::io::ioctl_fionbio(descriptor, false).expect("set");
         }
     }
+    let this = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).expect("a pidfd");
+    let started = format!("PORTGRANT=1\nPHASE=started\nPID={}\n", std::process::id());
+    transfer::send(input.as_fd(), started.as_bytes(), &[this]).expect("sent");
     for word in std::env::var("WORDS").expect("words").split(';') {
         let record = word.replace(',', "\n");
         transfer::send(input.as_fd(), format!("PORTGRANT=1\n{record}\n").as_bytes(), &[]).expect("sent");
@@ -628,9 +631,8 @@ fn a_service_manager_is_told_by_whom_it_believes() {
     let manager = UnixDatagram::bind(folder.join("notify")).expect("bound");
     manager.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     let heard = || {
-        let mut bytes = [0; 1024];
-        let length = manager.recv(&mut bytes).expect("a message");
-        String::from_utf8_lossy(&bytes[..length]).into_owned()
+        let messages = std::iter::repeat_with(|| message(&manager));
+        messages.into_iter().find(|message| message != "WATCHDOG=1\n").expect("endless")
     };
     let server_folder = Folder::new("manager");
     copy(&example(), &server_folder.join("program"));
@@ -644,21 +646,170 @@ fn a_service_manager_is_told_by_whom_it_believes() {
     let upgraded = server.ask().expect("upgraded");
 
     assert!(heard().starts_with("RELOADING=1\nMONOTONIC_USEC="));
-    let mut messages = [heard(), heard(), heard(), heard()];
-    messages.sort();
-    let main = format!("MAINPID={}", upgraded.pid);
-    let status = format!("STATUS=generation 2, process {}, took over\n", upgraded.pid);
-    assert_eq!(messages, [format!("{main}\n"), format!("{main}\nREADY=1\n"), "READY=1\n".to_owned(), status]);
+    let second = upgraded.pid;
+    let expected = format!("MAINPID={second}\nREADY=1\nSTATUS=generation 2, process {second}, took over\n");
+    assert_eq!(heard(), expected, "in one message, as its sender is not believed afterwards");
     let environment = fs::read(format!("/proc/{}/environ", upgraded.pid)).expect("an environment");
     assert!(contains(&environment, b"WATCHDOG_USEC=") && !contains(&environment, b"WATCHDOG_PID="));
 
+    eventually("the old one has ended", || !is_alive(server.child.id()));
     server.replace("exit 9");
     server.ask().expect_err("it fails");
-    assert!(heard().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+    let reloading = heard();
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
     assert_eq!(heard(), "READY=1\n");
     assert!(heard().starts_with("STATUS=the upgrade failed: the next generation, process "));
     server.signal(Signal::TERM);
     assert_eq!(heard(), "STOPPING=1\n");
+}
+
+/// systemd stops a main process gracefully only if that is its child, as which an orphan counts.
+#[test]
+fn when_the_service_manager_is_told_the_successors_pid_the_successor_is_an_orphan() {
+    let manager_folder = Folder::new("orphan-socket");
+    let manager = UnixDatagram::bind(manager_folder.join("notify")).expect("bound");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let folder = Folder::new("orphan");
+    copy(&example(), &folder.join("program"));
+    let port = free_port();
+    let mut command = command(&folder, &[], &[&format!("127.0.0.1:{port}")]);
+    command.env("NOTIFY_SOCKET", manager_folder.join("notify"));
+    let server = Server { child: command.spawn().expect("started"), folder, port };
+    eventually("it serves", || fs::read_to_string(server.folder.join("pid")).is_ok_and(|pid| !pid.is_empty()));
+    // So each predecessor is still there when its successor is looked at.
+    let downloads = [(); 2].map(|()| {
+        let mut download = connect(server.port);
+        download.write_all(b"GET /drip/100 HTTP/1.0\r\n\r\n").expect("sent");
+        eventually("it is accepted", || server.answer().0 > 0);
+        let predecessor = server.pid();
+
+        let asking = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| server.ask());
+            let successor = main_pid(&manager);
+            let parent = parent(successor);
+            assert!(is_alive(predecessor) && !server.processes().contains(&parent), "the parent is process {parent}");
+            asking.join().expect("joined")
+        });
+
+        assert_eq!(server.processes().len(), 2, "the starter is gone: {:?}", server.processes());
+        asking.expect("upgraded");
+        eventually("the download is over, and so is its server", || !is_alive(predecessor));
+        download
+    });
+    for mut download in downloads {
+        let mut all = Vec::new();
+        download.read_to_end(&mut all).expect("to its end");
+        assert!(all.len() > 100 * 1024, "{} bytes", all.len());
+    }
+}
+
+/// The next message to the service manager.
+fn message(manager: &UnixDatagram) -> String {
+    let mut bytes = [0; 1024];
+    let length = manager.recv(&mut bytes).expect("a message");
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+/// The process that the next MAINPID= names.
+fn main_pid(manager: &UnixDatagram) -> u32 {
+    loop {
+        if let Some(pid) = message(manager).lines().find_map(|line| line.strip_prefix("MAINPID=")) {
+            return pid.parse().expect("a pid");
+        }
+    }
+}
+
+fn parent(process: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it is there");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent");
+    parent.trim().parse().expect("a pid")
+}
+
+/// A server whose successors wait for a line of a FIFO before they are ready.
+fn with_hesitant_successors(name: &str, options: &[&str]) -> (Server, Folder) {
+    let port = free_port();
+    let lists = Folder::new(&format!("{name}-list"));
+    let list = lists.join("list");
+    fs::write(&list, format!("127.0.0.1:{port}\n")).expect("written");
+    let server = Server::start_on(name, port, options, &[&format!("@{}", list.display())]);
+    fs::remove_file(&list).expect("removed");
+    let made = Command::new("mkfifo").arg(&list).status().expect("mkfifo");
+    assert!(made.success());
+    (server, lists)
+}
+
+/// The starter and the successor, once both run.
+fn starting(server: &Server, predecessor: u32) -> (u32, u32) {
+    eventually("there is a starter", || server_children(predecessor) == 1);
+    let starter = server_child(predecessor);
+    eventually("there is a successor", || server_children(starter) == 1);
+    let successor = server_child(starter);
+    let input = PathBuf::from(format!("/proc/{successor}/fd/0"));
+    let is_taken = || fs::read_link(&input).is_ok_and(|file| file == Path::new("/dev/null"));
+    eventually("it has taken the conversation", is_taken);
+    assert_eq!(server.processes().len(), 3);
+    (starter, successor)
+}
+
+#[test]
+fn a_successor_that_starts_ends_with_its_starter_and_the_upgrade_fails_with_its_status() {
+    let (server, _lists) = with_hesitant_successors("together", &["--start", "10"]);
+    let first = server.pid();
+    let upgrade = |signal: Signal, choose: fn((u32, u32)) -> u32| {
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| server.ask());
+            let both = starting(&server, first);
+            kill_process(pid(choose(both)), signal).expect("sent");
+            let error = asking.join().expect("joined").expect_err("it ended").to_string();
+            assert_eq!((server.processes(), server.pid()), (vec![first], first), "{error}");
+            error
+        })
+    };
+    let error = upgrade(Signal::ABORT, |(_, successor)| successor);
+    assert!(error.contains("ended before it served: it ended with signal: 6"), "{error}");
+    let error = upgrade(Signal::KILL, |(_, successor)| successor);
+    assert!(error.contains("ended before it served: it ended with signal: 9"), "{error}");
+    let error = upgrade(Signal::KILL, |(starter, _)| starter);
+    assert!(error.contains("ended before it served"), "{error}");
+}
+
+#[test]
+fn a_successor_that_hangs_while_it_starts_is_ended_with_its_starter() {
+    let (server, _lists) = with_hesitant_successors("hangs", &["--start", "1"]);
+    let first = server.pid();
+    let error = server.ask().expect_err("it hangs").to_string();
+    assert!(error.contains("it had 1.0 seconds, and was ended"), "{error}");
+    assert_eq!((server.processes(), server.answer()), (vec![first], (1, first)));
+    server.signal(Signal::USR2);
+    starting(&server, first);
+    server.signal(Signal::TERM);
+    eventually("gone, all of them", || server.processes().is_empty());
+}
+
+#[test]
+fn a_server_that_is_stopped_at_any_moment_of_an_upgrade_leaves_no_process() {
+    for milliseconds in 0..30 {
+        let (server, _lists) = with_hesitant_successors("any-moment", &[]);
+        server.signal(Signal::USR2);
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        server.signal(Signal::TERM);
+        let left = || server.processes();
+        eventually(&format!("nothing is left, after {milliseconds} ms"), || left().is_empty());
+    }
+}
+
+#[test]
+fn a_successor_whose_predecessor_died_while_it_starts_serves_and_leaves_no_starter() {
+    let (server, lists) = with_hesitant_successors("alone", &[]);
+    let first = server.pid();
+    server.signal(Signal::USR2);
+    let (starter, successor) = starting(&server, first);
+    kill_process(pid(first), Signal::KILL).expect("sent");
+    // pkill(1) by the program's name means the starter as well.
+    kill_process(pid(starter), Signal::USR2).expect("sent");
+    fs::write(lists.join("list"), format!("127.0.0.1:{}\n", server.port)).expect("written");
+    eventually("it serves", || server.pid() == successor);
+    assert_eq!((server.answer(), server.processes()), ((2, successor), vec![successor]));
 }
 
 #[test]

@@ -8,7 +8,6 @@ use std::process::{Command, ExitStatus};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use portgrant_server::Error;
 use portgrant_server::error::TelnetError;
 use portgrant_server::telnet::{ECHO, SUPPRESS_GO_AHEAD, Telnet, Terminal};
 
@@ -179,7 +178,8 @@ fn a_program_that_is_not_there_is_told_by_name() {
     client.write_all(&agreeable("vt100")).expect("sent");
     let error = Terminal::new(Command::new("/no/such/game")).serve(server).expect_err("not there");
     assert!(
-        matches!(&error, Error::Telnet(TelnetError::Program { .. })) && error.to_string().contains("/no/such/game"),
+        matches!(error.downcast_ref(), Some(TelnetError::Program { .. }))
+            && error.to_string().contains("/no/such/game"),
         "{error}"
     );
 }

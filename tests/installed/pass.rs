@@ -42,7 +42,13 @@ fn a_server_of_another_user_says_that_it_turned_the_caller_away(world: &World) {
     std::fs::set_permissions("/tmp/root.sock", std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
     let pass = world.as_user("alice").spawn([LAUNCHER, "pass", "-l", "79", "--to", "/tmp/root.sock"]);
     let received = thread::scope(|scope| scope.spawn(|| mailbox.receive()).join()).expect("no panic");
-    assert!(matches!(received, Err(Error::Mailbox(MailboxError::ForeignPeer { uid: 1000, .. }))), "{received:?}");
+    assert!(
+        matches!(
+            received.as_ref().map_err(Error::downcast_ref),
+            Err(Some(MailboxError::ForeignPeer { uid: 1000, .. }))
+        ),
+        "{received:?}"
+    );
     let outcome = pass.wait(std::time::Duration::from_secs(10));
     outcome.exits(77).complains("the server says: uid 1000 came to the mailbox, and was turned away");
     outcome.complains("only uid 0 and root");

@@ -18,6 +18,7 @@ both_installs![
     nobody_else_can_pose_as_the_predecessor,
     a_daemon_is_upgraded_without_privilege_and_its_pid_file_follows,
     restarts_under_load_are_not_noticed,
+    process_1_of_a_pid_namespace_is_not_replaced,
 ];
 
 const PROGRAM: &str = "/home/alice/generations";
@@ -169,6 +170,26 @@ fn a_daemon_is_upgraded_without_privilege_and_its_pid_file_follows(world: &World
     serves("generation 52");
     serves(&format!("begun by process {first}"));
     assert!(holds_all(world, pid()) && world.listening().len() == 2, "{:?}", world.listening());
+}
+
+/// Its end would end every process of the namespace, its successor among them.
+fn process_1_of_a_pid_namespace_is_not_replaced(world: &World) {
+    world.policy("permit root 80\n");
+    let first = [
+        "unshare",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "/usr/local/bin/generations",
+        "--control",
+        "/root/control",
+        "80",
+    ];
+    let _server = world.as_root().spawn(first);
+    serves("generation 1 of version 1, process 1,");
+    let outcome = world.as_root().run(["/usr/local/bin/generations", "--upgrade", "/root/control"]);
+    outcome.exits(71).complains("process 1 cannot be replaced");
+    serves("generation 1 of version 1, process 1,");
 }
 
 /// What clients saw.

@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use log::debug;
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::text::printable;
-use portgrant_server::{Error as SocketError, Message, Request, Sockets};
+use portgrant_server::error::Refused;
+use portgrant_server::{Message, Request, Sockets};
 
 use crate::{Error, Exec, accept, helper, program};
 use daemon::Guard;
@@ -71,21 +72,23 @@ impl Launch<'_> {
                     self.live(&image, sockets, guard)
                 }
             }
-            Err(SocketError::Refused(refusal)) if refusal.program.is_some() && self.asked.accept.accept => {
-                Err(Error::OnlyByHelper(refusal))
-            }
-            Err(SocketError::Refused(refusal)) if is_bound_to(&refusal, path) => {
-                let image = match foreseen {
-                    Some(image) => image,
-                    None if wanted.depends_on_numbers() => return Err(unforeseeable(path)),
-                    None => wanted.image(path, environment, &[])?,
-                };
-                self.executed_by_helper(&image, guard)
-            }
-            Err(SocketError::Refused(refusal)) if refusal.program.is_some() => {
-                Err(Error::ForAnother { refusal, program: path.clone() })
-            }
-            Err(error) => Err(error.into()),
+            Err(error) => match error.downcast_ref() {
+                Some(Refused(refusal)) if refusal.program.is_some() && self.asked.accept.accept => {
+                    Err(Error::OnlyByHelper(Box::new(refusal.clone())))
+                }
+                Some(Refused(refusal)) if is_bound_to(refusal, path) => {
+                    let image = match foreseen {
+                        Some(image) => image,
+                        None if wanted.depends_on_numbers() => return Err(unforeseeable(path)),
+                        None => wanted.image(path, environment, &[])?,
+                    };
+                    self.executed_by_helper(&image, guard)
+                }
+                Some(Refused(refusal)) if refusal.program.is_some() => {
+                    Err(Error::ForAnother { refusal: Box::new(refusal.clone()), program: path.clone() })
+                }
+                _ => Err(error.into()),
+            },
         }
     }
 

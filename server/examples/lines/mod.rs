@@ -62,7 +62,7 @@ where
             }
             Ok(Event::Stopped) => break,
             Ok(_) => {}
-            Err(error @ Error::Listener(ListenerError::Failed { .. })) => eprintln!("{error}"), // the other ports go on
+            Err(error) if matches!(error.downcast_ref(), Some(ListenerError::Failed { .. })) => eprintln!("{error}"), // the other ports go on
             Err(error) => return Err(error),
         }
     }

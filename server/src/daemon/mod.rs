@@ -29,6 +29,8 @@
 //! # }
 //! ```
 
+mod error;
+mod fork;
 mod notify;
 mod pid_file;
 mod signals;
@@ -55,9 +57,11 @@ pub use pid_file::PidFile;
 pub(crate) use signals::Caught;
 pub use signals::{Signal, Signals};
 
-use crate::Error;
-pub use crate::descriptor::{Fork, fork, leave};
-use crate::error::DaemonError;
+pub use error::DaemonError;
+pub use fork::fork;
+
+pub use crate::descriptor::{Fork, leave};
+use crate::failure::Error;
 
 /// What the daemon says over the pipe when it is up; another byte is the exit status of its failure.
 const UP: u8 = 0;
@@ -191,7 +195,7 @@ fn null() -> Result<OwnedFd, Error> {
 }
 
 fn system(what: &'static str, errno: rustix::io::Errno) -> Error {
-    Error::System { what, source: errno.into() }
+    Error::system(what, errno)
 }
 
 fn io_errno(errno: nix::errno::Errno) -> rustix::io::Errno {

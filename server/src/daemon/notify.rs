@@ -10,8 +10,8 @@ use std::time::Duration;
 use portgrant_protocol::text::printable;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Error;
-use crate::error::DaemonError;
+use super::error::DaemonError;
+use crate::failure::Error;
 
 /// How long a manager that does not read may hold the server up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -90,9 +90,7 @@ impl Notify {
     /// `STATUS=`: a line for people. Line feeds and other control characters become spaces: nothing in `text` can tell
     /// the manager anything else.
     pub fn status(&self, text: &str) -> Result<(), Error> {
-        let mut line = String::from("STATUS=");
-        line.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
-        self.send(&line)
+        self.send(&status_line(text))
     }
 
     /// `MAINPID=`: this process is the service from now on, after a fork. (`NotifyAccess=all` must allow it.)
@@ -100,11 +98,11 @@ impl Notify {
         self.send(&format!("MAINPID={}", std::process::id()))
     }
 
-    /// `MAINPID=` of a successor, who is the service from now on, and is up. By this process, whose word the manager takes
-    /// also by default (`NotifyAccess=main`).
+    /// `MAINPID=` of a successor, which is the service from now on and is up, and `STATUS=`. By default
+    /// (`NotifyAccess=main`) the manager believes this process, and no longer after this one message.
     #[cfg(feature = "restart")]
-    pub(crate) fn succeeded_by(&self, pid: u32) -> Result<(), Error> {
-        self.send(&format!("MAINPID={pid}\nREADY=1"))
+    pub(crate) fn succeeded_by(&self, pid: u32, status: &str) -> Result<(), Error> {
+        self.send(&format!("MAINPID={pid}\nREADY=1\n{}", status_line(status)))
     }
 
     /// `WATCHDOG=1`: it is alive. To be told twice in each [`Notify::watchdog_interval`].
@@ -126,6 +124,11 @@ impl Notify {
             Err(source) => Err(DaemonError::Notify { address: self.shown.clone(), source }.into()),
         }
     }
+}
+
+fn status_line(text: &str) -> String {
+    let printed = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    "STATUS=".chars().chain(printed).collect()
 }
 
 fn watchdog(variable: impl Fn(&str) -> Option<OsString>, own: u32) -> Result<Option<Duration>, DaemonError> {
@@ -191,11 +194,18 @@ mod tests {
     #[test]
     fn an_address_that_is_none_and_a_manager_that_is_gone_are_told_apart() {
         for address in ["", "@", "relative", "vsock:2:1234", &"/x".repeat(200)] {
-            assert!(matches!(Notify::at(address), Err(Error::Daemon(DaemonError::NotifyAddress { .. }))), "{address}");
+            assert!(
+                matches!(
+                    Notify::at(address).as_ref().map_err(Error::downcast_ref),
+                    Err(Some(DaemonError::NotifyAddress { .. }))
+                ),
+                "{address}"
+            );
         }
         let error = Notify::at("/no/such/socket").expect("well-formed").ready().expect_err("gone");
         assert!(
-            matches!(error, Error::Daemon(DaemonError::Notify { .. })) && error.to_string().contains("/no/such/socket"),
+            matches!(error.downcast_ref(), Some(DaemonError::Notify { .. }))
+                && error.to_string().contains("/no/such/socket"),
             "{error}"
         );
     }

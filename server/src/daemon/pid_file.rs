@@ -10,8 +10,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use crate::Error;
-use crate::error::DaemonError;
+use super::error::DaemonError;
+use crate::failure::Error;
 
 /// A file with the pid of this process, locked for as long as it lives. Removed when it is dropped.
 ///
@@ -26,8 +26,8 @@ use crate::error::DaemonError;
 /// let path = std::env::temp_dir().join(format!("doc-{}.pid", std::process::id()));
 /// let file = PidFile::lock(&path)?.write()?;
 /// let own = Some(std::process::id());
-/// let held = PidFile::lock(&path);
-/// assert!(matches!(held, Err(Error::Daemon(DaemonError::PidFileHeld { pid, .. })) if pid == own));
+/// let error = PidFile::lock(&path).expect_err("this process holds it");
+/// assert!(matches!(error.downcast_ref(), Some(DaemonError::PidFileHeld { pid, .. }) if *pid == own));
 /// drop(file);
 /// assert!(!path.exists());
 /// # Ok::<(), Error>(())
@@ -211,21 +211,37 @@ mod tests {
         let (link, target) = (path("link"), path("target"));
         fs::write(&target, "precious").expect("written");
         std::os::unix::fs::symlink(&target, &link).expect("a link");
-        assert!(matches!(
-            PidFile::lock(&link),
-            Err(Error::Daemon(DaemonError::PidFileOccupied { by: "a symbolic link", .. }))
-        ));
+        let error = PidFile::lock(&link).expect_err("a link");
+        assert!(
+            matches!(error.downcast_ref(), Some(DaemonError::PidFileOccupied { by: "a symbolic link", .. })),
+            "{error}"
+        );
         assert_eq!(fs::read_to_string(&target).expect("there"), "precious");
         fs::remove_file(&link).expect("removed");
         fs::hard_link(&target, &link).expect("a link");
-        assert!(matches!(PidFile::lock(&link), Err(Error::Daemon(DaemonError::PidFileOccupied { .. }))), "a hard link");
+        assert!(
+            matches!(
+                PidFile::lock(&link).as_ref().map_err(Error::downcast_ref),
+                Err(Some(DaemonError::PidFileOccupied { .. }))
+            ),
+            "a hard link"
+        );
         assert_eq!(fs::read_to_string(&target).expect("there"), "precious");
         assert!(
-            matches!(PidFile::lock(std::env::temp_dir()), Err(Error::Daemon(DaemonError::PidFile { .. }))),
+            matches!(
+                PidFile::lock(std::env::temp_dir()).as_ref().map_err(Error::downcast_ref),
+                Err(Some(DaemonError::PidFile { .. }))
+            ),
             "a folder"
         );
-        assert!(matches!(PidFile::lock("/dev/null"), Err(Error::Daemon(DaemonError::PidFileOccupied { .. }))));
-        assert!(matches!(PidFile::lock("/no/such/folder/pid"), Err(Error::Daemon(DaemonError::PidFile { .. }))));
+        assert!(matches!(
+            PidFile::lock("/dev/null").as_ref().map_err(Error::downcast_ref),
+            Err(Some(DaemonError::PidFileOccupied { .. }))
+        ));
+        assert!(matches!(
+            PidFile::lock("/no/such/folder/pid").as_ref().map_err(Error::downcast_ref),
+            Err(Some(DaemonError::PidFile { .. }))
+        ));
         for file in [link, target] {
             fs::remove_file(file).expect("removed");
         }

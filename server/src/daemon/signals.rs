@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
-use crate::Error;
+use crate::failure::Error;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Signals {
     /// Catches them from now on, for the rest of the process's life. Handlers that are there already, tokio's among
     /// them, are called as well.
     pub fn install() -> Result<Signals, Error> {
-        Signals::catch().map_err(|source| Error::System { what: "cannot catch signals", source })
+        Signals::catch().map_err(|source| Error::system("cannot catch signals", source))
     }
 
     fn catch() -> io::Result<Signals> {
@@ -101,7 +101,7 @@ impl Signals {
             }
             match poll(&mut [PollFd::new(self, PollFlags::IN)], None) {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::System { what: "cannot wait for signals", source: errno.into() }),
+                Err(errno) => return Err(Error::system("cannot wait for signals", errno)),
             }
         }
     }
@@ -124,7 +124,7 @@ impl Signals {
     /// ```
     #[cfg(feature = "tokio")]
     pub async fn next(&mut self) -> Result<Signal, Error> {
-        let failed = |source| Error::System { what: "cannot wait for signals", source };
+        let failed = |source| Error::system("cannot wait for signals", source);
         let watched = match self.watched.take() {
             Some(watched) => watched,
             None => self.caught.woken.try_clone().and_then(tokio::net::UnixStream::from_std).map_err(failed)?,

@@ -9,11 +9,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, getsockname, socket_with};
 
-use super::Upgraded;
 use super::conversation::{Item, answer, is_request, parse_answer, request, send};
-use crate::error::RestartError;
-use crate::socket_file::{Failure, Identity, SocketFile, admit};
-use crate::{Error, Notify};
+use super::error::RestartError;
+use super::order::Upgraded;
+use crate::adopting::HandoverError;
+use crate::adopting::socket_file::{Identity, NotBound, SocketFile, stranger};
+use crate::daemon::Notify;
+use crate::failure::Error;
 
 /// A socket file by which this server is asked to upgrade.
 #[derive(Debug)]
@@ -28,8 +30,8 @@ impl Control {
             Some(file) => file,
             None => match SocketFile::bind(path.clone()) {
                 Ok(file) => file,
-                Err(Failure::Occupied(by)) => return Err(RestartError::ControlOccupied { path, by }.into()),
-                Err(Failure::System(source)) => return Err(RestartError::Control { path, source }.into()),
+                Err(NotBound::Occupied(by)) => return Err(RestartError::ControlOccupied { path, by }.into()),
+                Err(NotBound::System(source)) => return Err(RestartError::Control { path, source }.into()),
             },
         };
         // A peer that is gone again when it is to be accepted must not be waited for.
@@ -59,7 +61,7 @@ impl Control {
                 accepted => accepted?,
             };
             // One that may not is turned away without a word, and the next has its turn.
-            if admit(peer.as_fd()).is_ok() && rustix::io::ioctl_fionbio(&peer, true).is_ok() {
+            if matches!(stranger(peer.as_fd()), Ok(None)) && rustix::io::ioctl_fionbio(&peer, true).is_ok() {
                 return Ok(Some(peer));
             }
         }
@@ -73,9 +75,9 @@ impl AsFd for Control {
 }
 
 /// Whether `peer`, which is readable, asks for an upgrade.
-pub(super) fn asks(peer: &OwnedFd) -> Result<(), Error> {
-    let (record, _) = transfer::receive(peer.as_fd()).map_err(Error::Transfer)?;
-    is_request(&record).map_err(Error::Record)
+pub(super) fn asks(peer: &OwnedFd) -> Result<(), HandoverError> {
+    let (record, _) = transfer::receive(peer.as_fd()).map_err(HandoverError::Transfer)?;
+    is_request(&record).map_err(HandoverError::Record)
 }
 
 /// Tells whoever asked, and the service manager, how it went. Neither has to be there any more.
@@ -84,16 +86,11 @@ pub(super) fn tell(peer: Option<&OwnedFd>, manager: Option<&Notify>, result: Res
         let records = answer(result).unwrap_or_default();
         let _ = records.iter().try_for_each(|record| send(peer, record, &[]));
     }
-    if let Some(manager) = manager {
-        let _ = match result {
-            Ok(upgraded) => manager.succeeded_by(upgraded.pid),
-            Err(_) => manager.ready(),
-        };
-        let _ = manager.status(&match result {
-            Ok(upgraded) => format!("{upgraded}"),
-            Err(error) => format!("the upgrade failed: {error}"),
-        });
-    }
+    let Some(manager) = manager else { return };
+    let _ = match result {
+        Ok(upgraded) => manager.succeeded_by(upgraded.pid, &upgraded.to_string()),
+        Err(error) => manager.ready().and_then(|()| manager.status(&format!("the upgrade failed: {error}"))),
+    };
 }
 
 /// Asks the server whose control socket is at `path` to replace itself, and waits for `limit` at most to learn the
@@ -110,7 +107,7 @@ pub(super) fn tell(peer: Option<&OwnedFd>, manager: Option<&Notify>, result: Res
 /// ```
 ///
 /// # Errors
-/// [`RestartError::Control`] where no server is there, [`Error::Refused`] with the reason why it was not replaced,
+/// [`RestartError::Control`] where no server is there, [`Refused`](crate::error::Refused) with the reason why it was not replaced,
 /// [`RestartError::ControlSilent`] where it ended, or the time was over, without an answer.
 pub fn ask(path: impl AsRef<Path>, limit: Duration) -> Result<Upgraded, Error> {
     let path: PathBuf = path.as_ref().to_owned();
@@ -119,7 +116,7 @@ pub fn ask(path: impl AsRef<Path>, limit: Duration) -> Result<Upgraded, Error> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let socket = socket.map_err(failed)?;
     connect(&socket, &address).map_err(failed)?;
-    send(&socket, &request().map_err(Error::Record)?, &[]).map_err(Error::Transfer)?;
+    send(&socket, &request().map_err(HandoverError::Record)?, &[]).map_err(HandoverError::Transfer)?;
     let deadline = Instant::now().checked_add(limit);
     let mut closed = Vec::new();
     loop {
@@ -129,7 +126,7 @@ pub fn ask(path: impl AsRef<Path>, limit: Duration) -> Result<Upgraded, Error> {
         let record = match transfer::receive(socket.as_fd()) {
             Ok((record, _)) => record,
             Err(TransferError::Ended) => return Err(RestartError::ControlSilent { path }.into()),
-            Err(error) => return Err(Error::Transfer(error)),
+            Err(error) => return Err(HandoverError::Transfer(error).into()),
         };
         let (part, left) = parse_answer(&record)?;
         closed.extend(part.closed);

@@ -1,7 +1,8 @@
 //! What two generations, and whoever asks for an upgrade, say to each other: records over SOCK_SEQPACKET.
 //!
 //! ```text
-//! predecessor  PORTGRANT=1  PHASE=handover  GENERATION=2  [SOCKET=name | STATE=name | PIDFILE=1 | CONTROL=dev:ino]…  LEFT=n
+//! predecessor  PORTGRANT=1  PHASE=handover  GENERATION=2  [PREDECESSOR=1 | SOCKET=name | STATE=name | PIDFILE=1 | CONTROL=dev:ino]…  LEFT=n
+//! successor    PORTGRANT=1  PHASE=started  PID=n
 //! successor    PORTGRANT=1  PHASE=ready  [CLOSED=name]…  LEFT=n      or      PORTGRANT=1  PHASE=failed  WHY=…
 //! predecessor  PORTGRANT=1  PHASE=take  DRAIN=milliseconds
 //! successor    PORTGRANT=1  PHASE=serving
@@ -9,8 +10,9 @@
 //! whoever asks PORTGRANT=1  VERB=upgrade
 //! the server   PORTGRANT=1  STATUS=0  GENERATION=2  PID=n  [CLOSED=name]…  LEFT=n      or a refusal, as the helper's
 //! ```
-//! Each of SOCKET, STATE, PIDFILE and CONTROL is one descriptor that comes along, in that order. Where a list is too long
-//! for a record, `LEFT` says how much of it follows in the next.
+//! Each of PREDECESSOR, SOCKET, STATE, PIDFILE and CONTROL is one descriptor that comes along, in that order; with `started`
+//! comes one as well. PREDECESSOR's and that one are pidfds. Where a list is too long for a record, `LEFT` says how much of
+//! it follows in the next.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -23,9 +25,10 @@ use portgrant_protocol::transfer::TransferError;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use super::Upgraded;
-use crate::Error;
-use crate::socket_file::Identity;
+use super::order::Upgraded;
+use crate::adopting::socket_file::Identity;
+use crate::adopting::{HandoverError, Refused};
+use crate::failure::Error;
 
 /// The longest name of a descriptor.
 pub(super) const NAME: usize = 128;
@@ -33,6 +36,8 @@ pub(super) const NAME: usize = 128;
 /// What a descriptor is that goes from a generation to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Item {
+    /// The pidfd of the predecessor
+    Predecessor,
     /// A socket that is served, by its name
     Socket(String),
     /// Something that the server keeps for its successor, by its name
@@ -57,6 +62,8 @@ pub(super) struct Handover {
 /// What is said after that, on either side.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Word {
+    /// The successor runs, as this process; its pidfd comes along
+    Started { pid: u32 },
     /// The successor could serve, and takes all but these; more names follow in further records
     Ready { closed: Vec<String>, left: usize },
     /// The successor cannot serve
@@ -90,6 +97,7 @@ impl Handover {
                 "LEFT" => record::once(&mut left, "LEFT", value)?,
                 "SOCKET" => items.push(Item::Socket(value.to_owned())),
                 "STATE" => items.push(Item::State(value.to_owned())),
+                "PREDECESSOR" => items.push(Item::Predecessor),
                 "PIDFILE" => items.push(Item::PidFile),
                 "CONTROL" => items.push(Item::Control(identity(value)?)),
                 _ => return Err(RecordError::Key(printable(key.as_bytes()))),
@@ -107,6 +115,7 @@ impl Item {
         match self {
             Item::Socket(name) => ("SOCKET", name.clone()),
             Item::State(name) => ("STATE", name.clone()),
+            Item::Predecessor => ("PREDECESSOR", "1".to_owned()),
             Item::PidFile => ("PIDFILE", "1".to_owned()),
             Item::Control(file) => ("CONTROL", format!("{}:{}", file.device, file.inode)),
         }
@@ -123,6 +132,7 @@ impl Word {
     pub(super) fn encode(&self) -> Result<Vec<u8>, RecordError> {
         let phase = |phase: &str| ("PHASE", phase.to_owned());
         match self {
+            Word::Started { pid } => record::encode([phase("started"), ("PID", pid.to_string())]),
             Word::Ready { closed, left } => {
                 let names = closed.iter().map(|name| ("CLOSED", name.clone()));
                 record::encode([phase("ready")].into_iter().chain(names).chain([("LEFT", left.to_string())]))
@@ -134,10 +144,11 @@ impl Word {
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Result<Word, RecordError> {
-        let ([mut phase, mut why, mut drain, mut left], mut closed) = ([None; 4], Vec::new());
+        let ([mut phase, mut pid, mut why, mut drain, mut left], mut closed) = ([None; 5], Vec::new());
         for (key, value) in record::lines(bytes)? {
             match key {
                 "PHASE" => record::once(&mut phase, "PHASE", value)?,
+                "PID" => record::once(&mut pid, "PID", value)?,
                 "WHY" => record::once(&mut why, "WHY", value)?,
                 "DRAIN" => record::once(&mut drain, "DRAIN", value)?,
                 "LEFT" => record::once(&mut left, "LEFT", value)?,
@@ -146,6 +157,7 @@ impl Word {
             }
         }
         match phase.ok_or(RecordError::Missing("PHASE"))? {
+            "started" => Ok(Word::Started { pid: number("PID", pid)? }),
             "ready" => Ok(Word::Ready { closed, left: number("LEFT", left)? }),
             "failed" => Ok(Word::Failed { why: why.ok_or(RecordError::Missing("WHY"))?.to_owned() }),
             "take" => Ok(Word::Take { drain: Duration::from_millis(number("DRAIN", drain)?) }),
@@ -186,14 +198,14 @@ pub(super) fn answer(result: Result<&Upgraded, &Error>) -> Result<Vec<Vec<u8>>, 
 
 /// One record of the answer, and how many closed sockets the next ones name.
 pub(super) fn parse_answer(bytes: &[u8]) -> Result<(Upgraded, usize), Error> {
-    let fields = record::lines(bytes).map_err(Error::Record)?;
+    let fields = record::lines(bytes).map_err(HandoverError::Record)?;
     if !fields.contains(&("STATUS", "0")) {
-        return match Reply::parse(bytes).map_err(Error::Record)? {
-            Reply::Failed(message) => Err(Error::Refused(Box::new(message))),
-            Reply::Granted { .. } => Err(Error::Record(RecordError::Missing("GENERATION"))),
+        return match Reply::parse(bytes).map_err(HandoverError::Record)? {
+            Reply::Failed(message) => Err(Refused(message).into()),
+            Reply::Granted { .. } => Err(HandoverError::Record(RecordError::Missing("GENERATION")).into()),
         };
     }
-    success(&fields).map_err(Error::Record)
+    Ok(success(&fields).map_err(HandoverError::Record)?)
 }
 
 fn success(fields: &[(&str, &str)]) -> Result<(Upgraded, usize), RecordError> {
@@ -231,8 +243,8 @@ pub(super) fn send(to: impl AsFd, record: &[u8], descriptors: &[BorrowedFd<'_>])
 }
 
 /// Says `word`.
-pub(super) fn say(to: &OwnedFd, word: &Word) -> Result<(), Error> {
-    send(to, &word.encode().map_err(Error::Record)?, &[]).map_err(Error::Transfer)
+pub(super) fn say(to: &OwnedFd, word: &Word) -> Result<(), HandoverError> {
+    send(to, &word.encode().map_err(HandoverError::Record)?, &[]).map_err(HandoverError::Transfer)
 }
 
 /// `all` in runs that fit into a record each, with the number of those that follow. Of none it is one run of none.
@@ -285,6 +297,7 @@ mod tests {
     #[test]
     fn words_are_read_as_they_were_written() {
         let words = [
+            Word::Started { pid: 4711 },
             Word::Ready { closed: vec!["web".into(), "53/udp".into()], left: 3 },
             Word::Failed { why: "no such file".into() },
             Word::Take { drain: Duration::from_millis(1500) },
@@ -294,7 +307,13 @@ mod tests {
             assert_eq!(Word::parse(&word.encode().expect("short")), Ok(word));
         }
         let file = Identity { device: 7, inode: u64::MAX };
-        let items = vec![Item::Socket("web".into()), Item::State("a b".into()), Item::PidFile, Item::Control(file)];
+        let items = vec![
+            Item::Predecessor,
+            Item::Socket("web".into()),
+            Item::State("a b".into()),
+            Item::PidFile,
+            Item::Control(file),
+        ];
         let handover = Handover { generation: 2, items, left: 0 };
         assert_eq!(Handover::parse(&handover.encode().expect("short")), Ok(handover));
         assert_eq!(is_request(&request().expect("short")), Ok(()));
@@ -316,7 +335,10 @@ mod tests {
         let refused =
             answer(Err(&RestartError::SuccessorSlow { pid: 7, limit: Duration::from_secs(30) }.into())).expect("short");
         let error = parse_answer(&refused[0]).expect_err("refused");
-        assert!(matches!(&error, Error::Refused(message) if message.to_string().contains("process 7")), "{error}");
+        assert!(
+            matches!(error.downcast_ref(), Some(Refused(message)) if message.to_string().contains("process 7")),
+            "{error}"
+        );
     }
 
     #[test]

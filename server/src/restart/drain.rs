@@ -9,10 +9,14 @@ use portgrant_protocol::status;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::descriptor::leave;
-use crate::{Error, Stopper};
+use crate::failure::Error;
+use crate::serving::Stopper;
 
 /// How long after the deadline a process that has not ended is ended.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
+
+/// What is longer is as good as for ever, and the clock ends somewhere.
+pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// Counts what a server still has to finish: a [`Token`] for each connection, and for each loop that accepts.
 ///
@@ -40,7 +44,7 @@ struct Shared {
 impl Drain {
     pub(super) fn new() -> Result<Drain, Error> {
         let made = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let failed = |errno: rustix::io::Errno| Error::System { what: "cannot make an eventfd", source: errno.into() };
+        let failed = |errno: rustix::io::Errno| Error::system("cannot make an eventfd", errno);
         Ok(Drain(Arc::new(Shared {
             tokens: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
@@ -156,7 +160,7 @@ pub(super) fn watch_over(limit: Duration) -> Result<(), Error> {
         leave(status::SYSTEM)
     };
     let thread = std::thread::Builder::new().name("drain deadline".to_owned()).spawn(watch);
-    thread.map(drop).map_err(|source| Error::System { what: "cannot watch over the end", source })
+    thread.map(drop).map_err(|source| Error::system("cannot watch over the end", source))
 }
 
 #[cfg(test)]

@@ -8,21 +8,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use portgrant_protocol::Protocol;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2};
 
-use super::Drain;
 use super::control::Control;
 use super::conversation::Item;
+use super::drain::{Drain, LONGEST};
 use super::holdings::{Holdings, Names};
 use super::predecessor::{self, Predecessor};
 use super::program::Program;
-use super::serving::{Hangup, Limits, Parts, Serving, SignalGroups};
-use crate::daemon::{Caught, Daemon, PidFile, Starting};
-use crate::socket_file::Identity;
-use crate::{Error, Notify, Socket, Sockets};
-
-/// What is longer is as good as for ever, and the clock ends somewhere.
-pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+use super::serving::{Hangup, Limits, Parts, Serving};
+use super::signals::UpgradeSignals;
+use crate::adopting::socket_file::Identity;
+use crate::adopting::{Socket, Sockets};
+use crate::daemon::{Daemon, Notify, PidFile, Starting};
+use crate::failure::Error;
 
 /// This process, while it starts: the first generation of its server, or one that a predecessor started to take its
 /// place. See the [module](super).
@@ -37,7 +35,7 @@ pub struct Generation {
     holdings: Holdings,
     handed_pid_file: Option<OwnedFd>,
     handed_control: Option<(Identity, OwnedFd)>,
-    signals: Option<SignalGroups>,
+    signals: Option<UpgradeSignals>,
     starting: Option<Starting>,
     pid_file: Option<PidFile>,
     control: Option<Control>,
@@ -48,7 +46,10 @@ pub struct Generation {
 
 impl Generation {
     /// Finds out which generation this is, and adopts what was handed over: by a predecessor, or by whoever started the
-    /// first one ([`Sockets::inherited`]). Early in `main`, before any thread; once.
+    /// first one ([`Sockets::inherited`]). Call it once, first thing in `main` and before any thread.
+    ///
+    /// In a process that a predecessor started this starts the program once more, which is the successor, and returns only
+    /// there. See [What runs twice](super#what-runs-twice).
     ///
     /// # Errors
     /// [`NotPredecessor`] where `PORTGRANT_PREDECESSOR` is set and is not meant for this process; [`PredecessorGone`]
@@ -73,11 +74,11 @@ impl Generation {
             limits: Limits { start: Duration::from_secs(30), drain: Duration::from_secs(30) },
             hangup: Hangup::Reloads,
         };
-        match predecessor::meet()? {
+        match predecessor::meet(&generation.program)? {
             Some((predecessor, handed)) => {
                 generation.predecessor = Some(predecessor);
                 // Somebody may mean this process by its name already, and SIGUSR2 ends whoever does not catch it.
-                generation.signals = Some(catch()?);
+                generation.signals = Some(UpgradeSignals::catch()?);
                 generation.number = handed.generation;
                 generation.adopt(handed.items);
             }
@@ -94,6 +95,8 @@ impl Generation {
                 Item::State(name) => states.push((name, descriptor)),
                 Item::PidFile => self.handed_pid_file = Some(descriptor),
                 Item::Control(file) => self.handed_control = Some((file, descriptor)),
+                // Its receiver took it.
+                Item::Predecessor => {}
             }
         }
         self.holdings = Holdings::new(sockets.into_iter().collect(), Names::Describe, states);
@@ -229,7 +232,7 @@ impl Generation {
     pub fn ready(mut self) -> Result<Serving, Error> {
         let signals = match self.signals.take() {
             Some(signals) => signals,
-            None => catch()?,
+            None => UpgradeSignals::catch()?,
         };
         let manager = Notify::from_environment()?;
         let mut serving = Serving::new(Parts {
@@ -269,9 +272,4 @@ impl Generation {
             None => ExitCode::from(status.max(1)),
         }
     }
-}
-
-fn catch() -> Result<SignalGroups, Error> {
-    let groups: [&[i32]; 4] = [&[SIGTERM, SIGINT], &[SIGQUIT], &[SIGUSR2], &[SIGHUP]];
-    Caught::catch(groups).map_err(|source| Error::System { what: "cannot catch signals", source })
 }

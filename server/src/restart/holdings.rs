@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use portgrant_protocol::{Protocol, Resolved};
 
 use super::conversation::{Item, NAME};
-use crate::error::RestartError;
-use crate::{Error, Server, Socket, Sockets, sockets};
+use super::error::RestartError;
+use crate::adopting::{Socket, Sockets};
+use crate::binding::{Server, adjust};
+use crate::failure::Error;
+use crate::resolved;
 
 #[derive(Debug)]
 pub(super) struct Holdings {
@@ -39,7 +42,7 @@ impl Holdings {
     }
 
     pub(super) fn listen(&mut self, endpoint: &str, transport: Protocol) -> Result<Socket, Error> {
-        let asked = sockets::resolve(endpoint, transport)?;
+        let asked = resolved::of_text(endpoint, transport)?;
         let socket = match self.take(&asked)? {
             Some(socket) => socket,
             None => self.server.one(asked)?,
@@ -49,7 +52,7 @@ impl Holdings {
     }
 
     pub(super) fn group(&mut self, endpoint: &str, workers: usize) -> Result<Vec<Socket>, Error> {
-        let mut asked = sockets::resolve(endpoint, Protocol::default())?;
+        let mut asked = resolved::of_text(endpoint, Protocol::default())?;
         asked.endpoint.options.reuseport = true;
         let mut group = Vec::new();
         while let Some(socket) = self.take(&asked)? {
@@ -63,9 +66,10 @@ impl Holdings {
 
     /// One that was handed over, under the name that it has from now on.
     fn take(&mut self, asked: &Resolved) -> Result<Option<Socket>, Error> {
+        let prepare = |socket: &Socket| adjust(socket, &asked.endpoint.options);
         let taken = match self.names {
-            Names::Bind => self.handed.take_asked(asked),
-            Names::Describe => self.handed.take_fitting(asked),
+            Names::Bind => self.handed.take_asked(asked, prepare),
+            Names::Describe => self.handed.take_fitting(asked, prepare),
         };
         Ok(taken?.map(|socket| socket.named(asked.name())))
     }
@@ -113,7 +117,7 @@ impl Holdings {
 }
 
 fn copy(descriptor: impl AsFd) -> Result<OwnedFd, Error> {
-    let failed = |source| Error::System { what: "cannot keep a copy of a descriptor", source };
+    let failed = |source| Error::system("cannot keep a copy of a descriptor", source);
     descriptor.as_fd().try_clone_to_owned().map_err(failed)
 }
 

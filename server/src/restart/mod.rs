@@ -69,8 +69,23 @@
 //! | SIGTERM, SIGINT | end: [`Order::Terminate`] |
 //! | SIGWINCH | nothing. nginx's old generation is told by it to drain, which is done here; and a terminal sends it to whoever is in the foreground when its window changes |
 //!
-//! With a service manager: `Type=notify` and `ExecReload=kill -USR2 $MAINPID` (or `Type=notify-reload`, `ReloadSignal=USR2`)
-//! is all. The old process tells it who the main process is (`MAINPID=`), which it believes without `NotifyAccess=all`.
+//! With systemd, `Type=notify` and `ExecReload=kill -USR2 $MAINPID` are enough, or `Type=notify-reload` and
+//! `ReloadSignal=USR2`. The old process tells systemd the new main process (`MAINPID=`), which needs no `NotifyAccess=all`.
+//! By then the new process is systemd's own child, so `systemctl stop` and `restart` let it finish its connections
+//! (`KillSignal=SIGQUIT`), and systemd sees how it ends.
+//!
+//! # What runs twice
+//! The process that the server starts for an upgrade starts the successor itself, in [`Generation::begin`], and waits for
+//! it. So what `main` does before `Generation::begin` is done twice in each upgrade: call it first. Until the successor
+//! serves there is one process more, which ends as the successor ends.
+//!
+//! # Where it does not work
+//! * Process 1 of a container cannot be replaced, since the kernel ends the container with it: an upgrade is refused. The
+//!   same happens, without a refusal, under an init program that ends when its child ends (`docker run --init`, tini).
+//! * A supervisor that waits for its own child (runit, s6, supervisord) takes the end of the old process for the end of the
+//!   service. [`Generation::daemon`] with a pid file is for servers without a supervisor.
+//! * Where a process between systemd and the server adopts orphans (PR_SET_CHILD_SUBREAPER), as `portgrant run` does under
+//!   Yama, the new main process is no child of systemd's, and `systemctl stop` does not wait for it.
 //!
 //! No privilege and no helper is needed to upgrade, so it works under no_new_privs; only a socket that the new
 //! configuration adds is asked for as in the beginning. State in memory goes along as a descriptor ([`Generation::keep`]).
@@ -80,14 +95,21 @@
 mod control;
 mod conversation;
 mod drain;
+mod error;
 mod generation;
 mod holdings;
+mod order;
 mod predecessor;
+mod process;
 mod program;
 mod serving;
+mod signals;
+mod starter;
 mod successor;
 
 pub use control::ask;
 pub use drain::{Drain, Token};
+pub use error::RestartError;
 pub use generation::Generation;
-pub use serving::{Order, Serving, Upgraded};
+pub use order::{Order, Upgraded};
+pub use serving::Serving;

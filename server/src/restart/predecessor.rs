@@ -1,30 +1,40 @@
 //! The successor's side: whether a predecessor started this process, what it hands over, and when it lets go.
 
 use std::env;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use portgrant_protocol::record::RecordError;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::transfer::{self, TransferError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, geteuid, getppid, pidfd_open, pidfd_send_signal};
+use rustix::process::geteuid;
 use rustix::stdio;
 
-use super::conversation::{Handover, Item, Word, say};
-use super::drain::GRACE;
-use super::generation::LONGEST;
-use crate::environment::PREDECESSOR;
-use crate::error::RestartError;
-use crate::{Error, inetd};
+use super::conversation::{Handover, Item, Word, say, send};
+use super::drain::{GRACE, LONGEST};
+use super::error::RestartError;
+use super::process::Process;
+use super::program::Program;
+use super::starter::{self, Ancestors};
+use crate::adopting::environment::PREDECESSOR;
+use crate::adopting::{HandoverError, inetd};
+use crate::failure::Error;
 
-/// Whoever started this process to take its place.
+/// How long the starter may take to end, once it is killed.
+const STARTER_ENDS: Duration = Duration::from_secs(1);
+
+/// The process whose place this one is to take.
 #[derive(Debug)]
 pub(super) struct Predecessor {
     pid: u32,
     conversation: OwnedFd,
-    /// Readable when it has ended; `None` where it had before this process looked
-    exit: Option<OwnedFd>,
+    /// This process's parent
+    starter: Process,
+    /// What it handed over of itself
+    process: Option<Process>,
 }
 
 /// What came from it.
@@ -39,9 +49,7 @@ pub(super) struct Handed {
 /// A predecessor that finishes what it has.
 #[derive(Debug)]
 pub(super) struct Draining {
-    pub(super) pid: u32,
-    /// Readable when it has ended
-    pub(super) exit: OwnedFd,
+    pub(super) process: Process,
     /// When it is to have ended
     pub(super) until: Instant,
     /// When it is ended from here, unless it was
@@ -50,47 +58,52 @@ pub(super) struct Draining {
 
 /// Meets the predecessor, if there is one: descriptor 0 is its conversation then, and /dev/null afterwards.
 ///
-/// The variable alone is worth nothing, as a child of a server may have it by mistake. Descriptor 0 must be a
-/// conversation with the very process that it names, which is this one's user and parent (or was, and has ended).
-pub(super) fn meet() -> Result<Option<(Predecessor, Handed)>, Error> {
+/// The process that the predecessor itself started is the [starter](super::starter), and does not return from here.
+///
+/// The variable alone proves nothing, as a child of a server may have it by mistake. Descriptor 0 must be a
+/// conversation with the process that it names, which has this process's user, and the parent must be the one that the
+/// variable names.
+pub(super) fn meet(program: &Program) -> Result<Option<(Predecessor, Handed)>, Error> {
     let Some(value) = env::var_os(PREDECESSOR) else { return Ok(None) };
-    let bytes = value.as_encoded_bytes();
-    let refuse = |why| Error::from(RestartError::NotPredecessor { value: printable(bytes), why });
-    let digits = bytes.iter().all(u8::is_ascii_digit);
-    let pid = value.to_str().filter(|_| digits).and_then(|value| value.parse().ok()).filter(|&pid: &i32| pid > 0);
-    let pid = pid.and_then(Pid::from_raw).ok_or_else(|| refuse("expected a process id"))?;
+    let refuse = |why| Error::from(RestartError::NotPredecessor { value: printable(value.as_encoded_bytes()), why });
+    let ancestors = value.to_str().and_then(Ancestors::parse).ok_or_else(|| refuse("expected a process id"))?;
     inetd::once(|| {
         transfer::check(stdio::stdin()).map_err(|_| refuse("descriptor 0 is no conversation with it"))?;
         let credentials = getsockopt(&stdio::stdin(), PeerCredentials)
-            .map_err(|errno| Error::System { what: "cannot tell who the predecessor is", source: errno.into() })?;
+            .map_err(|errno| Error::system("cannot tell who the predecessor is", errno))?;
         if credentials.uid() != geteuid().as_raw() {
             return Err(refuse("descriptor 0 leads to another user's process"));
         }
-        if credentials.pid() != pid.as_raw_pid() {
+        if credentials.pid() != ancestors.predecessor.as_raw_pid() {
             return Err(refuse("descriptor 0 leads to another process"));
         }
-        let exit = parent(pid)?;
-        if exit.is_none() && !is_hung_up() {
-            return Err(refuse("it did not start this process"));
-        }
+        let Some(starter) = ancestors.starter else {
+            return if Process::parent(ancestors.predecessor)?.is_some() || is_hung_up() {
+                Err(starter::run(program, ancestors.predecessor))
+            } else {
+                Err(refuse("it did not start this process"))
+            };
+        };
         let conversation = inetd::take_standard_input()?;
-        let predecessor = Predecessor { pid: pid.as_raw_pid().cast_unsigned(), conversation, exit };
+        // In this order. A predecessor that gives this upgrade up ends the starter, and then looks for this record: it
+        // finds the record and ends this process, or the parent is not the starter any more and nothing is taken over.
+        introduce(&conversation)?;
+        let starter = Process::parent(starter)?.ok_or_else(|| refuse("the upgrade was given up"))?;
+        let pid = ancestors.predecessor.as_raw_pid().cast_unsigned();
+        let mut predecessor = Predecessor { pid, conversation, starter, process: None };
         let handed = predecessor.receive()?;
         Ok(Some((predecessor, handed)))
     })
 }
 
-/// The pidfd of this process's parent, if that is `pid`.
-fn parent(pid: Pid) -> Result<Option<OwnedFd>, Error> {
-    if getppid() != Some(pid) {
-        return Ok(None);
+/// Says which process the successor is.
+fn introduce(conversation: &OwnedFd) -> Result<(), Error> {
+    let this = Process::this()?;
+    let record = Word::Started { pid: this.pid() }.encode().map_err(HandoverError::Record)?;
+    match send(conversation, &record, &[this.as_fd()]) {
+        Err(TransferError::Ended) => Ok(()),
+        sent => Ok(sent.map_err(HandoverError::Transfer)?),
     }
-    let exit = pidfd_open(pid, PidfdFlags::empty());
-    // Asked again: while it is the parent, nobody else has its number.
-    if getppid() != Some(pid) {
-        return Ok(None);
-    }
-    exit.map(Some).map_err(|errno| Error::System { what: "cannot watch the predecessor", source: errno.into() })
 }
 
 /// Whether nobody holds the other end of descriptor 0 any more.
@@ -104,19 +117,27 @@ impl Predecessor {
         self.pid
     }
 
-    fn receive(&self) -> Result<Handed, Error> {
+    fn receive(&mut self) -> Result<Handed, Error> {
         let mut handed = Handed { generation: 0, items: Vec::new() };
         loop {
             let (record, descriptors) = match transfer::receive(self.conversation.as_fd()) {
+                // It died and left something unread. What it sent is still here.
+                Err(TransferError::System(error)) if error.kind() == io::ErrorKind::ConnectionReset => continue,
                 Err(TransferError::Ended) => return Err(RestartError::PredecessorGone { pid: self.pid }.into()),
-                received => received.map_err(Error::Transfer)?,
+                received => received.map_err(HandoverError::Transfer)?,
             };
-            let part = Handover::parse(&record).map_err(Error::Record)?;
+            let part = Handover::parse(&record).map_err(HandoverError::Record)?;
             if part.items.len() != descriptors.len() {
-                return Err(Error::Count { names: part.items.len(), descriptors: descriptors.len() });
+                return Err(HandoverError::Count { names: part.items.len(), descriptors: descriptors.len() }.into());
             }
             handed.generation = part.generation;
-            handed.items.extend(part.items.into_iter().zip(descriptors));
+            for (item, descriptor) in part.items.into_iter().zip(descriptors) {
+                if item == Item::Predecessor {
+                    self.process = Some(Process::new(self.pid, descriptor));
+                } else {
+                    handed.items.push((item, descriptor));
+                }
+            }
             if part.left == 0 {
                 return Ok(handed);
             }
@@ -130,30 +151,34 @@ impl Predecessor {
             self.say(&word)?;
         }
         match transfer::receive(self.conversation.as_fd()) {
-            Ok((record, _)) => match Word::parse(&record).map_err(Error::Record)? {
+            Ok((record, _)) => match Word::parse(&record).map_err(HandoverError::Record)? {
                 Word::Take { drain } => Ok(Some(drain)),
-                Word::Ready { .. } | Word::Failed { .. } | Word::Serving => {
-                    Err(Error::Record(portgrant_protocol::record::RecordError::Missing("DRAIN")))
+                Word::Started { .. } | Word::Ready { .. } | Word::Failed { .. } | Word::Serving => {
+                    Err(HandoverError::Record(RecordError::Missing("DRAIN")).into())
                 }
             },
             // With ECONNRESET where it left something unread.
             Err(TransferError::Ended) => Ok(None),
-            Err(TransferError::System(error)) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(None),
-            Err(error) => Err(Error::Transfer(error)),
+            Err(TransferError::System(error)) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+            Err(error) => Err(HandoverError::Transfer(error).into()),
         }
     }
 
     /// What is to be watched of it from now on, if it is still there: it finishes what it has within `drain`.
     pub(super) fn draining(&mut self, drain: Option<Duration>) -> Option<Draining> {
-        let (drain, exit) = drain.zip(self.exit.take())?;
+        let (drain, process) = drain.zip(self.process.take())?;
         let until = Instant::now() + drain.min(LONGEST);
         // Its own watch comes first.
-        Some(Draining { pid: self.pid, exit, until, due: Some(until + 2 * GRACE) })
+        Some(Draining { process, until, due: Some(until + 2 * GRACE) })
     }
 
-    /// Says that this process serves. From then on the predecessor does not.
+    /// Says that this process serves, from which moment the predecessor does not, and becomes the service manager's
+    /// child by ending the starter.
     pub(super) fn serving(self) -> Result<(), Error> {
-        self.say(&Word::Serving)
+        self.say(&Word::Serving)?;
+        // The predecessor may have ended it already. If it cannot be ended, this process serves all the same.
+        let _ = self.starter.end(STARTER_ENDS);
+        Ok(())
     }
 
     /// Says that this process cannot serve, and why.
@@ -163,9 +188,9 @@ impl Predecessor {
     }
 
     /// Somebody who is gone is no error: this process goes on alone.
-    fn say(&self, word: &Word) -> Result<(), Error> {
+    fn say(&self, word: &Word) -> Result<(), HandoverError> {
         match say(&self.conversation, word) {
-            Err(Error::Transfer(TransferError::Ended)) => Ok(()),
+            Err(HandoverError::Transfer(TransferError::Ended)) => Ok(()),
             said => said,
         }
     }
@@ -173,13 +198,13 @@ impl Predecessor {
 
 impl Draining {
     pub(super) fn has_ended(&self) -> bool {
-        poll(&mut [PollFd::new(&self.exit, PollFlags::IN)], Some(&Timespec::default())) == Ok(1)
+        self.process.has_ended()
     }
 
     /// Ends it once it is past its time, whatever it does: stopped, say, so that its own watch cannot.
     pub(super) fn kill_when_due(&mut self, now: Instant) {
         if self.due.take_if(|due| now >= *due).is_some() {
-            let _ = pidfd_send_signal(&self.exit, Signal::KILL);
+            self.process.kill();
         }
     }
 }

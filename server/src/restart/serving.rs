@@ -1,7 +1,6 @@
 //! A generation that serves: signals, whoever asks by the control socket, a successor's start, and the end.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -10,18 +9,21 @@ use rustix::event::Timespec;
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
-use super::Drain;
 use super::control::{self, Control};
 use super::conversation::Item;
-use super::drain::watch_over;
+use super::drain::{Drain, watch_over};
+use super::error::RestartError;
 use super::holdings::Holdings;
+use super::order::{Order, Upgraded};
 use super::predecessor::Draining;
 use super::program::Program;
+use super::signals::{Asked, UpgradeSignals};
 use super::successor::{Progress, Successor};
-use crate::daemon::{Caught, PidFile, Running};
-use crate::error::RestartError;
-use crate::ready::Ready;
-use crate::{Error, Notify, Socket};
+use crate::adopting::Socket;
+use crate::daemon::{Notify, PidFile, Running};
+use crate::descriptor;
+use crate::failure::Error;
+use crate::serving::epoll::Ready;
 
 /// Peers of the control socket that may keep silent. One more, and the one that came first is sent away.
 const PEERS: usize = 8;
@@ -38,13 +40,6 @@ const EXIT: u64 = 5;
 const IDLE: u64 = 6;
 const FIRST_PEER: u64 = 7;
 
-/// Signals in groups: to end, to end gracefully, to upgrade, and SIGHUP.
-pub(super) type SignalGroups = Caught<4>;
-const TERMINATE: usize = 0;
-const QUIT: usize = 1;
-const UPGRADE: usize = 2;
-const HANGUP: usize = 3;
-
 /// What SIGHUP means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hangup {
@@ -59,39 +54,6 @@ pub(super) struct Limits {
     pub(super) drain: Duration,
 }
 
-/// What a server is to do.
-#[derive(Debug)]
-pub enum Order {
-    /// SIGHUP: read the configuration again
-    Reload,
-    /// A successor serves. [`Serving::finish`], and end
-    Retire(Upgraded),
-    /// SIGQUIT: [`Serving::finish`], and end
-    Finish,
-    /// SIGTERM, SIGINT: end
-    Terminate,
-    /// An upgrade failed, and nothing else changed: for the log
-    Failed(Error),
-}
-
-/// Who took over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upgraded {
-    /// Its number
-    pub generation: u64,
-    /// Its process
-    pub pid: u32,
-    /// The sockets that it closed, as its configuration has them no more
-    pub closed: Vec<String>,
-}
-
-impl fmt::Display for Upgraded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "generation {}, process {}, took over", self.generation, self.pid)?;
-        if self.closed.is_empty() { Ok(()) } else { write!(f, "; closed: {}", self.closed.join(", ")) }
-    }
-}
-
 /// This process, while it serves. See the [module](super).
 ///
 /// What comes is told by [`Serving::wait`], by `next` (feature `tokio`), or by [`Serving::pending`] in a loop of your own,
@@ -102,7 +64,7 @@ impl fmt::Display for Upgraded {
 pub struct Serving {
     number: u64,
     program: Program,
-    signals: SignalGroups,
+    signals: UpgradeSignals,
     holdings: Option<Holdings>,
     pid_file: Option<PidFile>,
     control: Option<Control>,
@@ -134,7 +96,7 @@ struct Upgrade {
 pub(super) struct Parts {
     pub(super) number: u64,
     pub(super) program: Program,
-    pub(super) signals: SignalGroups,
+    pub(super) signals: UpgradeSignals,
     pub(super) control: Option<Control>,
     pub(super) drain: Drain,
     pub(super) limits: Limits,
@@ -145,7 +107,7 @@ pub(super) struct Parts {
 impl Serving {
     /// Everything that can fail for want of descriptors is made before the predecessor is told.
     pub(super) fn new(parts: Parts) -> Result<Serving, Error> {
-        let failed = |errno: Errno| Error::System { what: "cannot wait for what comes", source: errno.into() };
+        let failed = |errno: Errno| Error::system("cannot wait for what comes", errno);
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(failed)?;
         let mut ready = Ready::new()?;
@@ -190,7 +152,7 @@ impl Serving {
             control.own();
         }
         if let Some(predecessor) = &self.predecessor {
-            self.ready.add(&predecessor.exit, PREDECESSOR)?;
+            self.ready.add(&predecessor.process, PREDECESSOR)?;
         }
         self.arm()
     }
@@ -206,9 +168,11 @@ impl Serving {
         if self.number == 1 {
             return manager.ready();
         }
-        // The predecessor said so already, if it could; where that died, the manager may believe this process. And one
-        // that cannot be told must not end the only process that serves.
-        let _ = manager.main_pid().and_then(|()| manager.ready());
+        // A predecessor that lives does it, and is believed. If it died, the manager may believe this process, an orphan by
+        // now; and a manager that cannot be told must not end the only process that serves.
+        if self.predecessor.is_none() {
+            let _ = manager.main_pid().and_then(|()| manager.ready());
+        }
         Ok(())
     }
 
@@ -351,12 +315,12 @@ impl Serving {
 
     #[cfg(feature = "tokio")]
     async fn readable(&mut self) -> Result<(), Error> {
-        let failed = |source| Error::System { what: "cannot wait for what comes", source };
+        let failed = |source| Error::system("cannot wait for what comes", source);
         let readiness = match self.readiness.take() {
             Some(readiness) => readiness,
             None => {
                 let copy = self.ready.as_fd().try_clone_to_owned().map_err(failed)?;
-                crate::descriptor::awaited(copy, tokio::io::Interest::READABLE).map_err(failed)?
+                descriptor::awaited(copy, tokio::io::Interest::READABLE).map_err(failed)?
             }
         };
         let readiness = self.readiness.insert(readiness);
@@ -367,19 +331,19 @@ impl Serving {
     }
 
     fn signalled(&mut self) -> Result<Option<Order>, Error> {
-        if self.signals.take(TERMINATE) {
+        if self.signals.take(Asked::Terminate) {
             self.abandon();
             self.say_stopping();
             return Ok(Some(Order::Terminate));
         }
-        if self.signals.take(QUIT) && self.end.is_none() {
+        if self.signals.take(Asked::Finish) && self.end.is_none() {
             self.stop()?;
             return Ok(Some(Order::Finish));
         }
-        if self.signals.take(UPGRADE) {
+        if self.signals.take(Asked::Upgrade) {
             return Ok(self.asked_to_upgrade(None));
         }
-        Ok(match (self.signals.take(HANGUP), self.hangup) {
+        Ok(match (self.signals.take(Asked::Hangup), self.hangup) {
             (false, _) => None,
             (true, Hangup::Reloads) => Some(Order::Reload),
             (true, Hangup::Upgrades) => self.asked_to_upgrade(None),
@@ -434,7 +398,7 @@ impl Serving {
         match control::asks(&peer) {
             Ok(()) => self.asked_to_upgrade(Some(peer)),
             Err(error) => {
-                control::tell(Some(&peer), None, Err(&error));
+                control::tell(Some(&peer), None, Err(&error.into()));
                 None
             }
         }
@@ -465,6 +429,9 @@ impl Serving {
         if self.end.is_some() {
             return Some(RestartError::Retired.into());
         }
+        if std::process::id() == 1 {
+            return Some(RestartError::FirstProcess.into());
+        }
         if let Some(Upgrade { successor, .. }) = &self.upgrade {
             let left = successor.deadline().saturating_duration_since(Instant::now());
             return Some(RestartError::UpgradeUnderWay { pid: successor.pid(), left }.into());
@@ -474,7 +441,7 @@ impl Serving {
         }
         let draining = self.predecessor.as_ref()?;
         let left = draining.until.saturating_duration_since(Instant::now());
-        Some(RestartError::PredecessorDrains { pid: draining.pid, left }.into())
+        Some(RestartError::PredecessorDrains { pid: draining.process.pid(), left }.into())
     }
 
     fn start_successor(&mut self) -> Result<(), Error> {
@@ -517,9 +484,13 @@ impl Serving {
     fn successor_ended(&mut self) -> Result<Option<Order>, Error> {
         let Some(Upgrade { successor, .. }) = &mut self.upgrade else { return Ok(None) };
         let Some(ended) = successor.ended() else { return Ok(None) };
-        // Its own words, if it left some, say more.
-        let said = successor.hear(self.limits.drain).err();
-        Ok(self.fail(said.unwrap_or_else(|| ended.into())))
+        match successor.hear(self.limits.drain) {
+            // It ended its starter by itself.
+            Ok(Progress::Serving) => Ok(self.retire()),
+            // Its own words, if it left some, say more.
+            Err(said) => Ok(self.fail(said)),
+            Ok(Progress::Waiting | Progress::HungUp) => Ok(self.fail(ended.into())),
+        }
     }
 
     /// The successor does not serve. Everything is as it was before it was started.
@@ -593,12 +564,12 @@ impl Serving {
             self.serve(number)?;
         }
         let is_over = self.end.is_none_or(|end| Instant::now() >= end);
-        Ok(is_over || self.drain.left() == 0 || self.signals.take(TERMINATE))
+        Ok(is_over || self.drain.left() == 0 || self.signals.take(Asked::Terminate))
     }
 
     fn forget_predecessor(&mut self) {
         if let Some(predecessor) = self.predecessor.take() {
-            self.ready.remove(&predecessor.exit);
+            self.ready.remove(&predecessor.process);
         }
     }
 
@@ -631,7 +602,7 @@ impl Serving {
         let times = Itimerspec { it_interval: Timespec::default(), it_value: left };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &times)
             .map(drop)
-            .map_err(|errno| Error::System { what: "cannot set a timer", source: errno.into() })
+            .map_err(|errno| Error::system("cannot set a timer", errno))
     }
 }
 

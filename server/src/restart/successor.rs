@@ -2,20 +2,22 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use portgrant_protocol::listen;
 use portgrant_protocol::record::RecordError;
 use portgrant_protocol::transfer::{self, TransferError};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::conversation::{Handover, Item, Word, say, send};
+use super::drain::LONGEST;
+use super::error::RestartError;
+use super::process::Process;
 use super::program::Program;
-use crate::Error;
-use crate::environment::PREDECESSOR;
-use crate::error::RestartError;
+use crate::adopting::HandoverError;
+use crate::adopting::environment::PREDECESSOR;
+use crate::failure::Error;
 
 /// How long a successor that hung up has to end, so that its exit status is known.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -23,9 +25,11 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The next generation, until it serves.
 #[derive(Debug)]
 pub(super) struct Successor {
-    child: Child,
-    /// Readable when it has ended
-    exit: OwnedFd,
+    /// The child that starts it, and ends as it ends
+    starter: Child,
+    starter_process: Process,
+    /// The successor itself, once it has said which process it is
+    process: Option<Process>,
     conversation: OwnedFd,
     phase: Phase,
     closed: Vec<String>,
@@ -36,6 +40,8 @@ pub(super) struct Successor {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// Its starter runs
+    Launched,
     /// It starts
     Starting,
     /// It was told to serve
@@ -64,33 +70,44 @@ impl Successor {
         items: Vec<(Item, BorrowedFd<'_>)>,
         limit: Duration,
     ) -> Result<Successor, Error> {
-        let failed = |what| move |source: io::Error| Error::System { what, source };
+        let failed = |what| move |source: io::Error| Error::system(what, source);
         let (ours, theirs) = transfer::pair().map_err(failed("cannot make a pair of sockets"))?;
-        let (items, descriptors): (Vec<Item>, Vec<BorrowedFd<'_>>) = items.into_iter().unzip();
+        let this = Process::this()?;
+        let items = [(Item::Predecessor, this.as_fd())].into_iter().chain(items);
+        let (items, descriptors): (Vec<Item>, Vec<BorrowedFd<'_>>) = items.unzip();
         let mut rest = descriptors.as_slice();
         for handover in Handover::of(generation, &items) {
             let (now, later) = rest.split_at(handover.items.len());
-            send(&ours, &handover.encode().map_err(Error::Record)?, now).map_err(Error::Transfer)?;
+            send(&ours, &handover.encode().map_err(HandoverError::Record)?, now).map_err(HandoverError::Transfer)?;
             rest = later;
         }
         rustix::io::ioctl_fionbio(&ours, true)
             .map_err(|errno| failed("cannot make a socket not block")(errno.into()))?;
         let modes = Modes::of(&descriptors);
-        let mut child = spawn(program, theirs)?;
-        let exit = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
-            Ok(exit) => exit,
-            Err(errno) => {
-                let _ = end(&mut child);
-                return Err(failed("cannot watch the successor")(errno.into()));
+        let mut starter = spawn(program, theirs)?;
+        let starter_process = match Process::child(&starter) {
+            Ok(process) => process,
+            Err(error) => {
+                end(&mut starter);
+                return Err(error);
             }
         };
-        let deadline = Instant::now() + limit;
-        let (phase, closed) = (Phase::Starting, Vec::new());
-        Ok(Successor { child, exit, conversation: ours, phase, closed, limit, deadline, modes })
+        Ok(Successor {
+            starter,
+            starter_process,
+            process: None,
+            conversation: ours,
+            phase: Phase::Launched,
+            closed: Vec::new(),
+            limit,
+            deadline: Instant::now() + limit,
+            modes,
+        })
     }
 
+    /// Its pid; its starter's, until it is known.
     pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.as_ref().map_or(self.starter.id(), Process::pid)
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -102,9 +119,9 @@ impl Successor {
         self.conversation.as_fd()
     }
 
-    /// Readable when it has ended.
+    /// Readable when its starter has ended, and so itself.
     pub(super) fn exit(&self) -> BorrowedFd<'_> {
-        self.exit.as_fd()
+        self.starter_process.as_fd()
     }
 
     /// The names of the sockets that it did not take.
@@ -115,8 +132,8 @@ impl Successor {
     /// Hears what it says, and answers. An error is the end of this upgrade.
     pub(super) fn hear(&mut self, drain: Duration) -> Result<Progress, Error> {
         loop {
-            let record = match transfer::receive(self.conversation.as_fd()) {
-                Ok((record, _)) => record,
+            let (record, descriptors) = match transfer::receive(self.conversation.as_fd()) {
+                Ok(received) => received,
                 Err(TransferError::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Progress::Waiting);
                 }
@@ -124,9 +141,13 @@ impl Successor {
                     return Ok(self.hung_up());
                 }
                 Err(TransferError::Ended) => return Ok(self.hung_up()),
-                Err(error) => return Err(Error::Transfer(error)),
+                Err(error) => return Err(HandoverError::Transfer(error).into()),
             };
-            match (Word::parse(&record).map_err(Error::Record)?, self.phase) {
+            match (Word::parse(&record).map_err(HandoverError::Record)?, self.phase) {
+                (Word::Started { pid }, Phase::Launched) => {
+                    self.process = Some(introduced(pid, descriptors)?);
+                    self.phase = Phase::Starting;
+                }
                 (Word::Ready { closed, left }, Phase::Starting) => {
                     self.closed.extend(closed);
                     if left == 0 {
@@ -137,19 +158,25 @@ impl Successor {
                     return Err(RestartError::SuccessorFailed { pid: self.pid(), said: why }.into());
                 }
                 // What has ended since serves nobody: this process stopped nothing yet.
-                (Word::Serving, Phase::Taking) if self.ended().is_none() => return Ok(Progress::Serving),
-                (Word::Serving, Phase::Taking) => return Ok(self.hung_up()),
-                (Word::Ready { .. } | Word::Take { .. } | Word::Serving, _) => {
-                    return Err(Error::Record(RecordError::Key("PHASE".to_owned())));
+                (Word::Serving, Phase::Taking) if self.process.as_ref().is_some_and(Process::has_ended) => {
+                    return Ok(self.hung_up());
+                }
+                (Word::Serving, Phase::Taking) => {
+                    // The service manager is told the successor's pid next, and by then must be its parent.
+                    end(&mut self.starter);
+                    return Ok(Progress::Serving);
+                }
+                (Word::Started { .. } | Word::Ready { .. } | Word::Take { .. } | Word::Serving, _) => {
+                    return Err(HandoverError::Record(RecordError::Key("PHASE".to_owned())).into());
                 }
             }
         }
     }
 
-    fn tell_to_take(&mut self, drain: Duration) -> Result<(), Error> {
+    fn tell_to_take(&mut self, drain: Duration) -> Result<(), HandoverError> {
         match say(&self.conversation, &Word::Take { drain }) {
             // Its end will be seen, and told.
-            Ok(()) | Err(Error::Transfer(TransferError::Ended)) => {
+            Ok(()) | Err(HandoverError::Transfer(TransferError::Ended)) => {
                 self.phase = Phase::Taking;
                 Ok(())
             }
@@ -169,7 +196,7 @@ impl Successor {
     pub(super) fn ended(&mut self) -> Option<RestartError> {
         let pid = self.pid();
         let gone = |status| Some(RestartError::SuccessorEnded { pid, status });
-        match self.child.try_wait() {
+        match self.starter.try_wait() {
             Ok(None) => None,
             Ok(Some(status)) => gone(Some(status)),
             Err(_) => gone(None),
@@ -180,16 +207,35 @@ impl Successor {
     pub(super) fn late(&self) -> RestartError {
         let pid = self.pid();
         match self.phase {
-            Phase::Starting | Phase::Taking => RestartError::SuccessorSlow { pid, limit: self.limit },
+            Phase::Launched | Phase::Starting | Phase::Taking => RestartError::SuccessorSlow { pid, limit: self.limit },
             Phase::Ending => RestartError::SuccessorEnded { pid, status: None },
         }
     }
 
     /// Ends it, and undoes what it may have done to the sockets that it shares with this process.
     pub(super) fn end(mut self) {
-        let _ = end(&mut self.child);
+        end(&mut self.starter);
+        // The starter may have started it a moment ago. A successor that says so later than this finds that its starter is
+        // gone, and ends by itself.
+        while self.process.is_none()
+            && let Ok((record, descriptors)) = transfer::receive(self.conversation.as_fd())
+        {
+            if let Ok(Word::Started { pid }) = Word::parse(&record) {
+                self.process = introduced(pid, descriptors).ok();
+            }
+        }
+        if let Some(process) = &self.process {
+            process.end(LONGEST);
+        }
         self.modes.restore();
     }
+}
+
+/// The successor, by the pidfd that came with its first word.
+fn introduced(pid: u32, descriptors: Vec<OwnedFd>) -> Result<Process, HandoverError> {
+    let [pidfd] = <[OwnedFd; 1]>::try_from(descriptors)
+        .map_err(|descriptors| HandoverError::Count { names: 1, descriptors: descriptors.len() })?;
+    Ok(Process::new(pid, pidfd))
 }
 
 fn spawn(program: &Program, conversation: OwnedFd) -> Result<Child, RestartError> {
@@ -204,9 +250,10 @@ fn spawn(program: &Program, conversation: OwnedFd) -> Result<Child, RestartError
     spawned.map_err(|source| RestartError::Successor { program: program.path().to_owned(), source })
 }
 
-fn end(child: &mut Child) -> io::Result<ExitStatus> {
+/// Ends a child. Its own children have another parent when this returns.
+fn end(child: &mut Child) {
     let _ = child.kill();
-    child.wait()
+    let _ = child.wait();
 }
 
 /// Copies of descriptors, and whether each blocked. O_NONBLOCK is the open file's, which two generations share: a

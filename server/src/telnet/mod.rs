@@ -8,6 +8,7 @@
 //! client's window (NAWS, RFC 1073). Nothing here is encrypted, and nobody is asked for a password.
 
 mod codec;
+mod error;
 mod negotiation;
 mod terminal;
 
@@ -17,6 +18,7 @@ use std::net::TcpStream;
 use rustix::net::sockopt;
 
 use codec::{Codec, Lines};
+pub use error::TelnetError;
 use negotiation::Side;
 pub use negotiation::{ECHO, NAWS, SUPPRESS_GO_AHEAD, TERMINAL_TYPE};
 pub use terminal::Terminal;

@@ -13,9 +13,10 @@ use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::sockopt;
 
 use super::codec::{Codec, Lines};
+use super::error::TelnetError;
 use super::{Window, prepare};
-use crate::error::TelnetError;
-use crate::{Error, environment};
+use crate::adopting::environment;
+use crate::failure::Error;
 
 /// How long a client may take to answer what it was asked, before the program starts without.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -65,7 +66,7 @@ impl Terminal {
     ///
     /// A client that hangs up, however, is no error: only what keeps the program from starting is.
     pub fn serve(self, client: TcpStream) -> Result<Option<ExitStatus>, Error> {
-        let connection = |source| Error::System { what: "cannot use the client's connection", source };
+        let connection = |source| Error::system("cannot use the client's connection", source);
         prepare(&client).map_err(connection)?;
         sockopt::set_socket_keepalive(&client, true).map_err(|errno| connection(errno.into()))?;
         client.set_nonblocking(true).map_err(connection)?;

@@ -16,6 +16,7 @@ use portgrant_protocol::program::{self, Unfit};
 use portgrant_protocol::service::{self, Services};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Address, Endpoint, listen};
+use portgrant_server::error::InvalidEndpoint;
 use portgrant_server::{Message, Sockets};
 
 use crate::recipe::{self, Adoption, Descriptor, Server, Serves};
@@ -125,7 +126,7 @@ impl<'a> Wanted<'a> {
         let services = if named { std::fs::read(service::PATH).unwrap_or_default() } else { Vec::new() };
         let services = Services::parse(&services);
         let descriptors = self.places().numbers().zip(listen).map(|(number, endpoint)| {
-            let wrong = |source| portgrant_server::Error::Endpoint { text: endpoint.to_string(), source };
+            let wrong = |source| portgrant_server::Error::from(InvalidEndpoint::new(endpoint.to_string(), source));
             let resolved = endpoint.clone().resolve(&services).map_err(wrong)?;
             let address = match endpoint.address {
                 Address::V4(address) => IpAddr::V4(address),

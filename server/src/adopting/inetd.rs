@@ -1,0 +1,150 @@
+//! Adoption of descriptor 0: inetd's services, `wait` and `nowait`, and `portgrant exec --inetd`.
+
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use portgrant_protocol::Protocol;
+use portgrant_protocol::listen::FIRST;
+use portgrant_protocol::socket::{Facts, Mismatch};
+use rustix::fs::{Mode, OFlags, fstat};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::net::getpeername;
+use rustix::stdio;
+
+use super::error::{AdoptionError, SocketError};
+use super::socket::Socket;
+use super::sockets::Sockets;
+use crate::client::canonical;
+use crate::failure::Error;
+
+const NAME: &str = "descriptor 0";
+
+/// Whether descriptor 0 was taken already; it is /dev/null since.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// One connection, which inetd accepted: descriptor 0 of a `nowait` service, of a systemd socket unit with
+/// `Accept=yes` and `StandardInput=socket`, and of tcpserver.
+///
+/// ```no_run
+/// use std::io::Write;
+///
+/// use portgrant_server::Connection;
+///
+/// // finger  stream  tcp  nowait  nobody  /usr/local/bin/this-program
+/// let client = Connection::inetd()?;
+/// writeln!(client.stream(), "you are {}", client.peer().ip())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Connection {
+    /// Adopts descriptor 0. It becomes /dev/null, and so do 1 and 2 where they are the same socket: nothing that is
+    /// printed by mistake reaches the client.
+    ///
+    /// A listener is [`AdoptionError::NotAConnection`], and a client that hung up before this program began
+    /// [`AdoptionError::PeerGone`].
+    pub fn inetd() -> Result<Connection, Error> {
+        once(|| {
+            let (peer, local) = ends(stdio::stdin())?;
+            Ok(Connection { stream: take_standard_input()?.into(), peer, local })
+        })
+    }
+
+    /// Who is connected; an IPv4-mapped address is shown as IPv4.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The address that was asked for; an IPv4-mapped one is shown as IPv4.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The connection, to read from and to write to.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// The connection itself.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+}
+
+fn ends(input: BorrowedFd<'_>) -> Result<(SocketAddr, SocketAddr), Error> {
+    let name = || NAME.to_owned();
+    let facts = Facts::of(input).map_err(|mismatch| SocketError::WrongKind { name: name(), mismatch })?;
+    if facts.protocol.transport() != Protocol::Tcp {
+        let mismatch = Mismatch::Protocol { found: facts.protocol, expected: Protocol::Tcp };
+        return Err(SocketError::WrongKind { name: name(), mismatch }.into());
+    }
+    if facts.listening {
+        return Err(AdoptionError::NotAConnection { name: name() }.into());
+    }
+    let peer = getpeername(input).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((canonical(peer.ok_or_else(|| AdoptionError::PeerGone { name: name() })?), facts.local))
+}
+
+impl Sockets {
+    /// Adopts descriptor 0 as inetd's `wait` services and `portgrant exec --inetd` give it: a listening or a datagram
+    /// socket. It is named `PORT/PROTOCOL`.
+    ///
+    /// Descriptor 0 becomes /dev/null, and so do 1 and 2 where they are the same socket.
+    pub fn inetd() -> Result<Sockets, Error> {
+        adopt()
+    }
+}
+
+fn adopt() -> Result<Sockets, Error> {
+    once(|| {
+        let name = name(stdio::stdin())?;
+        Ok(std::iter::once(Socket::new(name, take_standard_input()?)).collect())
+    })
+}
+
+/// After an error descriptor 0 is as it was, and may be asked for again.
+pub(crate) fn once<T>(adopt: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Err(AdoptionError::AdoptedBefore { what: NAME }.into());
+    }
+    let adopted = adopt();
+    TAKEN.store(adopted.is_ok(), Ordering::SeqCst);
+    adopted
+}
+
+pub(crate) fn take_standard_input() -> Result<OwnedFd, Error> {
+    let failed = |errno: Errno| Error::system("cannot adopt descriptor 0", errno);
+    let socket = fcntl_dupfd_cloexec(stdio::stdin(), FIRST).map_err(failed)?;
+    // Not closed: the next file that is opened would become standard input.
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    if is_same(stdio::stdin(), stdio::stdout()) {
+        stdio::dup2_stdout(&null).map_err(failed)?;
+    }
+    if is_same(stdio::stdin(), stdio::stderr()) {
+        stdio::dup2_stderr(&null).map_err(failed)?;
+    }
+    stdio::dup2_stdin(&null).map_err(failed)?;
+    Ok(socket)
+}
+
+/// inetd gives no name: it is the endpoint's, as if none had been written. Refuses what cannot be served.
+fn name(input: BorrowedFd<'_>) -> Result<String, Error> {
+    let facts = Facts::of(input).map_err(|mismatch| SocketError::WrongKind { name: NAME.to_owned(), mismatch })?;
+    if facts.protocol.is_stream() && !facts.listening {
+        return Err(SocketError::NotListening { name: NAME.to_owned() }.into());
+    }
+    Ok(format!("{}/{}", facts.local.port(), facts.protocol.word()))
+}
+
+fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    match (fstat(one), fstat(other)) {
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => false,
+    }
+}

@@ -1,0 +1,20 @@
+//! Sockets that somebody else bound, and how this process comes by them.
+
+pub mod environment;
+mod error;
+mod handover;
+pub(crate) mod inetd;
+mod inherited;
+mod mailbox;
+mod socket;
+pub(crate) mod socket_file;
+mod sockets;
+mod variable;
+
+pub use error::{AdoptionError, SocketError};
+pub use handover::{HandoverError, Refused};
+pub(crate) use handover::{ONE_VERSION, pair};
+pub use inetd::Connection;
+pub use mailbox::{Mailbox, MailboxError};
+pub use socket::{Origin, Socket};
+pub use sockets::Sockets;

@@ -1,0 +1,125 @@
+//! Adoption of descriptors whose numbers stand in a variable of some program's own: `UNICORN_FD=3`, `NGINX=3;4;`.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, RawFd};
+
+use portgrant_protocol::listen::{FIRST, MAX};
+use portgrant_protocol::socket::Facts;
+use portgrant_protocol::text::printable;
+
+use super::error::AdoptionError;
+use super::socket::Socket;
+use super::sockets::Sockets;
+use crate::descriptor::{self, Unavailable};
+use crate::failure::Error;
+
+impl Sockets {
+    /// Adopts the descriptors whose numbers stand in the environment variable `variable`, as some servers have it:
+    /// `UNICORN_FD=3`, `GUNICORN_FD=3,4`, `NGINX=3;4;`. `None` where it is not set.
+    ///
+    /// Each is named `PORT/PROTOCOL`, or `descriptor N` where it is no internet socket. A number that was not inherited
+    /// is [`NotInherited`](crate::error::AdoptionError::NotInherited), one that was adopted before, by whichever
+    /// convention, [`NumberTaken`](crate::error::AdoptionError::NumberTaken); then none is taken.
+    ///
+    /// ```
+    /// # use portgrant_server::Sockets;
+    /// let sockets = match Sockets::inherited()? {
+    ///     Some(sockets) => Some(sockets),
+    ///     None => Sockets::from_variable("UNICORN_FD")?,
+    /// };
+    /// # let _ = sockets;
+    /// # Ok::<(), portgrant_server::Error>(())
+    /// ```
+    pub fn from_variable(variable: &str) -> Result<Option<Sockets>, Error> {
+        adopt(variable)
+    }
+}
+
+fn adopt(variable: &str) -> Result<Option<Sockets>, Error> {
+    match std::env::var_os(variable) {
+        Some(value) => adopt_from(variable, &value).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn adopt_from(variable: &str, value: &OsStr) -> Result<Sockets, Error> {
+    let malformed =
+        || AdoptionError::Variable { variable: variable.to_owned(), value: printable(value.as_encoded_bytes()) };
+    let numbers = value.to_str().and_then(numbers).ok_or_else(malformed)?;
+    match descriptor::take(&numbers) {
+        Ok(descriptors) => Ok(descriptors.into_iter().zip(numbers).map(|(fd, number)| named(fd, number)).collect()),
+        Err(Unavailable::Taken(number)) => Err(AdoptionError::NumberTaken { number }.into()),
+        Err(Unavailable::Missing(number)) => {
+            Err(AdoptionError::NotInherited { number, variable: variable.to_owned() }.into())
+        }
+    }
+}
+
+/// One number or several, with `,`, `;`, `:` or space between them and perhaps after the last. The standard descriptors
+/// are no sockets in this convention.
+fn numbers(value: &str) -> Option<Vec<RawFd>> {
+    let separated = value.trim_end_matches([',', ';', ':', ' ']);
+    let number = |word: &str| {
+        let digits = word.bytes().all(|byte| byte.is_ascii_digit());
+        word.parse().ok().filter(|number| digits && *number >= FIRST)
+    };
+    separated.split([',', ';', ':', ' ']).map(number).collect::<Option<Vec<RawFd>>>().filter(|all| all.len() <= MAX)
+}
+
+fn named(descriptor: std::os::fd::OwnedFd, number: RawFd) -> Socket {
+    let name = match Facts::of(descriptor.as_fd()) {
+        Ok(facts) => format!("{}/{}", facts.local.port(), facts.protocol.word()),
+        Err(_) => format!("descriptor {number}"),
+    };
+    Socket::new(name, descriptor)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+
+    use super::*;
+    use crate::descriptor::tests::{is_left_at, leave_at};
+
+    #[test]
+    fn each_servers_way_to_write_several_is_read_and_nothing_else() {
+        assert_eq!(numbers("3"), Some(vec![3]));
+        for several in ["3,4", "3;4;", "3:4", "3 4"] {
+            assert_eq!(numbers(several), Some(vec![3, 4]), "{several}");
+        }
+        for wrong in ["", ";", "x", "+3", "-3", "2", "0,3", "3,,4", "99999999999", "3.4", "\u{663}"] {
+            assert_eq!(numbers(wrong), None, "{wrong}");
+        }
+        assert_eq!(numbers(&"3,".repeat(MAX + 1)), None);
+    }
+
+    #[test]
+    fn what_the_variable_numbers_is_adopted_and_named_by_where_it_is() {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let (port, file) = (tcp.local_addr().expect("bound").port(), std::fs::File::open("/dev/null").expect("null"));
+        leave_at(560, &tcp);
+        leave_at(561, &file);
+        let mut sockets = adopt_from("UNICORN_FD", OsStr::new("560,561")).expect("adopted");
+        assert_eq!(sockets.names().collect::<Vec<_>>(), [format!("{port}/tcp"), "descriptor 561".to_owned()]);
+        assert!(sockets.tcp(&format!("{port}/tcp")).is_ok());
+    }
+
+    #[test]
+    fn closed_taken_and_malformed_are_told_apart_and_nothing_is_touched() {
+        leave_at(570, UdpSocket::bind("127.0.0.1:0").expect("a socket"));
+        let adopt = |value: &str| adopt_from("UNICORN_FD", OsStr::new(value));
+        let error = adopt("570,571").expect_err("571 is closed");
+        assert!(matches!(error.downcast_ref(), Some(AdoptionError::NotInherited { number: 571, .. })), "{error}");
+        assert!(error.to_string().contains("UNICORN_FD"), "{error}");
+        let error = adopt("570,570").expect_err("twice");
+        assert!(matches!(error.downcast_ref(), Some(AdoptionError::NumberTaken { number: 570 })), "{error}");
+        assert!(is_left_at(570));
+        assert!(adopt("570").is_ok());
+        assert!(matches!(
+            adopt("570").as_ref().map_err(Error::downcast_ref),
+            Err(Some(AdoptionError::NumberTaken { number: 570 }))
+        ));
+        let error = adopt("\u{1b}[2J").expect_err("no number").to_string();
+        assert!(error.contains("UNICORN_FD is '\\x1b[2J'") && error.contains("3,4"), "{error}");
+    }
+}

@@ -1,0 +1,247 @@
+//! Why there is no socket: this process cannot bind it, or the helper gave none.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use portgrant_protocol::{Protocol, listen, status};
+use rustix::io::Errno;
+
+use super::holder::{Holder, HolderState};
+use crate::adopting::ONE_VERSION;
+use crate::failure::{Report, failure, quoted, shown};
+
+/// Why an endpoint cannot be bound
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BindError {
+    /// An address that another socket holds, or one that overlaps it
+    InUse {
+        /// What was to be bound, `127.0.0.1:80/tcp`
+        endpoint: String,
+        /// Who is in the way, the likeliest first; empty where the kernel does not say
+        holders: Vec<Holder>,
+    },
+    /// No interface has the address
+    NotThere {
+        /// What was to be bound
+        endpoint: String,
+    },
+    /// This host has no IPv6
+    NoIpv6 {
+        /// What was to be bound
+        endpoint: String,
+        /// Its port
+        port: u16,
+    },
+    /// This kernel has no such protocol
+    NoProtocol {
+        /// What was to be bound
+        endpoint: String,
+        /// The protocol
+        protocol: Protocol,
+    },
+    /// A port that is not for everybody, where nobody was asked or there is nobody to ask
+    Privileged {
+        /// What was to be bound
+        endpoint: String,
+    },
+    /// `each` is several sockets, and one was asked for
+    EachIsSeveral {
+        /// The endpoint
+        endpoint: String,
+    },
+    /// The socket could not be made, bound or listened on, for another reason
+    Other {
+        /// What was to be bound
+        endpoint: String,
+        /// Why not
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    pub(super) fn report(&self) -> Report<'_> {
+        match self {
+            BindError::InUse { endpoint, holders } => Report::what(format!("{endpoint} is in use"))
+                .why(in_use(holders))
+                .fix(make_room(endpoint, holders))
+                .status(status::UNAVAILABLE),
+            BindError::NotThere { endpoint } => cannot_be_bound(endpoint)
+                .why("no interface of this network namespace has that address")
+                .fix("see ip addr for those there are; freebind, where it is granted, binds before it comes")
+                .status(status::UNAVAILABLE),
+            BindError::NoIpv6 { endpoint, port } => cannot_be_bound(endpoint)
+                .why("this host has no IPv6, and the endpoint asks for it (no address means [::])")
+                .fix(format!("ask for 0.0.0.0:{port}"))
+                .status(status::UNAVAILABLE),
+            BindError::NoProtocol { endpoint, protocol } => cannot_be_bound(endpoint)
+                .why(format!("this kernel has no {}", protocol.word()))
+                .fix(format!("as root, modprobe {0}, or enable it (sysctl)", protocol.word()))
+                .status(status::UNAVAILABLE),
+            BindError::Privileged { endpoint } => cannot_be_bound(endpoint)
+                .why("ports below net.ipv4.ip_unprivileged_port_start are not for every user")
+                .fix(
+                    "have portgrant installed and a rule made (portgrant explain), or start this program with the \
+                     socket: portgrant exec, a systemd socket unit",
+                )
+                .status(status::REFUSED),
+            BindError::EachIsSeveral { endpoint } => {
+                Report::what(format!("{endpoint} is several sockets, and one is asked for"))
+                    .why("each is a socket for every address")
+                    .fix("take all of them: Sockets::request")
+                    .status(status::USAGE)
+            }
+            BindError::Other { endpoint, source } => cannot_be_bound(endpoint).because(source),
+        }
+    }
+}
+
+failure!(BindError);
+
+fn cannot_be_bound(endpoint: &str) -> Report<'static> {
+    Report::what(format!("{endpoint} cannot be bound"))
+}
+
+fn in_use(holders: &[Holder]) -> String {
+    match holders {
+        [] => "another socket holds this address, or one that overlaps it".to_owned(),
+        [only] => only.to_string(),
+        [first, others @ ..] => format!("{first}, and {} more", others.len()),
+    }
+}
+
+/// What to do about the first of `holders`.
+fn make_room(endpoint: &str, holders: &[Holder]) -> String {
+    let flag = if endpoint.ends_with("/udp") { "u" } else { "t" };
+    match holders.first() {
+        None => format!("as root, see who: ss -Hanp{flag}"),
+        Some(holder) if holder.is_own() => "take the socket that is there, or close it first".to_owned(),
+        Some(Holder { state: HolderState::TimeWait { .. } | HolderState::Connection(_), .. }) => {
+            "wait until it is over; it would not matter if that connection's server had set SO_REUSEADDR".to_owned()
+        }
+        Some(Holder { process: Some(_), .. }) => "stop it, or serve at another address or port".to_owned(),
+        Some(Holder { local, .. }) => format!(
+            "stop it, or serve at another address or port; that user and root see its program: ss -Hanp{flag} \
+             'sport = :{}'",
+            local.port()
+        ),
+    }
+}
+
+/// Why the helper gave no socket, other than that the answer is no
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// No endpoint, or more than one message can carry
+    Endpoints {
+        /// How many were asked for
+        count: usize,
+    },
+    /// `PORTGRANT_BINDER` is not absolute
+    HelperNotAbsolute {
+        /// What it is
+        path: PathBuf,
+    },
+    /// The helper is in none of the places where it may be
+    HelperMissing {
+        /// The places
+        places: Vec<PathBuf>,
+    },
+    /// The helper could not be started
+    Helper {
+        /// Its path
+        helper: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
+    /// The helper ended without an answer
+    NoAnswer {
+        /// Its path
+        helper: PathBuf,
+        /// How it ended; unknown where SIGCHLD is ignored
+        status: Option<ExitStatus>,
+    },
+    /// A socket that was asked for did not come
+    NotReceived {
+        /// Its name
+        name: String,
+    },
+    /// A socket came that was not asked for, or not at this place
+    NotAskedFor {
+        /// Its name
+        name: String,
+    },
+}
+
+impl RequestError {
+    pub(super) fn report(&self) -> Report<'_> {
+        match self {
+            RequestError::Endpoints { count: 0 } => Report::what("no endpoint is asked for")
+                .fix("ask for one: 80, 443/udp, https=[::]:443")
+                .status(status::USAGE),
+            RequestError::Endpoints { count } => Report::what(format!("{count} endpoints are asked for at once"))
+                .why(format!("one message carries at most {} descriptors", listen::MAX))
+                .fix("ask for some of them in another request")
+                .status(status::USAGE),
+            RequestError::HelperNotAbsolute { path } => Report::what(format!("PORTGRANT_BINDER is '{}'", shown(path)))
+                .why("it must be an absolute path")
+                .fix("give the whole path of portgrant-binder, or unset it")
+                .status(status::BROKEN),
+            RequestError::HelperMissing { places } => {
+                let places: Vec<String> = places.iter().map(|place| shown(place)).collect();
+                Report::what("the helper, portgrant-binder, is not there")
+                    .why(format!("it is none of {}", places.join(", ")))
+                    .fix("install portgrant, or name the helper's path in the environment variable PORTGRANT_BINDER")
+                    .status(status::BROKEN)
+            }
+            RequestError::Helper { helper, source } => {
+                let report = Report::what(format!("cannot run the helper {}", shown(helper))).because(source);
+                if is_out_of_something(source) {
+                    report.fix("raise the limit (ulimit -u, ulimit -n), or stop something that uses it up")
+                } else {
+                    report
+                        .fix("as root, look at its mode: everybody who may ask for ports must be able to execute it")
+                        .status(status::BROKEN)
+                }
+            }
+            RequestError::NoAnswer { helper, status } => Report::what(format!(
+                "the helper {} ended without an answer",
+                shown(helper)
+            ))
+            .why_if_known(status.map(|status| format!("it ended with {status}")))
+            .fix(match status {
+                Some(_) => "run it by hand with the same endpoints: portgrant explain",
+                None => {
+                    "run it by hand with the same endpoints: portgrant explain (SIGCHLD is ignored here, so how \
+                             it ended is not known)"
+                }
+            })
+            .status(status.and_then(said_by).unwrap_or(status::SYSTEM)),
+            RequestError::NotReceived { name } => {
+                Report::what(format!("{} did not come", quoted(name))).why(DOES_NOT_FIT).fix(ONE_VERSION)
+            }
+            RequestError::NotAskedFor { name } => {
+                Report::what(format!("{} came, and was not asked for there", quoted(name)))
+                    .why(DOES_NOT_FIT)
+                    .fix(ONE_VERSION)
+            }
+        }
+    }
+}
+
+failure!(RequestError);
+
+const DOES_NOT_FIT: &str = "the answer does not fit the request";
+
+/// What the helper told by its exit status alone.
+fn said_by(ended: ExitStatus) -> Option<u8> {
+    let known = [status::USAGE, status::UNAVAILABLE, status::SYSTEM, status::REFUSED, status::BROKEN];
+    known.into_iter().find(|known| ended.code() == Some(i32::from(*known)))
+}
+
+/// Processes, descriptors, memory: EAGAIN, EMFILE, ENFILE, ENOMEM.
+fn is_out_of_something(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}

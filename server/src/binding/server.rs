@@ -1,0 +1,284 @@
+//! One call for a socket, wherever it has to come from: adopted, bound by this process itself, or asked for.
+
+use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use portgrant_protocol::{Address, Protocol, Resolved};
+
+use super::bind;
+use super::error::{BindError, RequestError};
+use super::request::Request;
+use crate::adopting::{Origin, Socket, Sockets};
+use crate::failure::Error;
+use crate::resolved;
+
+/// Where a server's sockets come from. For each endpoint, in this order:
+///
+/// 1. what this process inherited under the endpoint's name or at its address (`portgrant exec`, a systemd socket
+///    unit);
+/// 2. its own bind(2), where the kernel lets it: from `ip_unprivileged_port_start` on, or with whatever else permits
+///    it;
+/// 3. the helper, which asks the policy. (The one place that knows whom to ask is [`helper`](crate::helper).)
+///
+/// Which of them it was makes no difference to what comes: name, protocol, address and port are as asked, and so are
+/// all of the endpoint's options. [`Socket::origin`] tells.
+///
+/// ```no_run
+/// use portgrant_server::Server;
+///
+/// let mut server = Server::new()?;
+/// let https: std::net::TcpListener = server.tcp("https=443,backlog=1024,keepalive=60:10:6")?;
+/// let dns: std::net::UdpSocket = server.udp("dns=53")?;
+/// let socket = server.listen("127.0.0.1:8080")?;
+/// println!("{} at {}, {:?}", socket.name(), socket.local()?, socket.origin());
+/// # Ok::<(), portgrant_server::Error>(())
+/// ```
+///
+/// An inherited socket of the endpoint's name that is at another address is an error, not a reason to go on: whoever
+/// started the program meant something. (Who wants it wherever it is takes it from [`Sockets`] by its name alone.) What
+/// must be set before bind(2) and is not, `reuseport` or another `dev`, is
+/// [`SocketError::OptionTooLate`](crate::error::SocketError::OptionTooLate); `freebind` has served its purpose on a
+/// socket that is bound.
+#[derive(Debug, Default)]
+pub struct Server {
+    inherited: Sockets,
+    helper: Option<PathBuf>,
+}
+
+impl Server {
+    /// Adopts what this process was started with, if anything: once, as [`Sockets::inherited`].
+    pub fn new() -> Result<Server, Error> {
+        Ok(Server::from(Sockets::inherited()?.unwrap_or_default()))
+    }
+
+    /// Asks the helper at `path` instead of the one that [`helper::locate`](crate::helper::locate) finds.
+    pub fn helper(self, path: impl Into<PathBuf>) -> Server {
+        Server { helper: Some(path.into()), ..self }
+    }
+
+    /// The socket for `endpoint`, the text of one (see [`endpoint`](crate::endpoint)): bound, and listening if it is a
+    /// stream socket.
+    ///
+    /// Errors: those of [`Bind::socket`](crate::Bind::socket) and of [`Request::send`]; of an inherited socket
+    /// [`SocketError`](crate::error::SocketError)'s `WrongAddress`, `WrongKind`, `NotListening` and `OptionTooLate`;
+    /// [`BindError::Privileged`] where the port is not for everybody and portgrant is not installed.
+    pub fn listen(&mut self, endpoint: &str) -> Result<Socket, Error> {
+        self.one(resolved::of_text(endpoint, Protocol::default())?)
+    }
+
+    /// The same, as a listener of the standard library.
+    pub fn tcp(&mut self, endpoint: &str) -> Result<TcpListener, Error> {
+        self.listen(endpoint)?.into_tcp()
+    }
+
+    /// The same, as a udp socket of the standard library. `53` need not say `/udp` here.
+    pub fn udp(&mut self, endpoint: &str) -> Result<UdpSocket, Error> {
+        self.one(resolved::of_text(endpoint, Protocol::Udp)?)?.into_udp()
+    }
+
+    /// As many sockets for one endpoint as there are `workers`, all with `reuseport`: each worker, thread or process,
+    /// accepts from its own, without a lock or a thundering herd, and the kernel deals out by a hash of the addresses;
+    /// by CPU after [`steer_by_cpu`](crate::steer_by_cpu).
+    ///
+    /// Nobody but this user can join the group. A rule must grant `reuseport` where the helper is asked.
+    ///
+    /// ```
+    /// # use portgrant_server::Server;
+    /// # let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    /// # let endpoint = format!("{free}");
+    /// let workers = std::thread::available_parallelism()?.get();
+    /// let group = Server::new()?.group(&endpoint, workers)?; // 127.0.0.1:8080
+    /// portgrant_server::steer_by_cpu(&group)?;
+    /// for socket in group {
+    ///     let listener = socket.into_tcp()?;
+    ///     std::thread::spawn(move || for stream in listener.incoming() { /* … */ });
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn group(&mut self, endpoint: &str, workers: usize) -> Result<Vec<Socket>, Error> {
+        let mut asked = resolved::of_text(endpoint, Protocol::default())?;
+        asked.endpoint.options.reuseport = true;
+        self.several(&asked, workers)
+    }
+
+    /// What was inherited and not asked for by any endpoint yet.
+    pub fn unused(&self) -> &Sockets {
+        &self.inherited
+    }
+
+    pub(crate) fn one(&mut self, asked: Resolved) -> Result<Socket, Error> {
+        let name = asked.name();
+        self.several(&asked, 1)?.pop().ok_or_else(|| RequestError::NotReceived { name }.into())
+    }
+
+    pub(crate) fn several(&mut self, asked: &Resolved, count: usize) -> Result<Vec<Socket>, Error> {
+        if asked.endpoint.address == Address::Each {
+            return Err(BindError::EachIsSeveral { endpoint: asked.endpoint.to_string() }.into());
+        }
+        let mut found = Vec::new();
+        while found.len() < count {
+            match self.more(asked, count - found.len()) {
+                Ok(more) => found.extend(more),
+                Err(error) => {
+                    // All or none, and what was inherited cannot be had again.
+                    found.retain(|socket| socket.origin() == Origin::Adopted);
+                    self.inherited.put_back(found);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// One socket more, or all that are `missing`.
+    fn more(&mut self, asked: &Resolved, missing: usize) -> Result<Vec<Socket>, Error> {
+        if let Some(socket) =
+            self.inherited.take_asked(asked, |socket| bind::adjust(socket, &asked.endpoint.options))?
+        {
+            return Ok(vec![socket]);
+        }
+        match bind::bind(asked) {
+            Err(error) if matches!(error.downcast_ref(), Some(BindError::Privileged { .. })) => {
+                Ok(self.ask(asked, missing)?.into_iter().collect())
+            }
+            bound => Ok(vec![bound?]),
+        }
+    }
+
+    /// All or none of `count` sockets, from whoever may bind what this process may not.
+    fn ask(&self, asked: &Resolved, count: usize) -> Result<Sockets, Error> {
+        let endpoints = std::iter::repeat_n(&asked.endpoint, count).cloned();
+        let request = endpoints.fold(Request::new(), Request::endpoint);
+        let request = match &self.helper {
+            Some(path) => request.helper(path),
+            None => request,
+        };
+        match request.send() {
+            Err(error) if matches!(error.downcast_ref(), Some(RequestError::HelperMissing { .. })) => {
+                Err(BindError::Privileged { endpoint: asked.to_string() }.into())
+            }
+            other => other,
+        }
+    }
+}
+
+impl From<Sockets> for Server {
+    /// A server whose sockets were handed over in another way: by [`Sockets::inetd`], a [`Mailbox`](crate::Mailbox).
+    fn from(inherited: Sockets) -> Server {
+        Server { inherited, helper: None }
+    }
+}
+
+/// The socket for `endpoint`: [`Server::listen`], of one [`Server`] that the process has. The first call adopts what
+/// was inherited, so that [`Sockets::inherited`] and [`Server::new`] come too late from then on.
+///
+/// ```
+/// # let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+/// # let endpoint = format!("{free}");
+/// let listener: std::net::TcpListener = portgrant_server::listen(&endpoint)?.into_tcp()?; // https=443
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn listen(endpoint: &str) -> Result<Socket, Error> {
+    static SERVER: Mutex<Option<Server>> = Mutex::new(None);
+    let mut server = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = match &mut *server {
+        Some(server) => server,
+        none => none.insert(Server::new()?),
+    };
+    server.listen(endpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt;
+
+    use super::bind::Bind;
+    use super::*;
+    use crate::adopting::SocketError;
+
+    fn free_port() -> u16 {
+        TcpListener::bind("127.0.0.1:0").expect("a listener").local_addr().expect("bound").port()
+    }
+
+    fn bound(endpoint: &str) -> Socket {
+        Bind::to(endpoint).and_then(|bind| bind.socket()).expect(endpoint)
+    }
+
+    /// As if it had been inherited: bound by somebody else, announced under the endpoint's name.
+    fn inheriting(endpoints: &[&str]) -> Server {
+        let sockets = endpoints.iter().map(|text| bound(text));
+        Server::from(sockets.map(|socket| Socket::new(socket.name().to_owned(), socket.into_fd())).collect::<Sockets>())
+    }
+
+    #[test]
+    fn what_was_inherited_is_found_by_its_name_or_by_its_address() {
+        let (one, two, three) = (free_port(), free_port(), free_port());
+        let [web, plain, dns] =
+            [format!("web=127.0.0.1:{one}"), format!("127.0.0.1:{two}"), format!("dns=127.0.0.1:{three}/udp")];
+        let mut server = inheriting(&[&web, &plain, &dns]);
+        let socket = server.listen(&web).expect("by its name");
+        assert_eq!((socket.name(), socket.origin()), ("web", Origin::Adopted));
+        let socket = server.listen(&format!("https={plain}")).expect("by its address, whatever its name");
+        assert_eq!((socket.local().expect("bound").port(), socket.origin()), (two, Origin::Adopted));
+        assert_eq!(server.unused().names().collect::<Vec<_>>(), ["dns"]);
+        server.udp(&format!("127.0.0.1:{three}")).expect("udp need not be written out");
+        assert!(server.unused().is_empty());
+    }
+
+    #[test]
+    fn an_inherited_socket_of_that_name_elsewhere_is_an_error_and_stays() {
+        let port = free_port();
+        let mut server = inheriting(&[&format!("web=127.0.0.1:{port}")]);
+        for other in [format!("web={port}"), format!("web=127.0.0.2:{port}"), format!("web=127.0.0.1:{port},v6only")] {
+            assert!(server.listen(&other).is_err(), "{other}");
+        }
+        let error = server.listen(&format!("web=0.0.0.0:{port}")).expect_err("elsewhere");
+        assert!(matches!(error.downcast_ref(), Some(SocketError::WrongAddress { .. })), "{error}");
+        let error = server.listen(&format!("web=127.0.0.1:{port}/udp")).expect_err("another protocol");
+        assert!(matches!(error.downcast_ref(), Some(SocketError::WrongKind { .. })), "{error}");
+        let error = server.listen(&format!("web=127.0.0.1:{port},reuseport")).expect_err("too late");
+        assert!(
+            matches!(error.downcast_ref(), Some(SocketError::OptionTooLate { option: "reuseport", .. })),
+            "{error}"
+        );
+        assert_eq!(server.unused().len(), 1);
+        assert!(server.listen(&format!("web=127.0.0.1:{port},keepalive")).is_ok());
+    }
+
+    #[test]
+    fn what_was_not_inherited_is_bound_where_everybody_may() {
+        let endpoint = format!("web=127.0.0.1:{}", free_port());
+        let socket = Server::default().helper("/nonexistent").listen(&endpoint).expect("bound");
+        assert_eq!((socket.name(), socket.origin()), ("web", Origin::Bound));
+        let error = Server::default().helper("/nonexistent").listen(&endpoint).expect_err("in use");
+        assert!(
+            matches!(error.downcast_ref(), Some(BindError::InUse { .. })),
+            "nobody is asked for what is in use: {error}"
+        );
+        assert!(matches!(
+            Server::default().listen("each:7777/udp").as_ref().map_err(Error::downcast_ref),
+            Err(Some(BindError::EachIsSeveral { .. }))
+        ));
+    }
+
+    #[test]
+    fn a_group_is_of_one_port_and_takes_in_what_was_inherited() {
+        let endpoint = format!("127.0.0.1:{}", free_port());
+        let mut server = inheriting(&[&format!("{endpoint},reuseport"), &format!("{endpoint},reuseport")]);
+        let group = server.group(&endpoint, 3).expect("a group");
+        let origins: Vec<Origin> = group.iter().map(Socket::origin).collect();
+        assert_eq!(origins, [Origin::Adopted, Origin::Adopted, Origin::Bound]);
+        assert!(group.iter().all(|socket| sockopt::socket_reuseport(socket).expect("get")));
+        assert!(server.group(&endpoint, 0).expect("none").is_empty());
+
+        // An address that is not there (yet): one was inherited, another cannot be bound.
+        let endpoint = format!("198.51.100.7:{}", free_port());
+        let mut server = inheriting(&[&format!("{endpoint},reuseport,freebind")]);
+        assert!(matches!(
+            server.group(&endpoint, 2).as_ref().map_err(Error::downcast_ref),
+            Err(Some(BindError::NotThere { .. }))
+        ));
+        assert_eq!(server.unused().len(), 1, "what was inherited is still there");
+    }
+}

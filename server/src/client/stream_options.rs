@@ -1,0 +1,238 @@
+//! Keep-alive, user time-out and linger: per listener, whose connections inherit them, and per connection.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use portgrant_protocol::endpoint::KeepAliveTimes;
+use rustix::io::Errno;
+use rustix::net::sockopt;
+
+use crate::failure::{Error, Report, failure};
+
+/// When a silent connection is asked whether its peer is still there (SO_KEEPALIVE, tcp(7)).
+///
+/// The kernel's own values find out after two hours and eleven minutes. Seconds, rounded up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// TCP_KEEPIDLE: silence before the first probe, 1 to 32767 seconds
+    pub idle: Duration,
+    /// TCP_KEEPINTVL: time between probes, 1 to 32767 seconds
+    pub interval: Duration,
+    /// TCP_KEEPCNT: probes without answer until the connection ends, 1 to 127
+    pub count: u32,
+}
+
+impl KeepAlive {
+    /// How long a vanished peer goes unnoticed, unless a user time-out is shorter.
+    pub fn notices_within(&self) -> Duration {
+        self.idle.saturating_add(self.interval.saturating_mul(self.count))
+    }
+}
+
+impl From<KeepAliveTimes> for KeepAlive {
+    fn from(times: KeepAliveTimes) -> KeepAlive {
+        let seconds = |seconds: u16| Duration::from_secs(seconds.into());
+        KeepAlive { idle: seconds(times.idle), interval: seconds(times.interval), count: times.count.into() }
+    }
+}
+
+/// What close(2) does with data that is not yet acknowledged (SO_LINGER, socket(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linger {
+    /// It returns at once, and the kernel goes on sending. The default, and mostly what is wanted;
+    /// [`close_gracefully`](crate::close_gracefully) is what SO_LINGER is often taken for.
+    Background,
+    /// It blocks until all is acknowledged, at most that long (in seconds, rounded up), also in a non-blocking program.
+    /// Zero is [`Linger::Reset`].
+    Wait(Duration),
+    /// It throws the data away and resets the connection. There is no TIME_WAIT after it, and the peer may lose what it
+    /// had not read.
+    Reset,
+}
+
+/// Options of a tcp (or mptcp) socket. What is not set here is left as it is.
+///
+/// On a listener they are those of every connection that it accepts from then on (Linux copies them); on a connection
+/// they are that one's alone.
+///
+/// ```
+/// use std::net::{TcpListener, TcpStream};
+/// use std::time::Duration;
+/// use portgrant_server::{KeepAlive, Linger, StreamOptions};
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let keep_alive = KeepAlive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 6 };
+/// StreamOptions::new().keep_alive(keep_alive).user_timeout(Duration::from_secs(90)).apply(&listener)?;
+///
+/// let client = TcpStream::connect(listener.local_addr()?)?;
+/// let (stream, _) = listener.accept()?; // it has them
+/// StreamOptions::new().linger(Linger::Reset).apply(&stream)?; // and this one ends at once
+/// drop(stream);
+/// # drop(client);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use = "nothing is set until it is applied"]
+pub struct StreamOptions {
+    keep_alive: Option<Option<KeepAlive>>,
+    user_timeout: Option<Duration>,
+    linger: Option<Linger>,
+}
+
+impl StreamOptions {
+    /// Sets nothing yet.
+    pub fn new() -> StreamOptions {
+        StreamOptions::default()
+    }
+
+    /// Probes silent connections.
+    pub fn keep_alive(self, times: KeepAlive) -> StreamOptions {
+        StreamOptions { keep_alive: Some(Some(times)), ..self }
+    }
+
+    /// Probes nothing.
+    pub fn no_keep_alive(self) -> StreamOptions {
+        StreamOptions { keep_alive: Some(None), ..self }
+    }
+
+    /// TCP_USER_TIMEOUT: how long sent data may go unacknowledged before the connection ends, in milliseconds. (Without
+    /// it that is some 15 minutes.) With keep-alive it replaces `count`: a connection ends once nothing was heard for
+    /// so long. Zero is the system's default.
+    pub fn user_timeout(self, timeout: Duration) -> StreamOptions {
+        StreamOptions { user_timeout: Some(timeout), ..self }
+    }
+
+    /// What close(2) does with what is not yet acknowledged.
+    pub fn linger(self, linger: Linger) -> StreamOptions {
+        StreamOptions { linger: Some(linger), ..self }
+    }
+
+    /// Sets them on a listener or a connection.
+    ///
+    /// A value that the kernel does not take is [`SocketOptionError`], which names the option; those before it are
+    /// set.
+    pub fn apply(&self, socket: impl AsFd) -> Result<(), Error> {
+        let set = |option, result: Result<(), Errno>| {
+            result.map_err(|errno| SocketOptionError { option, source: io::Error::from(errno) })
+        };
+        if let Some(keep_alive) = &self.keep_alive {
+            if let Some(times) = keep_alive {
+                set("TCP_KEEPIDLE", sockopt::set_tcp_keepidle(&socket, times.idle))?;
+                set("TCP_KEEPINTVL", sockopt::set_tcp_keepintvl(&socket, times.interval))?;
+                set("TCP_KEEPCNT", sockopt::set_tcp_keepcnt(&socket, times.count))?;
+            }
+            // Last: probes of the system's own times must not begin.
+            set("SO_KEEPALIVE", sockopt::set_socket_keepalive(&socket, keep_alive.is_some()))?;
+        }
+        if let Some(timeout) = self.user_timeout {
+            let timeout = u32::try_from(timeout.as_millis()).map_err(|_| Errno::INVAL);
+            let result = timeout.and_then(|timeout| sockopt::set_tcp_user_timeout(&socket, timeout));
+            set("TCP_USER_TIMEOUT", result)?;
+        }
+        if let Some(linger) = self.linger {
+            let seconds = match linger {
+                Linger::Background => None,
+                Linger::Wait(time) => Some(time),
+                Linger::Reset => Some(Duration::ZERO),
+            };
+            set("SO_LINGER", sockopt::set_socket_linger(&socket, seconds))?;
+        }
+        Ok(())
+    }
+}
+
+/// The kernel did not take a socket option's value
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct SocketOptionError {
+    /// The option: `TCP_KEEPIDLE`
+    pub option: &'static str,
+    /// Why not
+    pub source: io::Error,
+}
+
+impl SocketOptionError {
+    fn report(&self) -> Report<'_> {
+        Report::what(format!("{} cannot be set", self.option)).because(&self.source)
+    }
+}
+
+failure!(SocketOptionError);
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use super::*;
+
+    const TIMES: KeepAlive = KeepAlive { idle: Duration::from_secs(61), interval: Duration::from_secs(7), count: 5 };
+
+    fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        (client, listener.accept().expect("accepted").0)
+    }
+
+    fn of(socket: impl AsFd) -> (Option<KeepAlive>, u32, Option<Duration>) {
+        let on = sockopt::socket_keepalive(&socket).expect("get");
+        let times = KeepAlive {
+            idle: sockopt::tcp_keepidle(&socket).expect("get"),
+            interval: sockopt::tcp_keepintvl(&socket).expect("get"),
+            count: sockopt::tcp_keepcnt(&socket).expect("get"),
+        };
+        let timeout = sockopt::tcp_user_timeout(&socket).expect("get");
+        (on.then_some(times), timeout, sockopt::socket_linger(&socket).expect("get"))
+    }
+
+    #[test]
+    fn a_listeners_options_are_those_of_its_connections_and_a_connections_its_own() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let (_client, before) = pair(&listener);
+        let linger = Linger::Wait(Duration::from_millis(1500));
+        let all = StreamOptions::new().keep_alive(TIMES).user_timeout(Duration::from_millis(4321)).linger(linger);
+        all.apply(&listener).expect("set");
+        let (_client, stream) = pair(&listener);
+        assert_eq!(of(&stream), (Some(TIMES), 4321, Some(Duration::from_secs(2))), "seconds are rounded up");
+        assert_eq!(of(&before), (None, 0, None), "what was accepted before is as it was");
+
+        StreamOptions::new().no_keep_alive().linger(Linger::Background).apply(&stream).expect("set");
+        assert_eq!(of(&stream), (None, 4321, None), "what is not mentioned stays");
+        assert_eq!(of(&pair(&listener).1).0, Some(TIMES), "and the listener keeps its own");
+        assert_eq!(TIMES.notices_within(), Duration::from_secs(96));
+    }
+
+    #[test]
+    fn a_reset_is_what_the_peer_sees() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let (mut client, stream) = pair(&listener);
+        StreamOptions::new().linger(Linger::Reset).apply(&stream).expect("set");
+        drop(stream);
+        assert_eq!(client.read(&mut [0]).expect_err("reset").kind(), ErrorKind::ConnectionReset);
+        let (mut client, stream) = pair(&listener);
+        StreamOptions::new().linger(Linger::Background).apply(&stream).expect("set");
+        drop(stream);
+        assert_eq!(client.read(&mut [0]).expect("an end"), 0);
+    }
+
+    #[test]
+    fn a_value_that_the_kernel_does_not_take_names_the_option() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let long = Duration::from_secs(40_000);
+        for (options, expected) in [
+            (StreamOptions::new().keep_alive(KeepAlive { idle: long, ..TIMES }), "TCP_KEEPIDLE"),
+            (StreamOptions::new().keep_alive(KeepAlive { interval: long, ..TIMES }), "TCP_KEEPINTVL"),
+            (StreamOptions::new().keep_alive(KeepAlive { count: 0, ..TIMES }), "TCP_KEEPCNT"),
+            (StreamOptions::new().user_timeout(Duration::MAX), "TCP_USER_TIMEOUT"),
+        ] {
+            let error = options.apply(&listener).expect_err(expected);
+            assert!(
+                matches!(error.downcast_ref(), Some(SocketOptionError { option, .. }) if *option == expected),
+                "{error}"
+            );
+            assert_eq!(of(&listener).0, None, "nothing begins with half of the values");
+        }
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        assert!(StreamOptions::new().keep_alive(TIMES).apply(&udp).is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! From an endpoint's text to numbers: parsed, and its service looked up in services(5).
+
+use portgrant_protocol::endpoint::{Endpoint, EndpointError, Port, Resolved};
+use portgrant_protocol::service::{self, Services};
+use portgrant_protocol::text::printable;
+use portgrant_protocol::{Protocol, status};
+
+use crate::failure::{Error, Report, failure};
+
+/// A text that is not a valid endpoint, or that names an unknown service
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct InvalidEndpoint {
+    /// The text
+    pub text: String,
+    /// What is wrong with it
+    pub source: EndpointError,
+}
+
+impl InvalidEndpoint {
+    /// `text` is not an endpoint, because of `source`.
+    pub fn new(text: String, source: EndpointError) -> InvalidEndpoint {
+        InvalidEndpoint { text, source }
+    }
+
+    fn report(&self) -> Report<'_> {
+        Report::what(format!("'{}' is no endpoint", printable(self.text.as_bytes())))
+            .because(&self.source)
+            .status(status::USAGE)
+    }
+}
+
+failure!(InvalidEndpoint);
+
+/// `text` as an endpoint.
+pub(crate) fn parse(text: &str) -> Result<Endpoint, Error> {
+    text.parse().map_err(|source| InvalidEndpoint { text: text.to_owned(), source }.into())
+}
+
+/// `text` as an endpoint, looked up; of `transport` where it names no other.
+pub(crate) fn of_text(text: &str, transport: Protocol) -> Result<Resolved, Error> {
+    let mut endpoint = parse(text)?;
+    if endpoint.protocol == Protocol::default() {
+        endpoint.protocol = transport;
+    }
+    of(endpoint)
+}
+
+/// `endpoint`, looked up.
+pub(crate) fn of(endpoint: Endpoint) -> Result<Resolved, Error> {
+    let services = services(std::slice::from_ref(&endpoint));
+    resolve(endpoint, &services)
+}
+
+/// Each of `endpoints`, looked up.
+pub(crate) fn all(endpoints: &[Endpoint]) -> Result<Vec<Resolved>, Error> {
+    let services = services(endpoints);
+    endpoints.iter().map(|endpoint| resolve(endpoint.clone(), &services)).collect()
+}
+
+fn resolve(endpoint: Endpoint, services: &Services) -> Result<Resolved, Error> {
+    let text = endpoint.to_string();
+    endpoint.resolve(services).map_err(|source| InvalidEndpoint { text, source }.into())
+}
+
+/// services(5), read only if one of `endpoints` has a name to look up. A file that cannot be read holds no names: the
+/// error then says which name is not in it.
+fn services(endpoints: &[Endpoint]) -> Services {
+    let any_named = endpoints.iter().any(|endpoint| matches!(endpoint.port, Port::Service(_)));
+    Services::parse(&if any_named { std::fs::read(service::PATH).unwrap_or_default() } else { Vec::new() })
+}

@@ -1,0 +1,38 @@
+//! What a serving generation is to do.
+
+use std::fmt;
+
+use crate::failure::Error;
+
+/// What a server is to do.
+#[derive(Debug)]
+pub enum Order {
+    /// SIGHUP: read the configuration again
+    Reload,
+    /// A successor serves. [`Serving::finish`](super::Serving::finish), and end
+    Retire(Upgraded),
+    /// SIGQUIT: [`Serving::finish`](super::Serving::finish), and end
+    Finish,
+    /// SIGTERM, SIGINT: end
+    Terminate,
+    /// An upgrade failed, and nothing else changed: for the log
+    Failed(Error),
+}
+
+/// Who took over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgraded {
+    /// Its number
+    pub generation: u64,
+    /// Its process
+    pub pid: u32,
+    /// The sockets that it closed, as its configuration has them no more
+    pub closed: Vec<String>,
+}
+
+impl fmt::Display for Upgraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {}, process {}, took over", self.generation, self.pid)?;
+        if self.closed.is_empty() { Ok(()) } else { write!(f, "; closed: {}", self.closed.join(", ")) }
+    }
+}

@@ -1,0 +1,19 @@
+//! What a server waits for: clients and datagrams, at several ports and addresses.
+
+mod addressed;
+mod each;
+pub(crate) mod epoll;
+mod error;
+mod interfaces;
+mod listeners;
+mod steering;
+#[cfg(feature = "tokio")]
+mod tokio;
+
+pub use addressed::{AddressedUdp, Arrival};
+pub use each::{Change, EachUdp};
+pub use error::ListenerError;
+pub use listeners::{Accepted, Datagram, Event, Listeners, Stopper};
+pub use steering::steer_by_cpu;
+#[cfg(feature = "tokio")]
+pub use tokio::AsyncListeners;

@@ -1,0 +1,39 @@
+//! A program on a pseudo-terminal.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::failure::{Report, failure, shown};
+
+/// Why no program runs on a terminal
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TelnetError {
+    /// No terminal could be opened
+    Terminal {
+        /// Why not
+        source: io::Error,
+    },
+    /// The program behind a terminal could not be started
+    Program {
+        /// Which
+        program: PathBuf,
+        /// Why not
+        source: io::Error,
+    },
+}
+
+impl TelnetError {
+    pub(super) fn report(&self) -> Report<'_> {
+        match self {
+            TelnetError::Terminal { source } => Report::what("cannot open a terminal")
+                .because(source)
+                .fix("see that /dev/ptmx and /dev/pts are there, and not all in use (kernel.pty.max)"),
+            TelnetError::Program { program, source } => Report::what(format!("cannot run {}", shown(program)))
+                .because(source)
+                .fix("name a program along PATH, or its path, that this user may execute"),
+        }
+    }
+}
+
+failure!(TelnetError);
