@@ -13,7 +13,7 @@ use portgrant_protocol::{Protocol, Resolved, status};
 use rustix::io::Errno;
 
 use crate::inert::Inert;
-use crate::policy::{Caller, Policy, Problem, Reason, Refusal, suggestion};
+use crate::policy::{Caller, Policy, Problem, Reason, Refusal, Rule, Subject, Wrong, suggestion};
 use crate::privilege::PrivilegeError;
 use crate::trusted::Distrust;
 
@@ -27,7 +27,7 @@ pub enum Error {
     UnknownUser(String),
     Privilege(PrivilegeError),
     Untrusted { path: PathBuf, why: Distrust },
-    UntrustedProgram { path: PathBuf, why: Distrust, rule: String },
+    NeededByDeny { file: &'static str, rule: String },
     Malformed { policy: Policy, problems: Vec<Problem> },
     Refused(Box<Report>),
     Socket { endpoint: String, call: &'static str, errno: Errno },
@@ -73,8 +73,18 @@ impl Report {
         let place = |rule| format!("{}  {}", policy.place(rule), policy.text(rule));
         let (add, file) = suggestion(caller, &refusal.endpoint);
         let add = format!("as root, add  {add}  to {file}");
-        let (why, fix) = match refusal.reason {
+        let (why, fix) = match &refusal.reason {
             Reason::NoRule => (no_rule(policy), add),
+            Reason::UnknownService(rule) | Reason::UnknownServiceBeside(rule) => {
+                let word = rule.unknown_service.as_deref().map_or("", |unknown| &unknown.word);
+                (
+                    format!(
+                        "'{word}' is not a service in /etc/services, so nothing is permitted by the rule at {}",
+                        place(rule)
+                    ),
+                    format!("as root, write a number for '{word}' in that rule, or take the word out"),
+                )
+            }
             Reason::Address(rule) => (format!("not all of that address is in the rule at {}", place(rule)), add),
             Reason::Device(rule) => (
                 format!("the interface is not that of the rule at {}", place(rule)),
@@ -91,15 +101,53 @@ impl Report {
                 format!("it is only for one program, by the rule at {}", place(rule)),
                 format!("start that program with portgrant exec: -- {}", program(rule.program.as_deref())),
             ),
+            Reason::UnfitProgram(rule, (path, why)) => (
+                format!(
+                    "{}: {why}, so nothing is permitted to that program by the rule at {}",
+                    program(Some(path)),
+                    place(rule)
+                ),
+                if matches!(why, Distrust::System(_)) {
+                    why.fix(path)
+                } else {
+                    "as root, put it where only root may write, all folders above included, and name it there"
+                        .to_owned()
+                },
+            ),
+            Reason::DeniedDatagram(rule, "dev") => (
+                format!(
+                    "it is denied by the rule at {}{}; 'dev' does not narrow udp: a udp socket can leave its interface",
+                    place(rule),
+                    counted(caller, rule)
+                ),
+                "as root, change that rule (a port with /tcp denies tcp alone); a deny beats every permit".to_owned(),
+            ),
+            Reason::DeniedDatagram(rule, _) => (
+                format!(
+                    "it is denied by the rule at {}{}; an address does not narrow udp: a udp socket can send from every \
+                     local address of its family",
+                    place(rule),
+                    counted(caller, rule)
+                ),
+                "as root, change that rule (a port with /tcp denies tcp alone); a deny beats every permit".to_owned(),
+            ),
             Reason::Denied(rule) => (
-                format!("it is denied by the rule at {}", place(rule)),
+                format!("it is denied by the rule at {}{}", place(rule), counted(caller, rule)),
                 "as root, change that rule; a deny beats every permit".to_owned(),
             ),
         };
         let rule = refusal.reason.rule();
-        let program = match refusal.reason {
+        let program = match &refusal.reason {
             Reason::Program(rule) => rule.program.as_deref().map(|path| program(Some(path))),
-            Reason::NoRule | Reason::Address(_) | Reason::Device(_) | Reason::Option(..) | Reason::Denied(_) => None,
+            Reason::NoRule
+            | Reason::UnknownService(_)
+            | Reason::UnknownServiceBeside(_)
+            | Reason::Address(_)
+            | Reason::Device(_)
+            | Reason::Option(..)
+            | Reason::UnfitProgram(..)
+            | Reason::DeniedDatagram(..)
+            | Reason::Denied(_) => None,
         };
         Report { rule: rule.map(|rule| policy.place(rule)), program, ..Report::new(status::REFUSED, what, why, fix) }
     }
@@ -126,6 +174,23 @@ pub fn who(caller: &Caller) -> String {
     match &caller.name {
         Some(name) => format!("{} (uid {})", printable(name.as_bytes()), caller.uid),
         None => format!("uid {}", caller.uid),
+    }
+}
+
+/// Why a deny for somebody else is about `caller`, where their ids do not say it.
+fn counted(caller: &Caller, rule: &Rule) -> String {
+    match rule.subject {
+        Subject::Uid(uid) if caller.uid != uid => {
+            format!(" (uid {} is one of uid {uid}'s in /etc/subuid)", caller.uid)
+        }
+        Subject::Gid(gid) if caller.gid != gid && !caller.groups.contains(&gid) => {
+            format!(
+                " (gid {gid} is of the caller's account, or of the one that has their ids in /etc/subuid or /etc/subgid)"
+            )
+        }
+        Subject::Uid(_) | Subject::Gid(_) | Subject::Uids(..) | Subject::Gids(..) | Subject::Any | Subject::Nobody => {
+            String::new()
+        }
     }
 }
 
@@ -183,10 +248,16 @@ impl Error {
                 "look at what confines this process (seccomp, a security module)",
             ),
             Error::Untrusted { path, why } => broken(&path, why, "the policy is refused"),
-            Error::UntrustedProgram { path, why, rule } => Report {
-                rule: Some(rule),
-                fix: "as root, put it where only root may write, all folders above included, and name it there".into(),
-                ..broken(&path, why, "the program of an exec rule is refused")
+            Error::NeededByDeny { file, rule } => Report {
+                rule: Some(rule.clone()),
+                ..Report::new(
+                    status::BROKEN,
+                    "the policy is refused",
+                    format_args!(
+                        "{file} is missing or names nobody, and {rule} denies a group: its members are not known"
+                    ),
+                    format!("as root, restore the file: cp -p {file}- {file}"),
+                )
             },
             Error::Malformed { policy, problems } => malformed(&policy, &problems),
             Error::Refused(report) => *report,
@@ -281,11 +352,17 @@ fn malformed(policy: &Policy, problems: &[Problem]) -> Report {
         0 | 1 => String::new(),
         many => format!(" (and {} more)", many - 1),
     };
+    let fix = match problems.first() {
+        Some(Problem { file, wrong: Wrong::CutOff(_), .. }) => {
+            format!("as root, read that line, and if it is complete: echo >> {}", policy.path(*file))
+        }
+        _ => "as root, mend it; portgrant check shows every such line".to_owned(),
+    };
     Report::new(
         status::BROKEN,
         "the policy is refused, all of it",
         format_args!("{}{more}", first.unwrap_or_default()),
-        "as root, mend it; portgrant check shows every such line",
+        fix,
     )
 }
 

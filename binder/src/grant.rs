@@ -8,7 +8,7 @@ use portgrant_protocol::{Endpoint, Port, Resolved};
 
 use crate::audit::{self, Line, Outcome};
 use crate::names::Names;
-use crate::policy::{Ask, Caller, Decision, Permit, Policy, Refusal, Rule, decide};
+use crate::policy::{Ask, Caller, Decision, Domain, Permit, Policy, Refusal, Rule, decide};
 use crate::{Error, Report, socket};
 
 /// Who asks, in which way, and what decides.
@@ -22,6 +22,8 @@ pub struct Request<'a> {
     pub names: &'a Names,
     /// The way in, for the audit line
     pub verb: &'static str,
+    /// The family of the socket
+    pub domain: Domain,
     /// The program that will be executed
     pub program: Option<&'a Path>,
 }
@@ -42,8 +44,9 @@ impl<'a> Request<'a> {
     pub fn permits(&self, endpoints: Vec<Resolved>) -> Result<Vec<Permit<'a>>, Error> {
         let mut permits = Vec::with_capacity(endpoints.len());
         let mut refusals = Vec::new();
+        let program = self.program.map(|path| self.policy.asked_program(path));
         for endpoint in endpoints {
-            match decide(self.policy, self.caller, Ask { endpoint, program: self.program }) {
+            match decide(self.policy, self.caller, Ask { endpoint, domain: self.domain, program: program.clone() }) {
                 Decision::Permit(permit) => permits.push(permit),
                 Decision::Refuse(refusal) => refusals.push(refusal),
             }
@@ -57,7 +60,6 @@ impl<'a> Request<'a> {
             let _ = audit::write(&lines);
             return Err(self.refused(first));
         }
-        permits.iter().try_for_each(|permit| self.policy.judge_program(permit.rule()))?;
         Ok(permits)
     }
 

@@ -13,6 +13,7 @@ pub mod policy;
 pub mod privilege;
 pub mod socket;
 mod sockopt;
+pub mod subid;
 pub mod trusted;
 
 pub use error::{Error, Report, who};

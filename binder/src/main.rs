@@ -14,7 +14,7 @@ use std::path::Path;
 
 use portgrant_binder::grant::{self, Request};
 use portgrant_binder::names::Names;
-use portgrant_binder::policy::{Caller, Policy};
+use portgrant_binder::policy::{Caller, Domain, Policy};
 use portgrant_binder::privilege::{Dropped, Privileged};
 use portgrant_binder::socket::{self, Bound};
 use portgrant_binder::{Error, handover};
@@ -78,10 +78,10 @@ fn bind(dropped: Dropped, listen: Endpoint, socket: RawFd) -> Result<u8, Error> 
     let socket = own_descriptor(socket)?;
     let names = Names::system();
     let endpoint = grant::resolve(listen, &names)?;
-    socket::check_own(socket.as_fd(), &endpoint, dropped.uid())?;
+    let domain = socket::check_own(socket.as_fd(), &endpoint, dropped.uid())?;
     let policy = Policy::installed(&names)?;
     let caller = Caller::current(&policy, &names)?;
-    let request = Request { policy: &policy, caller: &caller, names: &names, verb: "bind", program: None };
+    let request = Request { policy: &policy, caller: &caller, names: &names, verb: "bind", domain, program: None };
     let permits = request.permits(vec![endpoint])?;
     request.spend(permits, |permit| socket::bind_own(permit, socket.as_fd(), &dropped))?;
     let _renounced = dropped.renounce()?;
@@ -99,7 +99,8 @@ fn sockets(
     let endpoints: Result<Vec<_>, _> = listen.into_iter().map(|endpoint| grant::resolve(endpoint, &names)).collect();
     let policy = Policy::installed(&names)?;
     let caller = Caller::current(&policy, &names)?;
-    let request = Request { policy: &policy, caller: &caller, names: &names, verb, program };
+    let domain = Domain::OfAddress;
+    let request = Request { policy: &policy, caller: &caller, names: &names, verb, domain, program };
     let permits = request.permits(endpoints?)?;
     let sockets: Vec<Bound> =
         request.spend(permits, |permit| socket::bind(permit, dropped))?.into_iter().flatten().collect();

@@ -23,6 +23,7 @@ pub mod privilege;
 pub mod program;
 mod rows;
 pub mod show;
+mod subordinates;
 pub mod tables;
 
 use std::collections::BTreeSet;
@@ -129,8 +130,8 @@ fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
     let names = Names::system();
     let policy = Policy::installed(&names)?;
     let rules = policy.rules.len();
-    let groups = if expand_groups { Groups::Members(&names) } else { Groups::RealGid };
-    let projection = Projection::of(policy, groups)?
+    let groups = if expand_groups { Groups::Members } else { Groups::RealGid };
+    let projection = Projection::of(policy, groups, &names)?
         .map_err(|(policy, denies)| Error::Undecidable { policy: Box::new(policy), denies })?;
     let tables = Tables::of(&projection)?;
     let policy = projection.policy();
