@@ -98,7 +98,7 @@ impl Report {
                 format!("as root, add the word {option} to that rule, or ask without it"),
             ),
             Reason::Program(rule) => (
-                format!("it is only for one program, by the rule at {}", place(rule)),
+                format!("it is only for one program, by the rule at {}{}", place(rule), instead(refusal)),
                 format!("start that program with portgrant exec: -- {}", program(rule.program.as_deref())),
             ),
             Reason::UnfitProgram(rule, (path, why)) => (
@@ -175,6 +175,11 @@ pub fn who(caller: &Caller) -> String {
         Some(name) => format!("{} (uid {})", printable(name.as_bytes()), caller.uid),
         None => format!("uid {}", caller.uid),
     }
+}
+
+/// For which program it was asked instead.
+fn instead(refusal: &Refusal<'_>) -> String {
+    refusal.program.as_deref().map_or_else(String::new, |path| format!("; PROGRAM is {}", program(Some(path))))
 }
 
 /// Why a deny for somebody else is about `caller`, where their ids do not say it.

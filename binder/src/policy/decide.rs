@@ -4,7 +4,7 @@
 //! permit; what no rule permits is refused. The order of the rules decides nothing but which of them is named.
 
 use std::net::Ipv6Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use portgrant_protocol::{Address, Protocol, Resolved};
 
@@ -86,6 +86,8 @@ impl<'p> Permit<'p> {
 pub struct Refusal<'p> {
     /// What was asked for
     pub endpoint: Resolved,
+    /// The program that it was asked for
+    pub program: Option<PathBuf>,
     /// Why not
     pub reason: Reason<'p>,
 }
@@ -152,11 +154,15 @@ impl<'p> Reason<'p> {
 pub fn decide<'p>(policy: &'p Policy, caller: &Caller, ask: Ask<'_>) -> Decision<'p> {
     let mut permitting = None;
     let mut nearest = Reason::NoRule;
+    let refuse = |ask: Ask<'_>, reason| {
+        let program = ask.program.map(|program| program.path.to_owned());
+        Decision::Refuse(Refusal { endpoint: ask.endpoint, program, reason })
+    };
     for rule in &policy.rules {
         match rule.effect {
             Effect::Deny => {
                 if let Some(reason) = rule.denies(caller, &ask) {
-                    return Decision::Refuse(Refusal { endpoint: ask.endpoint, reason });
+                    return refuse(ask, reason);
                 }
             }
             Effect::Permit if permitting.is_none() && rule.concerns(caller) => match rule.permits(&ask) {
@@ -169,7 +175,7 @@ pub fn decide<'p>(policy: &'p Policy, caller: &Caller, ask: Ask<'_>) -> Decision
     }
     match permitting {
         Some(rule) => Decision::Permit(Permit { endpoint: ask.endpoint, rule }),
-        None => Decision::Refuse(Refusal { endpoint: ask.endpoint, reason: nearest }),
+        None => refuse(ask, nearest),
     }
 }
 

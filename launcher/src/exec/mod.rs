@@ -74,16 +74,15 @@ impl Launch<'_> {
             Err(SocketError::Refused(refusal)) if refusal.program.is_some() && self.asked.accept.accept => {
                 Err(Error::OnlyByHelper(Box::new(refusal)))
             }
-            Err(SocketError::Refused(refusal)) if is_bound_to(&refusal, path) => {
+            // The refusal names one of perhaps several rules for programs: the helper says whether any is for this one.
+            Err(SocketError::Refused(refusal)) if refusal.program.is_some() => {
                 let image = match foreseen {
                     Some(image) => image,
-                    None if wanted.depends_on_numbers() => return Err(unforeseeable(path)),
-                    None => wanted.image(path, environment, &[])?,
+                    None if !wanted.depends_on_numbers() => wanted.image(path, environment, &[])?,
+                    None if is_bound_to(&refusal, path) => return Err(unforeseeable(path)),
+                    None => return Err(Error::ForAnother { refusal: Box::new(refusal), program: path.clone() }),
                 };
                 self.executed_by_helper(&image, guard)
-            }
-            Err(SocketError::Refused(refusal)) if refusal.program.is_some() => {
-                Err(Error::ForAnother { refusal: Box::new(refusal), program: path.clone() })
             }
             Err(error) => Err(error.into()),
         }
