@@ -75,16 +75,14 @@ impl Report {
         let add = format!("as root, add  {add}  to {file}");
         let (why, fix) = match &refusal.reason {
             Reason::NoRule => (no_rule(policy), add),
-            Reason::UnknownService(rule) | Reason::UnknownServiceBeside(rule) => {
-                let word = rule.unknown_service.as_deref().map_or("", |unknown| &unknown.word);
-                (
-                    format!(
-                        "'{word}' is not a service in /etc/services, so nothing is permitted by the rule at {}",
-                        place(rule)
-                    ),
-                    format!("as root, write a number for '{word}' in that rule, or take the word out"),
-                )
-            }
+            Reason::UnknownService(rule) | Reason::UnknownServiceBeside(rule) => (
+                format!(
+                    "'{}' is not a service in /etc/services, so nothing is permitted by the rule at {}",
+                    unknown_service(rule),
+                    place(rule)
+                ),
+                format!("as root, write a number for '{}' in that rule, or take the word out", unknown_service(rule)),
+            ),
             Reason::Address(rule) => (format!("not all of that address is in the rule at {}", place(rule)), add),
             Reason::Device(rule) => (
                 format!("the interface is not that of the rule at {}", place(rule)),
@@ -101,14 +99,15 @@ impl Report {
                 format!("it is only for one program, by the rule at {}{}", place(rule), instead(refusal)),
                 format!("start that program with portgrant exec: -- {}", program(rule.program.as_deref())),
             ),
-            Reason::UnfitProgram(rule, (path, why)) => (
+            Reason::UnfitProgram(rule, unfit) => (
                 format!(
-                    "{}: {why}, so nothing is permitted to that program by the rule at {}",
-                    program(Some(path)),
+                    "{}: {}, so nothing is permitted to that program by the rule at {}",
+                    program(Some(&unfit.0)),
+                    unfit.1,
                     place(rule)
                 ),
-                if matches!(why, Distrust::System(_)) {
-                    why.fix(path)
+                if matches!(unfit.1, Distrust::System(_)) {
+                    unfit.1.fix(&unfit.0)
                 } else {
                     "as root, put it where only root may write, all folders above included, and name it there"
                         .to_owned()
@@ -175,6 +174,11 @@ pub fn who(caller: &Caller) -> String {
         Some(name) => format!("{} (uid {})", printable(name.as_bytes()), caller.uid),
         None => format!("uid {}", caller.uid),
     }
+}
+
+/// The word of a rule's ports that is no service.
+fn unknown_service(rule: &Rule) -> &str {
+    rule.unknown_service.as_deref().map_or("", |unknown| &unknown.word)
 }
 
 /// For which program it was asked instead.

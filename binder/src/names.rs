@@ -135,11 +135,11 @@ impl Names {
 
     /// Fails where /etc/passwd or /etc/group names nobody, so that a deny for a group would deny nobody by their account.
     pub fn needed_by(&self, rule: impl Fn() -> String) -> Result<(), Error> {
-        let missing = |file| Err(Error::NeededByDeny { file, rule: rule() });
+        let names_nobody = |file| Err(Error::NeededByDeny { file, rule: rule() });
         if self.users()?.lines().find_map(user).is_none() {
-            return missing("/etc/passwd");
+            return names_nobody("/etc/passwd");
         }
-        if self.groups()?.lines().find_map(group).is_none() { missing("/etc/group") } else { Ok(()) }
+        if self.groups()?.lines().find_map(group).is_none() { names_nobody("/etc/group") } else { Ok(()) }
     }
 
     /// The table of subuid(5).

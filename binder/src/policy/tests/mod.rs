@@ -409,8 +409,8 @@ fn tables_of_the_manual() -> Vec<Vec<Vec<&'static str>>> {
 #[test]
 fn the_manual_s_examples_are_decided_as_it_says() {
     let tables = tables_of_the_manual();
-    let [permits, denies] = tables.as_slice() else { panic!("{tables:?}") };
-    assert!(permits.len() > 9 && denies.len() > 3, "{tables:?}");
+    let [permits, denies, datagrams] = tables.as_slice() else { panic!("{tables:?}") };
+    assert!(permits.len() > 9 && denies.len() > 3 && datagrams.len() > 3, "{tables:?}");
     let decided = |policy: &Policy, endpoint: &str| match verdict(policy, &caller("alice"), endpoint, None) {
         Decision::Permit(_) => "permitted",
         Decision::Refuse(_) => "refused",
@@ -425,11 +425,12 @@ fn the_manual_s_examples_are_decided_as_it_says() {
             assert_eq!(decided(&policy(&rule), request), said, "{rule}{request}");
         }
     }
-    let policy = policy("permit alice 80\ndeny alice 80 on 10.0.0.0/8\n");
-    for row in denies {
+    let web = policy("permit alice 80\ndeny alice 80 on 10.0.0.0/8\n");
+    let dns = policy("permit alice 53 53/udp\ndeny alice 53 on 10.0.0.0/8\n");
+    for (policy, row) in denies.iter().map(|row| (&web, row)).chain(datagrams.iter().map(|row| (&dns, row))) {
         let [requests, said] = row.as_slice() else { panic!("{row:?}") };
         for request in requests.trim_start_matches("alice: ").split(", or ") {
-            assert_eq!(decided(&policy, request), said.split(':').next().expect("a word"), "{request}");
+            assert_eq!(decided(policy, request), said.split(':').next().expect("a word"), "{request}");
         }
     }
 }
