@@ -13,7 +13,7 @@ use portgrant_protocol::{Kind, Message, Protocol, Resolved};
 use rustix::io::Errno;
 
 use crate::inert::Inert;
-use crate::policy::{Caller, Policy, Problem, Reason, Refusal, suggestion};
+use crate::policy::{Caller, Policy, Problem, Reason, Refusal, Rule, Subject, Wrong, suggestion};
 use crate::privilege::PrivilegeError;
 use crate::trusted::Distrust;
 
@@ -27,7 +27,7 @@ pub enum Error {
     UnknownUser(String),
     Privilege(PrivilegeError),
     Untrusted { path: PathBuf, why: Distrust },
-    UntrustedProgram { path: PathBuf, why: Distrust, rule: String },
+    NeededByDeny { file: &'static str, rule: String },
     Malformed { policy: Policy, problems: Vec<Problem> },
     Refused(Box<Message>),
     Socket { endpoint: String, call: &'static str, errno: Errno },
@@ -55,8 +55,16 @@ pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> Messa
     let place = |rule| format!("{}  {}", policy.place(rule), policy.text(rule));
     let (add, file) = suggestion(caller, &refusal.endpoint);
     let add = format!("as root, add  {add}  to {file}");
-    let (why, fix) = match refusal.reason {
+    let (why, fix) = match &refusal.reason {
         Reason::NoRule => (no_rule(policy), add),
+        Reason::UnknownService(rule) | Reason::UnknownServiceBeside(rule) => (
+            format!(
+                "'{}' is not a service in /etc/services, so nothing is permitted by the rule at {}",
+                unknown_service(rule),
+                place(rule)
+            ),
+            format!("as root, write a number for '{}' in that rule, or take the word out", unknown_service(rule)),
+        ),
         Reason::Address(rule) => (format!("not all of that address is in the rule at {}", place(rule)), add),
         Reason::Device(rule) => (
             format!("the interface is not that of the rule at {}", place(rule)),
@@ -70,18 +78,56 @@ pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> Messa
             format!("as root, add the word {option} to that rule, or ask without it"),
         ),
         Reason::Program(rule) => (
-            format!("it is only for one program, by the rule at {}", place(rule)),
+            format!("it is only for one program, by the rule at {}{}", place(rule), instead(refusal)),
             format!("start that program with portgrant exec: -- {}", program(rule.program.as_deref())),
         ),
+        Reason::UnfitProgram(rule, unfit) => (
+            format!(
+                "{}: {}, so nothing is permitted to that program by the rule at {}",
+                program(Some(&unfit.0)),
+                unfit.1,
+                place(rule)
+            ),
+            if matches!(unfit.1, Distrust::System(_)) {
+                unfit.1.fix(&unfit.0)
+            } else {
+                "as root, put it where only root may write, all folders above included, and name it there".to_owned()
+            },
+        ),
+        Reason::DeniedDatagram(rule, "dev") => (
+            format!(
+                "it is denied by the rule at {}{}; 'dev' does not narrow udp: a udp socket can leave its interface",
+                place(rule),
+                counted(caller, rule)
+            ),
+            "as root, change that rule (a port with /tcp denies tcp alone); a deny beats every permit".to_owned(),
+        ),
+        Reason::DeniedDatagram(rule, _) => (
+            format!(
+                "it is denied by the rule at {}{}; an address does not narrow udp: a udp socket can send from every \
+                 local address of its family",
+                place(rule),
+                counted(caller, rule)
+            ),
+            "as root, change that rule (a port with /tcp denies tcp alone); a deny beats every permit".to_owned(),
+        ),
         Reason::Denied(rule) => (
-            format!("it is denied by the rule at {}", place(rule)),
+            format!("it is denied by the rule at {}{}", place(rule), counted(caller, rule)),
             "as root, change that rule; a deny beats every permit".to_owned(),
         ),
     };
     let rule = refusal.reason.rule();
-    let program = match refusal.reason {
+    let program = match &refusal.reason {
         Reason::Program(rule) => rule.program.as_deref().map(|path| program(Some(path))),
-        Reason::NoRule | Reason::Address(_) | Reason::Device(_) | Reason::Option(..) | Reason::Denied(_) => None,
+        Reason::NoRule
+        | Reason::UnknownService(_)
+        | Reason::UnknownServiceBeside(_)
+        | Reason::Address(_)
+        | Reason::Device(_)
+        | Reason::Option(..)
+        | Reason::UnfitProgram(..)
+        | Reason::DeniedDatagram(..)
+        | Reason::Denied(_) => None,
     };
     let endpoint = Some(refusal.endpoint.to_string());
     let rule = rule.map(|rule| policy.place(rule));
@@ -93,6 +139,33 @@ pub fn who(caller: &Caller) -> String {
     match &caller.name {
         Some(name) => format!("{} (uid {})", printable(name.as_bytes()), caller.uid),
         None => format!("uid {}", caller.uid),
+    }
+}
+
+/// The word of a rule's ports that is no service.
+fn unknown_service(rule: &Rule) -> &str {
+    rule.unknown_service.as_deref().map_or("", |unknown| &unknown.word)
+}
+
+/// For which program it was asked instead.
+fn instead(refusal: &Refusal<'_>) -> String {
+    refusal.program.as_deref().map_or_else(String::new, |path| format!("; PROGRAM is {}", program(Some(path))))
+}
+
+/// Why a deny for somebody else is about `caller`, where their ids do not say it.
+fn counted(caller: &Caller, rule: &Rule) -> String {
+    match rule.subject {
+        Subject::Uid(uid) if caller.uid != uid => {
+            format!(" (uid {} is one of uid {uid}'s in /etc/subuid)", caller.uid)
+        }
+        Subject::Gid(gid) if caller.gid != gid && !caller.groups.contains(&gid) => {
+            format!(
+                " (gid {gid} is of the caller's account, or of the one that has their ids in /etc/subuid or /etc/subgid)"
+            )
+        }
+        Subject::Uid(_) | Subject::Gid(_) | Subject::Uids(..) | Subject::Gids(..) | Subject::Any | Subject::Nobody => {
+            String::new()
+        }
     }
 }
 
@@ -148,12 +221,16 @@ impl Error {
                 "look at what confines this process (seccomp, a security module)",
             ),
             Error::Untrusted { path, why } => broken(&path, why, "the policy is refused"),
-            Error::UntrustedProgram { path, why, rule } => Message {
-                rule: Some(rule),
-                fix: Some(
-                    "as root, put it where only root may write, all folders above included, and name it there".into(),
-                ),
-                ..broken(&path, why, "the program of an exec rule is refused")
+            Error::NeededByDeny { file, rule } => Message {
+                rule: Some(rule.clone()),
+                ..message(
+                    Kind::BrokenPolicy,
+                    "the policy is refused",
+                    format_args!(
+                        "{file} is missing or names nobody, and {rule} denies a group: its members are not known"
+                    ),
+                    format!("as root, restore the file: cp -p {file}- {file}"),
+                )
             },
             Error::Malformed { policy, problems } => malformed(&policy, &problems),
             Error::Refused(message) => *message,
@@ -276,11 +353,17 @@ fn malformed(policy: &Policy, problems: &[Problem]) -> Message {
         0 | 1 => String::new(),
         many => format!(" (and {} more)", many - 1),
     };
+    let fix = match problems.first() {
+        Some(Problem { file, wrong: Wrong::CutOff(_), .. }) => {
+            format!("as root, read that line, and if it is complete: echo >> {}", policy.path(*file))
+        }
+        _ => "as root, mend it; portgrant check shows every such line".to_owned(),
+    };
     message(
         Kind::BrokenPolicy,
         "the policy is refused, all of it",
         format_args!("{}{more}", first.unwrap_or_default()),
-        "as root, mend it; portgrant check shows every such line",
+        fix,
     )
 }
 

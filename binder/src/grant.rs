@@ -8,11 +8,11 @@ use portgrant_protocol::{Endpoint, Port, Resolved};
 
 use crate::audit::{Line, Log, Outcome};
 use crate::names::Names;
-use crate::policy::{Ask, Caller, Decision, Permit, Policy, Refusal, Rule, decide};
+use crate::policy::{Ask, AskedProgram, Caller, Decision, Domain, Permit, Policy, Refusal, Rule, decide};
 use crate::reading::{self, Attempts, Reading};
 use crate::stamps::Unchanged;
 use crate::time_limit::TimeLimit;
-use crate::{Error, refused, socket, trusted};
+use crate::{Error, refused, socket};
 
 /// Who is asked by which way in, and what bounds and records it.
 #[derive(Debug)]
@@ -66,14 +66,16 @@ pub struct Basis {
     pub caller: Caller,
     /// What is asked for, services and interfaces looked up
     pub endpoints: Vec<Resolved>,
+    /// The family of the sockets
+    pub domain: Domain,
 }
 
 impl Basis {
-    /// Reads the installed policy, and what it needs to be decided for `endpoints`.
-    pub fn read(names: &Names, endpoints: Result<Vec<Resolved>, Error>) -> Result<Basis, Error> {
+    /// Reads the installed policy, and what it needs to be decided for `endpoints`, on sockets of `domain`.
+    pub fn read(names: &Names, endpoints: Result<Vec<Resolved>, Error>, domain: Domain) -> Result<Basis, Error> {
         let policy = Policy::installed(names)?;
         let caller = Caller::current(&policy, names)?;
-        Ok(Basis { policy, caller, endpoints: endpoints? })
+        Ok(Basis { policy, caller, endpoints: endpoints?, domain })
     }
 }
 
@@ -114,23 +116,21 @@ impl Request<'_> {
         Reading { names, value: basis }: &Reading<Basis>,
         bind: &mut impl FnMut(Vec<Permit<'_>>, &dyn Fn() -> Result<Unchanged, Error>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let permits = match self.permits(basis) {
+        let program = self.how.program.map(|path| basis.policy.asked_program(path));
+        let permits = match permits(basis, program.as_ref()) {
             Ok(permits) => permits,
             Err(refusals) => {
                 let _proof = reading::unchanged(names)?;
                 return Err(self.refuse(&refusals, basis, names));
             }
         };
-        let judge = |permit: &Permit<'_>| basis.policy.judge_program(permit.rule());
-        permits.iter().try_for_each(judge)?;
         self.limit.check()?;
         let how = self.how;
         let line = |permit: &Permit<'_>| line(how, basis, Outcome::Grant, permit.endpoint(), Some(permit.rule()));
         let mut lines: Vec<Line<'_>> = permits.iter().map(line).collect();
-        let judged = permits.iter().find_map(|permit| permit.rule().program.as_deref());
         let unchanged = || {
-            judged.map_or(Ok(()), trusted::judge_program).map_err(|_| Error::Changed)?;
-            reading::unchanged(names)
+            let is_as_fit = self.how.program.map(|path| basis.policy.asked_program(path)) == program;
+            if is_as_fit { reading::unchanged(names) } else { Err(Error::Changed) }
         };
         self.log.write(&lines);
         let bound = bind(permits, &unchanged);
@@ -139,19 +139,6 @@ impl Request<'_> {
             self.log.write(&lines);
         }
         bound
-    }
-
-    /// A permit for each endpoint, or every refusal.
-    fn permits<'p>(&self, basis: &'p Basis) -> Result<Vec<Permit<'p>>, Vec<Refusal<'p>>> {
-        let mut permits = Vec::with_capacity(basis.endpoints.len());
-        let mut refusals = Vec::new();
-        for endpoint in basis.endpoints.iter().cloned() {
-            match decide(&basis.policy, &basis.caller, Ask { endpoint, program: self.how.program }) {
-                Decision::Permit(permit) => permits.push(permit),
-                Decision::Refuse(refusal) => refusals.push(refusal),
-            }
-        }
-        if refusals.is_empty() { Ok(permits) } else { Err(refusals) }
     }
 
     /// Logs every refusal, and reports the first.
@@ -164,6 +151,20 @@ impl Request<'_> {
         let refused = |first| Error::Refused(Box::new(refused(first, &caller, &basis.policy)));
         refusals.first().map_or(Error::Changed, refused)
     }
+}
+
+/// A permit for each endpoint, or every refusal.
+fn permits<'p>(basis: &'p Basis, program: Option<&AskedProgram<'_>>) -> Result<Vec<Permit<'p>>, Vec<Refusal<'p>>> {
+    let mut permits = Vec::with_capacity(basis.endpoints.len());
+    let mut refusals = Vec::new();
+    for endpoint in basis.endpoints.iter().cloned() {
+        let ask = Ask { endpoint, domain: basis.domain, program: program.cloned() };
+        match decide(&basis.policy, &basis.caller, ask) {
+            Decision::Permit(permit) => permits.push(permit),
+            Decision::Refuse(refusal) => refusals.push(refusal),
+        }
+    }
+    if refusals.is_empty() { Ok(permits) } else { Err(refusals) }
 }
 
 /// The audit line of one endpoint.

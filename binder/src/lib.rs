@@ -15,6 +15,7 @@ mod raw;
 pub mod reading;
 pub mod socket;
 pub mod stamps;
+pub mod subid;
 pub mod time_limit;
 pub mod trusted;
 

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use portgrant_binder::audit::Log;
 use portgrant_binder::grant::{self, Basis, How, Request, Verb};
 use portgrant_binder::names::Names;
+use portgrant_binder::policy::Domain;
 use portgrant_binder::privilege::{Dropped, Privileged, Renounced};
 use portgrant_binder::socket::{self, Bound, Ready};
 use portgrant_binder::time_limit::TimeLimit;
@@ -100,8 +101,8 @@ fn bind(dropped: &Dropped, limit: &TimeLimit, listen: &Endpoint, socket: RawFd) 
     let mut request = Request { how: How { verb: Verb::Bind, program: None }, limit, log: Log::open()? };
     let read = |names: &Names| {
         let endpoint = grant::resolve(listen.clone(), names)?;
-        socket::check_own(socket.as_fd(), &endpoint, dropped.uid())?;
-        Basis::read(names, Ok(vec![endpoint]))
+        let domain = socket::check_own(socket.as_fd(), &endpoint, dropped.uid())?;
+        Basis::read(names, Ok(vec![endpoint]), domain)
     };
     request.grant(read, |permits, unchanged| {
         // Nobody can take this back, so there must be no time between the comparison and the bind.
@@ -119,7 +120,7 @@ fn sockets(dropped: &Dropped, limit: &TimeLimit, how: How<'_>, listen: &[Endpoin
     let mut request = Request { how, limit, log: Log::open()? };
     let read = |names: &Names| {
         let endpoints = listen.iter().map(|endpoint| grant::resolve(endpoint.clone(), names)).collect();
-        Basis::read(names, endpoints)
+        Basis::read(names, endpoints, Domain::OfAddress)
     };
     request.grant(read, |permits, unchanged| {
         let bound: Vec<Bound> =

@@ -4,6 +4,7 @@
 //! `gid:`. Each file is read when the first rule needs it, judged like the policy itself, and once.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::Path;
@@ -13,6 +14,7 @@ use portgrant_protocol::service::Services;
 
 use crate::Error;
 use crate::stamps::Stamps;
+use crate::subid::SubordinateIds;
 use crate::trusted::{Distrust, Folder};
 
 /// A line of passwd(5), as far as it matters.
@@ -43,6 +45,17 @@ pub struct Names {
     users: OnceCell<Table>,
     groups: OnceCell<Table>,
     services: OnceCell<Services>,
+    subuids: OnceCell<SubordinateIds>,
+    subgids: OnceCell<SubordinateIds>,
+}
+
+/// The users who own a subordinate id.
+#[derive(Debug, Default)]
+pub struct Owners<'a> {
+    /// Their uids, each once
+    pub uids: Vec<u32>,
+    /// Names that /etc/passwd does not know
+    pub strangers: Vec<&'a str>,
 }
 
 impl Names {
@@ -59,7 +72,17 @@ impl Names {
             users: OnceCell::from(Table::of(passwd)),
             groups: OnceCell::from(Table::of(group)),
             services: OnceCell::from(Services::parse(services)),
+            subuids: OnceCell::from(SubordinateIds::default()),
+            subgids: OnceCell::from(SubordinateIds::default()),
         }
+    }
+
+    /// The same, with subordinate ids.
+    #[must_use]
+    pub fn with_subordinate_ids(mut self, subuid: &[u8], subgid: &[u8]) -> Names {
+        self.subuids = OnceCell::from(SubordinateIds::parse(subuid));
+        self.subgids = OnceCell::from(SubordinateIds::parse(subgid));
+        self
     }
 
     /// The user `name`; the first line wins, as in getpwnam(3).
@@ -70,6 +93,11 @@ impl Names {
     /// The accounts of `uid`.
     pub fn users_of(&self, uid: u32) -> Result<impl Iterator<Item = User<'_>>, Error> {
         Ok(self.users()?.lines().filter_map(user).filter(move |user| user.uid == uid))
+    }
+
+    /// The uids of all accounts.
+    pub fn uids(&self) -> Result<BTreeSet<u32>, Error> {
+        Ok(self.users()?.lines().filter_map(user).map(|user| user.uid).collect())
     }
 
     /// The gid of group `name`.
@@ -101,6 +129,56 @@ impl Names {
         members.uids.sort_unstable();
         members.uids.dedup();
         Ok(members)
+    }
+
+    /// The groups in whose lists of members `name` stands.
+    pub fn groups_that_list(&self, name: &str) -> Result<impl Iterator<Item = u32>, Error> {
+        let lists = move |members: &str| members.split(',').any(|member| member == name);
+        Ok(self.groups()?.lines().filter_map(group).filter(move |group| lists(group.1)).map(|group| group.0))
+    }
+
+    /// Fails where /etc/passwd or /etc/group names nobody, so that a deny for a group would deny nobody by their account.
+    pub fn needed_by(&self, rule: impl Fn() -> String) -> Result<(), Error> {
+        let names_nobody = |file| Err(Error::NeededByDeny { file, rule: rule() });
+        if self.users()?.lines().find_map(user).is_none() {
+            return names_nobody("/etc/passwd");
+        }
+        if self.groups()?.lines().find_map(group).is_none() { names_nobody("/etc/group") } else { Ok(()) }
+    }
+
+    /// The table of subuid(5).
+    pub fn subuids(&self) -> Result<&SubordinateIds, Error> {
+        self.once(&self.subuids, "subuid", SubordinateIds::parse)
+    }
+
+    /// The table of subgid(5).
+    pub fn subgids(&self) -> Result<&SubordinateIds, Error> {
+        self.once(&self.subgids, "subgid", SubordinateIds::parse)
+    }
+
+    /// Who the `owners` of a subordinate id are, and who owns their uids in turn: with such a uid one is a user of one's own
+    /// to newuidmap(1).
+    pub fn owners<'a>(&'a self, owners: impl Iterator<Item = &'a str>) -> Result<Owners<'a>, Error> {
+        let mut found = Owners::default();
+        let mut ahead: Vec<&str> = owners.collect();
+        while let Some(owner) = ahead.pop() {
+            let uids = self.owner_uids(owner)?;
+            if uids == [None, None] && !found.strangers.contains(&owner) {
+                found.strangers.push(owner);
+            }
+            for uid in uids.into_iter().flatten() {
+                if !found.uids.contains(&uid) {
+                    found.uids.push(uid);
+                    ahead.extend(self.subuids()?.owners(uid));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The uids that `owner`, the first field of a line of subuid(5), stands for: as a name, and as a number.
+    pub(crate) fn owner_uids(&self, owner: &str) -> Result<[Option<u32>; 2], Error> {
+        Ok([self.user(owner)?.map(|user| user.uid), id(owner)])
     }
 
     /// The table of services(5).

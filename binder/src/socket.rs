@@ -17,7 +17,7 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt
 
 use crate::Error;
 use crate::inert;
-use crate::policy::Permit;
+use crate::policy::{Domain, Permit};
 use crate::privilege::Dropped;
 use crate::raw::{netns_cookie, set_tcp_defer_accept, set_tcp_fastopen};
 use crate::stamps::Unchanged;
@@ -123,7 +123,7 @@ pub fn bind_own(permit: Permit<'_>, socket: BorrowedFd<'_>, dropped: &Dropped, _
 /// made by this caller, of the protocol that was asked for.
 ///
 /// All that is asked here, the caller cannot change afterwards, or bind(2) itself refuses it then.
-pub fn check_own(socket: BorrowedFd<'_>, endpoint: &Resolved, uid: u32) -> Result<(), Error> {
+pub fn check_own(socket: BorrowedFd<'_>, endpoint: &Resolved, uid: u32) -> Result<Domain, Error> {
     let wrong = |expected| Error::OwnSocket { endpoint: endpoint.to_string(), expected };
     let asked = endpoint.endpoint.protocol;
     let (kind, protocols): (_, &[_]) = match asked.transport() {
@@ -153,7 +153,10 @@ pub fn check_own(socket: BorrowedFd<'_>, endpoint: &Resolved, uid: u32) -> Resul
         return Err(wrong("a socket of this network namespace"));
     }
     let stat = rustix::fs::fstat(socket).map_err(|errno| failed(endpoint, "fstat", errno))?;
-    if stat.st_uid != uid { Err(wrong("a socket that the caller made")) } else { Ok(()) }
+    if stat.st_uid != uid {
+        return Err(wrong("a socket that the caller made"));
+    }
+    Ok(if v6 { Domain::Inet6 } else { Domain::OfAddress })
 }
 
 fn make(endpoint: &Resolved, v4: bool, dual: bool) -> Result<OwnedFd, Error> {

@@ -33,7 +33,11 @@ const ALL: (u128, u8) = (0, 0);
 /// The intervals of `concern`, of which those without addresses say `everywhere`. There is always one at 0, and their
 /// number is a power of two and a [`GROUP`] at least, as the search wants it: the last one is repeated at the last address.
 pub(crate) fn boundaries(concern: &Concern<'_>, everywhere: Verdict) -> Vec<Boundary> {
-    let mut boundaries = intervals(&decided(concern, everywhere));
+    padded(intervals(&decided(concern, everywhere)))
+}
+
+/// `boundaries`, which begin at 0, with the last one repeated at the last address until there are as many as a search wants.
+pub(crate) fn padded(mut boundaries: Vec<Boundary>) -> Vec<Boundary> {
     let last = boundaries.last().map_or(Verdict::NOTHING, |last| last.verdict);
     boundaries.resize(boundaries.len().next_power_of_two().max(GROUP), Boundary { start: u128::MAX, verdict: last });
     boundaries

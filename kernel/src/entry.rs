@@ -3,7 +3,7 @@
 use portgrant_binder::policy::bind::Transport;
 use portgrant_binder::policy::{Effect, Rule};
 
-/// How many ports a block of each size has, as bits; each has a table for users and one for gids.
+/// How many ports a block of each size has, as bits; each has a table for each kind of subject.
 pub const BLOCK_BITS: [u8; 4] = [0, 4, 8, 12];
 
 /// What a rule, or several together, say of a bind. The smaller one counts.
@@ -68,6 +68,10 @@ impl Key {
     pub const UIDS: u8 = 1;
     /// The first of the tables of gids.
     pub const GIDS: u8 = 5;
+    /// The first of the tables of subordinate uids, by class.
+    pub const SUBORDINATE_UIDS: u8 = 9;
+    /// The first of the tables of subordinate gids, by class.
+    pub const SUBORDINATE_GIDS: u8 = 13;
     /// Where in the number the block is, as bits.
     pub const BLOCK: u32 = 16;
 

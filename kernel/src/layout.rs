@@ -24,8 +24,11 @@ pub mod port {
     pub const BUCKETS: i16 = 16;
     /// u32: how many lower bits of a hash do not count
     pub const SHIFT: i16 = 20;
-    /// u32 each: the few users; 4 bytes unused
+    /// u32 each: the few users
     pub const UIDS: i16 = 24;
+    /// u32: the generation's first group of boundaries, and in the lower [`group::MOST_STEPS`](super::group::MOST_STEPS) bits
+    /// the half of how many the set of subordinate ids has
+    pub const CLASSES: i16 = 36;
     /// The outcome for each of them
     pub const OUTCOMES: i16 = 40;
     /// Of all

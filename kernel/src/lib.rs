@@ -23,6 +23,7 @@ pub mod privilege;
 pub mod program;
 mod rows;
 pub mod show;
+mod subordinates;
 pub mod tables;
 
 use std::collections::BTreeSet;
@@ -128,8 +129,8 @@ fn audit(mut kept: Kept) -> Result<(), Error> {
 fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
     let reading = consistent(|names| {
         let policy = Policy::installed(names)?;
-        let groups = if expand_groups { Groups::Members(names) } else { Groups::RealGid };
-        Ok((policy.rules.len(), Projection::of(policy, groups)?))
+        let groups = if expand_groups { Groups::Members } else { Groups::RealGid };
+        Ok((policy.rules.len(), Projection::of(policy, groups, names)?))
     })?;
     let (rules, projection) = reading.value;
     let projection = projection.map_err(|(policy, denies)| Error::Undecidable { policy: Box::new(policy), denies })?;

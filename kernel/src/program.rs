@@ -10,12 +10,15 @@
 //! It calls the kernel for nothing but ids, the network namespace and the record: a look into an array is a few instructions
 //! of its own, while into a hash or a trie of the kernel's it is calls, each of which cost more than the whole search here.
 
+mod search;
+
 use portgrant_binder::policy::bind::Transport;
 
+use self::search::{Sought, class, consider};
 use crate::assembly::{Assembly, Helper, If, Instruction, Register, Width};
 use crate::cells::{BUCKET, HASHES, MIX, NEAR, PAGE};
 use crate::entry::{BLOCK_BITS, Key, Verdict, protocol};
-use crate::layout::{Pages, bucket, counter, group, port, record, ring};
+use crate::layout::{Pages, bucket, counter, port, record, ring};
 use crate::tables::{FEW, index};
 
 use Register::{R0, R1, R2, R3, R6, R7, R8, R9, Stack};
@@ -65,10 +68,9 @@ mod stack {
     pub(super) const INDEX: i16 = -4;
     /// u64: gid and uid, as the kernel tells them
     pub(super) const IDS: i16 = -16;
+    /// u64: the class of a subordinate id
+    pub(super) const CLASS: i16 = -24;
 }
-
-/// Sets that have less than twice this power of two of groups skip the steps that only larger ones need.
-const SMALL: u32 = 5;
 
 /// Writes the program for binds of `family` in the network namespace of `cookie`.
 ///
@@ -86,6 +88,10 @@ pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     few_users(&mut code);
     subject(&mut code, maps, family, "user", Key::UIDS);
     subject(&mut code, maps, family, "group", Key::GIDS);
+    class(&mut code, maps, "subordinate user", Key::SUBORDINATE_UIDS, Sought::Uid);
+    subject(&mut code, maps, family, "subordinate user", Key::SUBORDINATE_UIDS);
+    class(&mut code, maps, "subordinate group", Key::SUBORDINATE_GIDS, Sought::Gid);
+    subject(&mut code, maps, family, "subordinate group", Key::SUBORDINATE_GIDS);
     grant(&mut code, maps, family);
 
     code.label("refused");
@@ -177,83 +183,6 @@ fn anybody(code: &mut Assembly) {
     code.load(Double, R1, R8, port::ANYBODY);
 }
 
-/// Takes the outcome in R1 into account: a deny ends it, of permits the first in the policy counts.
-fn consider(code: &mut Assembly, maps: Maps, family: Family, who: &str) {
-    let [no_set, done] = ["no set", "done"].map(|place| format!("{who}: {place}"));
-    code.jump_if(R1, If::AtLeast, -1, &no_set);
-
-    // As `addresses::search`, step by step: of a loop the verifier did not see the end before some Linux 6, as it follows
-    // jumps that cannot happen, too. Half of the set's size is in the upper half of R9.
-    code.copy(R9, R1);
-    code.shift_left(R9, 1);
-    code.shift_right(R9, 1);
-    code.copy(R1, R9);
-    code.shift_right(R1, 32);
-    let at = |code: &mut Assembly| code.copy_lower(R1, R9);
-    let step = |bit: u32| format!("{who}: step {bit}");
-    let which = |boundary: i16| format!("{who}: boundary {boundary}");
-    let [group, lower, upper] = ["group", "lower half", "upper half"].map(|place| format!("{who}: {place}"));
-    // Most sets are one group, or few.
-    code.jump_if(R1, If::Equal, 0, &group);
-    code.jump_if(R1, If::Below, 1 << SMALL, &step(SMALL - 1));
-    for bit in (0..group::MOST_STEPS).rev() {
-        let [before, next] = ["before", "next"].map(|place| format!("{who}: {place} {bit}"));
-        code.label(&step(bit));
-        code.copy(R1, R9);
-        code.shift_right(R1, 32);
-        code.jump_if(R1, If::Below, 1 << bit, &next);
-        code.add(R9, 1 << bit);
-        row(code, maps.groups, group::PAGES, at);
-        unless_before(code, family, 0, &before, &next);
-        code.label(&before);
-        code.add(R9, -(1 << bit));
-        code.label(&next);
-    }
-    code.label(&group);
-    row(code, maps.groups, group::PAGES, at);
-    unless_before(code, family, 2, &lower, &upper);
-    for (half, first) in [(&lower, 0), (&upper, 2)] {
-        code.label(half);
-        unless_before(code, family, first + 1, &which(first), &which(first + 1));
-        for boundary in [first, first + 1] {
-            code.label(&which(boundary));
-            code.load(Double, R1, R0, group::BOUNDARY * boundary + group::VERDICT);
-            code.jump(&no_set);
-        }
-    }
-    code.label(&no_set);
-    code.jump_if(R1, If::Less, 0, "refused");
-    code.jump_if_register(R1, If::AtLeast, R7, &done);
-    code.copy(R7, R1);
-    code.label(&done);
-}
-
-/// Goes to `not_before` where the address is the start of the `boundary` of the group in R0 or behind it. Where it is before
-/// it, goes to `before`, or on.
-fn unless_before(code: &mut Assembly, family: Family, boundary: i16, before: &str, not_before: &str) {
-    let start = group::BOUNDARY * boundary + group::START;
-    let half = |code: &mut Assembly, offset| {
-        code.load(Double, R1, R0, start + offset);
-        code.load(Double, R2, R6, context::USER_IP6 + offset);
-        code.network_order(Double, R2);
-    };
-    if family == Family::V4 {
-        code.load(Double, R1, R0, start);
-        code.jump_if(R1, If::Differs, 0, before);
-        code.load(Double, R1, R0, start + 8);
-        code.load(Word, R2, R6, context::USER_IP4);
-        code.network_order(Word, R2);
-        code.set_wide(R3, 0xffff << 32);
-        code.or(R2, R3);
-    } else {
-        half(code, 0);
-        code.jump_if_register(R2, If::Above, R1, not_before);
-        code.jump_if_register(R2, If::Differs, R1, before);
-        half(code, 8);
-    }
-    code.jump_if_register(R2, If::NotBelow, R1, not_before);
-}
-
 /// The few users of the port, where it has no more; others go to what groups have.
 fn few_users(code: &mut Assembly) {
     let slots = || (0..).take(FEW);
@@ -291,9 +220,13 @@ fn subject(code: &mut Assembly, maps: Maps, family: Family, who: &str, first_tab
         code.load(Word, R1, R8, port::TABLES);
         code.and_number(R1, 1 << (table - 1));
         code.jump_if(R1, If::Equal, 0, &next);
-        code.load(Double, R9, Stack, stack::IDS);
-        if first_table == Key::GIDS {
-            code.shift_right(R9, 32);
+        match first_table {
+            Key::UIDS => code.load(Double, R9, Stack, stack::IDS),
+            Key::GIDS => {
+                code.load(Double, R9, Stack, stack::IDS);
+                code.shift_right(R9, 32);
+            }
+            _ => code.load(Double, R9, Stack, stack::CLASS),
         }
         code.shift_left(R9, 32);
         code.shift_right(R9, 16);

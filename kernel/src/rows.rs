@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::addresses::{Boundary, GROUP};
 use crate::cells::{self, BUCKET, Cell};
-use crate::entry::Entry;
+use crate::entry::{Entry, Set};
 use crate::layout::{Pages, bucket, group, outcome, port};
 use crate::tables::{MAX_ENTRIES, PortEntry, Tables};
 
@@ -22,6 +22,8 @@ const _: () = assert!(bucket::SIZE << cells::PAGE == 4096);
 const _: () = assert!(1 << cells::MOST <= bucket::PAGES.most << bucket::PAGES.bits);
 const _: () = assert!(MAX_ENTRIES / GROUP <= (group::PAGES.most as usize) << group::PAGES.bits);
 const _: () = assert!(MAX_ENTRIES / GROUP / 2 < 1 << group::MOST_STEPS);
+// The set of classes is a generation's first one, so that its first group's number has none of these lower bits.
+const _: () = assert!((group::PAGES.most << group::PAGES.bits).is_multiple_of(1 << group::MOST_STEPS));
 
 impl Pages {
     /// The numbers of all pages that a generation may have.
@@ -62,7 +64,9 @@ impl<'t> Rows<'t> {
         let first = bucket::PAGES.first_row(self.generation);
         let words = [self.generation, entry.tables, first, self.tables.cells.shift()].map(u32::to_ne_bytes);
         let outcomes = entry.few.map(|few| self.outcome(&few.1));
-        let parts = [&self.outcome(&entry.anybody), words.as_flattened(), uids.as_flattened(), &[0; 4]];
+        let classes =
+            self.tables.classes.map_or(0, |set| self.groups_of(set).into_iter().fold(0, |all, part| all | part));
+        let parts = [&self.outcome(&entry.anybody), words.as_flattened(), uids.as_flattened(), &classes.to_ne_bytes()];
         joined([joined::<4, { port::OUTCOMES as usize }>(parts).as_slice(), outcomes.as_flattened()])
     }
 
@@ -85,9 +89,14 @@ impl<'t> Rows<'t> {
 
     fn outcome(&self, entry: &Entry) -> [u8; outcome::SIZE] {
         let Some(set) = entry.set else { return entry.verdict.0.to_ne_bytes() };
-        let [first, half] = [set.first, set.half].map(|boundaries| boundaries >> GROUP.trailing_zeros());
-        let first = group::PAGES.first_row(self.generation) + first;
+        let [first, half] = self.groups_of(set);
         (outcome::SET | u64::from(half) << 32 | u64::from(first)).to_ne_bytes()
+    }
+
+    /// The number of a set's first group, and half of how many it has.
+    fn groups_of(&self, set: Set) -> [u32; 2] {
+        let [first, half] = [set.first, set.half].map(|boundaries| boundaries >> GROUP.trailing_zeros());
+        [group::PAGES.first_row(self.generation) + first, half]
     }
 }
 
@@ -107,7 +116,7 @@ fn joined<const PARTS: usize, const SIZE: usize>(parts: [&[u8]; PARTS]) -> [u8; 
 mod tests {
     use super::*;
     use crate::cells::Cells;
-    use crate::entry::{Key, Set, Verdict};
+    use crate::entry::{Key, Verdict};
 
     fn word(bytes: &[u8], at: i16) -> u32 {
         let at = usize::try_from(at).expect("an offset");
@@ -127,7 +136,8 @@ mod tests {
         let boundary =
             |number: u8| Boundary { start: u128::from(number) << 64 | 2, verdict: Verdict(i64::from(number)) };
         let boundaries = (0..8).map(boundary).collect();
-        let tables = Tables { cells, boundaries, ..Tables::default() };
+        let classes = Some(Set { first: 0, half: 8 });
+        let tables = Tables { cells, boundaries, classes, ..Tables::default() };
         let rows = Rows::of(&tables, 3);
         let [first_bucket, first_group] = [bucket::PAGES, group::PAGES].map(|pages| pages.most << pages.bits);
         let of_set = i64::MIN | 1 << 32 | i64::from(first_group + 2);
@@ -139,6 +149,7 @@ mod tests {
         let words = [port::GENERATION, port::TABLES, port::BUCKETS, port::SHIFT].map(|at| word(&value, at));
         assert_eq!(words, [3, 5, first_bucket, 58]);
         assert_eq!([0, 4, 8].map(|at| word(&value, port::UIDS + at)), [1000, 1001, u32::MAX]);
+        assert_eq!(word(&value, port::CLASSES), first_group | 2);
         assert_eq!([0, 8, 16].map(|at| double(&value, port::OUTCOMES + at)), [of_set, 7, Verdict::NOTHING.0]);
 
         let buckets: Vec<_> = rows.buckets().collect();

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::Format;
 use crate::output::{self, BAD, DOUBTFUL, GOOD, STRONG, in_style};
-use crate::{advice, nfs};
+use crate::{advice, datagrams, nfs, subid_source};
 
 /// 0 where the policy is well-formed, warnings or not, else 78.
 pub(crate) fn check(files: Vec<PathBuf>, format: Format) -> Result<u8, Error> {
@@ -87,7 +87,8 @@ impl Checked {
             let place = nfs::with_sec_sys();
             let (advice, too_many) = advice::advice(&policy, names, place.as_deref());
             cut = too_many;
-            findings.extend(advice.into_iter().map(|advice| Finding::of_rule(advice, &lines)));
+            let more = datagrams::advice(&policy, names).into_iter().chain(subid_source::advice(&policy));
+            findings.extend(advice.into_iter().chain(more).map(|advice| Finding::of_rule(advice, &lines)));
         }
         findings.sort_by_key(|finding| (finding.file, finding.line, finding.column));
         Ok(Checked { policy, findings, cut })
@@ -141,6 +142,8 @@ impl Finding {
         let code = match (unknown, wrong) {
             (true, _) => "unknown-name",
             (false, Wrong::DatagramDevice) => "dev-for-udp",
+            (false, Wrong::DatagramAddress) => "on-for-udp",
+            (false, Wrong::CutOff(_)) => "cut-off",
             (false, _) => "malformed",
         };
         let after = lines.line(file, line).get(column - 1..).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use portgrant_binder::grant::resolve;
 use portgrant_binder::names::Names;
-use portgrant_binder::policy::{Ask, Caller, Decision, Permit, Policy, Span, decide};
+use portgrant_binder::policy::{Ask, Caller, Decision, Domain, Permit, Policy, Span, decide};
 use portgrant_binder::reading::consistent;
 use portgrant_binder::{Error, refused, who};
 use portgrant_protocol::{Resolved, program, status};
@@ -25,13 +25,13 @@ pub(crate) fn explain(asked: Explain) -> Result<u8, Error> {
     })?;
     let (policy, caller, endpoints) = reading.value;
     let program = asked.program.map(|program| program::find(&program, &environment())).transpose()?;
+    let program = program.as_deref().map(|path| policy.asked_program(path));
     let (mut text, mut values, mut worst) = (String::new(), Vec::new(), status::OK);
     for endpoint in endpoints {
-        let ask = Ask { endpoint, program: program.as_deref() };
+        let ask = Ask { endpoint, domain: Domain::OfAddress, program: program.clone() };
         let span = ask.span();
         match decide(&policy, &caller, ask) {
             Decision::Permit(permit) => {
-                policy.judge_program(permit.rule())?;
                 permitted(&mut text, &permit, span, &caller, &policy);
                 values.push(permitted_json(&permit, span, &caller, &policy));
             }
@@ -59,7 +59,7 @@ pub(crate) fn explain(asked: Explain) -> Result<u8, Error> {
 /// The account named, or whoever asks: by real uid, real gid and groups, as the helper has it.
 pub(crate) fn caller(user: Option<&str>, policy: &Policy, names: &Names) -> Result<Caller, Error> {
     match user {
-        Some(name) => Caller::account(name, names),
+        Some(name) => Caller::account(name, names)?.with_accounts(policy, names),
         None => Ok(Caller::current(policy, names)?.named(names)),
     }
 }

@@ -9,11 +9,13 @@
 mod advice;
 mod arguments;
 mod check;
+mod datagrams;
 mod explain;
 mod list;
 mod nfs;
 mod output;
 mod relation;
+mod subid_source;
 
 use std::process::ExitCode;
 

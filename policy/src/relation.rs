@@ -21,21 +21,42 @@ pub(crate) fn makes_needless(wide: &Rule, narrow: &Rule) -> bool {
 
 /// Whether `deny` refuses whatever `permit` permits. Whom they speak of is not compared.
 pub(crate) fn denies_all(deny: &Rule, permit: &Rule) -> bool {
-    holds_ports(deny, permit)
-        && (deny.dev.is_none() || deny.dev == permit.dev)
-        && addresses(permit).iter().all(|&set| is_always_met(set, &addresses(deny)))
+    let denied = addresses(deny);
+    let by_protocol = |protocol: Protocol| {
+        let met = |set: AddressSet| is_always_met(set, &denied) || protocol == Protocol::Udp && sends(set, &denied);
+        is_held_to(deny, permit, protocol) && addresses(permit).into_iter().all(met)
+    };
+    let used = PROTOCOLS.into_iter().filter(|&protocol| ranges(permit, protocol).next().is_some());
+    holds_ports(deny, permit) && used.into_iter().all(by_protocol)
 }
 
 /// Whether `deny` refuses anything that `permit` permits. Whom they speak of is not compared.
 pub(crate) fn denies_some(deny: &Rule, permit: &Rule) -> bool {
-    let same_dev = deny.dev.is_none() || permit.dev.is_none() || deny.dev == permit.dev;
-    let by_port = PROTOCOLS.into_iter().any(|protocol| {
-        // A deny on an interface ignores the interface for datagrams.
-        (same_dev || protocol == Protocol::Udp)
-            && ranges(deny, protocol).any(|a| ranges(permit, protocol).any(|b| a.0 <= b.1 && b.0 <= a.1))
-    });
     let denied = addresses(deny);
-    by_port && addresses(permit).iter().any(|&set| denied.iter().any(|&other| may_meet(set, other)))
+    PROTOCOLS.into_iter().any(|protocol| {
+        let meets = |set: AddressSet| {
+            denied.iter().any(|&other| may_meet(set, other)) || protocol == Protocol::Udp && sends(set, &denied)
+        };
+        (permit.dev.is_none() || is_held_to(deny, permit, protocol))
+            && ranges(deny, protocol).any(|a| ranges(permit, protocol).any(|b| a.0 <= b.1 && b.0 <= a.1))
+            && addresses(permit).into_iter().any(meets)
+    })
+}
+
+/// Whether the interface keeps nothing of `permit` away from `deny`. For datagrams it never does.
+fn is_held_to(deny: &Rule, permit: &Rule, protocol: Protocol) -> bool {
+    deny.dev.is_none() || deny.dev == permit.dev || protocol == Protocol::Udp
+}
+
+/// Whether every datagram socket for something in `set` can send from an address that is denied.
+fn sends(set: AddressSet, denied: &[AddressSet]) -> bool {
+    denied.iter().any(|other| {
+        matches!(
+            (set, other),
+            (AddressSet::V4(..) | AddressSet::V4Wildcard, AddressSet::V4(..))
+                | (AddressSet::V6(..), AddressSet::V6(..))
+        )
+    })
 }
 
 /// Whether `wide` speaks of everybody of whom `narrow` does.
@@ -123,7 +144,7 @@ pub(crate) mod tests {
     use std::path::Path;
 
     use portgrant_binder::names::Names;
-    use portgrant_binder::policy::{Ask, Caller, Decision, Policy, Source, decide};
+    use portgrant_binder::policy::{Ask, AskedProgram, Caller, Decision, Domain, Policy, Source, decide};
     use portgrant_protocol::{Endpoint, Resolved};
 
     use super::*;
@@ -134,7 +155,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn policy(text: &str) -> Policy {
-        let sources = vec![Source { path: "/etc/portgrant.conf".into(), text: text.as_bytes().to_vec() }];
+        let sources = vec![Source { path: "/etc/portgrant.conf".into(), text: format!("{text}\n").into_bytes() }];
         match Policy::parse(sources, &names()).expect("the tables are given") {
             Ok(policy) => policy,
             Err((_, problems)) => panic!("{text}: {problems:?}"),
@@ -185,8 +206,14 @@ pub(crate) mod tests {
             ("deny alice 80 on 0.0.0.0", "permit alice 80 on 10.0.0.0/8", false, false),
             ("deny alice 80 on [::1]", "permit alice 80 on 0.0.0.0/0", false, false),
             ("deny alice 80 dev eth0", "permit alice 80 dev eth1", false, false),
-            ("deny alice 80 dev eth0", "permit alice 80/udp dev eth1", false, true),
+            ("deny alice 80 dev eth0", "permit alice 80/udp dev eth1", true, true),
             ("deny alice 80 dev eth0", "permit alice 80 dev eth0", true, true),
+            ("deny alice 80 on 127.0.0.1", "permit alice 80 on 10.0.0.1", false, false),
+            ("deny alice 80 on 127.0.0.1", "permit alice 80/udp on 10.0.0.1", true, true),
+            ("deny alice 80 on 127.0.0.1", "permit alice 80/udp", false, true),
+            ("deny alice 80 on 127.0.0.1", "permit alice 80 80/udp on 10.0.0.1", false, true),
+            ("deny alice 80 on 127.0.0.1", "permit alice 80/udp on [::1]", false, false),
+            ("deny alice 80 on 0.0.0.0", "permit alice 80/udp on 10.0.0.1", false, false),
         ] {
             let (deny_rule, permit_rule) = pair(deny, permit);
             assert_eq!(denies_all(&deny_rule, &permit_rule), all, "all: {deny}; {permit}");
@@ -196,8 +223,17 @@ pub(crate) mod tests {
 
     /// Every rule that these clauses make, with its text. Whom it speaks of is a matter of its own.
     fn every_rule(effect: &str, words: &[&str]) -> Vec<(String, Policy)> {
-        const ON: [&str; 7] =
-            ["", "on 0.0.0.0", "on 0.0.0.0/0", "on 10.0.0.0/8", "on 10.1.0.0/16", "on [::]", "on [::]/0 0.0.0.0"];
+        const ON: [&str; 9] = [
+            "",
+            "on 0.0.0.0",
+            "on 0.0.0.0/0",
+            "on 10.0.0.0/8",
+            "on 10.1.0.0/16",
+            "on 127.0.0.0/8",
+            "on [::]",
+            "on [::]/0 0.0.0.0",
+            "on [::1]",
+        ];
         let mut rules = Vec::new();
         for ports in ["80-82", "80 81/udp"] {
             for on in ON {
@@ -225,7 +261,8 @@ pub(crate) mod tests {
     fn permitted(policy: &Policy, endpoints: &[Resolved]) -> Vec<bool> {
         let caller = Caller::account("alice", &names()).expect("alice");
         let permits = |endpoint: &Resolved| {
-            let ask = Ask { endpoint: endpoint.clone(), program: Some(Path::new("/x")) };
+            let program = Some(AskedProgram { path: Path::new("/x"), unfit: None });
+            let ask = Ask { endpoint: endpoint.clone(), domain: Domain::OfAddress, program };
             matches!(decide(policy, &caller, ask), Decision::Permit(_))
         };
         endpoints.iter().map(permits).collect()

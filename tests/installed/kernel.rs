@@ -236,6 +236,56 @@ fn a_deny_that_the_kernel_cannot_see_is_an_error_and_groups_can_be_expanded() {
     });
 }
 
+/// PG-51
+#[test]
+fn a_deny_holds_for_the_subordinate_ids_of_whom_it_denies() {
+    with_kernel_mode(|world, cgroup| {
+        world.file("/etc/subuid", "alice:100000:65536\nbob:165536:65536\n");
+        world.file("/etc/subgid", "bob:300000:65536\n");
+        world.policy("permit any 80 81\ndeny alice 80\n");
+        load(world, cgroup, &[]).succeeds().is_silent();
+        let asked = |uid: u32, gid: u32, port: u16| format!("{uid} {gid} tcp 4 127.0.0.1 {port}");
+        let of = |asked: &[String], said: &[&str]| assert_eq!(binds(world, cgroup, asked), said, "{asked:?}");
+        let uids = [1000, 99_999, 100_000, 165_535, 165_536].map(|uid| asked(uid, 7, 80));
+        of(&uids, &["EACCES", "bound", "EACCES", "EACCES", "bound"]);
+        of(&[asked(100_000, 7, 81)], &["bound"]);
+        kernel(world, &["unload"]).succeeds();
+
+        // And of the members of a group, by their gids as well.
+        world.policy("permit any 80\ndeny :web 80\n");
+        load(world, cgroup, &["--expand-groups"]).succeeds().is_silent();
+        let ids = [(1001, 1001), (165_536, 7), (100_000, 7), (7, 2000), (7, 299_999), (7, 300_000), (7, 365_535)];
+        let said = ["EACCES", "EACCES", "bound", "EACCES", "bound", "EACCES", "EACCES"];
+        of(&ids.map(|(uid, gid)| asked(uid, gid, 80)), &said);
+    });
+}
+
+/// PG-50
+#[test]
+fn an_address_in_a_deny_holds_no_udp_socket_that_could_send_from_it() {
+    with_kernel_mode(|world, cgroup| {
+        world.policy("permit any 53/udp 53 54/udp\ndeny any 53 on 127.0.0.53\ndeny any 54 on [::1]\n");
+        load(world, cgroup, &[]).succeeds().is_silent();
+        let expected = [
+            ("1000 1000 udp 4 127.0.0.53 53", "EACCES"),
+            ("1000 1000 udp 4 127.0.0.1 53", "EACCES"),
+            ("1000 1000 udp 4 0.0.0.0 53", "EACCES"),
+            ("1000 1000 udp 6 ::ffff:127.0.0.1 53", "EACCES"),
+            ("1000 1000 udp 6 :: 53", "EACCES"),
+            ("1000 1000 udp 6 ::1 53", "bound"),
+            ("1000 1000 tcp 4 127.0.0.1 53", "bound"),
+            ("1000 1000 tcp 4 127.0.0.53 53", "EACCES"),
+            // IPv6 is denied: an AF_INET socket cannot send from there, and an AF_INET6 one can, whatever it is bound to.
+            ("1000 1000 udp 4 127.0.0.1 54", "bound"),
+            ("1000 1000 udp 4 0.0.0.0 54", "bound"),
+            ("1000 1000 udp 6 ::ffff:127.0.0.1 54", "EACCES"),
+            ("1000 1000 udp 6 ::ffff:0.0.0.0 54", "EACCES"),
+            ("1000 1000 udp 6 ::1 54", "EACCES"),
+        ];
+        expect(world, cgroup, &expected);
+    });
+}
+
 /// PG-22
 #[test]
 fn a_policy_that_is_no_good_leaves_the_old_one() {
@@ -737,13 +787,22 @@ fn a_kernel_that_finds_the_first_element_alone_is_told_from_this_one() {
 }
 
 fn rules() -> impl Strategy<Value = String> {
-    let subject = select(vec!["uid:1000", "uid:1001", "uid:1002", "uid:1003", "uid:1004", "any", "gid:33"]);
+    let subject = select(vec![
+        "uid:1000",
+        "uid:1001",
+        "uid:1002",
+        "uid:1003",
+        "uid:1004",
+        "any",
+        "gid:33",
+        "gid:2000",
+        "uid:100000",
+    ]);
     let ports = select(vec!["80", "80 81", "79-82", "1-1023", "16-31 80", "81 90-1500", "70-85", "80-95", "64-127"]);
     let on = prop::collection::vec(select(ON.to_vec()), 0..4);
     let protocol = select(vec!["", "", "/udp"]);
     let effect = select(vec!["permit", "permit", "permit", "permit", "permit", "deny"]);
     (effect, subject, ports, protocol, on).prop_map(|(effect, subject, ports, protocol, on)| {
-        let subject = if effect == "deny" && subject == "gid:33" { "uid:1001" } else { subject };
         let ports: Vec<_> = ports.split(' ').map(|port| format!("{port}{protocol}")).collect();
         let on = if on.is_empty() { String::new() } else { format!(" on {}", on.join(" ")) };
         let reserved = if effect == "permit" { " reserved" } else { "" };
@@ -790,11 +849,16 @@ type Asked = (Bind, &'static str, &'static str);
 fn asked() -> impl Strategy<Value = Asked> {
     let port = select(vec![16, 64, 69, 70, 79, 80, 80, 80, 81, 81, 82, 85, 86, 90, 95, 96, 127, 128, 1023, 1024]);
     let (transport, place) = (select(vec![Transport::Tcp, Transport::Udp]), select(ADDRESSES.to_vec()));
-    (1000u32..1006, select(vec![33, 1000]), transport, place, port).prop_map(|(uid, gid, transport, place, port)| {
+    let uid = select(vec![1000, 1000, 1001, 1001, 1002, 1003, 1004, 1005, 100_000, 100_001, 165_535, 165_536, 165_537]);
+    let gid = select(vec![33, 1000, 2000, 200_000, 200_001, 200_002]);
+    (uid, gid, transport, place, port).prop_map(|(uid, gid, transport, place, port)| {
         let address: IpAddr = place.0.parse().expect("an address");
         (Bind { uid, gid, transport, address, port }, place.0, place.1)
     })
 }
+
+const SUBUID: &str = "alice:100000:65536\nbob:165535:2\n1002:100001:1\n";
+const SUBGID: &str = "bob:200000:2\n";
 
 /// PG-21
 #[test]
@@ -805,8 +869,10 @@ fn the_kernel_decides_as_decide_bind_does() {
         }
         // So that ports beyond 1023 are told apart as well.
         fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "2000").expect("sysctl");
+        world.file("/etc/subuid", SUBUID);
+        world.file("/etc/subgid", SUBGID);
         world.policy("# none yet\n");
-        load(world, cgroup, &[]).succeeds();
+        load(world, cgroup, &["--expand-groups"]).succeeds();
         let mut runner = TestRunner::default();
         // Now the users at a port are few, then many; and beside so many ports all ranges are blocks.
         let policies = prop::collection::vec(rules(), 0..12);
@@ -863,8 +929,10 @@ fn line((bind, address, family): &Asked) -> String {
 }
 
 fn projection(text: &str) -> Projection {
+    let [passwd, group] = ["/etc/passwd", "/etc/group"].map(|path| fs::read(path).expect(path));
+    let names = Names::of(&passwd, &group, b"").with_subordinate_ids(SUBUID.as_bytes(), SUBGID.as_bytes());
     let sources = vec![Source { path: Path::new("/etc/portgrant.conf").into(), text: text.into() }];
-    let policy = Policy::parse(sources, &Names::of(b"", b"", b"")).expect("given");
+    let policy = Policy::parse(sources, &names).expect("given");
     let policy = policy.unwrap_or_else(|(_, problems)| panic!("{text}: {problems:?}"));
-    Projection::of(policy, Groups::RealGid).expect("given").expect("no deny for a group")
+    Projection::of(policy, Groups::Members, &names).expect("given").expect("all can be decided")
 }

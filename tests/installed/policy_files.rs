@@ -11,14 +11,20 @@ both_installs![
     one_malformed_line_refuses_everything,
     files_of_the_folder_are_read_in_byte_order_and_others_are_not,
     passwd_group_and_services_must_be_roots_too,
+    a_deny_for_a_group_needs_passwd_and_group,
+    a_last_line_without_its_line_feed_is_refused_and_named,
+    a_service_in_a_deny_is_every_port_that_the_name_has,
+    an_unknown_service_makes_its_permit_permit_nothing,
     the_caller_cannot_choose_another_policy,
     a_hundred_thousand_rules_are_read,
 ];
 
 const CONF: &str = "/etc/portgrant.conf";
 
+const ASK: [&str; 7] = [BINDER, "exec", "-l", "80", "--", "touch", "/tmp/ran"];
+
 fn ask(world: &World) -> Outcome {
-    world.as_user("alice").run([BINDER, "exec", "-l", "80", "--", "touch", "/tmp/ran"])
+    world.as_user("alice").run(ASK)
 }
 
 fn chmod(path: &str, mode: u32) {
@@ -141,6 +147,112 @@ fn passwd_group_and_services_must_be_roots_too(world: &World) {
         world.policy(&format!("{rule}\n"));
         ask(world).succeeds();
     }
+}
+
+/// PG-52
+fn a_deny_for_a_group_needs_passwd_and_group(world: &World) {
+    // As uid 1000, while `change` has been done to the file.
+    let asks = |file: &str, change: &str| {
+        let script = format!(
+            "cp -p {file} {file}- && {change} && {{ setpriv --reuid=1000 --regid=1000 --clear-groups -- \"$@\"; status=$?; }}\n\
+            cp -p {file}- {file} && exit $status\n"
+        );
+        world.as_root().run([&["sh", "-c", &script, "-"], &ASK[..]].concat())
+    };
+    for file in ["/etc/passwd", "/etc/group"] {
+        for rule in ["deny :web any", "deny gid:2000 any"] {
+            world.policy(&format!("permit uid:1000 80\n{rule}\n"));
+            asks(file, "true").succeeds();
+            let by_name = rule == "deny :web any" && file == "/etc/group";
+            for change in ["rm", "truncate -s0", "echo '# nobody' | tee", "echo | tee"] {
+                let outcome = asks(file, &format!("{change} {file} >/dev/null"));
+                outcome.exits(78);
+                if by_name {
+                    outcome.complains("/etc/portgrant.conf:2:6: group 'web' is not in /etc/group");
+                } else {
+                    outcome.complains(&format!(
+                        "{file} is missing or names nobody, and /etc/portgrant.conf:2 denies a group"
+                    ));
+                    outcome.complains(&format!("fix: as root, restore the file: cp -p {file}- {file}"));
+                }
+            }
+        }
+        // No other rule needs them.
+        world.policy("permit uid:1000 80\ndeny uid:1001 any\n");
+        asks(file, &format!("rm {file}")).succeeds();
+    }
+}
+
+/// PG-52
+fn a_last_line_without_its_line_feed_is_refused_and_named(world: &World) {
+    world.policy("permit alice 80\n");
+    let more = "/etc/portgrant.d/more.conf";
+    for (path, text, place) in [
+        (CONF, "permit alice 80", "/etc/portgrant.conf:1:16"),
+        (more, "# more\npermit alice 80", "/etc/portgrant.d/more.conf:2:16"),
+        (more, "deny mallory any\npermit alice 80 on 127", "/etc/portgrant.d/more.conf:2:23"),
+    ] {
+        world.policy_file("more.conf", "# nothing\n");
+        world.file(path, text);
+        let quoted =
+            format!("'{}' has no line feed at its end, so it may be cut off", text.lines().last().expect("a line"));
+        let outcome = ask(world);
+        if !text.contains("mallory") {
+            outcome.exits(78).complains(&format!("{place}: {quoted}"));
+            outcome.complains(&format!("fix: as root, read that line, and if it is complete: echo >> {path}"));
+        }
+        let check = world.as_user("alice").run([LAUNCHER, "check"]);
+        check.exits(78).prints(&format!("{place}: error: {quoted}")).prints("refused, all of it");
+        world.as_user("alice").run([LAUNCHER, "list"]).exits(78);
+        // The fix, as it stands there.
+        world.as_root().run(["sh", "-c", &format!("echo >> {path}")]).succeeds();
+        if !text.contains("mallory") {
+            ask(world).succeeds();
+            world.as_user("alice").run([LAUNCHER, "check"]).succeeds();
+        }
+        world.policy("permit alice 80\n");
+    }
+    for end in ["# the end", "  \t", "\n\n# the end "] {
+        world.policy_file("more.conf", &format!("permit bob 80\n{end}"));
+        ask(world).succeeds();
+        world.as_user("alice").run([LAUNCHER, "check"]).succeeds();
+    }
+}
+
+fn a_service_in_a_deny_is_every_port_that_the_name_has(world: &World) {
+    world.policy("permit any 1-511 1-511/udp\ndeny any tftp\n");
+    let asks = |endpoint: &str| world.as_user("alice").run([BINDER, "exec", "-l", endpoint, "--", "true"]);
+    asks("69/udp").exits(77).complains("denied by the rule at /etc/portgrant.conf:2");
+    asks("69").exits(77).complains("denied by the rule at /etc/portgrant.conf:2");
+    asks("70").succeeds();
+    world.file("/etc/services", "tftp 69/udp\nold-tftp 70/udp tftp\n");
+    asks("70").exits(77);
+    world.policy("permit any 1-511 1-511/udp\ndeny any tftp/udp\n");
+    asks("70").succeeds();
+    asks("70/udp").exits(77);
+}
+
+fn an_unknown_service_makes_its_permit_permit_nothing(world: &World) {
+    world.policy("permit alice gopherd 80\n");
+    let why = "'gopherd' is not a service in /etc/services, so nothing is permitted by the rule at /etc/portgrant.conf:1  permit";
+    ask(world).exits(77).complains(why).complains("write a number for 'gopherd'");
+    let check = world.as_user("alice").run([LAUNCHER, "check"]);
+    check.succeeds().prints("'gopherd' is not a service in /etc/services").prints("1 warning: well-formed");
+    world.policy_file("more.conf", "permit alice 80\n");
+    ask(world).succeeds();
+    world.policy("permit alice 53 udp\n");
+    ask(world)
+        .exits(78)
+        .complains("/etc/portgrant.conf:1:17: 'udp' is a protocol, not a port")
+        .complains("as in 53/udp");
+    // Without /etc/services every rule with a service permits nothing, and no other rule is harmed.
+    fs::remove_file("/etc/services").expect("rm");
+    world.policy("permit alice http\n");
+    ask(world).succeeds();
+    fs::remove_file("/etc/portgrant.d/more.conf").expect("rm");
+    ask(world).exits(77).complains("'http' is not a service in /etc/services");
+    world.policy("deny bob http\npermit alice 80\n");
+    ask(world).exits(78);
 }
 
 /// PG-5

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 
-use portgrant_tests::{BINDER, World, both_installs};
+use portgrant_tests::{BINDER, LAUNCHER, World, both_installs};
 
 both_installs![
     a_caller_without_a_rule_is_refused_and_told_which_rule_to_add,
@@ -18,6 +18,7 @@ both_installs![
     an_interface_is_known_by_all_of_its_names,
     a_group_rule_holds_by_the_callers_groups_and_a_deny_by_the_account,
     a_program_of_an_exec_rule_must_be_roots_all_the_way,
+    the_order_of_rules_and_files_decides_nothing,
 ];
 
 /// PG-1
@@ -242,16 +243,49 @@ fn a_program_of_an_exec_rule_must_be_roots_all_the_way(world: &World) {
         let change =
             |mode| std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("chmod");
         change(mode);
-        exec().exits(78).complains(&format!("{path}: its mode is"));
+        let rule = "nothing is permitted to that program by the rule at /etc/portgrant.conf:1  permit alice 80 exec";
+        exec().exits(77).complains(&format!("{path}: its mode is")).complains(rule);
         change(0o755);
         exec().succeeds();
         world.as_root().run(["chown", "alice", path]).succeeds();
         exec()
-            .exits(78)
+            .exits(77)
             .complains(&format!("{path}: it belongs to uid 1000"))
             .complains("put it where only root may write");
         world.as_root().run(["chown", "root", path]).succeeds();
     }
     world.as_root().run(["chown", "-h", "alice", "/opt/b"]).succeeds();
-    exec().exits(78).complains("/opt/b: it belongs to uid 1000");
+    exec().exits(77).complains("/opt/b: it belongs to uid 1000");
+}
+
+/// PG-53
+fn the_order_of_rules_and_files_decides_nothing(world: &World) {
+    let program = "/usr/local/bin/unfit";
+    world.as_root().run(["install", "-m0777", "/bin/true", program]).succeeds();
+    let unfit = format!("permit alice 80 exec {program}");
+    let exec = || world.as_user("alice").run([BINDER, "exec", "-l", "80", "--", program]);
+    let explain = || world.as_user("alice").run([LAUNCHER, "explain", "-l", "80", "--", program]);
+    let both = |rules: [&str; 2], expected: i32| {
+        for [first, second] in [rules, [rules[1], rules[0]]] {
+            for (policy, more) in
+                [(format!("{first}\n{second}\n"), "#\n".to_owned()), (format!("{first}\n"), format!("{second}\n"))]
+            {
+                world.policy(&policy);
+                world.policy_file("more.conf", &more);
+                exec().exits(expected);
+                explain().exits(expected);
+            }
+        }
+    };
+    both([&unfit, "permit alice 80"], 0);
+    both([&unfit, "permit alice 80 exec /bin/true"], 77);
+    both(["permit alice 80", "permit alice gopher 80"], 0);
+    both(["permit alice 80", "deny alice http"], 77);
+    // Of two programs each has the port, whichever rule stands first.
+    for [first, second] in [["/usr/bin/true", "/usr/bin/echo"], ["/usr/bin/echo", "/usr/bin/true"]] {
+        world.policy(&format!("permit alice 80 exec {first}\npermit alice 80 exec {second}\n"));
+        for program in [first, second] {
+            world.as_user("alice").run([LAUNCHER, "exec", "-l", "80", "--", program]).succeeds();
+        }
+    }
 }

@@ -39,6 +39,16 @@ pub enum Span {
     Each,
 }
 
+/// The socket's family (SO_DOMAIN).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Domain {
+    /// AF_INET for an IPv4 address and AF_INET6 for others, as the helper makes its sockets
+    #[default]
+    OfAddress,
+    /// AF_INET6 for whatever address: the caller's own socket, which binds IPv4 addresses as `::ffff:a.b.c.d`
+    Inet6,
+}
+
 /// Why an `on` element is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "crate::policy::Wrong says it")]
@@ -87,9 +97,42 @@ impl Span {
         };
         sets.is_empty() || self.parts().into_iter().flatten().any(|part| sets.iter().any(|set| meets(part, set)))
     }
+
+    /// Whether a datagram socket that occupies this can send from any address that `sets` hold. Its holder names the
+    /// source address of each datagram (IP_PKTINFO, IPV6_PKTINFO), which needs no privilege; the family alone is bounded.
+    ///
+    /// bind(2) makes a socket IPv6 only where it binds it to an IPv6 address. One that it binds to an IPv4 address can send
+    /// both if it is of AF_INET6.
+    pub fn may_send_from(self, domain: Domain, sets: &[AddressSet]) -> bool {
+        let (v4, v6) = match self {
+            Span::V4(_) | Span::V4Wildcard => (true, domain == Domain::Inet6),
+            Span::V6(_) | Span::V6Wildcard => (false, true),
+            Span::DualWildcard | Span::Each => (true, true),
+        };
+        sets.iter().any(|set| match set {
+            AddressSet::V4(..) => v4,
+            AddressSet::V6(..) => v6,
+            // These hold no address to send from.
+            AddressSet::V4Wildcard | AddressSet::DualWildcard => false,
+        })
+    }
 }
 
 impl AddressSet {
+    /// What this is in a deny for datagrams: an address stands for all of its family ([`Span::may_send_from`]).
+    pub(super) fn family(self) -> AddressSet {
+        match self {
+            AddressSet::V4(..) => AddressSet::V4(Ipv4Addr::UNSPECIFIED, 0),
+            AddressSet::V6(..) => AddressSet::V6(Ipv6Addr::UNSPECIFIED, 0),
+            AddressSet::V4Wildcard | AddressSet::DualWildcard => self,
+        }
+    }
+
+    /// Whether this is a part of its family's addresses, and not all of them or a wildcard.
+    pub fn is_part_of_family(self) -> bool {
+        matches!(self, AddressSet::V4(_, length) | AddressSet::V6(_, length) if length > 0)
+    }
+
     /// Parses `IPv4[/LEN]` or `[IPv6][/LEN]`.
     pub fn parse(word: &str) -> Result<AddressSet, AddressError> {
         let (address, length) = match word.split_once('/') {

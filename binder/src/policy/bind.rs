@@ -5,12 +5,14 @@
 //! one of these is left out, by [`Projection::of`], which says so; a deny that does cannot be projected, which is an
 //! error. What remains is decided by [`decide()`] itself: what [`decide_bind`] permits, `decide` permits as well.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use portgrant_protocol::{Address, Endpoint, Options, Port, Protocol, Resolved};
 
-use super::{Ask, Caller, Decision, Effect, Policy, Protocols, Rule, Subject, decide};
+use super::subordinates::{Range, Subordinates};
+use super::{Ask, Caller, Decision, Domain, Effect, Policy, Protocols, Rule, Subject, decide};
 use crate::Error;
 use crate::names::Names;
 
@@ -23,7 +25,8 @@ pub struct Bind {
     pub gid: u32,
     /// tcp (and mptcp), or udp
     pub transport: Transport,
-    /// The address; `::` is the wildcard of both families, whatever the socket's IPV6_V6ONLY
+    /// The address; `::` is the wildcard of both families, whatever the socket's IPV6_V6ONLY. `::ffff:a.b.c.d` is an IPv4
+    /// address of an AF_INET6 socket
     pub address: IpAddr,
     /// The port, 1 to 65535
     pub port: u16,
@@ -39,12 +42,12 @@ pub enum Transport {
 }
 
 /// How a rule for a group is decided.
-#[derive(Debug, Clone, Copy)]
-pub enum Groups<'a> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Groups {
     /// For processes whose real gid it is, and nobody else. A deny for a group has no such projection.
     RealGid,
     /// For these, and for the users whose account in passwd and group has it: a rule for each of them.
-    Members(&'a Names),
+    Members,
 }
 
 /// A policy that rests on nothing but what bind(2) shows.
@@ -78,17 +81,23 @@ pub enum Unseen {
     Group,
     /// A member that /etc/group names and /etc/passwd does not know
     Member(String),
-    /// A permit that holds nobody, or no port, as `check` warns
+    /// A permit that permits nothing, as `check` warns
     Nobody,
 }
 
 /// Decides `bind` by `projection`. Pure and total.
 pub fn decide_bind<'p>(projection: &'p Projection, bind: &Bind) -> Decision<'p> {
-    let caller = Caller { uid: bind.uid, gid: bind.gid, groups: Vec::new(), account_groups: Vec::new(), name: None };
-    decide(&projection.policy, &caller, Ask { endpoint: bind.endpoint(), program: None })
+    let caller = Caller { uid: bind.uid, gid: bind.gid, ..Caller::default() };
+    decide(&projection.policy, &caller, Ask { endpoint: bind.endpoint(), domain: bind.domain(), program: None })
 }
 
 impl Bind {
+    /// The family of its socket.
+    #[must_use]
+    pub fn domain(&self) -> Domain {
+        if self.address.is_ipv6() { Domain::Inet6 } else { Domain::OfAddress }
+    }
+
     /// The endpoint that it asks for.
     #[must_use]
     pub fn endpoint(&self) -> Resolved {
@@ -111,26 +120,46 @@ impl Projection {
     /// Projects `policy`. The inner error is the policy, and every deny of it that cannot be decided; the outer one is of
     /// the tables of names.
     #[allow(clippy::type_complexity, reason = "two kinds of failure, each with what its message needs")]
-    pub fn of(mut policy: Policy, groups: Groups<'_>) -> Result<Result<Projection, (Policy, Vec<LeftOut>)>, Error> {
+    pub fn of(
+        mut policy: Policy,
+        groups: Groups,
+        names: &Names,
+    ) -> Result<Result<Projection, (Policy, Vec<LeftOut>)>, Error> {
         let (mut left_out, mut undecidable) = (Vec::new(), Vec::new());
+        let subordinates = if policy.permits_anything() && policy.denies_somebody() {
+            Subordinates::read(names)?
+        } else {
+            Subordinates::default()
+        };
         let mut rules = Vec::with_capacity(policy.rules.len());
         for rule in std::mem::take(&mut policy.rules) {
             let note = |why| LeftOut { file: rule.file, line: rule.line, why };
-            let unseen = match rule.effect {
-                Effect::Permit => &mut left_out,
-                Effect::Deny => &mut undecidable,
-            };
-            let Some(rule) = seen(rule.clone(), |why| unseen.push(note(why))) else { continue };
+            let deny = rule.effect == Effect::Deny;
+            let unseen = if deny { &mut undecidable } else { &mut left_out };
+            let mut subjects = vec![rule.subject];
+            let Some(seen) = seen(rule.clone(), |why| unseen.push(note(why))) else { continue };
             match (rule.subject, groups) {
-                (Subject::Gid(gid), Groups::Members(names)) => {
+                (Subject::Gid(gid), Groups::Members) => {
+                    if deny {
+                        names.needed_by(|| policy.place(&rule))?;
+                    }
                     let members = names.members(gid)?;
                     unseen.extend(members.unknown.into_iter().map(|name| note(Unseen::Member(name))));
-                    rules.extend(members.uids.into_iter().map(|uid| rule.clone().of(Subject::Uid(uid))));
+                    subjects.extend(members.uids.iter().copied().map(Subject::Uid));
+                    if deny {
+                        let (uids, gids) = subordinates.of_members(&members.uids);
+                        subjects.extend(uids.into_iter().map(uids_subject).chain(gids.into_iter().map(gids_subject)));
+                    }
                 }
                 (Subject::Gid(_), Groups::RealGid) => unseen.push(note(Unseen::Group)),
-                (Subject::Uid(_) | Subject::Any | Subject::Nobody, _) => {}
+                (Subject::Uid(uid), _) if deny => {
+                    subjects.extend(subordinates.of_user(uid).into_iter().map(uids_subject));
+                }
+                (Subject::Uid(_) | Subject::Uids(..) | Subject::Gids(..) | Subject::Any | Subject::Nobody, _) => {}
             }
-            rules.push(rule);
+            for part in by_transport(seen) {
+                rules.extend(subjects.iter().map(|&subject| Rule { subject, ..part.clone() }));
+            }
         }
         if undecidable.is_empty() {
             policy.rules = rules;
@@ -140,8 +169,9 @@ impl Projection {
         }
     }
 
-    /// The rules that are decided, each for a user, a real gid or anybody, with tcp and udp ports alone. A rule for a group
-    /// stands once for the gid, and once for each member that it was expanded to.
+    /// The rules that are decided, each for users, for real gids or for anybody, with tcp and udp ports alone. A rule for a
+    /// group stands once for the gid, and once for each member that it was expanded to; a deny once more for each range of
+    /// subordinate ids; and where a deny names addresses, its udp ports are by themselves, and denied for whole families.
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.policy
@@ -172,7 +202,7 @@ fn seen(mut rule: Rule, mut unseen: impl FnMut(Unseen)) -> Option<Rule> {
         unseen(Unseen::Program);
     } else if rule.dev.is_some() {
         unseen(Unseen::Interface);
-    } else if rule.subject == Subject::Nobody || ports == 0 {
+    } else if rule.subject == Subject::Nobody || rule.unknown_service.is_some() {
         unseen(Unseen::Nobody);
     } else {
         if lost > 0 {
@@ -183,10 +213,33 @@ fn seen(mut rule: Rule, mut unseen: impl FnMut(Unseen)) -> Option<Rule> {
     None
 }
 
-impl Rule {
-    fn of(self, subject: Subject) -> Rule {
-        Rule { subject, ..self }
-    }
+/// `rule`, or where it denies addresses, its tcp ports and its udp ports: for udp an address is all of its family.
+fn by_transport(rule: Rule) -> impl Iterator<Item = Rule> {
+    let is_divided = rule.effect == Effect::Deny && rule.has_udp() && !rule.addresses.is_empty();
+    let part = |without| {
+        let mut part = rule.clone();
+        part.ports.iter_mut().for_each(|ports| ports.protocols = ports.protocols.without(without));
+        part.ports.retain(|ports| !ports.protocols.is_empty());
+        part
+    };
+    let parts = if is_divided {
+        let mut udp = part(Protocol::Tcp);
+        udp.addresses.iter_mut().for_each(|set| *set = set.family());
+        let mut seen = HashSet::new();
+        udp.addresses.retain(|set| seen.insert(*set));
+        vec![part(Protocol::Udp), udp]
+    } else {
+        vec![rule]
+    };
+    parts.into_iter().filter(|part| !part.ports.is_empty())
+}
+
+fn uids_subject((first, last): Range) -> Subject {
+    Subject::Uids(first, last)
+}
+
+fn gids_subject((first, last): Range) -> Subject {
+    Subject::Gids(first, last)
 }
 
 impl Protocols {
@@ -216,172 +269,10 @@ impl fmt::Display for Unseen {
             Unseen::Sctp => f.write_str("sctp is not seen here; its other ports hold"),
             Unseen::Group => f.write_str("of a process's groups only the real gid is seen here"),
             Unseen::Member(name) => write!(f, "{name} is a member in /etc/group, and not in /etc/passwd"),
-            Unseen::Nobody => f.write_str("it names nobody, or no port, see portgrant check"),
+            Unseen::Nobody => f.write_str("it permits nothing, see portgrant check"),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use proptest::prelude::*;
-    use proptest::sample::{select, subsequence};
-
-    use super::*;
-    use crate::policy::Source;
-
-    const PASSWD: &[u8] = b"alice:x:1000:1000:::\nbob:x:1001:33:::\ncarol:x:1002:1002:::\n";
-    const GROUP: &[u8] = b"alice:x:1000:\nweb:x:33:alice\ncarol:x:1002:\n";
-
-    fn policy(text: &str) -> Policy {
-        let sources = vec![Source { path: "/etc/portgrant.conf".into(), text: text.as_bytes().to_vec() }];
-        Policy::parse(sources, &names()).expect("given").unwrap_or_else(|(_, problems)| panic!("{text}: {problems:?}"))
-    }
-
-    fn names() -> Names {
-        Names::of(PASSWD, GROUP, b"http 80/tcp\n")
-    }
-
-    fn projection(text: &str, groups: Groups<'_>) -> Result<Projection, Vec<(usize, Unseen)>> {
-        let lines = |left: Vec<LeftOut>| left.into_iter().map(|left| (left.line, left.why)).collect();
-        Projection::of(policy(text), groups).expect("given").map_err(|undecidable| lines(undecidable.1))
-    }
-
-    fn permits(projection: &Projection, bind: &Bind) -> bool {
-        matches!(decide_bind(projection, bind), Decision::Permit(_))
-    }
-
-    fn bind(who: (u32, u32), transport: Transport, address: &str, port: u16) -> Bind {
-        Bind { uid: who.0, gid: who.1, transport, address: address.parse().expect("an address"), port }
-    }
-
-    const ALICE: (u32, u32) = (1000, 1000);
-    const BOB: (u32, u32) = (1001, 33);
-
-    #[test]
-    fn a_permit_that_cannot_be_decided_is_left_out_and_named() {
-        let text = "permit alice 80 exec /bin/x\npermit alice 81 dev eth0\npermit alice 82/sctp\npermit alice 83 84/sctp\n\
-            permit :web 85\npermit nobody-here 86\npermit alice gopher\npermit alice 87 reuseport freebind hold\n";
-        let projection = projection(text, Groups::RealGid).expect("no deny");
-        let named: Vec<_> = projection.left_out().iter().map(|left| (left.line, left.why.clone())).collect();
-        let expected = [Unseen::Program, Unseen::Interface, Unseen::Sctp, Unseen::Sctp, Unseen::Group, Unseen::Nobody];
-        let expected: Vec<_> = (1..).zip(expected.into_iter().chain([Unseen::Nobody])).collect();
-        assert_eq!(named, expected);
-        let open = |who, port| permits(&projection, &bind(who, Transport::Tcp, "0.0.0.0", port));
-        assert_eq!((80..90).filter(|&port| open(ALICE, port)).collect::<Vec<_>>(), [83, 87]);
-        assert_eq!((80..90).filter(|&port| open(BOB, port)).collect::<Vec<_>>(), [85]);
-    }
-
-    #[test]
-    fn a_deny_that_cannot_be_decided_is_an_error() {
-        assert_eq!(projection("deny :web 80\n", Groups::RealGid).err(), Some(vec![(1, Unseen::Group)]));
-        let stranger = Names::of(PASSWD, b"web:x:33:alice,stranger\n", b"");
-        let undecidable = projection("deny :web 80\n", Groups::Members(&stranger)).err();
-        assert_eq!(undecidable, Some(vec![(1, Unseen::Member("stranger".into()))]));
-        let permit = projection("permit :web 80\n", Groups::Members(&stranger)).expect("a permit");
-        assert_eq!(permit.left_out().len(), 1);
-    }
-
-    #[test]
-    fn a_deny_for_an_interface_holds_for_every_socket_and_one_for_sctp_for_none() {
-        let text = "permit alice 80 81\ndeny alice 80 dev eth0\ndeny any 81/sctp\n";
-        let projection = projection(text, Groups::RealGid).expect("all decided");
-        assert!(!permits(&projection, &bind(ALICE, Transport::Tcp, "127.0.0.1", 80)));
-        assert!(permits(&projection, &bind(ALICE, Transport::Tcp, "127.0.0.1", 81)));
-    }
-
-    #[test]
-    fn a_group_becomes_its_members_when_asked_for() {
-        let names = names();
-        let projection = projection("permit :web 80 81\ndeny :web 81\n", Groups::Members(&names)).expect("expanded");
-        assert!(projection.left_out().is_empty());
-        let open = |who, port| permits(&projection, &bind(who, Transport::Tcp, "::", port));
-        assert!(open(ALICE, 80) && open(BOB, 80) && open((5, 33), 80) && !open((1002, 1002), 80));
-        assert!(!open(ALICE, 81) && !open(BOB, 81) && !open((5, 33), 81));
-    }
-
-    #[test]
-    fn a_mapped_address_is_ipv4_and_the_wildcard_both_families() {
-        let projection = projection("permit alice 80 on 127.0.0.0/8\npermit alice 81 on [::]/0\n", Groups::RealGid);
-        let projection = projection.expect("no deny");
-        let open = |address, port| permits(&projection, &bind(ALICE, Transport::Tcp, address, port));
-        assert!(open("::ffff:127.0.0.1", 80) && !open("::ffff:0.0.0.0", 80) && !open("::", 80));
-        assert!(open("::1", 81) && !open("::", 81) && !open("::ffff:127.0.0.1", 81));
-    }
-
-    fn rules() -> impl Strategy<Value = String> {
-        let subject = select(vec!["alice", "bob", "any", ":web", "gid:1002", "nobody-here"]);
-        let protocol = select(vec!["", "/tcp", "/udp", "/sctp"]);
-        let on = select(vec!["", " on 127.0.0.0/8", " on 0.0.0.0", " on [::]", " on [::]/0", " on 0.0.0.0/0 [::1]"]);
-        let rest = select(vec!["", "", "", " dev eth0", " reuseport", " exec /bin/x"]);
-        let effect = select(vec!["permit", "permit", "deny"]);
-        (effect, subject, 80u16..83, 0u16..3, protocol, on, rest).prop_map(
-            |(effect, subject, first, more, protocol, on, rest)| {
-                let deny = effect == "deny";
-                let subject = if deny && subject == "nobody-here" { "any" } else { subject };
-                let rest = if deny && !rest.starts_with(" dev") { "" } else { rest };
-                format!("{effect} {subject} {first}-{}{protocol}{on}{rest}\n", first + more)
-            },
-        )
-    }
-
-    fn binds() -> impl Strategy<Value = Bind> {
-        let address = select(vec!["0.0.0.0", "127.0.0.1", "10.0.0.1", "::", "::1", "::2", "::ffff:127.0.0.1"]);
-        let transport = select(vec![Transport::Tcp, Transport::Udp]);
-        (1000u32..1004, select(vec![33, 1000, 1002]), transport, address, 80u16..86)
-            .prop_map(|(uid, gid, transport, address, port)| bind((uid, gid), transport, address, port))
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4000))]
-
-        /// Whatever else `decide` is told of the same socket: groups, its interface, that it is mptcp.
-        #[test]
-        fn what_is_permitted_here_is_permitted_by_decide(
-            rules in prop::collection::vec(rules(), 0..5), bind in binds(), groups in subsequence(vec![33, 1002], 0..3),
-            account_groups in subsequence(vec![33, 1000, 1002], 0..4), dev in select(vec![None, Some("eth0"), Some("eth1")]),
-            mptcp in any::<bool>(), expand in any::<bool>(),
-        ) {
-            let (text, names) = (rules.concat(), names());
-            // Members are those of the accounts, so there the caller's groups must be what a login gives.
-            let of_account = names.account_groups(bind.uid).expect("given");
-            let (groups, account_groups) = if expand { (of_account.clone(), of_account) } else { (groups, account_groups) };
-            let how = if expand { Groups::Members(&names) } else { Groups::RealGid };
-            let Ok(projection) = projection(&text, how) else {
-                prop_assert!(!expand && text.contains("deny :") || text.contains("deny gid:"), "{}", text);
-                return Ok(());
-            };
-            let caller = Caller { uid: bind.uid, gid: bind.gid, groups, account_groups, name: None };
-            let mut endpoint = bind.endpoint();
-            if mptcp && bind.transport == Transport::Tcp {
-                endpoint.endpoint.protocol = Protocol::Mptcp;
-            }
-            endpoint.endpoint.options.dev = dev.map(str::to_owned);
-            let policy = policy(&text);
-            let whole = decide(&policy, &caller, Ask { endpoint, program: None });
-            if let Decision::Permit(permit) = decide_bind(&projection, &bind) {
-                prop_assert!(matches!(whole, Decision::Permit(_)), "{}\n{:?}: {:?}", text, bind, whole);
-                prop_assert!(permit.rule().program.is_none() && permit.rule().dev.is_none());
-            }
-        }
-
-        /// And nothing is lost where bind(2) shows all that the policy rests on.
-        #[test]
-        fn a_policy_that_rests_on_what_is_seen_is_decided_as_decide_does(
-            rules in prop::collection::vec(rules(), 0..5), bind in binds(),
-        ) {
-            let unseen = [":web", "gid:", "dev", "exec", "sctp"];
-            let rules: Vec<_> = rules.into_iter().filter(|rule| !unseen.iter().any(|word| rule.contains(word))).collect();
-            let text = rules.concat();
-            let (projection, policy) = (projection(&text, Groups::RealGid).expect("all is seen"), policy(&text));
-            let caller = Caller { uid: bind.uid, gid: bind.gid, groups: vec![], account_groups: vec![], name: None };
-            let ask = Ask { endpoint: bind.endpoint(), program: None::<&Path> };
-            let line = |decision: Decision<'_>| match decision {
-                Decision::Permit(permit) => Some(permit.rule().line),
-                Decision::Refuse(_) => None,
-            };
-            prop_assert_eq!(line(decide_bind(&projection, &bind)), line(decide(&policy, &caller, ask)), "{}", text);
-        }
-    }
-}
+mod tests;

@@ -1,22 +1,34 @@
 //! The verdict. A pure function of the policy, the caller and the request, and total: it always answers, with a reason.
 //!
 //! A permit must contain the whole request, by one rule; a deny applies where it overlaps any part of it; deny beats
-//! permit; what no rule permits is refused.
+//! permit; what no rule permits is refused. The order of the rules decides nothing but which of them is named.
 
 use std::net::Ipv6Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use portgrant_protocol::{Address, Protocol, Resolved};
 
-use super::{Caller, Effect, Policy, Rule, Span, Subject};
+use super::{Caller, Domain, Effect, Policy, Ports, Rule, Span, Subject};
+use crate::trusted::Finding;
 
 /// A request as it is decided: an endpoint, and what goes with the way it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask<'a> {
     /// What is asked for
     pub endpoint: Resolved,
+    /// The family of the socket that will be bound
+    pub domain: Domain,
     /// The program that will be executed, where the helper itself does that
-    pub program: Option<&'a Path>,
+    pub program: Option<AskedProgram<'a>>,
+}
+
+/// The program that will be executed. [`Policy::asked_program`] judges its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedProgram<'a> {
+    /// Its path, absolute
+    pub path: &'a Path,
+    /// Why its file is not believed, so that no exec rule for it permits anything
+    pub unfit: Option<Finding>,
 }
 
 /// The verdict.
@@ -74,23 +86,33 @@ impl<'p> Permit<'p> {
 pub struct Refusal<'p> {
     /// What was asked for
     pub endpoint: Resolved,
+    /// The program that it was asked for
+    pub program: Option<PathBuf>,
     /// Why not
     pub reason: Reason<'p>,
 }
 
 /// The reason of a refusal: the deny, or else how near the nearest permit came. Ordered by nearness.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason<'p> {
     /// No rule permits this port to this caller
     NoRule,
+    /// A rule for this caller permits nothing, as one of its ports is an unknown service; its other ports are not this one
+    UnknownService(&'p Rule),
     /// A rule permits the port, but not on all of these addresses
     Address(&'p Rule),
     /// A rule permits the port, but only on its interface
     Device(&'p Rule),
     /// A rule permits the endpoint, but not this option
     Option(&'p Rule, &'static str),
+    /// The same as [`Reason::UnknownService`], and one of its other ports is this one
+    UnknownServiceBeside(&'p Rule),
     /// A rule permits the endpoint, but only to its program
     Program(&'p Rule),
+    /// A rule permits the endpoint to this program, whose file is not believed
+    UnfitProgram(&'p Rule, Finding),
+    /// A rule denies another address (`on`) or interface (`dev`), and a datagram socket is not held to either
+    DeniedDatagram(&'p Rule, &'static str),
     /// A rule denies it
     Denied(&'p Rule),
 }
@@ -99,11 +121,15 @@ impl<'p> Reason<'p> {
     fn nearness(&self) -> u8 {
         match self {
             Reason::NoRule => 0,
-            Reason::Address(_) => 1,
-            Reason::Device(_) => 2,
-            Reason::Option(..) => 3,
-            Reason::Program(_) => 4,
-            Reason::Denied(_) => 5,
+            Reason::UnknownService(_) => 1,
+            Reason::Address(_) => 2,
+            Reason::Device(_) => 3,
+            Reason::Option(..) => 4,
+            Reason::UnknownServiceBeside(_) => 5,
+            Reason::Program(_) => 6,
+            Reason::UnfitProgram(..) => 7,
+            Reason::DeniedDatagram(..) => 8,
+            Reason::Denied(_) => 9,
         }
     }
 
@@ -111,10 +137,14 @@ impl<'p> Reason<'p> {
     pub fn rule(&self) -> Option<&'p Rule> {
         match self {
             Reason::NoRule => None,
-            Reason::Address(rule)
+            Reason::UnknownService(rule)
+            | Reason::UnknownServiceBeside(rule)
+            | Reason::Address(rule)
             | Reason::Device(rule)
             | Reason::Option(rule, _)
             | Reason::Program(rule)
+            | Reason::UnfitProgram(rule, _)
+            | Reason::DeniedDatagram(rule, _)
             | Reason::Denied(rule) => Some(rule),
         }
     }
@@ -124,24 +154,28 @@ impl<'p> Reason<'p> {
 pub fn decide<'p>(policy: &'p Policy, caller: &Caller, ask: Ask<'_>) -> Decision<'p> {
     let mut permitting = None;
     let mut nearest = Reason::NoRule;
+    let refuse = |ask: Ask<'_>, reason| {
+        let program = ask.program.map(|program| program.path.to_owned());
+        Decision::Refuse(Refusal { endpoint: ask.endpoint, program, reason })
+    };
     for rule in &policy.rules {
         match rule.effect {
-            Effect::Deny if rule.denies(caller, &ask) => {
-                return Decision::Refuse(Refusal { endpoint: ask.endpoint, reason: Reason::Denied(rule) });
-            }
-            Effect::Permit if permitting.is_none() && rule.concerns(caller) && rule.has_port(&ask) => {
-                match rule.contains(&ask) {
-                    Ok(()) => permitting = Some(rule),
-                    Err(reason) if reason.nearness() > nearest.nearness() => nearest = reason,
-                    Err(_) => {}
+            Effect::Deny => {
+                if let Some(reason) = rule.denies(caller, &ask) {
+                    return refuse(ask, reason);
                 }
             }
-            Effect::Deny | Effect::Permit => {}
+            Effect::Permit if permitting.is_none() && rule.concerns(caller) => match rule.permits(&ask) {
+                Ok(()) => permitting = Some(rule),
+                Err(reason) if reason.nearness() > nearest.nearness() => nearest = reason,
+                Err(_) => {}
+            },
+            Effect::Permit => {}
         }
     }
     match permitting {
         Some(rule) => Decision::Permit(Permit { endpoint: ask.endpoint, rule }),
-        None => Decision::Refuse(Refusal { endpoint: ask.endpoint, reason: nearest }),
+        None => refuse(ask, nearest),
     }
 }
 
@@ -161,20 +195,30 @@ impl Ask<'_> {
 }
 
 impl Rule {
-    /// Whether the rule speaks of `caller`. To a deny a group is the caller's if they have it or if their account does.
+    /// Whether the rule speaks of `caller`. To a deny a group is the caller's if they have it or if their account does, and
+    /// a caller with a subordinate uid is the user who was given it.
     pub fn concerns(&self, caller: &Caller) -> bool {
-        let by_account = |gid| self.effect == Effect::Deny && caller.account_groups.contains(&gid);
+        let deny = self.effect == Effect::Deny;
+        let has_gid = |test: &dyn Fn(u32) -> bool| test(caller.gid) || caller.groups.iter().any(|&gid| test(gid));
         match self.subject {
-            Subject::Uid(uid) => caller.uid == uid,
-            Subject::Gid(gid) => caller.gid == gid || caller.groups.contains(&gid) || by_account(gid),
+            Subject::Uid(uid) => caller.uid == uid || deny && caller.owners.contains(&uid),
+            Subject::Gid(gid) => has_gid(&|own| own == gid) || deny && caller.account_groups.contains(&gid),
+            Subject::Uids(first, last) => (first..=last).contains(&caller.uid),
+            Subject::Gids(first, last) => has_gid(&|own| (first..=last).contains(&own)),
             Subject::Any => true,
             Subject::Nobody => false,
         }
     }
 
-    /// Whether the rule holds all of `ask`, port and subject aside.
-    fn contains(&self, ask: &Ask<'_>) -> Result<(), Reason<'_>> {
+    /// Whether the rule holds all of `ask`, subject aside.
+    fn permits(&self, ask: &Ask<'_>) -> Result<(), Reason<'_>> {
         let options = &ask.endpoint.endpoint.options;
+        match &self.unknown_service {
+            Some(unknown) if has_port(&unknown.beside, ask) => return Err(Reason::UnknownServiceBeside(self)),
+            Some(_) => return Err(Reason::UnknownService(self)),
+            None if !has_port(&self.ports, ask) => return Err(Reason::NoRule),
+            None => {}
+        }
         if !ask.span().is_within(&self.addresses) {
             return Err(Reason::Address(self));
         }
@@ -187,28 +231,37 @@ impl Rule {
         if options.freebind && !self.freebind {
             return Err(Reason::Option(self, "freebind"));
         }
-        if self.program.is_some() && self.program.as_deref().map(Path::as_os_str) != ask.program.map(Path::as_os_str) {
-            return Err(Reason::Program(self));
+        let Some(only) = &self.program else { return Ok(()) };
+        match &ask.program {
+            Some(asked) if asked.path.as_os_str() == only.as_os_str() => {
+                asked.unfit.clone().map_or(Ok(()), |unfit| Err(Reason::UnfitProgram(self, unfit)))
+            }
+            Some(_) | None => Err(Reason::Program(self)),
         }
-        Ok(())
     }
 
     /// Whether the rule concerns `caller` and any part of `ask`. An interface is touched by a socket on it and by one on
-    /// all of them. A datagram socket is on all of them whatever it was bound to: its holder lifts SO_BINDTODEVICE by
-    /// connect(2) with AF_UNSPEC (Linux 6.18).
-    fn denies(&self, caller: &Caller, ask: &Ask<'_>) -> bool {
-        let held_to = ask.dev().filter(|_| ask.protocol() != Protocol::Udp);
-        let dev = self.dev.is_none() || held_to.is_none() || self.dev.as_deref() == held_to;
-        self.concerns(caller) && self.has_port(ask) && dev && ask.span().overlaps(&self.addresses)
+    /// all of them. A datagram socket is bounded by neither an address nor an interface: its holder sends from every
+    /// address of its family, and lifts SO_BINDTODEVICE by connect(2) with AF_UNSPEC (Linux 6.18).
+    fn denies(&self, caller: &Caller, ask: &Ask<'_>) -> Option<Reason<'_>> {
+        if !self.concerns(caller) || !has_port(&self.ports, ask) {
+            return None;
+        }
+        let on = ask.span().overlaps(&self.addresses);
+        let dev = self.dev.is_none() || ask.dev().is_none() || self.dev.as_deref() == ask.dev();
+        if on && dev {
+            return Some(Reason::Denied(self));
+        }
+        let datagram = ask.protocol() == Protocol::Udp && (on || ask.span().may_send_from(ask.domain, &self.addresses));
+        datagram.then_some(Reason::DeniedDatagram(self, if on { "dev" } else { "on" }))
     }
+}
 
-    fn has_port(&self, ask: &Ask<'_>) -> bool {
-        let port = ask.endpoint.port;
-        let holds = |ports: &super::Ports| {
-            ports.protocols.contains(ask.protocol()) && (ports.first..=ports.last).contains(&port)
-        };
-        self.ports.iter().any(holds)
-    }
+fn has_port(ports: &[Ports], ask: &Ask<'_>) -> bool {
+    let holds = |ports: &Ports| {
+        ports.protocols.contains(ask.protocol()) && (ports.first..=ports.last).contains(&ask.endpoint.port)
+    };
+    ports.iter().any(holds)
 }
 
 /// A rule that would permit `endpoint` to `caller`, and no more than its address, port and options; and the file to put

@@ -5,21 +5,24 @@
 
 mod address;
 pub mod bind;
+mod caller;
 mod decide;
 mod parse;
+mod problem;
+mod subordinates;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use portgrant_protocol::Protocol;
-use rustix::process::{getgid, getuid};
 
-pub use address::{AddressError, AddressSet, Span};
-pub use decide::{Ask, Decision, Permit, Reason, Refusal, decide, suggestion};
-pub use parse::{Problem, Wrong};
+pub use address::{AddressError, AddressSet, Domain, Span};
+pub use caller::Caller;
+pub use decide::{Ask, AskedProgram, Decision, Permit, Reason, Refusal, decide, suggestion};
+pub use problem::{Problem, Wrong};
 
 use crate::names::Names;
 use crate::trusted::{self, Distrust, Folder};
@@ -29,49 +32,6 @@ use crate::{Error, socket};
 const FILE: &str = "portgrant.conf";
 /// The folder in /etc of further files, which may be missing.
 const MORE: &str = "portgrant.d";
-
-/// The caller, as the policy knows them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// Real uid
-    pub uid: u32,
-    /// Real gid
-    pub gid: u32,
-    /// Supplementary groups
-    pub groups: Vec<u32>,
-    /// The groups of the account in passwd and group: a deny cannot be escaped by giving up a group
-    pub account_groups: Vec<u32>,
-    /// A login name, for messages only
-    pub name: Option<String>,
-}
-
-impl Caller {
-    /// Whoever started this process: real uid, real gid, supplementary groups.
-    pub fn current(policy: &Policy, names: &Names) -> Result<Caller, Error> {
-        let groups = rustix::process::getgroups().map_err(|errno| Error::Call { call: "getgroups", errno })?;
-        let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
-        let account_groups = if policy.denies_a_group() { names.account_groups(uid)? } else { Vec::new() };
-        let groups = groups.into_iter().map(rustix::process::Gid::as_raw).collect();
-        Ok(Caller { uid, gid, groups, account_groups, name: None })
-    }
-
-    /// The account `name`, as a login would give it.
-    pub fn account(name: &str, names: &Names) -> Result<Caller, Error> {
-        let user = names.user(name)?.ok_or_else(|| Error::UnknownUser(name.to_owned()))?;
-        let groups = names.account_groups(user.uid)?;
-        let account_groups = groups.clone();
-        Ok(Caller { uid: user.uid, gid: user.gid, groups, account_groups, name: Some(name.to_owned()) })
-    }
-
-    /// With the login name that /etc/passwd has for the uid, if any.
-    pub fn named(mut self, names: &Names) -> Caller {
-        if self.name.is_none() {
-            self.name =
-                names.users_of(self.uid).ok().and_then(|mut users| users.next()).map(|user| user.name.to_owned());
-        }
-        self
-    }
-}
 
 /// What a rule does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,6 +49,10 @@ pub enum Subject {
     Uid(u32),
     /// `:group`, or `gid:N`
     Gid(u32),
+    /// Uids from one to another: those that /etc/subuid gives to somebody who is denied, in a projection alone
+    Uids(u32, u32),
+    /// Gids from one to another: those that /etc/subgid gives to a member of a group that is denied, in a projection alone
+    Gids(u32, u32),
     /// `any`
     Any,
     /// In a permit: a name that /etc/passwd or /etc/group does not hold
@@ -129,6 +93,15 @@ pub struct Ports {
     pub last: u16,
 }
 
+/// An unknown service among a permit's ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownService {
+    /// The word, printable
+    pub word: String,
+    /// The rule's other ports, which it does not permit either
+    pub beside: Vec<Ports>,
+}
+
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
@@ -136,8 +109,10 @@ pub struct Rule {
     pub effect: Effect,
     /// for whom
     pub subject: Subject,
-    /// which ports; in a permit none may be left, where no service was known
+    /// which ports; none in a permit with an unknown service
     pub ports: Vec<Ports>,
+    /// In a permit: a port that is no service of /etc/services, so that the rule permits nothing
+    pub unknown_service: Option<Box<UnknownService>>,
     /// `on`; none stand for every address
     pub addresses: Vec<AddressSet>,
     /// `dev`
@@ -202,11 +177,13 @@ impl Policy {
         Ok(if problems.is_empty() { Ok(policy) } else { Err((policy, problems)) })
     }
 
-    /// Whether the program of `rule`, if it is bound to one, is root's all the way.
-    pub fn judge_program(&self, rule: &Rule) -> Result<(), Error> {
-        let Some(path) = &rule.program else { return Ok(()) };
-        let untrusted = |(path, why)| Error::UntrustedProgram { path, why, rule: self.place(rule) };
-        trusted::judge_program(path).map_err(untrusted)
+    /// The program at `path`, its file judged if any rule is bound to it: it must be root's all the way.
+    pub fn asked_program<'a>(&self, path: &'a Path) -> AskedProgram<'a> {
+        // Byte for byte, as a rule has it: so there is one file to judge, whichever rule stands first.
+        let is_named =
+            self.rules.iter().any(|rule| rule.program.as_deref().map(Path::as_os_str) == Some(path.as_os_str()));
+        let unfit = if is_named { trusted::judge_program(path).err() } else { None };
+        AskedProgram { path, unfit }
     }
 
     /// `file:line` of a rule.
@@ -235,7 +212,23 @@ impl Policy {
 
     /// Whether any rule denies a group, so that the caller's account groups are needed.
     pub fn denies_a_group(&self) -> bool {
-        self.rules.iter().any(|rule| rule.effect == Effect::Deny && matches!(rule.subject, Subject::Gid(_)))
+        self.group_deny().is_some()
+    }
+
+    /// The first rule that denies a group.
+    pub fn group_deny(&self) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.effect == Effect::Deny && matches!(rule.subject, Subject::Gid(_)))
+    }
+
+    /// Whether any rule permits anything to anybody.
+    fn permits_anything(&self) -> bool {
+        self.rules.iter().any(|rule| rule.effect == Effect::Permit)
+    }
+
+    /// Whether any rule denies one user or one group, which their subordinate ids must not escape.
+    fn denies_somebody(&self) -> bool {
+        let somebody = |subject| matches!(subject, Subject::Uid(_) | Subject::Gid(_));
+        self.rules.iter().any(|rule| rule.effect == Effect::Deny && somebody(rule.subject))
     }
 }
 

@@ -8,11 +8,10 @@
 //! word    = "reserved" | "reuseport" | "freebind" | "hold"           each once, in any order, in a permit only
 //! ```
 //! A word that begins with `#` begins a comment. PATH begins with `/`, runs to the end of the line (blanks at its end
-//! cut off) and may hold `#`. The keywords win over services of the same name. Anything but printable ASCII outside of
-//! comments and PATH is an error.
+//! cut off) and may hold `#`. The keywords win over services of the same name, and so do the names of protocols. Anything but
+//! printable ASCII outside of comments and PATH is an error, and so is a last line with a rule and no line feed.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -20,7 +19,9 @@ use portgrant_protocol::Protocol;
 use portgrant_protocol::endpoint::{is_interface, is_service, port_number};
 use portgrant_protocol::text::printable;
 
-use super::{AddressError, AddressSet, Effect, Policy, Ports, Protocols, Rule, Subject};
+use super::{
+    AddressError, AddressSet, Effect, Policy, Ports, Problem, Protocols, Rule, Subject, UnknownService, Wrong,
+};
 use crate::Error;
 use crate::names::{Names, id};
 
@@ -28,49 +29,6 @@ use crate::names::{Names, id};
 const TRUSTED: std::ops::RangeInclusive<u16> = 512..=1023;
 /// exec, login and shell: needs the word even by service name.
 const RSH: std::ops::RangeInclusive<u16> = 512..=514;
-
-/// Something wrong with a line, or worth a warning.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Which of the policy's files
-    pub file: usize,
-    /// From 1
-    pub line: usize,
-    /// From 1, in bytes
-    pub column: usize,
-    /// What
-    pub wrong: Wrong,
-}
-
-/// What is wrong with a word. Each names the word, made printable, and what was expected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each variant's Display is its description")]
-pub enum Wrong {
-    Character(u8),
-    Effect(String),
-    NoSubject,
-    BareNumber(String),
-    Id(String),
-    UnknownUser(String),
-    UnknownGroup(String),
-    NoPorts,
-    Port(String),
-    Range(String),
-    Protocol(String),
-    UnknownService(String),
-    ServiceProtocol(String, Protocol),
-    Reserved(String),
-    NoAddress,
-    Address(String),
-    PrefixLength(String),
-    HostBits(String, String),
-    Device(String),
-    DatagramDevice,
-    Twice(&'static str),
-    Order(&'static str),
-    OnlyInPermit(&'static str),
-    Path(String),
-}
 
 /// The clauses after the ports, in their order; the words share one place.
 const CLAUSES: [(&str, u8); 7] =
@@ -133,9 +91,14 @@ pub(super) fn parse(
     policy: &mut Policy,
     problems: &mut Vec<Problem>,
 ) -> Result<(), Error> {
-    for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
-        let mut parser = Parser { words: Words { line, at: 0 }, names, warnings: Vec::new() };
+    let whole = text.ends_with(b"\n");
+    let mut lines = text.split(|&byte| byte == b'\n').enumerate().peekable();
+    while let Some((index, line)) = lines.next() {
+        let mut parser = Parser { words: Words { line, at: 0 }, names, warnings: Vec::new(), unknown_service: None };
         let at = |(column, wrong)| Problem { file, line: index + 1, column, wrong };
+        if lines.peek().is_none() && !whole && is_rule(line) {
+            problems.push(at((line.len() + 1, Wrong::CutOff(printable(line.trim_ascii())))));
+        }
         match parser.rule() {
             Ok(Some(rule)) => policy.rules.push(Rule { file, line: index + 1, ..rule }),
             Ok(None) => {}
@@ -145,6 +108,11 @@ pub(super) fn parse(
         policy.warnings.extend(parser.warnings.into_iter().map(at));
     }
     Ok(())
+}
+
+/// Whether `line` is to be a rule, and neither blank nor a comment.
+fn is_rule(line: &[u8]) -> bool {
+    !matches!(line.trim_ascii_start().first(), None | Some(b'#'))
 }
 
 enum Stop {
@@ -168,6 +136,7 @@ struct Parser<'a> {
     words: Words<'a>,
     names: &'a Names,
     warnings: Vec<(usize, Wrong)>,
+    unknown_service: Option<String>,
 }
 
 impl<'a> Parser<'a> {
@@ -183,6 +152,7 @@ impl<'a> Parser<'a> {
             effect,
             subject,
             ports: Vec::new(),
+            unknown_service: None,
             addresses: Vec::new(),
             dev: None,
             reuseport: false,
@@ -194,12 +164,15 @@ impl<'a> Parser<'a> {
         };
         let (trusted, clause) = self.ports(&mut rule)?;
         let reserved = self.clauses(&mut rule, clause)?;
-        match trusted {
-            Some((column, word)) if effect == Effect::Permit && !reserved => {
-                Err((column, Wrong::Reserved(word)).into())
-            }
-            _ => Ok(Some(rule)),
+        if let Some((column, word)) = trusted.filter(|_| effect == Effect::Permit && !reserved) {
+            return Err((column, Wrong::Reserved(word)).into());
         }
+        if let Some(word) = self.unknown_service.take() {
+            // Without ports the rule permits nothing, whoever looks at it.
+            let beside = std::mem::take(&mut rule.ports);
+            rule.unknown_service = Some(Box::new(UnknownService { word, beside }));
+        }
+        Ok(Some(rule))
     }
 
     fn subject(&mut self, effect: Effect) -> Result<Subject, Stop> {
@@ -291,6 +264,9 @@ impl<'a> Parser<'a> {
             rule.ports.push(Ports { protocols, first, last });
             return Ok(false);
         }
+        if ["tcp", "udp", "sctp", "mptcp"].contains(&port) {
+            return Err((word.column, Wrong::ProtocolAlone(shown(word.text))).into());
+        }
         if !is_service(port) {
             return Err((word.column, Wrong::Port(shown(word.text))).into());
         }
@@ -307,22 +283,22 @@ impl<'a> Parser<'a> {
     ) -> Result<(), Stop> {
         let services = self.names.services()?;
         let single = |protocols, port| Ports { protocols, first: port, last: port };
-        if let Some(port) = services.port(name, protocol.unwrap_or_default()) {
-            let only = Protocols::only(protocol.unwrap_or_default());
-            if rule.effect == Effect::Deny && protocol.is_none() {
-                // Whatever the name stands for, under every protocol: a deny errs on the side of refusing.
-                rule.ports.extend(services.ports(name).map(|(_, port)| single(Protocols::ALL, port)));
-            } else {
-                rule.ports.push(single(only, port));
-            }
-            return Ok(());
+        let found = rule.ports.len();
+        if rule.effect == Effect::Deny {
+            // Whatever the name stands for, and under every protocol where none is said: a deny errs on the side of refusing.
+            let entries = services.ports(name).filter(|entry| protocol.is_none_or(|protocol| protocol == entry.0));
+            let protocols = protocol.map_or(Protocols::ALL, Protocols::only);
+            rule.ports.extend(entries.map(|(_, port)| single(protocols, port)));
+        } else if let Some(port) = services.port(name, protocol.unwrap_or_default()) {
+            rule.ports.push(single(Protocols::only(protocol.unwrap_or_default()), port));
+        } else if let (Some((known, _)), None) = (services.ports(name).next(), protocol) {
+            return Err((word.column, Wrong::ServiceProtocol(shown(name), known)).into());
         }
-        match services.ports(name).next() {
-            Some((known, _)) if protocol.is_none() => {
-                Err((word.column, Wrong::ServiceProtocol(shown(name), known)).into())
-            }
-            _ => self.unknown(rule.effect, word.column, Wrong::UnknownService(shown(word.text))),
+        if rule.ports.len() == found {
+            self.unknown(rule.effect, word.column, Wrong::UnknownService(shown(word.text)))?;
+            self.unknown_service.get_or_insert_with(|| shown(word.text));
         }
+        Ok(())
     }
 
     /// Reads the clauses from `word` on; says whether `reserved` is among them.
@@ -362,6 +338,7 @@ impl<'a> Parser<'a> {
     }
 
     fn addresses(&mut self, rule: &mut Rule) -> Result<Option<Word<'a>>, Stop> {
+        let narrows_udp = rule.effect == Effect::Permit && rule.has_udp();
         loop {
             let word = self.words.next()?;
             let word = match word {
@@ -379,6 +356,9 @@ impl<'a> Parser<'a> {
                 };
                 (word.column, wrong)
             })?;
+            if narrows_udp && set.is_part_of_family() && !rule.addresses.iter().any(|set| set.is_part_of_family()) {
+                self.warnings.push((word.column, Wrong::DatagramAddress));
+            }
             rule.addresses.push(set);
         }
     }
@@ -387,9 +367,7 @@ impl<'a> Parser<'a> {
         match self.words.next()? {
             Some(word) if is_interface(word.text) => {
                 rule.dev = Some(word.text.to_owned());
-                if rule.effect == Effect::Permit
-                    && rule.ports.iter().any(|ports| ports.protocols.contains(Protocol::Udp))
-                {
+                if rule.effect == Effect::Permit && rule.has_udp() {
                     self.warnings.push((word.column, Wrong::DatagramDevice));
                 }
             }
@@ -409,6 +387,13 @@ impl<'a> Parser<'a> {
     }
 }
 
+impl Rule {
+    /// Whether the rule has any port of udp.
+    pub fn has_udp(&self) -> bool {
+        self.ports.iter().any(|ports| ports.protocols.contains(Protocol::Udp))
+    }
+}
+
 fn protocol_word(protocol: &str, word: &Word<'_>) -> Result<Protocol, (usize, Wrong)> {
     match protocol {
         "tcp" => Ok(Protocol::Tcp),
@@ -420,58 +405,4 @@ fn protocol_word(protocol: &str, word: &Word<'_>) -> Result<Protocol, (usize, Wr
 
 fn shown(word: &str) -> String {
     printable(word.as_bytes())
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Wrong::Character(byte) => write!(f, "byte \\x{byte:02x} has no place in a rule; expected printable ASCII"),
-            Wrong::Effect(word) => write!(f, "'{word}' begins no rule; expected permit or deny"),
-            Wrong::NoSubject => f.write_str("the rule names nobody; expected USER, :GROUP, uid:N, gid:N or any"),
-            Wrong::BareNumber(word) => {
-                write!(f, "'{word}' could be a name or an id; expected uid:{word} or gid:{word}")
-            }
-            Wrong::Id(word) => write!(f, "'{word}' is no id; expected 0 to 4294967294 in digits"),
-            Wrong::UnknownUser(word) => write!(f, "user '{word}' is not in /etc/passwd; expected a user, or uid:N"),
-            Wrong::UnknownGroup(word) => write!(f, "group '{word}' is not in /etc/group; expected a group, or gid:N"),
-            Wrong::NoPorts => f.write_str("the rule has no ports; expected any, or PORT[-PORT][/PROTOCOL]..."),
-            Wrong::Port(word) => {
-                write!(f, "'{word}' is no port; expected 1 to 65535, N-M or a service, or a clause in its order")
-            }
-            Wrong::Range(word) => write!(f, "'{word}' runs backwards; expected the smaller port first"),
-            Wrong::Protocol(word) => {
-                write!(f, "'{word}' is no protocol; expected tcp (which is mptcp too), udp or sctp")
-            }
-            Wrong::UnknownService(word) => {
-                write!(f, "'{word}' is no service in /etc/services; expected one, or a number")
-            }
-            Wrong::ServiceProtocol(word, known) => {
-                write!(f, "'{word}' has no tcp entry in /etc/services; expected {word}/{}", known.word())
-            }
-            Wrong::Reserved(word) => write!(
-                f,
-                "'{word}' touches 512-1023, which rsh and NFS trust as source ports; expected the word reserved \
-                 (a single port from 515 on needs none when it is written as a service)"
-            ),
-            Wrong::NoAddress => f.write_str("'on' has no address; expected IPv4[/LEN] or [IPv6][/LEN]"),
-            Wrong::Address(word) => write!(f, "'{word}' is no address; expected IPv4[/LEN] or [IPv6][/LEN]"),
-            Wrong::PrefixLength(word) => {
-                write!(f, "'{word}' has no good length; expected 0 to 32, for IPv6 to 128, for [::ffff:...] 96 to 128")
-            }
-            Wrong::HostBits(word, network) => write!(f, "'{word}' has bits beyond its length; expected {network}"),
-            Wrong::Device(word) => write!(f, "'{word}' is no interface; expected a name of 1 to 15 bytes"),
-            Wrong::DatagramDevice => f.write_str(
-                "'dev' does not hold for udp: whoever has the socket can lift it by connect(2) with AF_UNSPEC; \
-                 expected another user for what must be kept apart",
-            ),
-            Wrong::Twice(word) => write!(f, "'{word}' is given twice"),
-            Wrong::Order(word) => {
-                write!(f, "'{word}' comes too late; expected on, dev, reserved reuseport freebind hold, exec")
-            }
-            Wrong::OnlyInPermit(word) => {
-                write!(f, "'{word}' is for permit; a deny refuses the endpoint however it is asked for")
-            }
-            Wrong::Path(word) => write!(f, "'{word}' is no path; expected one that begins with /"),
-        }
-    }
 }

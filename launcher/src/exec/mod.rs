@@ -76,16 +76,18 @@ impl Launch<'_> {
                 Some(Refused(refusal)) if refusal.program.is_some() && self.asked.accept.accept => {
                     Err(Error::OnlyByHelper(Box::new(refusal.clone())))
                 }
-                Some(Refused(refusal)) if is_bound_to(refusal, path) => {
+                // The refusal names one of perhaps several rules for programs: the helper says whether any is for this one.
+                Some(Refused(refusal)) if refusal.program.is_some() => {
                     let image = match foreseen {
                         Some(image) => image,
-                        None if wanted.depends_on_numbers() => return Err(unforeseeable(path)),
-                        None => wanted.image(path, environment, &[])?,
+                        None if !wanted.depends_on_numbers() => wanted.image(path, environment, &[])?,
+                        None if is_bound_to(refusal, path) => return Err(unforeseeable(path)),
+                        None => {
+                            let refusal = Box::new(refusal.clone());
+                            return Err(Error::ForAnother { refusal, program: path.clone() });
+                        }
                     };
                     self.executed_by_helper(&image, guard)
-                }
-                Some(Refused(refusal)) if refusal.program.is_some() => {
-                    Err(Error::ForAnother { refusal: Box::new(refusal.clone()), program: path.clone() })
                 }
                 _ => Err(error.into()),
             },

@@ -1,0 +1,67 @@
+//! The subordinate ids of whoever is denied, as classes: intervals of uids, and of gids, for each of which the same denies
+//! hold. A class is then a subject as a user is one, so that a range of 65,536 uids, which Debian gives to every new user,
+//! costs what one user costs.
+//!
+//! All ids are numbers of one list of boundaries: a uid stands for itself, a gid for 2^32 more ([`number`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use portgrant_binder::policy::{Rule, Subject};
+
+use crate::Error;
+use crate::addresses::{Boundary, padded};
+use crate::entry::{Key, Verdict};
+use crate::tables::MAX_WORK;
+
+/// A class: the first of its tables, its number, and the denies that hold for it.
+pub(crate) type Class<'p> = (u8, u32, Vec<&'p Rule>);
+
+/// Where gids begin, as bits.
+pub(crate) const GIDS: u32 = 32;
+
+/// The number of an id, of the kind for which `table` is the first.
+pub(crate) fn number(table: u8, id: u32) -> u128 {
+    u128::from(id) | u128::from(table == Key::SUBORDINATE_GIDS) << GIDS
+}
+
+/// The classes, and their boundaries: at each the number of the class that begins there as its verdict, or nothing. Empty where
+/// there is no class.
+pub(crate) fn classes(rules: &[Rule]) -> Result<(Vec<Class<'_>>, Vec<Boundary>), Error> {
+    type Changes<'p> = BTreeMap<u128, Vec<(usize, &'p Rule)>>;
+    let (mut begins, mut ends) = (Changes::new(), Changes::new());
+    for (index, rule) in rules.iter().enumerate() {
+        let (table, first, last) = match rule.subject {
+            Subject::Uids(first, last) => (Key::SUBORDINATE_UIDS, first, last),
+            Subject::Gids(first, last) => (Key::SUBORDINATE_GIDS, first, last),
+            Subject::Uid(_) | Subject::Gid(_) | Subject::Any | Subject::Nobody => continue,
+        };
+        begins.entry(number(table, first)).or_default().push((index, rule));
+        ends.entry(number(table, last) + 1).or_default().push((index, rule));
+    }
+    let edges: BTreeSet<u128> = begins.keys().chain(ends.keys()).copied().collect();
+    let (mut classes, mut work, mut holding) = (Vec::new(), 0, BTreeMap::new());
+    let mut boundaries = Vec::new();
+    for start in edges {
+        for (index, _) in ends.remove(&start).into_iter().flatten() {
+            holding.remove(&index);
+        }
+        holding.extend(begins.remove(&start).into_iter().flatten());
+        work += holding.len();
+        if work > MAX_WORK {
+            return Err(Error::TooLarge { what: "rules for the same subordinate ids", most: MAX_WORK });
+        }
+        if boundaries.is_empty() && start != 0 {
+            boundaries.push(Boundary { start: 0, verdict: Verdict::NOTHING });
+        }
+        let mut verdict = Verdict::NOTHING;
+        if !holding.is_empty() {
+            let class = u32::try_from(classes.len()).expect("less classes than rules' bytes");
+            let table = if start >> GIDS == 0 { Key::SUBORDINATE_UIDS } else { Key::SUBORDINATE_GIDS };
+            classes.push((table, class, holding.values().copied().collect()));
+            verdict = Verdict(class.into());
+        }
+        boundaries.push(Boundary { start, verdict });
+    }
+    let boundaries = if boundaries.is_empty() { boundaries } else { padded(boundaries) };
+    Ok((classes, boundaries))
+}

@@ -1,0 +1,255 @@
+//! The tables against `decide_bind`, under random policies and requests.
+
+use portgrant_binder::names::Names;
+use portgrant_binder::policy::bind::{Groups, decide_bind};
+use portgrant_binder::policy::{Decision, Policy, Source};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+
+/// Ranges that overlap, that touch, that reach to the last id, and one of somebody who has one of another's uids.
+const SUBUID: &[u8] = b"alice:2000:3\n1001:2002:2\nuid2:2004:1\n2001:2010:1\n1002:4294967294:9\n1003:0:5\n";
+const SUBGID: &[u8] = b"alice:3000:3\n1001:3002:2\n2001:3010:1\n1002:4294967294:1\n";
+
+fn names() -> Names {
+    let passwd = b"alice:x:1000:1000:::\nuid1:x:1001:33:::\nuid2:x:1002:1002:::\n";
+    Names::of(passwd, b"web:x:33:alice\nmore:x:34:uid2\n", b"").with_subordinate_ids(SUBUID, SUBGID)
+}
+
+fn projection(text: &str) -> Projection {
+    projection_by(text, Groups::RealGid)
+}
+
+fn projection_by(text: &str, groups: Groups) -> Projection {
+    let sources = vec![Source { path: "/etc/portgrant.conf".into(), text: text.as_bytes().to_vec() }];
+    let policy = Policy::parse(sources, &names()).expect("given").unwrap_or_else(|(_, bad)| panic!("{text}: {bad:?}"));
+    Projection::of(policy, groups, &names()).expect("given").expect("all can be decided")
+}
+
+fn tables(text: &str) -> Tables {
+    Tables::of(&projection(text)).unwrap_or_else(|error| panic!("{}", error.message().what))
+}
+
+fn expected(projection: &Projection, bind: &Bind) -> Option<usize> {
+    match decide_bind(projection, bind) {
+        Decision::Permit(permit) => Some(permit.rule().line),
+        Decision::Refuse(_) => None,
+    }
+}
+
+fn rules() -> impl Strategy<Value = String> {
+    let subject = select(vec![
+        "alice", "uid:1001", "any", "gid:33", "uid:1002", "uid:1003", "uid:1004", "uid:2002", "gid:34", "gid:3002",
+    ]);
+    let ports = select(vec![
+        "80",
+        "80 81",
+        "79-82",
+        "1-1023",
+        "16-31",
+        "81 90-4200",
+        "80-80 80",
+        "65535",
+        "255-256",
+        "60000-65535",
+    ]);
+    let protocol = select(vec!["", "/udp"]);
+    let on = prop::collection::vec(select(ON.to_vec()), 0..4);
+    let effect = select(vec!["permit", "permit", "permit", "deny"]);
+    (effect, subject, ports, protocol, on).prop_map(|(effect, subject, ports, protocol, on)| {
+        let ports: Vec<_> = ports.split(' ').map(|port| format!("{port}{protocol}")).collect();
+        let on = if on.is_empty() { String::new() } else { format!(" on {}", on.join(" ")) };
+        let reserved = if effect == "permit" { " reserved" } else { "" };
+        format!("{effect} {subject} {}{on}{reserved}\n", ports.join(" "))
+    })
+}
+
+const ON: [&str; 16] = [
+    "0.0.0.0",
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.0.0.0/30",
+    "10.0.0.1",
+    "0.0.0.0/1",
+    "128.0.0.0/1",
+    "127.0.0.1",
+    "[::]",
+    "[::]/0",
+    "[::]/64",
+    "[::1]",
+    "[fe80::]/10",
+    "[fe80::1]",
+    "[::]/95",
+    "[::fffe:0:0]/95",
+];
+const ADDRESSES: [&str; 14] = [
+    "0.0.0.0",
+    "10.0.0.1",
+    "10.0.0.2",
+    "10.9.9.9",
+    "127.0.0.1",
+    "200.0.0.1",
+    "::ffff:10.0.0.1",
+    "::ffff:0.0.0.0",
+    "::",
+    "::1",
+    "::2",
+    "fe80::1",
+    "fe80::2",
+    "2001:db8::1",
+];
+
+fn binds() -> impl Strategy<Value = Bind> {
+    let port =
+        select(vec![1, 15, 16, 31, 32, 78, 79, 80, 81, 82, 89, 90, 255, 256, 257, 512, 1023, 1024, 4096, 4200, 65535]);
+    let (transport, address) = (select(vec![Transport::Tcp, Transport::Udp]), select(ADDRESSES.to_vec()));
+    let uid = select(vec![
+        0,
+        4,
+        5,
+        1000,
+        1001,
+        1002,
+        1003,
+        1004,
+        1005,
+        1999,
+        2000,
+        2001,
+        2002,
+        2003,
+        2004,
+        2005,
+        2010,
+        u32::MAX - 1,
+    ]);
+    let gid = select(vec![33, 34, 1000, 2999, 3000, 3001, 3002, 3003, 3004, 3010, u32::MAX - 1]);
+    (uid, gid, transport, address, port).prop_map(|(uid, gid, transport, address, port)| Bind {
+        uid,
+        gid,
+        transport,
+        address: address.parse().expect("an address"),
+        port,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn the_tables_say_what_decide_bind_says_and_by_the_same_rule(
+        rules in prop::collection::vec(rules(), 0..12), binds in prop::collection::vec(binds(), 40),
+    ) {
+        let text = rules.concat();
+        let projection = projection_by(&text, Groups::Members);
+        for most_single in [MAX_SINGLE, 0] {
+            let tables = Tables::within(&projection, MAX_ENTRIES, most_single).expect("not too large");
+            for bind in &binds {
+                let found = tables.verdict(bind).permits().map(|place| place.line);
+                prop_assert_eq!(found, expected(&projection, bind), "{}\n{:?}", text, bind);
+            }
+        }
+    }
+}
+
+/// Any prefix, most of them at the edges of IPv4's and of all.
+fn prefix() -> impl Strategy<Value = String> {
+    let v4 = 0xffff_0000_0000;
+    let edges = [0, 1, 2, v4 - 1, v4, v4 + 1, v4 + 0x0a00_0001, v4 + 0x7fff_ffff, v4 + 0x8000_0000, v4 + 0xffff_ffff]
+        .into_iter()
+        .chain([v4 << 1, (v4 << 1) + 1, u128::MAX >> 1, 1 << 127, u128::MAX - 1, u128::MAX]);
+    let address = prop_oneof![8 => select(edges.collect::<Vec<u128>>()), 1 => any::<u128>()];
+    let length = prop_oneof![select(vec![0u8, 1, 64, 80, 81, 95, 96, 97, 127, 128]), 0..=128u8];
+    (address, length).prop_map(move |(address, length)| {
+        let network = |length: u8| address & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+        let of_v4 = |address: u128| address >> 32 == v4 >> 32;
+        match std::net::Ipv6Addr::from_bits(network(length.max(if of_v4(address) { 96 } else { 0 }))).to_ipv4_mapped() {
+            Some(v4) => format!("{v4}/{}", length.saturating_sub(96)),
+            None => format!("[{}]/{length}", std::net::Ipv6Addr::from_bits(network(length))),
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_prefix_ends_where_it_ends(
+        rules in prop::collection::vec((select(vec!["permit alice", "permit any", "deny alice"]), prefix(), prefix()), 1..10),
+    ) {
+        let text: String = rules.iter().map(|(rule, one, other)| format!("{rule} 80 on {one} {other}\n")).collect();
+        let (projection, tables) = (projection(&text), tables(&text));
+        let sets = projection.policy().rules.iter().flat_map(|rule| &rule.addresses);
+        let edges = sets.flat_map(|set| {
+            let (first, length) = match *set {
+                AddressSet::V4(network, length) => (network.to_ipv6_mapped().to_bits(), 96 + length),
+                AddressSet::V6(network, length) => (network.to_bits(), length),
+                AddressSet::V4Wildcard | AddressSet::DualWildcard => (0, 0),
+            };
+            let last = first | u128::MAX.checked_shr(length.into()).unwrap_or(0);
+            [first.wrapping_sub(1), first, first + (last - first) / 2, last, last.wrapping_add(1)]
+        });
+        for address in edges {
+            let address = std::net::Ipv6Addr::from_bits(address).into();
+            let bind = Bind { uid: 1000, gid: 1000, transport: Transport::Tcp, address, port: 80 };
+            let found = tables.verdict(&bind).permits().map(|place| place.line);
+            prop_assert_eq!(found, expected(&projection, &bind), "{}\n{:?}", text, bind);
+        }
+    }
+}
+
+/// Debian gives every new user a range of 65,536.
+#[test]
+fn a_range_of_subordinate_ids_is_one_subject_at_the_ports_that_anybody_has() {
+    let one = tables("permit any 80\ndeny alice any\n");
+    assert_eq!((one.ports.len(), one.entries, one.boundaries.len()), (1, 3, 8), "alice, and two classes");
+    let many: String = (5000..5500).map(|uid| format!("deny uid:{uid} any\n")).collect();
+    let subuid: String =
+        (5000..5500u32).map(|uid| format!("{uid}:{}:65536\n", 100_000 + (uid - 5000) * 65_536)).collect();
+    let names = Names::of(b"", b"", b"").with_subordinate_ids(subuid.as_bytes(), b"");
+    let sources = vec![Source { path: "/x".into(), text: format!("permit any 80 53/udp\n{many}").into_bytes() }];
+    let policy = Policy::parse(sources, &names).expect("given").expect("well-formed");
+    let projection = Projection::of(policy, Groups::RealGid, &names).expect("given").expect("decided");
+    let tables = Tables::of(&projection).unwrap_or_else(|error| panic!("{}", error.message().what));
+    assert_eq!((tables.ports.len(), tables.entries, tables.boundaries.len()), (2, 2000, 512));
+}
+
+#[test]
+fn one_rule_is_one_port_and_one_user() {
+    let plain = tables("permit alice 80\n");
+    assert_eq!((plain.ports.len(), plain.entries, plain.boundaries.len()), (1, 1, 0));
+    let loopback = tables("permit alice 80 on 127.0.0.1\n");
+    assert_eq!((loopback.ports.len(), loopback.entries, loopback.boundaries.len()), (1, 1, 4));
+    let starts: Vec<u128> = loopback.boundaries.iter().map(|boundary| boundary.start).collect();
+    let address = u128::from(0xffff_7f00_0001_u64);
+    assert_eq!(starts, [0, address, address + 1, u128::MAX], "before it, it, behind it, and a power of two");
+    let every = tables("permit any 1-65535 1-65535/udp reserved\n");
+    let zeros = [Transport::Tcp, Transport::Udp].map(|transport| every.ports.contains_key(&index(transport, 0)));
+    assert_eq!(zeros, [false, false], "port 0: the kernel chooses");
+    let denied = tables("deny any any\npermit alice 80\n");
+    assert!(denied.ports.is_empty(), "a port that nobody has is not there");
+}
+
+/// Half a megabyte of it: 3 s and 60 s once, since each list was looked at again for each port.
+#[test]
+fn long_lists_for_many_ports_take_no_time() {
+    let list: String = (0..20_000).map(|n| format!(" 10.{}.{}.1", n >> 8, n & 255)).collect();
+    let ports: String = (1..2000).step_by(2).map(|port| format!(" {port}")).collect();
+    let begin = std::time::Instant::now();
+    tables(&format!("permit alice{ports} on{list} reserved\n"));
+    assert!(begin.elapsed() < std::time::Duration::from_secs(10), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_policy_that_would_fill_the_kernel_is_an_error() {
+    let text = "permit uid:1 2-65534 reserved\npermit uid:2 2-65534 on 10.0.0.0/8 reserved\n";
+    let projection = projection(text);
+    assert!(Tables::within(&projection, 150, 0).is_err_and(|error| error.message().status == 78));
+    assert!(Tables::within(&projection, 131_065, MAX_SINGLE).is_err(), "2 users at 65,533 ports");
+    assert!(Tables::within(&projection, 131_066, MAX_SINGLE).is_ok());
+    let loopback = (1..100).map(|net| format!(" 127.0.{net}.1")).collect::<String>();
+    let projection = self::projection(&format!("permit uid:1 80 on{loopback}\n"));
+    let within = |most| Tables::within(&projection, most, MAX_SINGLE);
+    assert!(within(255).is_err() && within(256).is_ok());
+}
