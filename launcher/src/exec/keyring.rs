@@ -35,13 +35,13 @@ pub(crate) fn renew() -> Result<(), Errno> {
     }
 }
 
-/// Whether a line of /proc/keys, which shows what this process may view, is about a key of somebody else's that can be
-/// seen only because it hangs on the session keyring.
+/// Whether a line of /proc/keys, which lists what this process may view, is a key of somebody else's that it may view only
+/// because the key hangs on its session keyring. A keyring alone gives nothing away.
 fn is_possessed(key: &str, own: u32) -> bool {
     let fields: Vec<&str> = key.split_ascii_whitespace().collect();
-    let [_, _, _, _, permissions, uid, ..] = fields.as_slice() else { return false };
+    let [_, _, _, _, permissions, uid, _, kind, ..] = fields.as_slice() else { return false };
     let permissions = u32::from_str_radix(permissions, 16).unwrap_or(0);
-    uid.parse() != Ok(own) && permissions & VIEW_BY_OTHERS == 0
+    *kind != "keyring" && uid.parse() != Ok(own) && permissions & VIEW_BY_OTHERS == 0
 }
 
 #[cfg(test)]
@@ -51,9 +51,10 @@ mod tests {
     #[test]
     fn a_key_of_another_users_is_possessed_where_nothing_else_shows_it() {
         for (key, expected) in [
-            ("0bde8f6e I--Q---     5 perm 3f030000     0     0 keyring   _ses: 1", true),
-            ("35fc641b I--Q---     1 perm 3f030000  1234  1234 keyring   _ses: empty", false),
-            ("0032815b I------     1 perm 1f0b0001     0     0 keyring   .blacklist: empty", false),
+            ("11221c0f I--Q---     1 perm 3f010000     0     0 user      luks: 6", true),
+            ("0bde8f6e I--Q---     5 perm 3f030000     0     0 keyring   _ses: 1", false),
+            ("35fc641b I--Q---     1 perm 3f010000  1234  1234 user      own: 6", false),
+            ("0032815b I------     1 perm 1f010001     0     0 asymmetri Debian: X509.rsa", false),
             ("", false),
         ] {
             assert_eq!(is_possessed(key, 1234), expected, "{key}");

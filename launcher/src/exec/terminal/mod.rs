@@ -12,6 +12,7 @@
 //! orphan). When the program ends both go, and with the relay's end of the pty everything that has the other end hangs up.
 
 mod messages;
+mod modes;
 mod monitor;
 mod relay;
 
@@ -26,7 +27,7 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, getpgrp, set_dumpable_behavior};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::stdio;
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{isatty, tcgetpgrp};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::descriptors;
@@ -40,7 +41,7 @@ pub(crate) fn separate(owner: Uid) -> Result<bool, Error> {
     let callers = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
         .map_err(|errno| failed("block signals", Errno::from_raw_os_error(errno as i32)))?;
-    let Pty { relays, programs } = Pty::open(&terminal, owner)?;
+    let Pty { relays, programs } = Pty::open(owner)?;
     let (channel, monitors) = messages::channel().map_err(|errno| failed("make a socket pair", errno))?;
     match fork()? {
         Fork::Parent(monitor) => {
@@ -89,63 +90,23 @@ fn controls() -> bool {
     own.is_ok_and(|stat| stat.tty_nr != 0)
 }
 
-/// A new pseudo-terminal, with the modes and the size of the one that there is.
+/// A new pseudo-terminal.
 struct Pty {
     relays: OwnedFd,
     programs: OwnedFd,
 }
 
 impl Pty {
-    fn open(terminal: &Terminal, owner: Uid) -> Result<Pty, Error> {
+    fn open(owner: Uid) -> Result<Pty, Error> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let relays = openpt(flags).map_err(|errno| failed("open /dev/ptmx", errno))?;
         // By its other end, not by a name: which file system is mounted at /dev/pts makes no difference.
         let programs = unlockpt(&relays).and_then(|()| ioctl_tiocgptpeer(&relays, flags));
         let programs = programs.map_err(|errno| failed("open a pseudo-terminal", errno))?;
-        let set_up = tcgetattr(&terminal.0).and_then(|modes| tcsetattr(&programs, OptionalActions::Now, &modes));
-        set_up
-            .and_then(|()| copy_size(terminal, &relays))
-            .map_err(|errno| failed("set up a pseudo-terminal", errno))?;
         rustix::io::ioctl_fionbio(&relays, true).map_err(|errno| failed("set up a pseudo-terminal", errno))?;
         // So that the program can open it by its name as well. It has it open in any case.
         let _ = nix::unistd::fchown(&programs, Some(owner), None);
         Ok(Pty { relays, programs })
-    }
-}
-
-fn copy_size(terminal: &Terminal, pty: &OwnedFd) -> Result<(), Errno> {
-    tcgetwinsize(&terminal.0).and_then(|size| tcsetwinsize(pty, size))
-}
-
-/// The modes of a terminal while its bytes pass as they are, and those from before.
-struct Raw(Option<Termios>);
-
-impl Raw {
-    fn is_on(&self) -> bool {
-        self.0.is_some()
-    }
-
-    fn enter(&mut self, terminal: &Terminal) {
-        if self.is_on() {
-            return;
-        }
-        let Ok(modes) = tcgetattr(&terminal.0) else { return };
-        let mut raw = modes.clone();
-        raw.make_raw();
-        // How a serial line sends bytes is not for us to change.
-        raw.control_modes = modes.control_modes;
-        if tcsetattr(&terminal.0, OptionalActions::Now, &raw).is_ok() {
-            self.0 = Some(modes);
-        }
-    }
-
-    /// Not where somebody else has the terminal now: those are their modes.
-    fn leave(&mut self, terminal: &Terminal) {
-        if let Some(modes) = self.0.take()
-            && terminal.is_foreground()
-        {
-            let _ = tcsetattr(&terminal.0, OptionalActions::Now, &modes);
-        }
     }
 }
 

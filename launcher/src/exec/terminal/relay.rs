@@ -19,7 +19,8 @@ use rustix::process::{WaitOptions, getpgrp, wait};
 use rustix::termios::isatty;
 
 use super::messages::{End, Message, Order, Received, Recipient, Report};
-use super::{Raw, Terminal, copy_size, failed, stand_aside};
+use super::modes::{Modes, copy_size};
+use super::{Terminal, failed, stand_aside};
 use crate::Error;
 
 /// What waits for the other side, at most; a side that is this far ahead is not read any more.
@@ -47,7 +48,7 @@ pub(super) fn run(terminal: Terminal, pty: OwnedFd, channel: OwnedFd, monitor: u
 
 struct Relay {
     terminal: Terminal,
-    raw: Raw,
+    modes: Modes,
     /// The end of the program's terminal that this process has; none once its own terminal is gone
     pty: Option<OwnedFd>,
     channel: OwnedFd,
@@ -74,7 +75,7 @@ impl Relay {
         stand_aside(&terminal.0)?;
         Ok(Relay {
             terminal,
-            raw: Raw(None),
+            modes: Modes::default(),
             pty: Some(pty),
             channel,
             signals,
@@ -116,7 +117,7 @@ impl Relay {
         let mut watched = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.channel, PollFlags::IN)];
         if let Some(pty) = &self.pty {
             let [mut ours, mut programs] = [PollFlags::empty(); 2];
-            ours.set(PollFlags::IN, self.raw.is_on() && self.typed.len() < AHEAD);
+            ours.set(PollFlags::IN, self.modes.are_raw() && self.typed.len() < AHEAD);
             ours.set(PollFlags::OUT, !self.shown.is_empty());
             programs.set(PollFlags::IN, self.shown.len() < AHEAD);
             programs.set(PollFlags::OUT, !self.typed.is_empty());
@@ -151,29 +152,33 @@ impl Relay {
 
     fn resize(&self) {
         if let Some(pty) = &self.pty {
-            let _ = copy_size(&self.terminal, pty);
+            copy_size(&self.terminal, pty);
         }
     }
 
     /// The program begins, or goes on. What is typed is for it where this process is in the foreground.
     fn resume(&mut self) {
         self.resize();
-        if self.pty.is_some() && !self.is_shared && self.terminal.is_foreground() {
-            self.raw.enter(&self.terminal);
-        } else {
-            self.raw.leave(&self.terminal);
+        match &self.pty {
+            Some(pty) if self.terminal.is_foreground() => {
+                self.modes.copy(&self.terminal, pty);
+                if !self.is_shared {
+                    self.modes.make_raw(&self.terminal);
+                }
+            }
+            _ => self.modes.restore(&self.terminal),
         }
-        Order::Resume { foreground: self.raw.is_on() }.send(&self.channel);
+        Order::Resume { foreground: self.modes.are_raw() }.send(&self.channel);
     }
 
     /// The program was stopped: because it wants the terminal that it can have, or for its user.
     fn stopped(&mut self, signal: Signal) {
-        let asks = matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU) && !self.raw.is_on();
+        let asks = matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU) && !self.modes.are_raw();
         if asks && self.terminal.is_foreground() {
             self.is_shared = false;
         } else {
             self.exchange();
-            self.raw.leave(&self.terminal);
+            self.modes.restore(&self.terminal);
             stop(signal);
         }
         // Later, or at once where nobody could make this process go on (an orphaned process group).
@@ -183,11 +188,11 @@ impl Relay {
     /// Reads and writes what can be.
     fn exchange(&mut self) {
         let Some(pty) = &self.pty else { return };
-        if self.raw.is_on() && self.typed.len() < AHEAD {
+        if self.modes.are_raw() && self.typed.len() < AHEAD {
             match read(&self.terminal.0, &mut self.typed) {
                 Ok(0) => return self.hang_up(),
                 // The foreground is somebody else's by now.
-                Err(Errno::IO) if !self.terminal.is_foreground() => self.raw.leave(&self.terminal),
+                Err(Errno::IO) if !self.terminal.is_foreground() => self.modes.restore(&self.terminal),
                 Err(errno) if !is_for_later(errno) => return self.hang_up(),
                 Ok(_) | Err(_) => {}
             }
@@ -208,7 +213,7 @@ impl Relay {
     /// The terminal is gone, and so is the program's: the kernel tells those who have it.
     fn hang_up(&mut self) {
         self.pty = None;
-        self.raw.leave(&self.terminal);
+        self.modes.restore(&self.terminal);
         self.typed.clear();
         self.shown.clear();
     }
@@ -223,7 +228,7 @@ impl Relay {
             }
             self.show_all();
         }
-        self.raw.leave(&self.terminal);
+        self.modes.restore(&self.terminal);
     }
 
     fn show_all(&mut self) {
