@@ -7,15 +7,28 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 use super::Terminal;
 
 /// The modes while bytes pass as they are.
-#[derive(Default)]
 pub(super) struct Modes {
+    output: Output,
     /// Those from before, while it is so
     before: Option<Termios>,
     /// Whether the program's terminal has got them
     are_copied: bool,
 }
 
+/// Who writes to the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    /// This process alone: the program's terminal has done what there is to do (OPOST)
+    Own,
+    /// Others as well, who expect the line feeds of theirs to begin a line
+    Shared,
+}
+
 impl Modes {
+    pub(super) fn new(output: Output) -> Modes {
+        Modes { output, before: None, are_copied: false }
+    }
+
     pub(super) fn are_raw(&self) -> bool {
         self.before.is_some()
     }
@@ -40,6 +53,9 @@ impl Modes {
         raw.make_raw();
         // How a serial line sends bytes is not for us to change.
         raw.control_modes = before.control_modes;
+        if self.output == Output::Shared {
+            raw.output_modes = before.output_modes;
+        }
         if tcsetattr(&terminal.0, OptionalActions::Now, &raw).is_ok() {
             self.before = Some(before);
         }

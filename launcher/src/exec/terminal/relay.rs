@@ -19,7 +19,7 @@ use rustix::process::{WaitOptions, getpgrp, wait};
 use rustix::termios::isatty;
 
 use super::messages::{End, Message, Order, Received, Recipient, Report};
-use super::modes::{Modes, copy_size};
+use super::modes::{Modes, Output, copy_size};
 use super::{Terminal, failed, stand_aside};
 use crate::Error;
 
@@ -75,7 +75,7 @@ impl Relay {
         stand_aside(&terminal.0)?;
         Ok(Relay {
             terminal,
-            modes: Modes::default(),
+            modes: Modes::new(if is_shared { Output::Shared } else { Output::Own }),
             pty: Some(pty),
             channel,
             signals,
