@@ -25,6 +25,9 @@ both_installs![
     what_is_redirected_stays_as_it_is,
     a_pipeline_shares_the_terminal,
     the_program_is_hung_up_when_roots_terminal_or_the_launcher_is_gone,
+    who_stays_has_nothing_of_the_programs_and_little_privilege,
+    as_the_first_process_of_a_container_the_launcher_ends_as_the_program_does,
+    a_program_that_ignores_hangups_outlives_roots_terminal,
     naming_oneself_crosses_no_boundary,
     every_way_of_starting_works_at_a_terminal,
 ];
@@ -85,6 +88,12 @@ fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
 
 fn is_there(path: &str) -> bool {
     fs::exists(path).expect("stat")
+}
+
+/// Whose parent is `pid`.
+fn child_of(pid: u32) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
+    children.split_whitespace().next().expect("one").parse().expect("a pid")
 }
 
 fn ended(client: &mut Client) -> ExitStatus {
@@ -274,17 +283,63 @@ fn the_program_is_hung_up_when_roots_terminal_or_the_launcher_is_gone(world: &Wo
     for kills in [false, true] {
         let mut client = at_a_terminal(world, script);
         client.see("ready");
-        let launcher = client.program.id();
-        let monitor = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children")).expect("children");
+        let monitor = child_of(client.program.id());
         if kills {
             client.program.kill().expect("killed");
         } else {
             drop(std::mem::replace(&mut client.terminal, pty_process::blocking::open().expect("another").0));
         }
         soon("it is told", || is_there("/tmp/hup") && world.listening().is_empty());
-        soon("nobody is left", || !is_there(&format!("/proc/{}", monitor.trim())));
+        soon("nobody is left", || !is_there(&format!("/proc/{monitor}")));
         fs::remove_file("/tmp/hup").expect("removed");
     }
+}
+
+/// PG-2: root's processes beside alice's program, which she can neither signal nor trace.
+fn who_stays_has_nothing_of_the_programs_and_little_privilege(world: &World) {
+    world.policy("permit alice 80\n");
+    let run = for_alice("", "sh -c 'echo ready; exec sleep 60'");
+    let script = format!("exec 7</etc/hosts; exec {run} </etc/passwd");
+    let mut client = Client::start(Command::new("bash").args(["-c", &script]), Size::new(20, 70));
+    client.see("ready");
+    let relay = client.program.id();
+    let monitor = child_of(relay);
+    let program = world.process(child_of(monitor));
+    assert!(program.uids == [1000; 4] && program.is_powerless() && program.fds.contains_key(&7), "{program:?}");
+    for pid in [relay, monitor] {
+        let process = world.process(pid);
+        assert_eq!((process.uids, process.folder.to_str()), ([0; 4], Some("/")));
+        let inherited: Vec<_> = process.fds.values().filter(|to| to.starts_with("/etc")).collect();
+        assert!(inherited.is_empty() && process.inheritable.is_empty(), "{process:?}");
+        let held: Vec<String> = process.permitted.iter().map(ToString::to_string).collect();
+        assert_eq!(held, ["CAP_KILL"]);
+        assert_eq!(process.permitted, process.effective);
+        world.as_user("alice").run(["kill", &pid.to_string()]).exits(1);
+    }
+    let listens = world.listening();
+    assert_eq!(listens.first().map(|socket| socket.holders.len()), Some(1), "{listens:?}");
+}
+
+fn as_the_first_process_of_a_container_the_launcher_ends_as_the_program_does(world: &World) {
+    let mut shell = Shell::start(world);
+    for (script, status) in [("kill -TERM $$", 143), ("exit 3", 3), ("(sleep 0.1; exit 9) & exit 4", 4)] {
+        let run = for_alice("", &format!("sh -c '{script}'"));
+        shell.run(&format!("unshare --mount --pid --fork --mount-proc {run}"));
+        assert_eq!(shell.run("echo $?"), format!("{status}\r\n"), "{script}");
+    }
+}
+
+fn a_program_that_ignores_hangups_outlives_roots_terminal(world: &World) {
+    let mut shell = Shell::start(world);
+    shell.run(&format!("cd /tmp; nohup {} &", for_alice("", "sleep 60")));
+    soon("it is there", || !world.listening().is_empty());
+    let relay = child_of(shell.0.program.id());
+    let program = child_of(child_of(relay));
+    drop(shell);
+    soon("the relay has noticed", || !world.process(relay).fds.values().any(|to| to.ends_with("ptmx")));
+    assert_eq!(world.listening().len(), 1);
+    world.as_root().run(["kill", &relay.to_string()]).succeeds();
+    soon("a signal still reaches it", || world.listening().is_empty() && !is_there(&format!("/proc/{program}")));
 }
 
 fn naming_oneself_crosses_no_boundary(world: &World) {
