@@ -19,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A program on a terminal, and what it shows.
 pub(crate) struct Client {
-    terminal: Pty,
-    program: Child,
+    pub(crate) terminal: Pty,
+    pub(crate) program: Child,
     screen: String,
 }
 

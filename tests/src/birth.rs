@@ -66,6 +66,8 @@ impl Birth {
 
     /// Runs in the child. Changes of identity stand after what needs privilege, limits after all else.
     fn become_caller(&self, folder: &CStr, program: &CStr) -> io::Result<()> {
+        // No terminal, wherever the tests are started: /dev/tty is then none either.
+        unistd::setsid()?;
         if let Some(processes) = &self.cgroup {
             unistd::write(processes, b"0")?;
         }

@@ -57,9 +57,9 @@ fn verdict<'p>(policy: &'p Policy, who: &Caller, endpoint: &str, program: Option
     decide(policy, who, Ask { endpoint: resolved(endpoint), domain: Domain::OfAddress, program })
 }
 
-fn refused(policy: &Policy, caller: &Caller, ask: Ask<'_>) -> crate::Report {
+fn refused(policy: &Policy, caller: &Caller, ask: Ask<'_>) -> portgrant_protocol::Message {
     match decide(policy, caller, ask) {
-        Decision::Refuse(refusal) => crate::Report::of_refusal(&refusal, caller, policy),
+        Decision::Refuse(refusal) => crate::refused(&refusal, caller, policy),
         Decision::Permit(permit) => panic!("{permit:?}"),
     }
 }
