@@ -242,7 +242,8 @@ fn accept(mut listeners: Listeners, drain: &Drain, token: &Token, greeting: &Arc
             Ok(event) => eprintln!("generations: {event:?}"),
             Err(error) => {
                 eprintln!("generations: {error}");
-                if matches!(error, Error::Listener(ListenerError::NoListener)) {
+                // The other ports go on.
+                if !matches!(error, Error::Listener(ListenerError::Failed { .. })) {
                     return;
                 }
             }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use portgrant_protocol::record::{Refusal, Reply};
@@ -10,6 +11,7 @@ use portgrant_protocol::status;
 use portgrant_protocol::transfer::{self, TransferError};
 use rustix::net::{SendFlags, send, sockopt};
 
+use crate::accept::PAUSE;
 use crate::error::MailboxError;
 use crate::socket_file::{self, Failure, SocketFile};
 use crate::{Error, Message, Sockets, request};
@@ -78,7 +80,11 @@ impl Mailbox {
     /// not wait for it misses nothing.
     pub fn receive(&self) -> Result<Sockets, Error> {
         let failed = |source| MailboxError::Unusable { path: self.path().to_owned(), source };
-        let peer = self.file.accept().map_err(|errno| failed(errno.into()))?;
+        let peer = self.file.accept().map_err(|errno| {
+            // Out of descriptors, most likely. The next call would fail at once, and servers call it in a loop.
+            thread::sleep(PAUSE);
+            failed(errno.into())
+        })?;
         let received = self.take_from(&peer);
         answer(&peer, &received);
         received
