@@ -72,7 +72,7 @@ pub(crate) fn pass(helper: &Path, endpoints: &[Endpoint]) -> Result<(Reply, Vec<
     let (record, descriptors) = match received {
         Ok(received) => received,
         Err(transfer::TransferError::Ended) => {
-            return Err(RequestError::NoAnswer { helper: helper.to_owned(), status }.into());
+            return Err(RequestError::unanswered(helper, status).into());
         }
         Err(error) => return Err(Error::Transfer(error)),
     };
@@ -101,7 +101,7 @@ pub(crate) fn bind(helper: &Path, endpoint: &Endpoint, socket: &UdpSocket) -> Re
     }
     match refusal(&said, status) {
         Some(refusal) => Err(Error::Refused(refusal)),
-        None => Err(RequestError::NoAnswer { helper: helper.to_owned(), status }.into()),
+        None => Err(RequestError::unanswered(helper, status).into()),
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,14 +14,20 @@ use nix::unistd::Pid;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Endpoint, status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::getsockname;
+use rustix::process::Signal;
 
-/// How long it may take: the rules of a very large policy take some tens of milliseconds, but a machine may be out of
-/// breath, and to wait is better then than to refuse what is permitted.
+/// How long both attempts together may take. The helper ends by itself after 5 s and is killed after 10, so this is for one
+/// that does neither; on an overloaded machine it is better to wait than to refuse what is permitted.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The most that it may say, in bytes.
 const LONGEST: usize = 4096;
+/// How long poll(2) is left alone after it failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+const KILLED: &str = "the helper was killed after its time limit of 10 s, and so was another: they were stopped, or the machine is overloaded";
+const LIMITS: &str = "see the limits of processes and descriptors (ulimit -a), and what confines this process";
 
 /// Why a socket is not bound: the helper's exit status, and its words. `Display` writes them, a line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +43,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(status: u8, what: String, why: String) -> Refusal {
-        let fix = "see the limits of processes and descriptors (ulimit -a), and what confines this process".to_owned();
-        Refusal { status, what, why, fix }
+    fn new(status: u8, what: String, why: String, fix: &str) -> Refusal {
+        Refusal { status, what, why, fix: fix.to_owned() }
     }
 
     /// What the helper wrote to standard error.
@@ -66,11 +72,14 @@ impl fmt::Display for Refusal {
 pub fn bind(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<(), Refusal> {
     let mut asking = Asking::start(path, endpoint, socket)?;
     loop {
-        let _ = poll(&mut [PollFd::new(&asking, PollFlags::IN)], Some(&asking.left()));
-        if let Some(answered) = asking.answer() {
+        match poll(&mut [PollFd::new(&asking, PollFlags::IN)], Some(&asking.left())) {
+            Ok(_) | Err(Errno::INTR) => {}
+            // No descriptor may be polled, say (RLIMIT_NOFILE of 0): it would fail again at once.
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+        if let Some(answered) = asking.answer(path, socket) {
             // The socket tells, not the status: that is not known where SIGCHLD is ignored.
-            let local = getsockname(socket).ok().and_then(|local| SocketAddr::try_from(local).ok());
-            return if local.is_some_and(|local| local.port() != 0) { Ok(()) } else { answered };
+            return if is_bound(socket) { Ok(()) } else { answered };
         }
     }
 }
@@ -81,9 +90,12 @@ pub(crate) struct Asking {
     helper: Child,
     words: File,
     said: Vec<u8>,
+    /// When the first one was started
     since: Instant,
     /// For what, printable
     endpoint: String,
+    /// The first one was killed, and this is another
+    repeated: bool,
 }
 
 impl Asking {
@@ -92,10 +104,10 @@ impl Asking {
         let endpoint = endpoint.to_string();
         let failed = |error: io::Error| {
             let why = format!("{}: {error}", path.display());
-            Refusal::new(status::BROKEN, format!("{endpoint} cannot be asked for"), why)
+            Refusal::new(status::BROKEN, format!("{endpoint} cannot be asked for"), why, LIMITS)
         };
         let (helper, words) = spawn(path, &endpoint, socket).map_err(failed)?;
-        Ok(Asking { helper, words, said: Vec::new(), since: Instant::now(), endpoint })
+        Ok(Asking { helper, words, said: Vec::new(), since: Instant::now(), endpoint, repeated: false })
     }
 
     /// For how long it may still run.
@@ -111,19 +123,11 @@ impl Asking {
     }
 
     /// Its answer, once it has ended or must. Never waits.
-    pub(crate) fn answer(&mut self) -> Option<Result<(), Refusal>> {
-        let mut bytes = [0; 1024];
-        let ended = loop {
-            match self.words.read(&mut bytes) {
-                Ok(0) => break true,
-                Ok(length) => self.said.extend_from_slice(&bytes[..length]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break false,
-            }
-            if self.said.len() > LONGEST {
-                break false;
-            }
-        };
+    ///
+    /// A helper that was killed is started again, once: its own timer does that where it was stopped or got no processor
+    /// time. `path` and `socket` are those that it was started with.
+    pub(crate) fn answer(&mut self, path: &Path, socket: BorrowedFd<'_>) -> Option<Result<(), Refusal>> {
+        let ended = self.listen();
         let must = self.since.elapsed() >= PATIENCE || self.said.len() > LONGEST;
         if !ended && !must {
             return None;
@@ -131,20 +135,53 @@ impl Asking {
         if !ended {
             let _ = self.helper.kill();
         }
-        let why = match self.helper.wait() {
-            Ok(status) if !ended => format!("the helper took too long, or said too much ({status})"),
+        let said = || String::from_utf8_lossy(&self.said);
+        let (why, fix) = match self.helper.wait() {
+            Ok(status) if !ended => (format!("the helper took too long, or said too much ({status})"), LIMITS),
+            Ok(status) if status.signal() == Some(Signal::KILL.as_raw()) => {
+                if !self.repeated && !must && !is_bound(socket) && self.repeat(path, socket).is_ok() {
+                    return None;
+                }
+                (KILLED.to_owned(), "try again")
+            }
             Ok(status) => match status.code().and_then(|code| u8::try_from(code).ok()) {
                 Some(status::OK) => return Some(Ok(())),
-                Some(code) => return Some(Err(Refusal::read(code, &String::from_utf8_lossy(&self.said)))),
-                None => format!("the helper ended: {status}"),
+                Some(code) => return Some(Err(Refusal::read(code, &said()))),
+                None => (format!("the helper ended: {status}"), LIMITS),
             },
-            Err(_) if !self.said.is_empty() => {
-                return Some(Err(Refusal::read(status::SYSTEM, &String::from_utf8_lossy(&self.said))));
-            }
-            Err(error) => format!("the helper cannot be waited for: {error}"),
+            Err(_) if !self.said.is_empty() => return Some(Err(Refusal::read(status::SYSTEM, &said()))),
+            Err(error) => (format!("the helper cannot be waited for: {error}"), LIMITS),
         };
-        Some(Err(Refusal::new(status::SYSTEM, format!("{} was asked for in vain", self.endpoint), why)))
+        Some(Err(Refusal::new(status::SYSTEM, format!("{} was asked for in vain", self.endpoint), why, fix)))
     }
+
+    /// Reads what it says. Whether that was all of it.
+    fn listen(&mut self) -> bool {
+        let mut bytes = [0; 1024];
+        while self.said.len() <= LONGEST {
+            match self.words.read(&mut bytes) {
+                Ok(0) => return true,
+                Ok(length) => self.said.extend_from_slice(&bytes[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                // It would be ready, and fail, for ever.
+                Err(_) => return true,
+            }
+        }
+        false
+    }
+
+    fn repeat(&mut self, path: &Path, socket: BorrowedFd<'_>) -> io::Result<()> {
+        (self.helper, self.words) = spawn(path, &self.endpoint, socket)?;
+        self.said.clear();
+        self.repeated = true;
+        Ok(())
+    }
+}
+
+fn is_bound(socket: BorrowedFd<'_>) -> bool {
+    let local = getsockname(socket).ok().and_then(|local| SocketAddr::try_from(local).ok());
+    local.is_some_and(|local| local.port() != 0)
 }
 
 impl AsFd for Asking {

@@ -1,7 +1,8 @@
 //! Sockets that the helper was asked for.
 
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use portgrant_protocol::{listen, status};
@@ -37,12 +38,17 @@ pub enum RequestError {
         /// Why not
         source: io::Error,
     },
-    /// The helper ended without an answer
+    /// The helper ended without an answer, and was not killed
     NoAnswer {
         /// Its path
         helper: PathBuf,
         /// How it ended; unknown where SIGCHLD is ignored
         status: Option<ExitStatus>,
+    },
+    /// The helper was killed (SIGKILL). A helper that was stopped is, when its time limit is over
+    HelperKilled {
+        /// Its path
+        helper: PathBuf,
     },
     /// A socket that was asked for did not come
     NotReceived {
@@ -57,6 +63,15 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// Of a helper that ended without an answer.
+    pub(crate) fn unanswered(helper: &Path, status: Option<ExitStatus>) -> RequestError {
+        let helper = helper.to_owned();
+        match status.and_then(|status| status.signal()) {
+            Some(SIGKILL) => RequestError::HelperKilled { helper },
+            Some(_) | None => RequestError::NoAnswer { helper, status },
+        }
+    }
+
     pub(super) fn told(&self) -> Told<'_> {
         match self {
             RequestError::Endpoints { count: 0 } => Told::what("no endpoint is asked for")
@@ -99,6 +114,9 @@ impl RequestError {
                 }
             })
             .status(status.and_then(said_by).unwrap_or(status::SYSTEM)),
+            RequestError::HelperKilled { helper } => {
+                Told::what(format!("the helper {} was killed", shown(helper))).why(KILLED).fix("try again")
+            }
             RequestError::NotReceived { name } => {
                 Told::what(format!("{} did not come", quoted(name))).why(DOES_NOT_FIT).fix(super::ONE_VERSION)
             }
@@ -111,6 +129,8 @@ impl RequestError {
     }
 }
 
+const SIGKILL: i32 = 9;
+const KILLED: &str = "its time limit of 10 s was over: it was stopped, or the machine is overloaded";
 const DOES_NOT_FIT: &str = "the answer does not fit the request";
 
 /// What the helper told by its exit status alone.
