@@ -18,6 +18,7 @@ mod policy;
 mod program;
 mod recipe;
 mod run;
+mod stderr;
 mod who;
 
 use std::ffi::{CString, OsStr, OsString};
@@ -96,7 +97,8 @@ fn failed(record: &OsStr) -> u8 {
 /// the variable is the program's.
 fn log_steps() {
     let mut steps = env_logger::Builder::new();
-    steps.filter_level(LevelFilter::Debug).format(|to, record| {
+    let steps = steps.target(env_logger::Target::Pipe(Box::new(stderr::Stderr)));
+    let steps = steps.filter_level(LevelFilter::Debug).format(|to, record| {
         let step = record.args().to_string();
         writeln!(to, "portgrant: {}", printable(step.as_bytes()))
     });
@@ -141,5 +143,5 @@ pub(crate) fn say(message: &Message) {
 /// In one write, so that it stays in one piece among what others write.
 fn tell(message: &Message, further: &str) {
     let text = format!("{}{further}", output::message(message));
-    let _ = std::io::stderr().write_all(output::for_stderr(text).as_bytes());
+    stderr::print(&output::for_stderr(text));
 }

@@ -379,3 +379,16 @@ fn each_step_is_shown_with_v_and_none_without_whatever_the_environment_says() {
     }
     assert!(steps.lines().all(|line| line.starts_with("portgrant: ")), "{steps}");
 }
+
+#[test]
+fn a_helper_that_is_killed_is_explained_whoever_asked_it() {
+    let folder = Folder::new("killed");
+    let helper = folder.script("killed", "kill -KILL $$");
+    let why = "its time limit of 10 s was over: it was stopped, or the machine is overloaded";
+    let expected = format!("portgrant: the helper {} was killed\n  why: {why}\n  fix: try again\n", helper.display());
+    for words in [&[][..], &["--wait"], &["--accept"], &["--verify"]] {
+        let words = [&["exec", "-l", "80"], words, &["--", "true"]].concat();
+        let (status, output, complaint) = outcome(portgrant(&helper).args(&words));
+        assert_eq!((status, output.as_str(), complaint.as_str()), (71, "", expected.as_str()), "{words:?}");
+    }
+}

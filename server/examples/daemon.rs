@@ -78,7 +78,7 @@ fn begin(inherited: Option<Sockets>, endpoint: &str) -> Result<(Signals, Arc<Ato
 
 fn greet(listener: &TcpListener, generation: &AtomicU32) -> io::Result<()> {
     loop {
-        let (mut client, _) = listener.accept()?;
+        let (mut client, _) = portgrant_server::accept(listener)?;
         let _ = writeln!(client, "pid {} generation {}", std::process::id(), generation.load(Ordering::SeqCst));
     }
 }

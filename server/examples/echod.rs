@@ -103,7 +103,7 @@ fn datagrams(socket: &UdpSocket) -> io::Result<()> {
 
 fn connections(listener: &TcpListener) -> io::Result<()> {
     loop {
-        let (stream, from) = listener.accept()?;
+        let (stream, from) = portgrant_server::accept(listener)?;
         thread::spawn(move || match echo(stream) {
             Ok(()) => {}
             Err(error) => eprintln!("echod: {from}: {error}"),

@@ -260,7 +260,8 @@ fn accept(mut listeners: Listeners, drain: &Drain, token: &Token, greeting: &Arc
             Ok(event) => eprintln!("generations: {event:?}"),
             Err(error) => {
                 eprintln!("generations: {error}");
-                if matches!(error.downcast_ref(), Some(ListenerError::NoListener)) {
+                // The other ports go on.
+                if !matches!(error.downcast_ref(), Some(ListenerError::Failed { .. })) {
                     return;
                 }
             }

@@ -90,18 +90,13 @@ fn serve(sockets: Sockets) -> Result<(), Error> {
 
 fn accept(listener: &TcpListener) {
     loop {
-        match listener.accept() {
+        match portgrant_server::accept(listener) {
             Ok((client, from)) => {
                 if let Err(error) = converse(client) {
                     eprintln!("hello: {from}: {error}");
                 }
             }
-            Err(error) if [io::ErrorKind::ConnectionAborted, io::ErrorKind::Interrupted].contains(&error.kind()) => {}
-            Err(error) => {
-                // Descriptors or memory ran out: the client stays in the queue, and the error would come again at once.
-                eprintln!("hello: accept: {error}");
-                thread::sleep(Duration::from_millis(100));
-            }
+            Err(error) => return eprintln!("hello: accept: {error}"),
         }
     }
 }

@@ -23,7 +23,8 @@ fn serve() -> Result<(), Error> {
         None => Sockets::request([std::env::args().nth(1).as_deref().unwrap_or("23")])?,
     };
     for socket in sockets {
-        for client in socket.into_tcp()?.incoming().flatten() {
+        let listener = socket.into_tcp()?;
+        while let Ok((client, _)) = portgrant_server::accept(&listener) {
             std::thread::spawn(move || name_keys(client));
         }
     }

@@ -39,8 +39,7 @@ fn greet_on_each(sockets: Sockets) -> Result<(), Error> {
 }
 
 fn greet(listener: &TcpListener) {
-    for client in listener.incoming().flatten() {
-        let _ =
-            writeln!(&client, "hello, {}", client.peer_addr().map_or_else(|e| e.to_string(), |a| a.ip().to_string()));
+    while let Ok((mut client, peer)) = portgrant_server::accept(listener) {
+        let _ = writeln!(client, "hello, {}", peer.ip());
     }
 }

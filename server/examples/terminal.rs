@@ -40,7 +40,8 @@ fn serve(endpoint: &str, command: impl Fn() -> Command) -> Result<(), Error> {
         None => Sockets::request([endpoint])?,
     };
     for socket in sockets {
-        for client in socket.into_tcp()?.incoming().flatten() {
+        let listener = socket.into_tcp()?;
+        while let Ok((client, _)) = portgrant_server::accept(&listener) {
             let terminal = Terminal::new(command());
             std::thread::spawn(move || match terminal.serve(client) {
                 Ok(ended) => println!("a program ended: {}", ended.map_or("unknown".to_owned(), |e| e.to_string())),

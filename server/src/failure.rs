@@ -157,6 +157,11 @@ impl<'a> Report<'a> {
         Report { message: self.message.fix(fix), ..self }
     }
 
+    /// The same, of another kind and with its status.
+    pub(crate) fn kind(self, kind: Kind) -> Report<'a> {
+        Report { message: Message { kind, status: kind.status(), ..self.message }, ..self }
+    }
+
     /// The same, with another status.
     pub(crate) fn status(self, status: u8) -> Report<'a> {
         Report { message: Message { kind: Kind::of_status(status), status, ..self.message }, ..self }

@@ -99,3 +99,19 @@ async fn the_sockets_of_each_address_are_awaited_too() {
     listeners.stopper().stop();
     assert!(matches!(next(&mut listeners).await, Event::Stopped));
 }
+
+#[tokio::test]
+async fn errors_of_datagrams_that_were_sent_leave_the_runtime_to_others() {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("udp");
+    let copy = socket.try_clone().expect("a copy");
+    let mut listeners = Listeners::new().expect("made");
+    listeners.udp("dns", socket).expect("added");
+    let mut listeners = AsyncListeners::new(listeners).expect("registered");
+    nix::sys::socket::setsockopt(&copy, nix::sys::socket::sockopt::Ipv4RecvErr, &true).expect("IP_RECVERR");
+    let nobody = UdpSocket::bind("127.0.0.1:0").and_then(|closed| closed.local_addr()).expect("an address");
+    copy.send_to(b"hello?", nobody).expect("sent");
+    assert!(tokio::time::timeout(Duration::from_millis(100), listeners.event()).await.is_err(), "nothing came");
+    let at = copy.local_addr().expect("bound");
+    UdpSocket::bind("127.0.0.1:0").and_then(|client| client.send_to(b"question", at)).expect("sent");
+    assert!(matches!(next(&mut listeners).await, Event::Datagram(_)));
+}

@@ -5,9 +5,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr};
 use portgrant_server::error::{InvalidEndpoint, ListenerError};
 use portgrant_server::{EachUdp, Error, Event, Listeners};
+use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown, sockopt};
+use rustix::time::{ClockId, clock_gettime};
 
 const SOON: Duration = Duration::from_secs(5);
 const A_MOMENT: Duration = Duration::from_millis(50);
@@ -161,7 +165,7 @@ fn nobody_binds_beside_the_sockets_of_each() {
             sockopt::set_socket_reuseaddr(&intruder, true).expect("set");
             sockopt::set_socket_reuseport(&intruder, !only_reuseaddr).expect("set");
             let address = SocketAddr::new(address.parse().expect("an address"), port);
-            assert_eq!(rustix::net::bind(&intruder, &address), Err(rustix::io::Errno::ADDRINUSE));
+            assert_eq!(rustix::net::bind(&intruder, &address), Err(Errno::ADDRINUSE));
         }
     }
     let error = EachUdp::listen(&format!("each:{port}/udp")).expect_err("in use");
@@ -181,4 +185,60 @@ fn what_is_no_each_is_said() {
         );
     }
     assert!(EachUdp::listen("each:53").is_err_and(|error| error.downcast_ref::<InvalidEndpoint>().is_some()));
+}
+
+fn processor_time() -> Duration {
+    // Of this thread alone: other tests run beside it.
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("not negative")
+}
+
+/// Nothing comes within a second, and waiting for it takes next to no processor time.
+#[track_caller]
+fn rests(listeners: &mut Listeners) {
+    let before = processor_time();
+    assert!(listeners.event_within(Duration::from_secs(1)).expect("no error").is_none());
+    let spent = processor_time() - before;
+    assert!(spent < Duration::from_millis(100), "it spins: {spent:?} of a second");
+}
+
+/// Has an error in the error queue of `socket` (IP_RECVERR): nobody is where it sends to.
+fn send_in_vain(socket: &UdpSocket) {
+    setsockopt(socket, Ipv4RecvErr, &true).expect("IP_RECVERR");
+    let nobody = UdpSocket::bind("127.0.0.1:0").and_then(|closed| closed.local_addr()).expect("an address");
+    socket.send_to(b"hello?", nobody).expect("sent");
+}
+
+#[test]
+fn errors_of_datagrams_that_were_sent_keep_nobody_busy() {
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let (udp_at, copy) = (udp.local_addr().expect("bound"), udp.try_clone().expect("a copy"));
+    let mut listeners = Listeners::new().expect("made");
+    listeners.udp("dns", udp).expect("added");
+    send_in_vain(&copy);
+    rests(&mut listeners);
+    assert!(is_answered(&mut listeners, udp_at));
+
+    let each = EachUdp::listen(&format!("each:{}/udp", free_port())).expect("bound");
+    let copy = each.wildcard().socket().try_clone().expect("a copy");
+    let mut listeners = Listeners::new().expect("made");
+    listeners.each(each).expect("added");
+    setsockopt(&copy, Ipv6RecvErr, &true).expect("IPV6_RECVERR");
+    let nobody = UdpSocket::bind("[::1]:0").and_then(|closed| closed.local_addr()).expect("an address");
+    copy.send_to(b"hello?", nobody).expect("sent");
+    rests(&mut listeners);
+}
+
+#[test]
+fn a_udp_socket_that_is_shut_down_is_told_once_and_keeps_nobody_busy() {
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let copy = udp.try_clone().expect("a copy");
+    let mut listeners = Listeners::new().expect("made");
+    listeners.udp("dns", udp).expect("added");
+    listeners.tcp("web", tcp("127.0.0.1:0").0).expect("added");
+    // It is not connected, which is an error; it is shut down all the same (Linux 6.18).
+    let _ = shutdown(&copy, Shutdown::Read);
+    let error = listeners.event_within(SOON).expect_err("it is shut down");
+    let Some(ListenerError::Failed { name, source }) = error.downcast_ref() else { panic!("{error}") };
+    assert_eq!((name.as_str(), source.raw_os_error()), ("dns", Some(Errno::SHUTDOWN.raw_os_error())));
+    rests(&mut listeners);
 }

@@ -148,8 +148,22 @@ fn a_helper_that_ends_without_a_word_does_not_hang_its_caller() {
     assert!(error.to_string().contains("ended without an answer: it ended with exit status: 78"), "{error}");
     assert_eq!(error.status(), status::BROKEN, "a status that says something is kept");
     assert_eq!(exits(3).status(), status::SYSTEM, "and any other is not passed off as one");
-    let error = ask(&folder.script("killed", "kill -9 $$"), &["80"]).expect_err("no answer");
-    assert!(error.to_string().contains("signal: 9"), "{error}");
+    let error = ask(&folder.script("ended", "kill -TERM $$"), &["80"]).expect_err("no answer");
+    assert!(error.to_string().contains("signal: 15"), "{error}");
+}
+
+#[test]
+fn a_helper_that_is_killed_is_told_from_one_that_fails() {
+    let folder = Folder::new("killed");
+    let killed = folder.script("killed", "kill -KILL $$");
+    let error = ask(&killed, &["80"]).expect_err("no answer");
+    let is_killed = |error: &RequestError| matches!(error, RequestError::HelperKilled { helper } if *helper == killed);
+    assert!(error.downcast_ref().is_some_and(is_killed), "{error}");
+    assert_eq!(error.status(), status::SYSTEM);
+    let message = error.message();
+    assert_eq!(message.what, format!("the helper {} was killed", killed.display()));
+    let why = "its time limit of 10 s was over: it was stopped, or the machine is overloaded";
+    assert_eq!((message.why.as_deref(), message.fix.as_deref()), (Some(why), Some("try again")));
 }
 
 #[test]

@@ -3,30 +3,40 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use portgrant_protocol::record::Reply;
-use portgrant_protocol::{Endpoint, Kind, Message, transfer};
+use portgrant_protocol::{Endpoint, Kind, Message, status, transfer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::getsockname;
+use rustix::process::Signal;
 
-/// How long it may take: the rules of a very large policy take some tens of milliseconds, but a machine may be out of
-/// breath, and to wait is better then than to refuse what is permitted.
+/// How long both attempts together may take. The helper ends by itself after 5 s and is killed after 10, so this is for one
+/// that does neither; on an overloaded machine it is better to wait than to refuse what is permitted.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long poll(2) is left alone after it failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+const KILLED: &str = "the helper was killed after its time limit of 10 s, and so was another: they were stopped, or the machine is overloaded";
+const LIMITS: &str = "see the limits of processes and descriptors (ulimit -a), and what confines this process";
 
 /// Has the helper at `path` bind `socket` to `endpoint`, and waits for it.
 pub fn bind(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<(), Box<Message>> {
     let mut asking = Asking::start(path, endpoint, socket)?;
     loop {
-        let _ = poll(&mut [PollFd::new(&asking, PollFlags::IN)], Some(&asking.left()));
-        if let Some(answered) = asking.answer() {
+        match poll(&mut [PollFd::new(&asking, PollFlags::IN)], Some(&asking.left())) {
+            Ok(_) | Err(Errno::INTR) => {}
+            // No descriptor may be polled, say (RLIMIT_NOFILE of 0): it would fail again at once.
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+        if let Some(answered) = asking.answer(path, socket) {
             // The socket tells, not the status: that is not known where SIGCHLD is ignored.
-            let local = getsockname(socket).ok().and_then(|local| SocketAddr::try_from(local).ok());
-            return if local.is_some_and(|local| local.port() != 0) { Ok(()) } else { answered };
+            return if is_bound(socket) { Ok(()) } else { answered };
         }
     }
 }
@@ -37,9 +47,12 @@ pub(crate) struct Asking {
     helper: Child,
     /// Where its answer comes: a record if it fails, nothing if it binds
     answers: OwnedFd,
+    /// When the first one was started
     since: Instant,
     /// For what, printable
     endpoint: String,
+    /// The first one was killed, and this is another
+    repeated: bool,
 }
 
 impl Asking {
@@ -49,9 +62,9 @@ impl Asking {
         let (helper, answers) = spawn(path, &endpoint, socket).map_err(|error| {
             let why = format!("{}: {error}", path.display());
             let what = format!("the helper cannot be started for {endpoint}");
-            Box::new(Message::of(Kind::BrokenPolicy, what).why(why).fix(FIX))
+            Box::new(Message::of(Kind::BrokenPolicy, what).why(why).fix(LIMITS))
         })?;
-        Ok(Asking { helper, answers, since: Instant::now(), endpoint })
+        Ok(Asking { helper, answers, since: Instant::now(), endpoint, repeated: false })
     }
 
     /// For how long it may still run.
@@ -67,7 +80,10 @@ impl Asking {
     }
 
     /// Its answer, once it has ended or must. Never waits.
-    pub(crate) fn answer(&mut self) -> Option<Result<(), Box<Message>>> {
+    ///
+    /// A helper that was killed is started again, once: its own timer does that where it was stopped or got no processor
+    /// time. `path` and `socket` are those that it was started with.
+    pub(crate) fn answer(&mut self, path: &Path, socket: BorrowedFd<'_>) -> Option<Result<(), Box<Message>>> {
         let readable = poll(&mut [PollFd::new(&self.answers, PollFlags::IN)], Some(&Timespec::default())) == Ok(1);
         let is_late = self.since.elapsed() >= PATIENCE;
         if !readable && !is_late {
@@ -83,15 +99,37 @@ impl Asking {
         if let Some(Ok(Reply::Failed(message))) = record.map(|(record, _)| Reply::parse(&record)) {
             return Some(Err(Box::new(message)));
         }
-        let why = match ended {
+        let what = format!("the helper could not bind {}", self.endpoint);
+        let message = match ended {
             Ok(status) if status.success() => return Some(Ok(())),
-            Ok(status) if is_late => format!("the helper took too long ({status})"),
-            Ok(status) => format!("the helper ended without an answer ({status})"),
-            Err(error) => format!("the helper cannot be waited for: {error}"),
+            Ok(status) if is_late => Message::new(what).why(format!("the helper took too long ({status})")).fix(LIMITS),
+            Ok(status) if status.signal() == Some(Signal::KILL.as_raw()) => {
+                if !self.repeated && !is_bound(socket) && self.repeat(path, socket).is_ok() {
+                    return None;
+                }
+                Message::of(Kind::TryAgain, what).why(KILLED).fix("try again")
+            }
+            Ok(ended) => {
+                // The record was lost; the status is not.
+                let status = ended.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(status::SYSTEM);
+                let message = Message::of(Kind::of_status(status), what).status(status);
+                message.why(format!("the helper ended without an answer ({ended})")).fix(LIMITS)
+            }
+            Err(error) => Message::new(what).why(format!("the helper cannot be waited for: {error}")).fix(LIMITS),
         };
-        let message = Message::new(format!("the helper could not bind {}", self.endpoint)).why(why).fix(FIX);
         Some(Err(Box::new(message)))
     }
+
+    fn repeat(&mut self, path: &Path, socket: BorrowedFd<'_>) -> io::Result<()> {
+        (self.helper, self.answers) = spawn(path, &self.endpoint, socket)?;
+        self.repeated = true;
+        Ok(())
+    }
+}
+
+fn is_bound(socket: BorrowedFd<'_>) -> bool {
+    let local = getsockname(socket).ok().and_then(|local| SocketAddr::try_from(local).ok());
+    local.is_some_and(|local| local.port() != 0)
 }
 
 impl AsFd for Asking {
@@ -99,8 +137,6 @@ impl AsFd for Asking {
         self.answers.as_fd()
     }
 }
-
-const FIX: &str = "see the limits of processes and descriptors (ulimit -a), and what confines this process";
 
 fn spawn(path: &Path, endpoint: &str, socket: BorrowedFd<'_>) -> io::Result<(Child, OwnedFd)> {
     // A copy for the child: there is one thread, so nothing else is executed meanwhile.

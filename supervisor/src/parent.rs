@@ -10,6 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::libc::{SIGCHLD, SIGHUP, SIGSTOP, SIGTERM};
 use nix::sys::prctl;
@@ -17,6 +18,8 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use rustix::process::{
     Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getsid, set_parent_process_death_signal, setrlimit,
     waitpid,
@@ -29,6 +32,8 @@ use crate::aside::{begin, channel, keep_only, prepare, renounce};
 use crate::raw::{self, Disposition, Fork};
 use crate::supervise::{Desk, Supervisor, Turn};
 
+/// How long poll(2) is left alone after it failed.
+const PAUSE: Duration = Duration::from_millis(100);
 /// `si_code` of what the kernel sends, such as for a key pressed
 const SI_KERNEL: i32 = 0x80;
 
@@ -56,15 +61,18 @@ fn stand_before(news: &OwnedFd, supervisor: Pid) -> io::Result<u8> {
     keep_only(&[news.as_raw_fd(), signals.as_raw_fd()])?;
     loop {
         let mut ends = [PollFd::new(news, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
-        if poll(&mut ends, None).is_ok() && !ends[0].revents().is_empty() {
-            let mut end = [0; 2];
-            // The end of the channel comes where the supervisor was killed, or had failed and said why.
-            return Ok(match rustix::io::read(news, &mut end) {
-                Ok(2) => End::from_bytes(end).take(),
-                _ => End::of(wait(supervisor, WaitOptions::empty())?).take(),
-            });
+        match poll(&mut ends, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            // It would fail again at once: fewer descriptors may be polled than there are (RLIMIT_NOFILE), say.
+            Err(_) => std::thread::sleep(PAUSE),
         }
-        forward(&signals, supervisor);
+        let mut end = [0; 2];
+        match rustix::net::recv(news, &mut end, RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN | Errno::INTR) => forward(&signals, supervisor),
+            Ok((2, _)) => return Ok(End::from_bytes(end).take()),
+            // The end of the channel comes where the supervisor was killed, or had failed and said why.
+            _ => return Ok(End::of(wait(supervisor, WaitOptions::empty())?).take()),
+        }
     }
 }
 

@@ -173,7 +173,8 @@ impl Supervisor {
                 desk[number] = self.begin(number, notification, 1);
             }
             for (number, slot) in desk.iter_mut().enumerate() {
-                if let Some(answered) = slot.as_mut().and_then(|pending| pending.asking.answer())
+                let answer = |pending: &mut Pending| pending.asking.answer(&self.helper, pending.socket.as_fd());
+                if let Some(answered) = slot.as_mut().and_then(answer)
                     && let Some(Pending { notification, call, socket, .. }) = slot.take()
                 {
                     let answer = self.result(&notification, &call, &socket, answered);

@@ -308,7 +308,8 @@ fn a_storm_of_connections_leaves_no_zombie_and_no_descriptor(world: &World) {
     within(PATIENCE, "all have ended", || children(world, launcher.pid()).is_empty());
     assert_eq!(world.process(launcher.pid()).fds, before);
     let threads = fs::read_dir(format!("/proc/{}/task", launcher.pid())).expect("proc").count();
-    assert!((2..=4).contains(&threads), "few start programs, however many connections there are: {threads}");
+    // Up to four that start programs, and the one that writes to standard error.
+    assert!((3..=5).contains(&threads), "few start programs, however many connections there are: {threads}");
 }
 
 /// Whatever each of the threads is at when the signal comes: no program is started afterwards, and none is forgotten.

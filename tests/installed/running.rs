@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use portgrant_tests::{LAUNCHER, Running, World, both_installs, skip};
+use portgrant_tests::{BINDER, LAUNCHER, Running, World, both_installs, skip};
 
 both_installs![
     what_is_refused_is_eacces_to_the_program_and_three_lines_to_people,
@@ -24,6 +24,7 @@ both_installs![
     the_very_socket_is_bound,
     every_way_of_asking_is_answered,
     it_needs_no_proc,
+    a_helper_that_is_killed_is_asked_once_more,
 ];
 
 /// How long something may take that happens by itself, on an emulated machine too.
@@ -304,4 +305,27 @@ fn it_needs_no_proc(world: &World) {
     let bind = binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 80)");
     let run = [&bare[..], &[LAUNCHER, "run", "--", "python3", "-c", &bind]].concat();
     world.as_root().run(run).succeeds().prints("bound ('127.0.0.1', 80)\n");
+}
+
+/// Its own timer kills it where it is stopped for too long; here it does so itself.
+fn a_helper_that_is_killed_is_asked_once_more(world: &World) {
+    world.policy("permit alice 80\n");
+    world.folder("/opt/killed", "root", 0o755);
+    fs::copy("/usr/libexec/portgrant/portgrant-supervisor", "/opt/killed/portgrant-supervisor").expect("copied");
+    let script = binding("AF_INET", "SOCK_STREAM", "('127.0.0.1', 80)");
+    for (lives, said, status) in [(1, "bound ('127.0.0.1', 80)\n", ""), (2, "EACCES\n", "fix: try again\n")] {
+        let helper = format!(
+            "#!/bin/sh\necho start >>/tmp/starts-{lives}\n\
+             [ $(grep -c . /tmp/starts-{lives}) -gt {lives} ] || kill -KILL $$\nexec {BINDER} \"$@\"\n"
+        );
+        world.file("/opt/killed/binder", &helper);
+        world.as_root().run(["chmod", "755", "/opt/killed/binder"]).succeeds();
+        let alice = world.as_user("alice").env("PORTGRANT_BINDER", "/opt/killed/binder");
+        let outcome = alice.run([LAUNCHER, "run", "--", "python3", "-c", &script]);
+        outcome.succeeds().prints(said).complains(status);
+        assert_eq!(outcome.stderr.is_empty(), status.is_empty(), "{outcome}");
+        let starts = fs::read_to_string(format!("/tmp/starts-{lives}")).expect("it was started");
+        assert_eq!(starts.lines().count(), 2, "{outcome}");
+        none_left(world);
+    }
 }

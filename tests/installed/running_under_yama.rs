@@ -19,6 +19,7 @@ both_installs![
     it_ends_as_the_program_does,
     signals_reach_the_program,
     a_stop_is_the_programs_and_so_is_going_on,
+    where_fewer_descriptors_may_be_polled_than_there_are_nobody_spins,
     unmodified_servers_answer_and_so_do_their_workers,
     threads_children_and_theirs_bind_and_are_refused,
     a_daemon_that_left_its_parents_binds,
@@ -64,6 +65,25 @@ fn it_ends_as_the_program_does(world: &World) {
         "import os, signal, sys\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nos.execv(sys.argv[1], sys.argv[1:])";
     let deaf = supervised_by(world, 1, "alice", &["python3", "-c", deaf], &["sh", "-c", "exit 42"]);
     deaf.wait(PATIENCE).exits(42);
+    none_left(world);
+}
+
+/// poll(2) fails with EINVAL then. A signal ends the one that waits.
+fn where_fewer_descriptors_may_be_polled_than_there_are_nobody_spins(world: &World) {
+    world.policy("permit alice 80\n");
+    let told = "import signal\nsignal.signal(signal.SIGUSR1, lambda *_: print('told', flush=True))\n\
+                print('ready', flush=True)\nwhile True: signal.pause()";
+    let server = supervised(world, 1, &["python3", "-c", told]);
+    await_output(&server, "ready\n");
+    world.as_root().run(["prlimit", "--pid", &server.pid().to_string(), "--nofile=1:"]).succeeds();
+    server.signal(Signal::SIGUSR1);
+    await_output(&server, "told\n");
+    let before = world.process(server.pid()).processor_time;
+    thread::sleep(Duration::from_secs(1));
+    let spent = world.process(server.pid()).processor_time - before;
+    assert!(spent < Duration::from_millis(200), "it spins: {spent:?} of a second");
+    server.signal(Signal::SIGTERM);
+    server.wait(PATIENCE).dies_of(Signal::SIGTERM);
     none_left(world);
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::fs;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use caps::{CapSet, CapsHashSet};
 use nix::sys::signal::Signal;
@@ -36,6 +37,8 @@ pub struct Process {
     pub no_new_privs: bool,
     /// The file mode mask.
     pub umask: u32,
+    /// The processor time of all its threads so far, its children's not counted.
+    pub processor_time: Duration,
     /// The program that it executes.
     pub program: PathBuf,
     /// The working folder.
@@ -90,11 +93,22 @@ impl Process {
             blocked: status.signals("SigBlk"),
             no_new_privs: status.field("NoNewPrivs") == "1",
             umask: u32::from_str_radix(status.field("Umask"), 8).expect("a mask"),
+            processor_time: processor_time(pid),
             program: fs::read_link(path("exe")).unwrap_or_default(),
             folder: fs::read_link(path("cwd")).unwrap_or_default(),
             fds: fds.collect(),
         }
     }
+}
+
+/// utime and stime of proc_pid_stat(5).
+fn processor_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_else(|e| panic!("process {pid}: {e}"));
+    // The name may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+    // In USER_HZ, which is 100 everywhere (time(7)).
+    Duration::from_millis(ticks * 10)
 }
 
 /// Every process that this run can see.

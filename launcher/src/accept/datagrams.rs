@@ -3,26 +3,39 @@
 //!
 //! A program that ends without having read what waits would be started again at once, for ever. It rests between, each
 //! time twice as long. One that reads is never slowed down: it is as fast as its callers.
+//!
+//! A program may leave the socket in a state that poll(2) calls ready although nothing can be read: with errors in its
+//! error queue (IP_RECVERR, see ip(7)), or shut down for reading, which stops no datagram from coming (Linux 6.18). So the
+//! socket is watched for what happens to it (EPOLLET), never for the state that it is in.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::socket::sockopt::ReceiveTimestampns;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 use nix::sys::time::TimeSpec;
 
 const FIRST_REST: Duration = Duration::from_millis(100);
 const LONGEST_REST: Duration = Duration::from_secs(10);
+/// How often the socket is asked for a datagram while it answers with errors instead.
+const ATTEMPTS: usize = 64;
+/// How many errors are taken out of the error queue at a time. Its size is bounded by SO_RCVBUF.
+const ERRORS: usize = 1024;
+/// Room for what a socket may tell with a datagram, in bytes. What it tells is up to the program (IP_PKTINFO, IP_TTL).
+const CONTROL: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Datagrams {
     socket: OwnedFd,
     name: String,
+    /// Whether the loop waits for a datagram: no program has the socket, and it does not rest
+    awaited: bool,
     /// What waited when the program was started
     waited: Option<Datagram>,
-    /// How often, one after the other, it was still there afterwards
-    unread: u32,
+    /// How often in a row there was nothing to do, or the program did not do it
+    vain: u32,
     /// When to look at the socket again
     rest: Option<Instant>,
 }
@@ -32,6 +45,17 @@ pub(super) struct Datagrams {
 struct Datagram {
     length: usize,
     arrived: Option<TimeSpec>,
+}
+
+/// What an event at the socket means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// A datagram waits
+    Datagram,
+    /// None does. The next event will come by itself
+    Nothing,
+    /// The socket answers with errors, again and again: look again only after this
+    Rest(Duration),
 }
 
 /// What the end of a program means for its socket.
@@ -45,29 +69,53 @@ pub(super) enum Afterwards {
 
 impl Datagrams {
     pub(super) fn new(socket: OwnedFd, name: String) -> Datagrams {
-        Datagrams { socket, name, waited: None, unread: 0, rest: None }
+        Datagrams { socket, name, awaited: true, waited: None, vain: 0, rest: None }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether a datagram really waits. The kernel says so also of one that turns out broken when it is read.
-    pub(super) fn look(&mut self) -> bool {
-        self.waited = self.first();
-        self.waited.is_some()
+    /// Whether the loop waits for a datagram here. If not, an event is an old one, which another thread was faster with.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited
+    }
+
+    /// The loop waits for a datagram again.
+    pub(super) fn begin_wait(&mut self) {
+        self.awaited = true;
+    }
+
+    /// Whether a datagram really waits. The kernel says so also of one that turns out broken when it is read, and of
+    /// errors, which are taken from the socket here: nobody is left whom they could concern.
+    pub(super) fn look(&mut self, now: Instant) -> Look {
+        for _ in 0..ATTEMPTS {
+            match self.first() {
+                Ok(datagram) => {
+                    (self.waited, self.awaited) = (Some(datagram), false);
+                    return Look::Datagram;
+                }
+                // A datagram may have come behind the error that was taken.
+                Err(Errno::EAGAIN) if self.drain_errors() => {}
+                Err(Errno::EAGAIN) => {
+                    self.vain = 0;
+                    return Look::Nothing;
+                }
+                // What SO_ERROR would have told; it is told once.
+                Err(_) => {}
+            }
+        }
+        self.awaited = false;
+        Look::Rest(self.rest(now))
     }
 
     /// The program has ended, or could not be started.
     pub(super) fn ended(&mut self, now: Instant) -> Afterwards {
-        if self.waited.is_none() || self.first() != self.waited {
-            self.unread = 0;
+        if self.waited.is_none() || self.first().ok() != self.waited {
+            self.vain = 0;
             return Afterwards::Wait;
         }
-        let rest = FIRST_REST.saturating_mul(1 << self.unread.min(16)).min(LONGEST_REST);
-        self.unread += 1;
-        self.rest = Some(now + rest);
-        Afterwards::Rest(rest)
+        Afterwards::Rest(self.rest(now))
     }
 
     /// When the rest is over, while there is one.
@@ -80,8 +128,16 @@ impl Datagrams {
         self.rest.take_if(|until| *until <= now).is_some()
     }
 
+    /// Looks at the socket again later, after twice the time of the rest before.
+    pub(super) fn rest(&mut self, now: Instant) -> Duration {
+        let rest = FIRST_REST.saturating_mul(1 << self.vain.min(16)).min(LONGEST_REST);
+        self.vain += 1;
+        self.rest = Some(now + rest);
+        rest
+    }
+
     /// The datagram that the next read will get, left where it is.
-    fn first(&self) -> Option<Datagram> {
+    fn first(&self) -> Result<Datagram, Errno> {
         // Asked for now only: a program need not be prepared for it. A datagram keeps the time that it is first given.
         let _ = setsockopt(&self.socket, ReceiveTimestampns, &true);
         let datagram = self.peek();
@@ -89,16 +145,24 @@ impl Datagrams {
         datagram
     }
 
-    fn peek(&self) -> Option<Datagram> {
-        let mut control = nix::cmsg_space!(TimeSpec);
+    fn peek(&self) -> Result<Datagram, Errno> {
+        let mut control = vec![0; CONTROL];
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
         let mut start = [0];
         let mut start = [IoSliceMut::new(&mut start)];
-        let message = recvmsg::<()>(self.socket.as_raw_fd(), &mut start, Some(&mut control), flags).ok()?;
-        let mut told = message.cmsgs().ok()?;
-        let arrived =
-            told.find_map(|told| if let ControlMessageOwned::ScmTimestampns(at) = told { Some(at) } else { None });
-        Some(Datagram { length: message.bytes, arrived })
+        let message = recvmsg::<()>(self.socket.as_raw_fd(), &mut start, Some(&mut control), flags)?;
+        // An error where it did not fit: then it counts as a datagram all the same.
+        let arrived = message.cmsgs().ok().and_then(|mut told| {
+            told.find_map(|told| if let ControlMessageOwned::ScmTimestampns(at) = told { Some(at) } else { None })
+        });
+        Ok(Datagram { length: message.bytes, arrived })
+    }
+
+    /// Empties the error queue. Whether anything was in it.
+    fn drain_errors(&self) -> bool {
+        let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+        let next = || recvmsg::<()>(self.socket.as_raw_fd(), &mut [], None, flags).ok();
+        std::iter::from_fn(next).take(ERRORS).count() > 0
     }
 }
 
@@ -112,6 +176,8 @@ impl AsFd for Datagrams {
 mod tests {
     use std::net::UdpSocket;
 
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
     use super::*;
 
     #[test]
@@ -121,23 +187,64 @@ mod tests {
         client.connect(server.local_addr().expect("bound")).expect("connected");
         let mut datagrams = Datagrams::new(server.try_clone().expect("a copy").into(), "udp".to_owned());
         let now = Instant::now();
-        assert!(!datagrams.look());
+        assert_eq!(datagrams.look(now), Look::Nothing);
         assert_eq!(datagrams.ended(now), Afterwards::Wait, "nothing waited");
 
         for _ in 0..2 {
             client.send(b"the same").expect("sent");
         }
         for rest in [100, 200, 400] {
-            assert!(datagrams.look());
+            assert_eq!(datagrams.look(now), Look::Datagram);
             assert_eq!(datagrams.ended(now), Afterwards::Rest(Duration::from_millis(rest)));
         }
         let (soon, later) = (now + Duration::from_millis(399), now + Duration::from_millis(400));
         assert!(!datagrams.wakes(soon) && datagrams.wakes(later) && !datagrams.wakes(later));
 
-        assert!(datagrams.look());
+        assert_eq!(datagrams.look(now), Look::Datagram);
         server.recv(&mut [0; 8]).expect("one is read");
         assert_eq!(datagrams.ended(now), Afterwards::Wait, "the other waits");
-        assert!(datagrams.look());
+        assert_eq!(datagrams.look(now), Look::Datagram);
         assert_eq!(datagrams.ended(now), Afterwards::Rest(FIRST_REST), "it begins anew");
+    }
+
+    #[test]
+    fn errors_are_taken_from_the_socket_and_a_datagram_behind_them_is_found() {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let mut datagrams = Datagrams::new(server.try_clone().expect("a copy").into(), "udp".to_owned());
+        let is_ready = || {
+            let mut ends = [PollFd::new(&server, PollFlags::IN)];
+            poll(&mut ends, Some(&Timespec::default())) == Ok(1)
+        };
+        setsockopt(&server, nix::sys::socket::sockopt::Ipv4RecvErr, &true).expect("IP_RECVERR");
+        let nobody = UdpSocket::bind("127.0.0.1:0").and_then(|closed| closed.local_addr()).expect("an address");
+        let now = Instant::now();
+        for _ in 0..3 {
+            // The second and third of these tell the error of the one before.
+            while server.send_to(b"x", nobody).is_err() {}
+        }
+        assert!(is_ready(), "there are errors");
+        assert_eq!((datagrams.look(now), is_ready()), (Look::Nothing, false));
+
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        server.send_to(b"x", nobody).expect("sent");
+        client.send_to(b"y", server.local_addr().expect("bound")).expect("sent");
+        assert_eq!(datagrams.look(now), Look::Datagram);
+    }
+
+    #[test]
+    fn a_datagram_is_found_whatever_the_program_wants_to_know_with_it() {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let mut datagrams = Datagrams::new(server.try_clone().expect("a copy").into(), "udp".to_owned());
+        setsockopt(&server, nix::sys::socket::sockopt::Ipv4PacketInfo, &true).expect("IP_PKTINFO");
+        setsockopt(&server, nix::sys::socket::sockopt::Ipv4RecvTtl, &true).expect("IP_RECVTTL");
+        server.connect(server.local_addr().expect("bound")).expect("connected");
+        server.send(b"x").expect("sent");
+        let now = Instant::now();
+        assert_eq!(datagrams.look(now), Look::Datagram);
+        assert_eq!(datagrams.ended(now), Afterwards::Rest(FIRST_REST));
+        assert_eq!(datagrams.look(now), Look::Datagram);
+        server.recv(&mut [0]).expect("read");
+        server.send(b"x").expect("the same again");
+        assert_eq!(datagrams.ended(now), Afterwards::Wait, "it is another one");
     }
 }

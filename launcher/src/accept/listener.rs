@@ -38,8 +38,8 @@ impl Listener {
     }
 
     /// The next connection; `None` where there is none, or it was gone before it could be accepted. The socket is
-    /// blocking, as programs expect it, and close-on-exec. An error is the listener's own, or a lack of descriptors or
-    /// memory: it would come again at once.
+    /// blocking, as programs expect it, and close-on-exec. An error is the listener's own, a lack of descriptors or
+    /// memory, or somebody's who forbids it: it would come again at once, as the connection stays where it is.
     pub(super) fn accept(&mut self) -> Result<Option<Connection>, Errno> {
         match acceptfrom_with(&self.socket, SocketFlags::CLOEXEC) {
             Ok((socket, remote)) => {
@@ -66,13 +66,13 @@ impl Listener {
     }
 }
 
-/// What befell a connection before it could be accepted (accept(2), "Error handling"), or a signal this process.
+/// What befell a connection before it could be accepted (accept(2), "Error handling"), or a signal this process. Not
+/// EPERM: a security module or a seccomp filter says so before the connection is taken from the queue.
 fn is_of_one_connection(errno: Errno) -> bool {
     matches!(
         errno,
         Errno::CONNABORTED
             | Errno::INTR
-            | Errno::PERM
             | Errno::PROTO
             | Errno::NOPROTOOPT
             | Errno::NETDOWN

@@ -13,6 +13,8 @@ mod program;
 mod signals;
 mod supervisor;
 mod table;
+mod wait;
+mod wake;
 
 use std::convert::Infallible;
 use std::fs;
@@ -34,7 +36,7 @@ use self::signals::Signals;
 use self::supervisor::Supervisor;
 use self::table::Table;
 use crate::exec::Image;
-use crate::{Error, Exec};
+use crate::{Error, Exec, stderr};
 
 /// Finds, before anything is bound, what else the first connection would: a script whose interpreter is not there.
 pub(crate) fn check(path: &Path) -> Result<(), Error> {
@@ -54,8 +56,11 @@ pub(crate) fn serve(asked: &Exec, image: &Image, sockets: Sockets, begun: impl F
         rustix::thread::set_no_new_privs(true).map_err(|errno| Error::NoNewPrivileges(errno.into()))?;
     }
     let supervisor = prepare(asked, image, sockets)?;
+    stderr::detach().map_err(Error::Accepting)?;
     begun();
-    supervisor.serve().map_err(|errno| Error::Accepting(errno.into()))
+    let ended = supervisor.serve();
+    stderr::attach();
+    ended.map_err(|errno| Error::Accepting(errno.into()))
 }
 
 fn prepare(asked: &Exec, image: &Image, sockets: Sockets) -> Result<Supervisor, Error> {

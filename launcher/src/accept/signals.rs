@@ -13,6 +13,8 @@ use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::stderr;
+
 /// End the launcher, and are passed on first.
 const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 /// Are passed on.
@@ -103,6 +105,7 @@ impl AsFd for Signals {
 
 /// Ends the launcher as the signal would have, so that its parent (a shell with a script, a service manager) knows.
 pub(super) fn end_by(signal: Signal) -> ! {
+    stderr::flush();
     let mut set = SigSet::empty();
     set.add(signal);
     let _ = set.thread_unblock();

@@ -20,10 +20,10 @@ use portgrant_protocol::program::Unfit;
 use portgrant_server::Message;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, Event, EventFlags};
 
 use super::connection::Connection;
-use super::datagrams::{Afterwards, Datagrams};
+use super::datagrams::Datagrams;
 use super::idle::Idle;
 use super::listener::Listener;
 use super::lookups::Lookups;
@@ -31,6 +31,7 @@ use super::notices::{Kind, Notices};
 use super::program::{Program, Starter};
 use super::signals::{Received, Sender, Signals, end_by};
 use super::table::{Service, Start, Table};
+use super::wake::Wake;
 
 /// How many connections are accepted before signals and ended programs get their turn.
 const BATCH: usize = 64;
@@ -45,23 +46,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long they are waited for after SIGKILL: one that the launcher may not signal goes on without it.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What wakes the loop, as epoll's word of 64 bits.
-enum Wake {
-    Signals,
-    Lookups,
-    Listener(usize),
-    Datagrams(usize),
-}
-
 pub(super) struct Supervisor {
-    epoll: Arc<OwnedFd>,
+    pub(super) epoll: Arc<OwnedFd>,
     signals: Signals,
     listeners: Vec<Listener>,
     /// The listener whose turn it is
     turn: usize,
-    datagrams: Vec<Datagrams>,
+    pub(super) datagrams: Vec<Datagrams>,
     program: Arc<Program>,
-    table: Table,
+    pub(super) table: Table,
     idle: Option<Idle>,
     lookups: Option<Lookups>,
     /// Connections whose names are known by now, or whose program could not be started for lack of something. They are
@@ -70,7 +63,7 @@ pub(super) struct Supervisor {
     /// Nothing is accepted until then
     shortage: Option<Instant>,
     ending: Option<Ending>,
-    notices: Notices,
+    pub(super) notices: Notices,
 }
 
 /// The launcher shall end.
@@ -110,7 +103,7 @@ impl Supervisor {
             epoll::add(&epoll, listener, Wake::Listener(number).data(), EventFlags::IN | EventFlags::ET)?;
         }
         for (number, socket) in datagrams.iter().enumerate() {
-            epoll::add(&epoll, socket, Wake::Datagrams(number).data(), EventFlags::IN | EventFlags::ONESHOT)?;
+            epoll::add(&epoll, socket, Wake::Datagrams(number).data(), EventFlags::IN | EventFlags::ET)?;
         }
         Ok(Supervisor {
             epoll: Arc::new(epoll),
@@ -285,7 +278,7 @@ impl Supervisor {
         }
     }
 
-    fn cannot_start(&mut self, errno: Errno) {
+    pub(super) fn cannot_start(&mut self, errno: Errno) {
         let unfit = Unfit::by_execve(self.program.path(), rustix::io::Errno::from_raw_os_error(errno as i32));
         debug!("{unfit}: {errno}");
         self.notices.say(Kind::Start, Instant::now(), || {
@@ -297,59 +290,14 @@ impl Supervisor {
         let now = Instant::now();
         self.shortage = Some(now + SHORTAGE);
         debug!("resting: {errno}");
-        self.notices.say(Kind::Shortage, now, || {
-            Message::new("connections have to wait")
-                .why(errno.desc())
-                .fix("raise the limit that is reached (ulimit -n, ulimit -u), or lower --max-conns")
-        });
-    }
-
-    // --- datagrams ---
-
-    fn serve_datagrams(&mut self, number: usize, starter: &mut Starter) {
-        let Some(socket) = self.datagrams.get_mut(number) else { return };
-        if !socket.look() {
-            return self.await_datagram(number);
-        }
-        let start = self.table.begin();
-        match starter.start(socket.as_fd(), Vec::new()) {
-            Ok(pid) => {
-                debug!("pid {pid} serves {}", socket.name());
-                // It cannot have been waited for: the lock was held.
-                self.table.add(&start, pid, Service::Datagrams(number));
-            }
-            Err(errno) => {
-                self.table.give_up(&start);
-                if socket.ended(Instant::now()) == Afterwards::Wait {
-                    self.await_datagram(number);
-                }
-                self.cannot_start(errno);
-            }
-        }
-    }
-
-    fn datagrams_ended(&mut self, number: usize) {
-        let now = Instant::now();
-        let Some(socket) = self.datagrams.get_mut(number) else { return };
-        match socket.ended(now) {
-            Afterwards::Wait => self.await_datagram(number),
-            Afterwards::Rest(rest) => {
-                debug!("{} rests for {} ms", socket.name(), rest.as_millis());
-                let what = format!("{} is served more slowly", socket.name());
-                self.notices.say(Kind::Unread(number), now, || {
-                    Message::new(what)
-                        .why("the program ended without having read the datagram that it was started for")
-                        .fix("name a program that reads from descriptor 0 (inetd's wait), with the options that it wants")
-                });
-            }
-        }
-    }
-
-    fn await_datagram(&mut self, number: usize) {
-        let Some(socket) = self.datagrams.get(number) else { return };
-        // It was added at the start, and nothing but its close removes it.
-        let flags = EventFlags::IN | EventFlags::ONESHOT;
-        let _ = epoll::modify(&self.epoll, socket, Wake::Datagrams(number).data(), flags);
+        let fix = if matches!(errno, Errno::EPERM | Errno::EACCES) {
+            "permit accept(2) in the security module or seccomp filter that forbids it"
+        } else if errno == Errno::EINVAL {
+            "start portgrant again: something shut the listening socket down"
+        } else {
+            "raise the limit that is reached (ulimit -n, ulimit -u), or lower --max-conns"
+        };
+        self.notices.say(Kind::Shortage, now, || Message::new("connections have to wait").why(errno.desc()).fix(fix));
     }
 
     // --- programs and signals ---
@@ -468,29 +416,4 @@ fn run(state: &Mutex<Supervisor>, epoll: &OwnedFd, mut starter: Starter) -> Resu
 
 fn lock(state: &Mutex<Supervisor>) -> MutexGuard<'_, Supervisor> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Wake {
-    const KIND: u32 = 32;
-
-    fn data(&self) -> EventData {
-        let (kind, number) = match *self {
-            Wake::Signals => (0, 0),
-            Wake::Lookups => (1, 0),
-            Wake::Listener(number) => (2, number),
-            Wake::Datagrams(number) => (3, number),
-        };
-        EventData::new_u64(kind << Self::KIND | number as u64)
-    }
-
-    fn of(data: EventData) -> Wake {
-        let word = data.u64();
-        let number = usize::try_from(word & u64::from(u32::MAX)).unwrap_or(usize::MAX);
-        match word >> Self::KIND {
-            0 => Wake::Signals,
-            1 => Wake::Lookups,
-            2 => Wake::Listener(number),
-            _ => Wake::Datagrams(number),
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use portgrant_protocol::record::Reply;
@@ -13,6 +14,7 @@ use rustix::net::{SendFlags, send, sockopt};
 use super::handover::{HandoverError, Refused, pair};
 use super::socket_file::{NotBound, SocketFile, Stranger, stranger};
 use super::sockets::Sockets;
+use crate::accept::PAUSE;
 use crate::failure::{Error, Report, failure, shown};
 
 /// How long a peer may keep its conversation silent.
@@ -79,7 +81,11 @@ impl Mailbox {
     /// not wait for it misses nothing.
     pub fn receive(&self) -> Result<Sockets, Error> {
         let failed = |source| MailboxError::Unusable { path: self.path().to_owned(), source };
-        let peer = self.file.accept().map_err(|errno| failed(errno.into()))?;
+        let peer = self.file.accept().map_err(|errno| {
+            // Out of descriptors, most likely. The next call would fail at once, and servers call it in a loop.
+            thread::sleep(PAUSE);
+            failed(errno.into())
+        })?;
         let received = self.take_from(&peer);
         answer(&peer, &received);
         received

@@ -1,10 +1,11 @@
 //! Why there is no socket: this process cannot bind it, or the helper gave none.
 
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use portgrant_protocol::{Protocol, listen, status};
+use portgrant_protocol::{Kind, Protocol, listen, status};
 use rustix::io::Errno;
 
 use super::holder::{Holder, HolderState};
@@ -66,7 +67,7 @@ impl BindError {
             BindError::InUse { endpoint, holders } => Report::what(format!("{endpoint} is in use"))
                 .why(in_use(holders))
                 .fix(make_room(endpoint, holders))
-                .status(status::UNAVAILABLE),
+                .kind(Kind::InUse),
             BindError::NotThere { endpoint } => cannot_be_bound(endpoint)
                 .why("no interface of this network namespace has that address")
                 .fix("see ip addr for those there are; freebind, where it is granted, binds before it comes")
@@ -155,12 +156,17 @@ pub enum RequestError {
         /// Why not
         source: io::Error,
     },
-    /// The helper ended without an answer
+    /// The helper ended without an answer, and was not killed
     NoAnswer {
         /// Its path
         helper: PathBuf,
         /// How it ended; unknown where SIGCHLD is ignored
         status: Option<ExitStatus>,
+    },
+    /// The helper was killed (SIGKILL). A helper that was stopped is, when its time limit is over
+    HelperKilled {
+        /// Its path
+        helper: PathBuf,
     },
     /// A socket that was asked for did not come
     NotReceived {
@@ -175,6 +181,15 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// Of a helper that ended without an answer.
+    pub(crate) fn unanswered(helper: &Path, status: Option<ExitStatus>) -> RequestError {
+        let helper = helper.to_owned();
+        match status.and_then(|status| status.signal()) {
+            Some(SIGKILL) => RequestError::HelperKilled { helper },
+            Some(_) | None => RequestError::NoAnswer { helper, status },
+        }
+    }
+
     pub(super) fn report(&self) -> Report<'_> {
         match self {
             RequestError::Endpoints { count: 0 } => Report::what("no endpoint is asked for")
@@ -218,6 +233,10 @@ impl RequestError {
                 }
             })
             .status(status.and_then(said_by).unwrap_or(status::SYSTEM)),
+            RequestError::HelperKilled { helper } => Report::what(format!("the helper {} was killed", shown(helper)))
+                .why(KILLED)
+                .fix("try again")
+                .kind(Kind::TryAgain),
             RequestError::NotReceived { name } => {
                 Report::what(format!("{} did not come", quoted(name))).why(DOES_NOT_FIT).fix(ONE_VERSION)
             }
@@ -232,6 +251,8 @@ impl RequestError {
 
 failure!(RequestError);
 
+const SIGKILL: i32 = 9;
+const KILLED: &str = "its time limit of 10 s was over: it was stopped, or the machine is overloaded";
 const DOES_NOT_FIT: &str = "the answer does not fit the request";
 
 /// What the helper told by its exit status alone.

@@ -70,7 +70,7 @@ pub(crate) fn pass(helper: &Path, endpoints: &[Endpoint]) -> Result<(Reply, Vec<
     let (record, descriptors) = match received {
         Ok(received) => received,
         Err(transfer::TransferError::Ended) => {
-            return Err(RequestError::NoAnswer { helper: helper.to_owned(), status }.into());
+            return Err(RequestError::unanswered(helper, status).into());
         }
         Err(error) => return Err(HandoverError::Transfer(error).into()),
     };
@@ -96,7 +96,7 @@ pub(crate) fn bind(helper: &Path, endpoint: &Endpoint, socket: &UdpSocket) -> Re
     }
     match answer.map(|(record, _)| Reply::parse(&record)) {
         Ok(Ok(Reply::Failed(message))) => Err(Refused(message).into()),
-        _ => Err(RequestError::NoAnswer { helper: helper.to_owned(), status }.into()),
+        _ => Err(RequestError::unanswered(helper, status).into()),
     }
 }
 

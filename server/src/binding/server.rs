@@ -92,7 +92,7 @@ impl Server {
     /// portgrant_server::steer_by_cpu(&group)?;
     /// for socket in group {
     ///     let listener = socket.into_tcp()?;
-    ///     std::thread::spawn(move || for stream in listener.incoming() { /* … */ });
+    ///     std::thread::spawn(move || while let Ok((client, peer)) = portgrant_server::accept(&listener) { /* … */ });
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

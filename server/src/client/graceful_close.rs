@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use super::tcp_info::{TcpInfo, TcpState};
+use crate::error_queue;
 use crate::failure::Error;
 
 /// How long, and how much, a peer may go on after our end.
@@ -148,8 +149,16 @@ fn drain(stream: &TcpStream, bytes: u64, deadline: Option<Instant>) -> io::Resul
 /// Until there is something to read, or the time is over.
 fn wait(stream: &TcpStream, deadline: Option<Instant>) -> io::Result<()> {
     let left = deadline.map(|_| Timespec::try_from(left(deadline))).transpose().unwrap_or_default();
-    match poll(&mut [PollFd::new(stream, PollFlags::IN)], left.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
+    let mut ends = [PollFd::new(stream, PollFlags::IN)];
+    match poll(&mut ends, left.as_ref()) {
+        Ok(_) => {
+            // Timestamps, say, of what was sent (socket(7)): it would be ready for ever.
+            if ends[0].revents().contains(PollFlags::ERR) {
+                error_queue::drain(stream);
+            }
+            Ok(())
+        }
+        Err(Errno::INTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
@@ -302,5 +311,22 @@ mod tests {
         });
         assert!(close_gracefully(stream, Patience::default()).expect("closed").is_complete());
         later.join().expect("no panic");
+    }
+
+    #[test]
+    fn timestamps_of_what_was_sent_do_not_keep_it_busy_while_it_waits() {
+        use nix::sys::socket::{TimestampingFlag, setsockopt, sockopt::Timestamping};
+        use rustix::time::{ClockId, clock_gettime};
+
+        let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("not negative");
+        let (_client, mut stream) = pair();
+        let sent = TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE | TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE;
+        setsockopt(&stream, Timestamping, &sent).expect("SO_TIMESTAMPING");
+        stream.write_all(b"an answer").expect("sent");
+        let before = now();
+        let farewell = close_gracefully(stream, within(1000, 1 << 20)).expect("closed");
+        let spent = now() - before;
+        assert_eq!(farewell.peer, Peer::Silent);
+        assert!(spent < Duration::from_millis(100), "it spins: {spent:?} of a second");
     }
 }

@@ -377,8 +377,10 @@ impl Serving {
                 self.next_peer += 1;
                 self.ready.add(&peer, number)?;
                 self.peers.insert(number, peer);
-                if self.peers.len() > PEERS {
-                    self.peers.pop_first();
+                if self.peers.len() > PEERS
+                    && let Some((_, silent)) = self.peers.pop_first()
+                {
+                    self.ready.remove(&silent);
                 }
             }
             // Out of descriptors, most likely: it would be readable again at once.
@@ -495,7 +497,7 @@ impl Serving {
 
     /// The successor does not serve. Everything is as it was before it was started.
     fn fail(&mut self, error: Error) -> Option<Order> {
-        let Upgrade { successor, asker } = self.upgrade.take()?;
+        let Upgrade { successor, asker } = self.end_upgrade()?;
         successor.end();
         if let Some(pid_file) = &self.pid_file {
             // It may have come as far as to write its own.
@@ -507,7 +509,7 @@ impl Serving {
 
     /// The successor serves. What it has is its own from now on: the files too.
     fn retire(&mut self) -> Option<Order> {
-        let Upgrade { mut successor, asker } = self.upgrade.take()?;
+        let Upgrade { mut successor, asker } = self.end_upgrade()?;
         let upgraded = Upgraded { generation: self.number + 1, pid: successor.pid(), closed: successor.closed() };
         if let Some(pid_file) = self.pid_file.take() {
             pid_file.leave();
@@ -522,9 +524,18 @@ impl Serving {
         Some(Order::Retire(upgraded))
     }
 
+    /// Watches a successor no more. To close what it is watched by would not do: a child that this server forked may have
+    /// copies, which would be ready for ever.
+    fn end_upgrade(&mut self) -> Option<Upgrade> {
+        let upgrade = self.upgrade.take()?;
+        self.ready.remove(upgrade.successor.conversation());
+        self.ready.remove(upgrade.successor.exit());
+        Some(upgrade)
+    }
+
     /// Ends a successor that is starting.
     fn abandon(&mut self) {
-        let Some(Upgrade { successor, asker }) = self.upgrade.take() else { return };
+        let Some(Upgrade { successor, asker }) = self.end_upgrade() else { return };
         successor.end();
         if let Some(pid_file) = &self.pid_file {
             pid_file.rewrite();
@@ -537,14 +548,18 @@ impl Serving {
             return Ok(());
         }
         self.abandon();
-        self.control = None;
+        if let Some(control) = self.control.take() {
+            self.ready.remove(&control);
+        }
         self.say_stopping();
         self.take_nothing_new()
     }
 
     fn take_nothing_new(&mut self) -> Result<(), Error> {
         self.holdings = None;
-        self.peers.clear();
+        for peer in std::mem::take(&mut self.peers).values() {
+            self.ready.remove(peer);
+        }
         self.end = Some(Instant::now() + self.limits.drain);
         self.drain.begin();
         self.arm()?;
@@ -595,7 +610,9 @@ impl Serving {
     fn arm(&self) -> Result<(), Error> {
         let upgrade = self.upgrade.as_ref().map(|upgrade| upgrade.successor.deadline());
         let predecessor = self.predecessor.as_ref().and_then(|predecessor| predecessor.due);
-        let next = [upgrade, predecessor, self.control_rests, self.end].into_iter().flatten().min();
+        // Once it is over, only the server can end this process.
+        let end = self.end.filter(|end| *end > Instant::now());
+        let next = [upgrade, predecessor, self.control_rests, end].into_iter().flatten().min();
         // What is due already is due in a nanosecond: zero would be never.
         let left = next.map(|next| next.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1)));
         let left = left.map_or(Ok(Timespec::default()), Timespec::try_from).unwrap_or_default();

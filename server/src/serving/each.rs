@@ -19,7 +19,7 @@ use super::interfaces::{self, Changes, Place};
 use crate::adopting::{Refused, Socket, Sockets};
 use crate::binding::{Request, helper};
 use crate::failure::Error;
-use crate::resolved;
+use crate::{error_queue, resolved};
 
 /// The wildcard's number, and that of word about interfaces; the addresses have those above.
 const WILDCARD: u64 = 0;
@@ -220,17 +220,19 @@ impl EachUdp {
                 continue;
             }
             let Some(socket) = self.socket(number).cloned() else { continue };
-            match socket.try_recv(buffer) {
-                Ok((_, arrival)) if number == WILDCARD && self.has_copy(&arrival) => {}
+            let source = match socket.try_recv(buffer) {
+                Ok((_, arrival)) if number == WILDCARD && self.has_copy(&arrival) => continue,
                 Ok((length, arrival)) => return Ok(Some(Heard::Datagram(length, arrival, socket))),
-                Err(error) if is_passing(&error) => {}
-                Err(source) => {
-                    self.ready.remove(&*socket);
-                    self.bound.retain(|bound| bound.number != number);
-                    let name = format!("{} at {}", self.name, socket.local());
-                    return Err(ListenerError::Failed { name, source }.into());
-                }
-            }
+                Err(error) if is_passing(&error) => match error_queue::settle(&*socket) {
+                    Ok(()) => continue,
+                    Err(source) => source,
+                },
+                Err(source) => source,
+            };
+            self.ready.remove(&*socket);
+            self.bound.retain(|bound| bound.number != number);
+            let name = format!("{} at {}", self.name, socket.local());
+            return Err(ListenerError::Failed { name, source }.into());
         }
     }
 

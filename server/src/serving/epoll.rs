@@ -34,10 +34,17 @@ impl Ready {
         epoll::add(&self.epoll, descriptor, EventData::new_u64(number), EventFlags::IN).map_err(failed)
     }
 
-    /// Goes on watching it, or lets it rest.
+    /// Goes on watching it, or lets it rest. A descriptor that is watched for nothing would still be ready where it was shut
+    /// down (EPOLLHUP), so one that rests is not there at all.
     pub(crate) fn set(&mut self, descriptor: impl AsFd, number: u64, watched: bool) -> Result<(), Error> {
-        let flags = if watched { EventFlags::IN } else { EventFlags::empty() };
-        epoll::modify(&self.epoll, descriptor, EventData::new_u64(number), flags).map_err(failed)
+        if !watched {
+            self.remove(descriptor);
+            return Ok(());
+        }
+        match epoll::add(&self.epoll, descriptor, EventData::new_u64(number), EventFlags::IN) {
+            Err(Errno::EXIST) => Ok(()),
+            added => added.map_err(failed),
+        }
     }
 
     /// Watches it no more. Closing it would not do, where somebody holds a copy.

@@ -16,14 +16,14 @@ use super::addressed::{AddressedUdp, Arrival};
 use super::each::{Change, EachUdp, Heard, is_passing};
 use super::epoll::Ready;
 use super::error::ListenerError;
+use crate::accept::{PAUSE, is_the_clients, would_recur};
 use crate::adopting::{Socket, Sockets};
 use crate::client::canonical;
+use crate::error_queue;
 use crate::failure::Error;
 
 /// The longest datagram.
 const DATAGRAM: usize = 65_535;
-/// How long no connection is accepted after descriptors or memory ran out.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Numbers that no listener has.
 const STOP: u64 = u64::MAX;
@@ -55,9 +55,11 @@ const TIMER: u64 = u64::MAX - 1;
 ///
 /// * **Fair.** Whatever is ready has a turn in each round, one connection or datagram a turn: a flood at one port delays
 ///   the others by one event each.
-/// * **Out of descriptors** (EMFILE, ENFILE) or memory, accept(2) would fail again at once, as the connection stays
-///   where it is. It is told once, and connections are let wait in their queues for a tenth of a second at a time,
-///   while datagrams are served on.
+/// * **Out of descriptors** (EMFILE, ENFILE) or memory, or where accept(2) is forbidden (EPERM), it would fail again at
+///   once, as the connection stays where it is. It is told once, and connections are let wait in their queues for a tenth
+///   of a second at a time, while datagrams are served on.
+/// * **Errors of datagrams** that were sent (IP_RECVERR, in ip(7)) are dropped when no datagram waits: nobody here reads
+///   them, and the socket would be ready for ever.
 /// * **Stopped** by a [`Stopper`], from anywhere.
 /// * **A port among others** that fails for good is told as [`ListenerError::Failed`], and the others go on.
 ///
@@ -112,11 +114,11 @@ pub enum Event<S = TcpStream> {
         /// What became of which
         change: Change,
     },
-    /// Descriptors or memory ran out, and connections wait until there are some again. Report once, until one succeeds
+    /// Descriptors or memory ran out, or accept(2) is forbidden, and connections wait. Reported once, until one succeeds
     Exhausted {
         /// The listener that noticed
         name: Arc<str>,
-        /// EMFILE, ENFILE, ENOBUFS or ENOMEM
+        /// EMFILE, ENFILE, ENOBUFS, ENOMEM or EPERM
         source: io::Error,
     },
     /// A [`Stopper`] said so. Nothing else is told any more
@@ -331,13 +333,17 @@ impl Listeners {
         let Some(Some(entry)) = self.entries.get_mut(index) else { return Ok(None) };
         let name = Arc::clone(&entry.name);
         let failed = match &mut entry.source {
-            Source::Tcp(_) if self.pause == Pause::On => return Ok(None),
+            Source::Tcp(listener) if self.pause == Pause::On => {
+                // One that was added meanwhile.
+                self.ready.set(listener, number, false)?;
+                return Ok(None);
+            }
             Source::Tcp(listener) => match listener.accept() {
                 Ok((stream, peer)) => {
                     self.pause = Pause::Off;
                     return Ok(Some(Event::Connection(Accepted { name, stream, peer: canonical(peer) })));
                 }
-                Err(error) if is_exhaustion(&error) => return self.exhausted(name, error),
+                Err(error) if would_recur(&error) => return self.exhausted(name, error),
                 Err(error) if is_the_clients(&error) => return Ok(None),
                 Err(error) => error,
             },
@@ -346,7 +352,10 @@ impl Listeners {
                     let (bytes, socket) = (self.buffer[..length].to_vec(), Arc::clone(socket));
                     return Ok(Some(Event::Datagram(Datagram { name, bytes, arrival, socket })));
                 }
-                Err(error) if is_passing(&error) => return Ok(None),
+                Err(error) if is_passing(&error) => match error_queue::settle(&**socket) {
+                    Ok(()) => return Ok(None),
+                    Err(error) => error,
+                },
                 Err(error) => error,
             },
             Source::Each(each) => {
@@ -420,29 +429,4 @@ impl AsFd for Source {
             Source::Each(each) => each.as_fd(),
         }
     }
-}
-
-/// Descriptors, of this process or of all, or memory.
-fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
-}
-
-/// Nobody there any more, or an error of the connection's own that accept(2) passes on (see there): the next may fare
-/// better.
-fn is_the_clients(error: &io::Error) -> bool {
-    const OWN: &[Errno] = &[
-        Errno::AGAIN,
-        Errno::INTR,
-        Errno::CONNABORTED,
-        Errno::PERM,
-        Errno::PROTO,
-        Errno::NETDOWN,
-        Errno::NOPROTOOPT,
-        Errno::HOSTDOWN,
-        Errno::NONET,
-        Errno::HOSTUNREACH,
-        Errno::NETUNREACH,
-        Errno::TIMEDOUT,
-    ];
-    Errno::from_io_error(error).is_some_and(|errno| OWN.contains(&errno))
 }

@@ -40,8 +40,8 @@ static OPENING: Mutex<()> = Mutex::new(());
 /// use portgrant_server::telnet::Terminal;
 ///
 /// let listener = Sockets::request(["telnet=23"])?.tcp("telnet")?;
-/// for client in listener.incoming() {
-///     let client = client?;
+/// loop {
+///     let (client, _) = portgrant_server::accept(&listener)?;
 ///     std::thread::spawn(move || Terminal::new(Command::new("nethack")).serve(client));
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())

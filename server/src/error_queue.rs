@@ -1,0 +1,34 @@
+//! Sockets that poll(2) calls ready although nothing can be read. Whoever waits for such a one never sleeps.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::sys::socket::{MsgFlags, recvmsg};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+/// How many errors are dropped at a time. SO_RCVBUF bounds how many there are.
+const MOST: usize = 1024;
+
+/// Drops what is in the error queue of `socket`: ICMP errors where IP_RECVERR is set (ip(7)), timestamps of what was sent
+/// and the like. While anything is in there, poll(2) reports POLLERR.
+pub(crate) fn drain(socket: &impl AsFd) {
+    let number = socket.as_fd().as_raw_fd();
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    let next = || recvmsg::<()>(number, &mut [], None, flags).ok();
+    std::iter::from_fn(next).take(MOST).for_each(drop);
+}
+
+/// To be called where a datagram `socket` was said to be ready and nothing could be read.
+///
+/// # Errors
+/// ESHUTDOWN where somebody shut it down for reading: it would be ready for ever.
+pub(crate) fn settle(socket: &impl AsFd) -> io::Result<()> {
+    drain(socket);
+    let mut ends = [PollFd::new(socket, PollFlags::RDHUP)];
+    poll(&mut ends, Some(&Timespec::default()))?;
+    match ends[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP) {
+        true => Err(Errno::SHUTDOWN.into()),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,118 @@
+//! How the helper is asked, with scripts in its place: it is killed, it says nothing, it cannot be waited for by poll(2).
+
+#[path = "../../server/tests/stand_in/mod.rs"]
+mod stand_in;
+
+use std::fs;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portgrant_protocol::{Endpoint, Message, status};
+use portgrant_supervisor::helper::bind;
+use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
+use stand_in::Folder;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One test at a time: one of them changes a limit of the whole process.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ask(helper: &Path, socket: &OwnedFd) -> Result<(), Box<Message>> {
+    let endpoint: Endpoint = "127.0.0.1:80/udp".parse().expect("an endpoint");
+    bind(helper, &endpoint, socket.as_fd())
+}
+
+fn udp() -> OwnedFd {
+    socket(AddressFamily::INET, SocketType::DGRAM, None).expect("a socket")
+}
+
+/// A helper that notes each start, and how many there were.
+fn noting(folder: &Folder, body: &str) -> (std::path::PathBuf, impl Fn() -> usize) {
+    let trace = folder.join("starts");
+    let script = folder
+        .script("noting", &format!("echo start >>'{}'\nstarts() {{ grep -c start '{0}'; }}\n{body}", trace.display()));
+    (script, move || fs::read_to_string(&trace).unwrap_or_default().lines().count())
+}
+
+#[test]
+fn a_helper_that_is_killed_is_started_once_more() {
+    let _alone = alone();
+    let folder = Folder::new("killed-once");
+    let (helper, starts) = noting(&folder, "[ $(starts) = 2 ] || kill -KILL $$");
+    assert_eq!(ask(&helper, &udp()), Ok(()));
+    assert_eq!(starts(), 2);
+}
+
+#[test]
+fn a_helper_that_is_killed_again_is_explained_and_not_started_a_third_time() {
+    let _alone = alone();
+    let folder = Folder::new("killed-again");
+    let (helper, starts) = noting(&folder, "echo half a word >&2; kill -KILL $$");
+    let refusal = ask(&helper, &udp()).expect_err("killed");
+    assert_eq!((starts(), refusal.status), (2, status::SYSTEM));
+    let told = refusal.text("portgrant");
+    assert!(told.contains("why: the helper was killed after its time limit of 10 s, and so was another"), "{told}");
+    assert!(told.contains("overloaded\n  fix: try again\n"), "{told}");
+}
+
+#[test]
+fn a_helper_that_ends_otherwise_is_not_started_again() {
+    let _alone = alone();
+    let folder = Folder::new("ended");
+    for (body, status) in [("exit 77", status::REFUSED), ("exit 71", status::SYSTEM), ("kill -TERM $$", status::SYSTEM)]
+    {
+        let _ = fs::remove_file(folder.join("starts"));
+        let (helper, starts) = noting(&folder, body);
+        assert_eq!((ask(&helper, &udp()).expect_err(body).status, starts()), (status, 1), "{body}");
+    }
+}
+
+#[test]
+fn a_helper_that_is_killed_after_it_has_bound_the_socket_has_done_its_work() {
+    let _alone = alone();
+    let folder = Folder::new("killed-late");
+    let (helper, starts) = noting(&folder, "kill -KILL $$");
+    let bound: OwnedFd = UdpSocket::bind("127.0.0.1:0").expect("bound").into();
+    assert_eq!((ask(&helper, &bound), starts()), (Ok(()), 1));
+}
+
+#[test]
+fn where_poll_fails_the_helper_is_waited_for_all_the_same_and_not_by_spinning() {
+    let _alone = alone();
+    let folder = Folder::new("poll");
+    let go = folder.join("go");
+    let body = format!("while [ ! -e '{}' ]; do sleep 0.01; done; echo a word >&2; sleep 2", go.display());
+    let (helper, starts) = noting(&folder, &body);
+    let limit = getrlimit(Resource::Nofile);
+    let (before, socket) = (processor_time(), udp());
+    let asked = thread::scope(|scope| {
+        let asked = scope.spawn(|| ask(&helper, &socket));
+        let deadline = Instant::now() + PATIENCE;
+        while starts() == 0 {
+            assert!(Instant::now() < deadline, "the helper is not started");
+            thread::sleep(Duration::from_millis(5));
+        }
+        // poll(2): EINVAL where there are more descriptors than the limit allows.
+        setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).expect("lowered");
+        // After that word it is polled again. (To make a folder takes no descriptor.)
+        fs::create_dir(&go).expect("made");
+        asked.join().expect("no panic")
+    });
+    setrlimit(Resource::Nofile, limit).expect("as before");
+    let spent = processor_time() - before;
+    assert_eq!(asked, Ok(()));
+    assert!(spent < Duration::from_millis(500), "it spins: {spent:?} of 2 s");
+}
+
+fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).expect("not negative")
+}
