@@ -26,8 +26,8 @@ all_options_are_listed_by_help_and_others_are_refused() (
     done
 )
 
-every_manual_page_and_unit_is_in_a_package() (
-    for file in packaging/man/* packaging/systemd/* packaging/portgrant.conf LICENSE-*; do
+every_manual_page_completion_and_unit_is_in_a_package() (
+    for file in packaging/man/* packaging/completions/* packaging/systemd/* packaging/portgrant.conf LICENSE-*; do
         grep -qE "^portgrant.* $file " packaging/contents || fail "$file is not in packaging/contents"
     done
 )
@@ -71,6 +71,34 @@ STUB
     fails_with env RUSTFLAGS='-C opt-level=1'
     fails_with env CARGO_ENCODED_RUSTFLAGS=-Copt-level=1
     [ "$(grep -cE -- '--package portgrant-binder --target x86_64-alpine-linux-musl .*opt-level=1.*crt-static' "$work/said")" = 2 ]
+)
+
+shells_complete_what_portgrant_kernel_takes() (
+    kernel=$(built)/portgrant-kernel
+    commands=$("$kernel" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p')
+    [ "$(wc -w <<<"$commands")" -ge 6 ]
+    . packaging/completions/portgrant-kernel.bash
+    completed() {
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        _portgrant_kernel 2>/dev/null
+        printf '%s\n' "${COMPREPLY[@]}"
+    }
+    for shell in bash zsh fish; do
+        for command in $commands; do
+            grep -qw -- "$command" "packaging/completions/portgrant-kernel.$shell"
+            for option in $("$kernel" "$command" --help | grep -oE '^ +(-h, )?--[a-z-]+' | grep -oE -- '--[a-z-]+'); do
+                grep -qE -- "(--|-l )${option#--}" "packaging/completions/portgrant-kernel.$shell" || fail "$shell lacks $option"
+            done
+        done
+    done
+    for command in $commands; do
+        [ "$command" = help ] || for option in $("$kernel" "$command" --help | grep -oE -- '^ +(-h, )?--[a-z-]+' | grep -oE -- '--[a-z-]+'); do
+            completed portgrant-kernel "$command" -- | grep -xF -- "$option"
+        done
+    done
+    completed portgrant-kernel "" | grep -xF "$(head -n 1 <<<"$commands")"
+    [ "$(completed portgrant-kernel show --format j)" = json ]
+    completed portgrant-kernel load --cgroup /pro | grep -xF /proc
 )
 
 the_example_is_a_policy_that_permits_nothing() (
@@ -246,10 +274,9 @@ INSIDE
 )
 
 busybox_alone_installs_and_uninstalls() (
-    need busybox busybox
     given
     mkdir "$work/source/bin"
-    cp "$(command -v busybox)" "$work/source/bin/"
+    cp "$(busybox)" "$work/source/bin/"
     cp "$(command -v setcap)" "$work/source/bin/"
     inside "$(tests/packages/root bookworm libcap2-bin)" "$work/source" <<'INSIDE'
     echo 'permit alice 80' >/etc/portgrant.conf
