@@ -1,0 +1,44 @@
+# The crates that others link, as a registry would get them.
+
+published="portgrant-protocol portgrant-server"
+
+each_published_crate_has_its_licences_and_says_what_it_is() (
+    cargo metadata --locked --no-deps --format-version 1 >"$work/metadata"
+    python3 - "$work/metadata" $published <<'PYTHON'
+import json, sys
+
+packages = {package["name"]: package for package in json.load(open(sys.argv[1]))["packages"]}
+own = packages["portgrant"]["version"]
+for name, package in packages.items():
+    assert package["version"] == own, f"{name} is {package['version']}"
+    for dependency in package["dependencies"]:
+        if "path" in dependency and dependency["kind"] is None:
+            assert dependency["req"] == f"^{own}", f"{name} needs {dependency['name']} {dependency['req']}"
+for name in sys.argv[2:]:
+    package = packages[name]
+    for key in ["description", "license", "readme", "keywords", "categories", "rust_version", "authors"]:
+        assert package[key], f"{name} has no {key}"
+    # The registry's own limits.
+    assert len(package["keywords"]) <= 5 and len(package["categories"]) <= 5
+    assert all(len(word) <= 20 for word in package["keywords"])
+    for dependency in package["dependencies"]:
+        if "path" in dependency and dependency["kind"] is None:
+            assert dependency["name"] in sys.argv[2:], f"{name} links {dependency['name']}, which is not published"
+PYTHON
+    for crate in $published; do
+        cargo package --locked --allow-dirty --list --package "$crate" >"$work/list"
+        for file in README.md LICENSE-MIT LICENSE-APACHE; do
+            grep -xF $file "$work/list"
+        done
+    done
+)
+
+# As a registry would: the second crate is built with the first one as it is packaged, not with the folder beside it.
+each_published_crate_builds_from_its_package_alone() (
+    packages=()
+    for crate in $published; do packages+=(--package "$crate"); done
+    CARGO_TARGET_DIR=$target/crates CARGO_PROFILE_DEV_DEBUG=false cargo package --locked --allow-dirty "${packages[@]}" --all-features
+    for crate in $published; do
+        tar -xOf "$target/crates/package/$crate"-*.crate --wildcards '*/LICENSE-MIT' | cmp LICENSE-MIT -
+    done
+)

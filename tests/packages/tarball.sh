@@ -1,0 +1,78 @@
+# The tarball of static programs.
+
+# Unpacked in /given.
+unpacked() {
+    packaging/tarball "$work/tarball" >/dev/null
+    (cd "$work/tarball" && sha256sum --check ./*.sha256)
+    mkdir "$work/given"
+    tar -x -C "$work/given" --strip-components=1 -f "$work"/tarball/*.tar.gz
+}
+
+no_program_in_it_needs_a_loader_or_holds_a_path_of_the_machine_that_built_it() (
+    unpacked
+    for program in $(awk '!/^#/ && $2 ~ /^(program|static|helper)$/ { print $3 }' packaging/contents); do
+        headers=$(readelf --program-headers "$work/given/built/$program")
+        fails grep INTERP <<<"$headers"
+        for path in "$PWD" "${CARGO_HOME:-$HOME/.cargo}" "$(dirname "$target")" "$(rustc --print sysroot)"; do
+            if grep -caF -- "$path" "$work/given/built/$program"; then fail "$program holds $path"; fi
+        done
+    done
+)
+
+# Such as Alpine, or an image from scratch.
+it_works_where_there_is_nothing_but_busybox() (
+    unpacked
+    root=$work/scratch
+    mkdir -p "$root"/{bin,etc,proc,dev,run,usr/bin,root,given,tmp}
+    cp "$(busybox)" "$root/bin/busybox"
+    for applet in $("$root/bin/busybox" --list); do
+        ln -s busybox "$root/bin/$applet" 2>/dev/null || true
+    done
+    ln -s /bin/env "$root/usr/bin/env"
+    # `inside` runs bash.
+    cat >"$root/bin/bash" <<'BASH'
+#!/bin/sh
+# bash -euc CODE: the functions that tests have are written for bash.
+sed -n '/^    /p' /run/code >/run/code.sh
+exec sh -eu /run/code.sh
+BASH
+    chmod 755 "$work" "$root" "$root/bin/bash"
+    touch "$root/etc/passwd" "$root/etc/group"
+    inside "$root" "$work/given" <<'INSIDE'
+    echo root:x:0:0::/root:/bin/sh >>/etc/passwd
+    /given/packaging/install
+    printf 'permit alice 80\npermit uid:1001 81\n' >/etc/portgrant.conf
+    su alice -c 'portgrant exec -l 80 -- true'
+    su bob -c 'portgrant exec -l 81 -- true'
+    status=0; su alice -c 'portgrant exec -l 81 -- true' || status=$?
+    [ $status = 77 ]
+    su alice -c 'portgrant explain 80'
+    su alice -c 'portgrant run -- true'
+    portgrant check
+    portgrant-kernel --version
+    /given/packaging/uninstall
+    [ ! -e /usr/local/bin/portgrant ]
+INSIDE
+)
+
+names_are_looked_up_on_every_debian() (
+    unpacked
+    for suite in bookworm trixie sid; do
+        inside "$(tests/packages/root "$suite" systemd,libnss-systemd,libnss-extrausers,apparmor,libcap2-bin)" "$work/given" <<'INSIDE'
+    /given/packaging/install
+    # The C library of the programs is not the system's. They must not fall over the system's modules.
+    ls /lib/x86_64-linux-gnu/libnss_systemd.so.2 /lib/x86_64-linux-gnu/libnss_extrausers.so.2
+    sed -i -E 's/^(passwd|group|shadow):.*/\1: files extrausers systemd sss ldap/' /etc/nsswitch.conf
+    printf 'permit alice 80\npermit :bob 81\n' >/etc/portgrant.conf
+    as alice portgrant exec -l 80 -- true
+    as bob portgrant exec -l 81 -- true
+    portgrant explain --as-user alice 80
+    portgrant exec --user alice -l 80 -- true
+    for command in "explain --as-user nobodyatall 80" "exec --user nobodyatall -l 80 -- true" "list --as-user 4711" "who 80" check doctor; do
+        status=0; portgrant $command || status=$?
+        [ $status -lt 126 ]
+    done
+INSIDE
+        rm -rf "$work/room"
+    done
+)
