@@ -155,7 +155,7 @@ impl Words {
             }
             self.given.push(option);
             match option {
-                "listen" => self.listen.push(Endpoint::from_os(&parser.value().map_err(lexed)?)?),
+                "listen" => self.listen.push(endpoint(&parser.value().map_err(lexed)?)?),
                 "to" => self.to = Some(descriptor(&parser.value().map_err(lexed)?)?),
                 "socket" => self.socket = Some(descriptor(&parser.value().map_err(lexed)?)?),
                 "answer" => self.reporting.answer = Some(descriptor(&parser.value().map_err(lexed)?)?),
@@ -220,4 +220,8 @@ fn lexed(error: lexopt::Error) -> Error {
 
 fn shown(word: &OsStr) -> String {
     printable(word.as_encoded_bytes())
+}
+
+fn endpoint(word: &OsStr) -> Result<Endpoint, Error> {
+    Endpoint::from_os(word).map_err(|error| portgrant_policy::Error::from(error).into())
 }

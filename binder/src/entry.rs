@@ -11,6 +11,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::libc;
+use portgrant_sys::strings;
 
 // Before the C library starts: each standard descriptor that is closed gets a folder that can be neither read nor written,
 // close-on-exec. So no file and no socket lands there, the C library does not put its own files there (as it does in a
@@ -112,22 +113,6 @@ pub(crate) extern "C" fn main(argc: c_int, argv: *const *const c_char, envp: *co
         Start { arguments, environment }
     })
     .into()
-}
-
-/// # Safety
-/// `list` is null, or points to pointers to NUL-ended strings that are never freed, the last pointer being null.
-unsafe fn strings(list: *const *const c_char) -> Vec<&'static CStr> {
-    let mut strings = Vec::new();
-    let mut next = list;
-    // SAFETY: by the contract every pointer up to the null one may be read, and each but that is of such a string.
-    while let Some(&pointer) = unsafe { next.as_ref() }
-        && !pointer.is_null()
-    {
-        // SAFETY: not null, so by the contract a string.
-        strings.push(unsafe { CStr::from_ptr(pointer) });
-        next = next.wrapping_add(1);
-    }
-    strings
 }
 
 /// The environment as the caller gave it to execve(2).

@@ -1,34 +1,25 @@
 //! What can go wrong, as one flat enum; each has an exit status, and a message that says what, why and what to do.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 
-use portgrant_protocol::endpoint::EndpointError;
 use portgrant_protocol::listen::{self, PlaceError};
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::record::RecordError;
-use portgrant_protocol::text::printable;
 use portgrant_protocol::transfer::TransferError;
 use portgrant_protocol::{Kind, Message, Protocol, Resolved};
 use rustix::io::Errno;
 
 use crate::inert::Inert;
-use crate::policy::{Caller, Policy, Problem, Reason, Refusal, Rule, Subject, Wrong, suggestion};
 use crate::privilege::PrivilegeError;
-use crate::trusted::Distrust;
 
 /// Everything that ends the helper with a status other than 0 or the program's.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "each variant's report is its description")]
 pub enum Error {
     Usage { what: String, expected: &'static str },
-    Endpoint(EndpointError),
     TooMany { sockets: usize },
-    UnknownUser(String),
+    Policy(portgrant_policy::Error),
     Privilege(PrivilegeError),
-    Untrusted { path: PathBuf, why: Distrust },
-    NeededByDeny { file: &'static str, rule: String },
-    Malformed { policy: Policy, problems: Vec<Problem> },
     Refused(Box<Message>),
     Socket { endpoint: String, call: &'static str, errno: Errno },
     NoProtocol { endpoint: String, protocol: Protocol },
@@ -40,145 +31,11 @@ pub enum Error {
     Place(PlaceError),
     Rewritten { endpoint: String, found: String },
     Call { call: &'static str, errno: Errno },
-    Changed,
     TimeLimit,
     Timer { errno: Errno },
     Program(Unfit),
     Record(RecordError),
     Transfer(TransferError),
-}
-
-/// The refusal of `refusal.endpoint`, with the rule that would permit it.
-pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> Message {
-    let who = who(caller);
-    let what = format!("{} is refused for {who}", refusal.endpoint);
-    let place = |rule| format!("{}  {}", policy.place(rule), policy.text(rule));
-    let (add, file) = suggestion(caller, &refusal.endpoint);
-    let add = format!("as root, add  {add}  to {file}");
-    let (why, fix) = match &refusal.reason {
-        Reason::NoRule => (no_rule(policy), add),
-        Reason::UnknownService(rule) | Reason::UnknownServiceBeside(rule) => (
-            format!(
-                "'{}' is not a service in /etc/services, so nothing is permitted by the rule at {}",
-                unknown_service(rule),
-                place(rule)
-            ),
-            format!("as root, write a number for '{}' in that rule, or take the word out", unknown_service(rule)),
-        ),
-        Reason::Address(rule) => (format!("not all of that address is in the rule at {}", place(rule)), add),
-        Reason::Device(rule) => (
-            format!("the interface is not that of the rule at {}", place(rule)),
-            format!(
-                "ask for dev={}, in exec or pass (one's own socket can leave it)",
-                rule.dev.as_deref().unwrap_or("")
-            ),
-        ),
-        Reason::Option(rule, option) => (
-            format!("{option} is not granted by the rule at {}", place(rule)),
-            format!("as root, add the word {option} to that rule, or ask without it"),
-        ),
-        Reason::Program(rule) => (
-            format!("it is only for one program, by the rule at {}{}", place(rule), instead(refusal)),
-            format!("start that program with portgrant exec: -- {}", program(rule.program.as_deref())),
-        ),
-        Reason::UnfitProgram(rule, unfit) => (
-            format!(
-                "{}: {}, so nothing is permitted to that program by the rule at {}",
-                program(Some(&unfit.0)),
-                unfit.1,
-                place(rule)
-            ),
-            if matches!(unfit.1, Distrust::System(_)) {
-                unfit.1.fix(&unfit.0)
-            } else {
-                "as root, put it where only root may write, all folders above included, and name it there".to_owned()
-            },
-        ),
-        Reason::DeniedDatagram(rule, "dev") => (
-            format!(
-                "it is denied by the rule at {}{}; 'dev' does not narrow udp: a udp socket can leave its interface",
-                place(rule),
-                counted(caller, rule)
-            ),
-            "as root, change that rule (a port with /tcp denies tcp alone); a deny beats every permit".to_owned(),
-        ),
-        Reason::DeniedDatagram(rule, _) => (
-            format!(
-                "it is denied by the rule at {}{}; an address does not narrow udp: a udp socket can send from every \
-                 local address of its family",
-                place(rule),
-                counted(caller, rule)
-            ),
-            "as root, change that rule (a port with /tcp denies tcp alone); a deny beats every permit".to_owned(),
-        ),
-        Reason::Denied(rule) => (
-            format!("it is denied by the rule at {}{}", place(rule), counted(caller, rule)),
-            "as root, change that rule; a deny beats every permit".to_owned(),
-        ),
-    };
-    let rule = refusal.reason.rule();
-    let program = match &refusal.reason {
-        Reason::Program(rule) => rule.program.as_deref().map(|path| program(Some(path))),
-        Reason::NoRule
-        | Reason::UnknownService(_)
-        | Reason::UnknownServiceBeside(_)
-        | Reason::Address(_)
-        | Reason::Device(_)
-        | Reason::Option(..)
-        | Reason::UnfitProgram(..)
-        | Reason::DeniedDatagram(..)
-        | Reason::Denied(_) => None,
-    };
-    let endpoint = Some(refusal.endpoint.to_string());
-    let rule = rule.map(|rule| policy.place(rule));
-    Message { rule, program, endpoint, ..message(Kind::Refused, what, why, fix) }
-}
-
-/// `alice (uid 1000)`, or `uid 1000` where no name is known.
-pub fn who(caller: &Caller) -> String {
-    match &caller.name {
-        Some(name) => format!("{} (uid {})", printable(name.as_bytes()), caller.uid),
-        None => format!("uid {}", caller.uid),
-    }
-}
-
-/// The word of a rule's ports that is no service.
-fn unknown_service(rule: &Rule) -> &str {
-    rule.unknown_service.as_deref().map_or("", |unknown| &unknown.word)
-}
-
-/// For which program it was asked instead.
-fn instead(refusal: &Refusal<'_>) -> String {
-    refusal.program.as_deref().map_or_else(String::new, |path| format!("; PROGRAM is {}", program(Some(path))))
-}
-
-/// Why a deny for somebody else is about `caller`, where their ids do not say it.
-fn counted(caller: &Caller, rule: &Rule) -> String {
-    match rule.subject {
-        Subject::Uid(uid) if caller.uid != uid => {
-            format!(" (uid {} is one of uid {uid}'s in /etc/subuid)", caller.uid)
-        }
-        Subject::Gid(gid) if caller.gid != gid && !caller.groups.contains(&gid) => {
-            format!(
-                " (gid {gid} is of the caller's account, or of the one that has their ids in /etc/subuid or /etc/subgid)"
-            )
-        }
-        Subject::Uid(_) | Subject::Gid(_) | Subject::Uids(..) | Subject::Gids(..) | Subject::Any | Subject::Nobody => {
-            String::new()
-        }
-    }
-}
-
-fn no_rule(policy: &Policy) -> String {
-    match policy.rules.len() {
-        0 => "there is no rule in /etc/portgrant.conf and /etc/portgrant.d".to_owned(),
-        1 => "the one rule in /etc/portgrant.conf and /etc/portgrant.d does not permit it".to_owned(),
-        many => format!("none of the {many} rules in /etc/portgrant.conf and /etc/portgrant.d permits it"),
-    }
-}
-
-fn program(path: Option<&Path>) -> String {
-    printable(path.unwrap_or(Path::new("")).as_os_str().as_encoded_bytes())
 }
 
 impl Error {
@@ -187,23 +44,11 @@ impl Error {
         let limits = "is a limit too low (ulimit -n), or memory short?";
         match self {
             Error::Usage { what, expected } => message(Kind::Usage, what, expected, "see portgrant-binder --help"),
-            Error::Endpoint(error) => message(
-                Kind::Usage,
-                "that is no endpoint",
-                error,
-                "write [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...], as in 80, https=[::]:443 or 127.0.0.1:53/udp",
-            ),
             Error::TooMany { sockets } => message(
                 Kind::Usage,
                 "too many sockets",
                 format_args!("{sockets} were asked for, and at most {} are handed over at once", listen::MAX),
                 "ask for fewer",
-            ),
-            Error::UnknownUser(name) => message(
-                Kind::Usage,
-                format!("there is no user '{}'", printable(name.as_bytes())),
-                "it is not in /etc/passwd",
-                "name a user of /etc/passwd",
             ),
             // The overflow id (65534) can be read but not set: the caller has no id here (see user_namespaces(7)).
             Error::Privilege(error @ PrivilegeError::Call("setresgid" | "setresuid", nix::errno::Errno::EINVAL)) => {
@@ -220,19 +65,7 @@ impl Error {
                 error,
                 "look at what confines this process (seccomp, a security module)",
             ),
-            Error::Untrusted { path, why } => broken(&path, why, "the policy is refused"),
-            Error::NeededByDeny { file, rule } => Message {
-                rule: Some(rule.clone()),
-                ..message(
-                    Kind::BrokenPolicy,
-                    "the policy is refused",
-                    format_args!(
-                        "{file} is missing or names nobody, and {rule} denies a group: its members are not known"
-                    ),
-                    format!("as root, restore the file: cp -p {file}- {file}"),
-                )
-            },
-            Error::Malformed { policy, problems } => malformed(&policy, &problems),
+            Error::Policy(error) => error.message(),
             Error::Refused(message) => *message,
             Error::Socket { endpoint, call: "SO_BINDTODEVICE", errno: Errno::NODEV } => message(
                 Kind::NotThere,
@@ -298,12 +131,6 @@ impl Error {
                 "a program in the kernel rewrites what bind(2) asks for (cgroup BPF)",
                 "as root, find that program: bpftool cgroup tree",
             ),
-            Error::Changed => message(
-                Kind::TryAgain,
-                "the policy changed while it was read",
-                "one of its files, or of /etc/passwd, /etc/group or /etc/services, was written to each time",
-                "try again",
-            ),
             Error::TimeLimit => message(
                 Kind::TryAgain,
                 "the helper gave up after 5 seconds",
@@ -336,35 +163,8 @@ impl Error {
     }
 }
 
-fn broken(path: &Path, why: Distrust, what: &str) -> Message {
-    let kind = if matches!(why, Distrust::System(_)) { Kind::System } else { Kind::BrokenPolicy };
-    message(kind, what, format_args!("{}: {why}", program(Some(path))), why.fix(path))
-}
-
 fn message(kind: Kind, what: impl Into<String>, why: impl fmt::Display, fix: impl Into<String>) -> Message {
     Message::of(kind, what).why(why.to_string()).fix(fix)
-}
-
-fn malformed(policy: &Policy, problems: &[Problem]) -> Message {
-    let first = problems
-        .first()
-        .map(|first| format!("{}:{}:{}: {}", policy.path(first.file), first.line, first.column, first.wrong));
-    let more = match problems.len() {
-        0 | 1 => String::new(),
-        many => format!(" (and {} more)", many - 1),
-    };
-    let fix = match problems.first() {
-        Some(Problem { file, wrong: Wrong::CutOff(_), .. }) => {
-            format!("as root, read that line, and if it is complete: echo >> {}", policy.path(*file))
-        }
-        _ => "as root, mend it; portgrant check shows every such line".to_owned(),
-    };
-    message(
-        Kind::BrokenPolicy,
-        "the policy is refused, all of it",
-        format_args!("{}{more}", first.unwrap_or_default()),
-        fix,
-    )
 }
 
 impl From<PrivilegeError> for Error {
@@ -373,9 +173,9 @@ impl From<PrivilegeError> for Error {
     }
 }
 
-impl From<EndpointError> for Error {
-    fn from(error: EndpointError) -> Error {
-        Error::Endpoint(error)
+impl From<portgrant_policy::Error> for Error {
+    fn from(error: portgrant_policy::Error) -> Error {
+        Error::Policy(error)
     }
 }
 

@@ -1,18 +1,18 @@
 //! One request, from reading the policy to bound sockets: all of its endpoints are decided, then all are bound, or nothing
 //! is; and every endpoint leaves its audit line.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use portgrant_protocol::service::Services;
-use portgrant_protocol::{Endpoint, Port, Resolved};
+use portgrant_policy::audit::{Line, Outcome};
+use portgrant_policy::{Ask, AskedProgram, Domain, Refusal, Rule, refused};
+use portgrant_protocol::Resolved;
+use portgrant_trusted::{Attempts, CurrentCaller, InstalledPolicy, Reading, System, Unchanged, unchanged};
 
-use crate::audit::{Line, Log, Outcome};
-use crate::names::Names;
-use crate::policy::{Ask, AskedProgram, Caller, Decision, Domain, Permit, Policy, Refusal, Rule, decide};
-use crate::reading::{self, Attempts, Reading};
-use crate::stamps::Unchanged;
+use crate::Error;
+use crate::audit::Log;
+use crate::permit::Permit;
 use crate::time_limit::TimeLimit;
-use crate::{Error, refused, socket};
 
 /// Who is asked by which way in, and what bounds and records it.
 #[derive(Debug)]
@@ -61,9 +61,9 @@ pub struct How<'a> {
 #[derive(Debug)]
 pub struct Basis {
     /// The policy
-    pub policy: Policy,
+    pub policy: InstalledPolicy,
     /// The caller
-    pub caller: Caller,
+    pub caller: CurrentCaller,
     /// What is asked for, services and interfaces looked up
     pub endpoints: Vec<Resolved>,
     /// The family of the sockets
@@ -72,22 +72,15 @@ pub struct Basis {
 
 impl Basis {
     /// Reads the installed policy, and what it needs to be decided for `endpoints`, on sockets of `domain`.
-    pub fn read(names: &Names, endpoints: Result<Vec<Resolved>, Error>, domain: Domain) -> Result<Basis, Error> {
-        let policy = Policy::installed(names)?;
-        let caller = Caller::current(&policy, names)?;
+    pub fn read(
+        system: &System,
+        endpoints: Result<Vec<Resolved>, portgrant_policy::Error>,
+        domain: Domain,
+    ) -> Result<Basis, Error> {
+        let policy = system.policy()?;
+        let caller = system.caller(&policy)?;
         Ok(Basis { policy, caller, endpoints: endpoints?, domain })
     }
-}
-
-/// Looks up the service and the interface that `endpoint` names, if it does.
-pub fn resolve(mut endpoint: Endpoint, names: &Names) -> Result<Resolved, Error> {
-    endpoint.options.dev = endpoint.options.dev.as_deref().map(socket::interface);
-    let none = Services::default();
-    let services = match endpoint.port {
-        Port::Service(_) => names.services()?,
-        Port::Number(_) => &none,
-    };
-    Ok(endpoint.resolve(services)?)
 }
 
 impl Request<'_> {
@@ -98,14 +91,14 @@ impl Request<'_> {
     /// from it (prlimit(2)), before the line is written.
     pub fn grant<T>(
         &mut self,
-        mut read: impl FnMut(&Names) -> Result<Basis, Error>,
+        mut read: impl FnMut(&System) -> Result<Basis, Error>,
         mut bind: impl FnMut(Vec<Permit<'_>>, &dyn Fn() -> Result<Unchanged, Error>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut attempts = Attempts::from_now();
         loop {
             let reading = attempts.settled(&mut read)?;
             match self.attempt(&reading, &mut bind) {
-                Err(Error::Changed) if attempts.may_go_on() => {}
+                Err(Error::Policy(portgrant_policy::Error::Changed)) if attempts.may_go_on() => {}
                 other => return other,
             }
         }
@@ -113,27 +106,27 @@ impl Request<'_> {
 
     fn attempt<T>(
         &mut self,
-        Reading { names, value: basis }: &Reading<Basis>,
+        Reading { system, value: basis }: &Reading<Basis>,
         bind: &mut impl FnMut(Vec<Permit<'_>>, &dyn Fn() -> Result<Unchanged, Error>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let program = self.how.program.map(|path| basis.policy.asked_program(path));
+        let program = self.how.program.map(|path| System::asked_program(&basis.policy, path));
         let permits = match permits(basis, program.as_ref()) {
             Ok(permits) => permits,
             Err(refusals) => {
-                let _proof = reading::unchanged(names)?;
-                return Err(self.refuse(&refusals, basis, names));
+                let _proof = unchanged(system)?;
+                return Err(self.refuse(&refusals, basis, system));
             }
         };
         self.limit.check()?;
         let how = self.how;
         let line = |permit: &Permit<'_>| line(how, basis, Outcome::Grant, permit.endpoint(), Some(permit.rule()));
         let mut lines: Vec<Line<'_>> = permits.iter().map(line).collect();
-        let unchanged = || {
-            let is_as_fit = self.how.program.map(|path| basis.policy.asked_program(path)) == program;
-            if is_as_fit { reading::unchanged(names) } else { Err(Error::Changed) }
+        let is_unchanged = || {
+            let is_as_fit = how.program.map(|path| System::asked_program(&basis.policy, path)) == program;
+            Ok(if is_as_fit { unchanged(system) } else { Err(portgrant_policy::Error::Changed) }?)
         };
         self.log.write(&lines);
-        let bound = bind(permits, &unchanged);
+        let bound = bind(permits, &is_unchanged);
         if bound.is_err() {
             lines.iter_mut().for_each(|line| line.outcome = Outcome::Fail);
             self.log.write(&lines);
@@ -142,14 +135,14 @@ impl Request<'_> {
     }
 
     /// Logs every refusal, and reports the first.
-    fn refuse(&mut self, refusals: &[Refusal<'_>], basis: &Basis, names: &Names) -> Error {
+    fn refuse(&mut self, refusals: &[Refusal<'_>], basis: &Basis, system: &System) -> Error {
         let how = self.how;
         let line = |refusal: &Refusal<'_>| line(how, basis, Outcome::Refuse, &refusal.endpoint, refusal.reason.rule());
         let lines: Vec<Line<'_>> = refusals.iter().map(line).collect();
         self.log.write(&lines);
-        let caller = basis.caller.clone().named(names);
+        let caller = basis.caller.clone().named(&system.names);
         let refused = |first| Error::Refused(Box::new(refused(first, &caller, &basis.policy)));
-        refusals.first().map_or(Error::Changed, refused)
+        refusals.first().map_or(portgrant_policy::Error::Changed.into(), refused)
     }
 }
 
@@ -159,9 +152,9 @@ fn permits<'p>(basis: &'p Basis, program: Option<&AskedProgram<'_>>) -> Result<V
     let mut refusals = Vec::new();
     for endpoint in basis.endpoints.iter().cloned() {
         let ask = Ask { endpoint, domain: basis.domain, program: program.cloned() };
-        match decide(&basis.policy, &basis.caller, ask) {
-            Decision::Permit(permit) => permits.push(permit),
-            Decision::Refuse(refusal) => refusals.push(refusal),
+        match Permit::decide(&basis.policy, &basis.caller, ask) {
+            Ok(permit) => permits.push(permit),
+            Err(refusal) => refusals.push(*refusal),
         }
     }
     if refusals.is_empty() { Ok(permits) } else { Err(refusals) }
@@ -176,6 +169,6 @@ fn line<'a>(how: How<'a>, basis: &Basis, outcome: Outcome, endpoint: &Resolved, 
         verb: how.verb.word(),
         endpoint: endpoint.to_string(),
         rule: rule.map(|rule| basis.policy.place(rule)),
-        program: how.program,
+        program: how.program.map(|path| path.as_os_str().as_bytes()),
     }
 }

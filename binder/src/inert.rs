@@ -93,7 +93,7 @@ fn shares_its_folder() -> bool {
     let own = std::process::id().cast_signed();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.any(|pid| pid != own && crate::raw::shares_fs(pid))
+    pids.any(|pid| pid != own && portgrant_sys::shares_fs(pid))
 }
 
 impl Inert {

@@ -8,15 +8,9 @@ mod error;
 pub mod grant;
 pub mod handover;
 pub mod inert;
-pub mod names;
-pub mod policy;
+pub mod permit;
 pub mod privilege;
-mod raw;
-pub mod reading;
 pub mod socket;
-pub mod stamps;
-pub mod subid;
 pub mod time_limit;
-pub mod trusted;
 
-pub use error::{Error, refused, who};
+pub use error::Error;

@@ -12,15 +12,15 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use portgrant_binder::audit::Log;
-use portgrant_binder::grant::{self, Basis, How, Request, Verb};
-use portgrant_binder::names::Names;
-use portgrant_binder::policy::Domain;
+use portgrant_binder::grant::{Basis, How, Request, Verb};
 use portgrant_binder::privilege::{Dropped, Privileged, Renounced};
 use portgrant_binder::socket::{self, Bound, Ready};
 use portgrant_binder::time_limit::TimeLimit;
 use portgrant_binder::{Error, handover};
+use portgrant_policy::Domain;
 use portgrant_protocol::record::Reply;
 use portgrant_protocol::{Endpoint, listen, program, status, transfer};
+use portgrant_trusted::System;
 
 use crate::command::{Command, Exec};
 use crate::entry::Start;
@@ -99,10 +99,10 @@ fn pass(dropped: &Dropped, limit: &TimeLimit, listen: &[Endpoint], to: RawFd) ->
 fn bind(dropped: &Dropped, limit: &TimeLimit, listen: &Endpoint, socket: RawFd) -> Result<Answer, Error> {
     let socket = own_descriptor(socket)?;
     let mut request = Request { how: How { verb: Verb::Bind, program: None }, limit, log: Log::open()? };
-    let read = |names: &Names| {
-        let endpoint = grant::resolve(listen.clone(), names)?;
+    let read = |system: &System| {
+        let endpoint = system.resolve(listen.clone())?;
         let domain = socket::check_own(socket.as_fd(), &endpoint, dropped.uid())?;
-        Basis::read(names, Ok(vec![endpoint]), domain)
+        Basis::read(system, Ok(vec![endpoint]), domain)
     };
     request.grant(read, |permits, unchanged| {
         // Nobody can take this back, so there must be no time between the comparison and the bind.
@@ -118,9 +118,9 @@ fn bind(dropped: &Dropped, limit: &TimeLimit, listen: &Endpoint, socket: RawFd) 
 /// All of `listen` is decided, then all of it is bound; or nothing is.
 fn sockets(dropped: &Dropped, limit: &TimeLimit, how: How<'_>, listen: &[Endpoint]) -> Result<Vec<Ready>, Error> {
     let mut request = Request { how, limit, log: Log::open()? };
-    let read = |names: &Names| {
-        let endpoints = listen.iter().map(|endpoint| grant::resolve(endpoint.clone(), names)).collect();
-        Basis::read(names, endpoints, Domain::OfAddress)
+    let read = |system: &System| {
+        let endpoints = listen.iter().map(|endpoint| system.resolve(endpoint.clone())).collect();
+        Basis::read(system, endpoints, Domain::OfAddress)
     };
     request.grant(read, |permits, unchanged| {
         let bound: Vec<Bound> =

@@ -8,7 +8,7 @@
 //! let again = privileged.drop_to_caller(); // moved: there is nothing left to drop
 //! ```
 //! ```compile_fail,E0382
-//! # use portgrant_binder::{policy::Permit, privilege::Privileged, socket};
+//! # use portgrant_binder::{permit::Permit, privilege::Privileged, socket};
 //! fn bind_after_renouncing(permit: Permit<'_>) {
 //!     let dropped = Privileged::at_start().drop_to_caller().unwrap();
 //!     let _renounced = dropped.renounce();
@@ -22,7 +22,7 @@
 //! ```
 //! The order that compiles, with what each step needs:
 //! ```no_run
-//! # use portgrant_binder::{policy::Permit, privilege::Privileged, socket};
+//! # use portgrant_binder::{permit::Permit, privilege::Privileged, socket};
 //! fn order(permit: Permit<'_>) -> Result<(), portgrant_binder::Error> {
 //!     let dropped = Privileged::at_start().drop_to_caller()?;
 //!     let sockets = socket::bind(permit, &dropped)?;

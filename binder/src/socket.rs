@@ -9,18 +9,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
-use nix::net::if_::{InterfaceFlags, if_indextoname, if_nametoindex};
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sys::socket::{SetSockOpt, SockaddrStorage};
+use portgrant_policy::Domain;
 use portgrant_protocol::{Address, Options, Protocol, Resolved};
+use portgrant_sys::{netns_cookie, network_namespace, set_tcp_defer_accept, set_tcp_fastopen};
+use portgrant_trusted::Unchanged;
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::Error;
 use crate::inert;
-use crate::policy::{Domain, Permit};
+use crate::permit::Permit;
 use crate::privilege::Dropped;
-use crate::raw::{netns_cookie, set_tcp_defer_accept, set_tcp_fastopen};
-use crate::stamps::Unchanged;
 
 /// The backlog where none was asked for; the kernel caps it at net.core.somaxconn.
 const BACKLOG: u32 = 4096;
@@ -83,21 +84,6 @@ impl Bound {
     }
 }
 
-/// The name by which the kernel knows interface `dev`, which may be an alternative one (`ip link property`): rules and
-/// requests must speak of the same. A name that is none stays as it is, and is an error when the socket is made.
-pub fn interface(dev: &str) -> String {
-    let name = if_nametoindex(dev).and_then(if_indextoname).ok();
-    name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| dev.to_owned())
-}
-
-/// Which network namespace this process is in: its cookie (SO_NETNS_COOKIE), which no other one ever has.
-pub fn network_namespace() -> Result<u64, Error> {
-    let failed = |call| move |errno| Error::Call { call, errno };
-    let flags = SocketFlags::CLOEXEC;
-    let socket = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).map_err(failed("socket"))?;
-    netns_cookie(socket.as_fd()).map_err(failed("getsockopt(SO_NETNS_COOKIE)"))
-}
-
 /// Binds the caller's own socket, which [`check_own`] judged, to what `permit` permits. Sets no option, never listens.
 ///
 /// This cannot be taken back: the socket stays bound whatever happens then. So the policy's being unchanged is proven first.
@@ -146,10 +132,8 @@ pub fn check_own(socket: BorrowedFd<'_>, endpoint: &Resolved, uid: u32) -> Resul
     if local(socket).is_none_or(|address| address.port() != 0) || net::getpeername(socket).is_ok() {
         return Err(wrong("an unbound, unconnected socket"));
     }
-    let own = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
-    let own = own.map_err(|errno| failed(endpoint, "socket", errno))?;
-    let cookie = |fd: BorrowedFd<'_>| netns_cookie(fd).map_err(|errno| failed(endpoint, "SO_NETNS_COOKIE", errno));
-    if cookie(socket)? != cookie(own.as_fd())? {
+    let cookie = |cookie: Result<u64, Errno>| cookie.map_err(|errno| failed(endpoint, "SO_NETNS_COOKIE", errno));
+    if cookie(netns_cookie(socket))? != cookie(network_namespace())? {
         return Err(wrong("a socket of this network namespace"));
     }
     let stat = rustix::fs::fstat(socket).map_err(|errno| failed(endpoint, "fstat", errno))?;

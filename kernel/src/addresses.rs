@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use portgrant_binder::policy::{AddressSet, Effect, Span};
+use portgrant_policy::{AddressSet, Effect, Span};
 
 use crate::entry::Verdict;
 

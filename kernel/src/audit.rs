@@ -9,8 +9,8 @@ use std::os::unix::net::UnixDatagram;
 use std::thread::sleep;
 use std::time::Duration;
 
-use portgrant_binder::audit::{Line, Outcome};
-use portgrant_binder::policy::bind::{Bind, Transport};
+use crate::projection::{Bind, Transport};
+use portgrant_policy::audit::{Line, Outcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 

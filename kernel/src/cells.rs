@@ -106,7 +106,7 @@ impl Default for Cells {
 mod tests {
     use std::collections::HashSet;
 
-    use portgrant_binder::policy::bind::Transport;
+    use crate::projection::Transport;
 
     use super::*;
     use crate::entry::Verdict;

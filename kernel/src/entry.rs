@@ -1,7 +1,7 @@
 //! What the tables are made of: verdicts, and the keys under which entries of them are found.
 
-use portgrant_binder::policy::bind::Transport;
-use portgrant_binder::policy::{Effect, Rule};
+use crate::projection::Transport;
+use portgrant_policy::{Effect, Rule};
 
 /// How many ports a block of each size has, as bits; each has a table for each kind of subject.
 pub const BLOCK_BITS: [u8; 4] = [0, 4, 8, 12];

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use portgrant_binder::policy::Policy;
-use portgrant_binder::policy::bind::{LeftOut, Unseen};
+use crate::projection::{LeftOut, Unseen};
+use portgrant_policy::Policy;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Kind, Message};
 use rustix::io::Errno;
@@ -18,7 +18,7 @@ use crate::cgroup;
 pub enum Error {
     Answered(String),
     Usage { what: String, fix: String },
-    Policy(portgrant_binder::Error),
+    Policy(portgrant_policy::Error),
     Undecidable { policy: Box<Policy>, denies: Vec<LeftOut> },
     TooLarge { what: &'static str, most: usize },
     NoPrivilege,
@@ -198,8 +198,8 @@ fn printable_lines(log: &str) -> String {
     log.lines().map(|line| format!("    {}", printable(line.as_bytes()))).collect::<Vec<_>>().join("\n")
 }
 
-impl From<portgrant_binder::Error> for Error {
-    fn from(error: portgrant_binder::Error) -> Error {
+impl From<portgrant_policy::Error> for Error {
+    fn from(error: portgrant_policy::Error) -> Error {
         Error::Policy(error)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `portgrant-kernel load` compiles the policy into tables ([`tables`]), has the kernel take a program that reads them at
 //! each bind(2) ([`program`]), and pins both ([`loaded`]); then it ends. From there on a permitted bind needs no privilege,
-//! whatever program makes it. What is decided is `portgrant_binder::policy::bind::decide_bind`.
+//! whatever program makes it. What is decided is `crate::projection::decide_bind`.
 //!
 //! It runs as root. All but CAP_BPF and CAP_NET_ADMIN is given up first ([`privilege`]), and these are effective only
 //! while the kernel is asked for something; `audit`, which stays, keeps CAP_BPF alone. The unsafe code is in [`bpf`].
@@ -21,6 +21,7 @@ pub mod layout;
 pub mod loaded;
 pub mod privilege;
 pub mod program;
+pub mod projection;
 mod rows;
 pub mod show;
 mod subordinates;
@@ -30,10 +31,10 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write;
 
-use portgrant_binder::policy::Policy;
-use portgrant_binder::policy::bind::{Groups, Projection};
-use portgrant_binder::reading::consistent;
-use portgrant_binder::socket;
+use crate::projection::{Groups, Projection};
+use portgrant_policy::Policy;
+use portgrant_trusted::consistent;
+
 use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
 
@@ -117,7 +118,7 @@ fn reload(kept: &Kept) -> Result<(), Error> {
 fn audit(mut kept: Kept) -> Result<(), Error> {
     kept.limit_to_pins()?;
     let loaded = kept.with(Loaded::open)?;
-    let (held, here) = (kept.with(|| loaded.about())?.network_namespace, socket::network_namespace()?);
+    let (held, here) = (kept.with(|| loaded.about())?.network_namespace, network_namespace()?);
     if held != here {
         return Err(Error::OtherNetwork { loaded: held, here });
     }
@@ -127,10 +128,10 @@ fn audit(mut kept: Kept) -> Result<(), Error> {
 
 /// Reads and compiles the installed policy, with no capability effective.
 fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
-    let reading = consistent(|names| {
-        let policy = Policy::installed(names)?;
+    let reading = consistent(|system| {
+        let policy = Policy::from(system.policy()?);
         let groups = if expand_groups { Groups::Members } else { Groups::RealGid };
-        Ok((policy.rules.len(), Projection::of(policy, groups, names)?))
+        Ok((policy.rules.len(), Projection::of(policy, groups, &system.names)?))
     })?;
     let (rules, projection) = reading.value;
     let projection = projection.map_err(|(policy, denies)| Error::Undecidable { policy: Box::new(policy), denies })?;
@@ -156,7 +157,7 @@ fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
         expand_groups,
         cgroup: String::new(),
         cgroup_id: 0,
-        network_namespace: socket::network_namespace()?,
+        network_namespace: network_namespace()?,
         ports: tables.ports.len(),
         entries: tables.entries,
         intervals: tables.boundaries.len(),
@@ -190,4 +191,10 @@ fn tell(error: Error) -> u8 {
     let message = error.message();
     let _ = std::io::stderr().write_all(message.text("portgrant-kernel").as_bytes());
     message.status
+}
+
+/// The network namespace of this process, by its cookie.
+pub(crate) fn network_namespace() -> Result<u64, Error> {
+    let failed = |errno| Error::Call { call: "getsockopt(SO_NETNS_COOKIE)", errno };
+    portgrant_sys::network_namespace().map_err(failed)
 }

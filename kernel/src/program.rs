@@ -12,7 +12,7 @@
 
 mod search;
 
-use portgrant_binder::policy::bind::Transport;
+use crate::projection::Transport;
 
 use self::search::{Sought, class, consider};
 use crate::assembly::{Assembly, Helper, If, Instruction, Register, Width};

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use portgrant_binder::policy::{Rule, Subject};
+use portgrant_policy::{Rule, Subject};
 
 use crate::Error;
 use crate::addresses::{Boundary, padded};

@@ -16,8 +16,8 @@ use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
-use portgrant_binder::policy::bind::{Bind, Projection, Transport};
-use portgrant_binder::policy::{AddressSet, Effect, Rule, Subject};
+use crate::projection::{Bind, Projection, Transport};
+use portgrant_policy::{AddressSet, Effect, Rule, Subject};
 
 use crate::Error;
 use crate::addresses::{Boundary, Concern, boundaries, search};
@@ -260,7 +260,9 @@ impl<'p> Compiler<'p> {
         transport: Transport,
     ) -> Result<Vec<Interval>, Error> {
         let mut subjects: BTreeMap<(u8, u32), Vec<&Rule>> = BTreeMap::new();
-        for rule in rules.iter().filter(|rule| rule.ports.iter().any(|ports| ports.protocols.have(transport))) {
+        for rule in
+            rules.iter().filter(|rule| rule.ports.iter().any(|ports| ports.protocols.contains(transport.protocol())))
+        {
             let subject = match rule.subject {
                 Subject::Any => (ANYBODY, 0),
                 Subject::Uid(uid) => (Key::UIDS, uid),
@@ -270,7 +272,8 @@ impl<'p> Compiler<'p> {
             subjects.entry(subject).or_default().push(rule);
         }
         for (table, class, rules) in classes {
-            let of_transport = |rule: &&&Rule| rule.ports.iter().any(|ports| ports.protocols.have(transport));
+            let of_transport =
+                |rule: &&&Rule| rule.ports.iter().any(|ports| ports.protocols.contains(transport.protocol()));
             subjects.insert((*table, *class), rules.iter().filter(of_transport).copied().collect());
         }
         let mut intervals = Vec::new();
@@ -289,7 +292,7 @@ impl<'p> Compiler<'p> {
         let mut changes: BTreeMap<u32, (Vec<Numbered<'p>>, Vec<Numbered<'p>>)> = BTreeMap::new();
         for rule in rules {
             let numbered = (*rule, self.list(&rule.addresses));
-            for ports in rule.ports.iter().filter(|ports| ports.protocols.have(transport)) {
+            for ports in rule.ports.iter().filter(|ports| ports.protocols.contains(transport.protocol())) {
                 changes.entry(ports.first.into()).or_default().0.push(numbered);
                 changes.entry(u32::from(ports.last) + 1).or_default().1.push(numbered);
             }

@@ -216,7 +216,7 @@ impl Error {
             Error::Output(error) => Message::new("the answer could not be written").why(error.to_string()),
             Error::PolicyMissing { places } => {
                 let places: Vec<String> = places.iter().map(|place| shown(place)).collect();
-                Message::new("portgrant-policy, which reads the policy, is not there")
+                Message::new("portgrant-explain, which reads the policy, is not there")
                     .why(format!("it is none of {}", places.join(", ")))
                     .fix("install portgrant as a whole: packaging/install puts it beside the helper")
             }

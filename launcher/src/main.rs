@@ -10,6 +10,7 @@ use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 
 use portgrant_launcher::Start;
+use portgrant_sys::strings;
 
 /// Where the program starts.
 ///
@@ -21,23 +22,8 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char, envp: *co
     // SAFETY: execve(2) lays out pointers to NUL-ended strings, the last pointer null. Nothing has written to them since,
     // and no other thread runs.
     let (arguments, environment) = unsafe { (strings(argv), strings(envp)) };
+    let environment: Vec<CString> = environment.into_iter().map(CStr::to_owned).collect();
     let arguments = arguments.into_iter().take(usize::try_from(argc).unwrap_or(0));
     let arguments: Vec<OsString> = arguments.map(|word| OsStr::from_bytes(word.to_bytes()).to_owned()).collect();
     portgrant_launcher::run(Start { arguments, environment }).into()
-}
-
-/// # Safety
-/// `list` is null, or points to pointers to NUL-ended strings, the last pointer being null.
-unsafe fn strings(list: *const *const c_char) -> Vec<CString> {
-    let mut strings = Vec::new();
-    let mut next = list;
-    // SAFETY: by the contract every pointer up to the null one may be read.
-    while let Some(&string) = unsafe { next.as_ref() }
-        && !string.is_null()
-    {
-        // SAFETY: not null, so by the contract a NUL-ended string.
-        strings.push(unsafe { CStr::from_ptr(string) }.to_owned());
-        next = next.wrapping_add(1);
-    }
-    strings
 }

@@ -1,5 +1,5 @@
-//! `portgrant explain`, `list` and `check`: the answers of `portgrant-policy`, which lies beside the helper, reads the
-//! policy by the helper's own library, and has no privilege.
+//! `portgrant explain`, `list` and `check`: the answers of `portgrant-explain`, which lies beside the helper, decides by the
+//! code that the helper decides by, and has no privilege.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
@@ -9,7 +9,9 @@ use log::debug;
 
 use crate::{Check, Error, Explain, Format, List, Writing, program};
 
-const PROGRAM: &str = "portgrant-policy";
+const PROGRAM: &str = "portgrant-explain";
+/// Its name in version 0.1.0.
+const EARLIER: &str = "portgrant-policy";
 
 pub(crate) fn explain(asked: &Explain, environment: &[CString]) -> Result<Infallible, Error> {
     let endpoints = asked.listen.iter().chain(&asked.endpoints);
@@ -39,10 +41,10 @@ pub(crate) fn check(asked: &Check, environment: &[CString]) -> Result<Infallible
 
 /// Where it is: beside the helper, whether that is there or not.
 pub(crate) fn locate() -> Result<PathBuf, Error> {
-    let places = portgrant_server::helper::places()?.into_iter().map(|helper| helper.with_file_name(PROGRAM));
-    let places: Vec<PathBuf> = places.collect();
-    let found = places.iter().find(|place| place.is_file()).cloned();
-    found.ok_or(Error::PolicyMissing { places })
+    let helpers = portgrant_server::helper::places()?;
+    let places = |name| helpers.iter().map(move |helper| helper.with_file_name(name));
+    let found = places(PROGRAM).chain(places(EARLIER)).find(|place| place.is_file());
+    found.ok_or_else(|| Error::PolicyMissing { places: places(PROGRAM).collect() })
 }
 
 fn words(verb: &str, format: Format) -> Vec<OsString> {

@@ -334,14 +334,14 @@ fn a_missing_or_broken_helper_is_status_78_and_says_where_it_was_looked_for() {
         assert!(complaint.contains(expected) && complaint.contains("fix: "), "{complaint}");
         let (status, _, complaint) = outcome(portgrant(helper).args(["explain", "80"]));
         assert_eq!(status, 78, "{complaint}");
-        assert!(complaint.contains("portgrant-policy") || complaint.contains("absolute"), "{complaint}");
+        assert!(complaint.contains("portgrant-explain") || complaint.contains("absolute"), "{complaint}");
     }
 }
 
 #[test]
 fn what_the_policy_says_is_asked_of_the_program_beside_the_helper() {
     let folder = Folder::new("policy");
-    folder.script("portgrant-policy", "for word; do echo \"$word\"; done; exit 77");
+    folder.script("portgrant-explain", "for word; do echo \"$word\"; done; exit 77");
     let helper = folder.join("portgrant-binder");
     for (asked, expected) in [
         (

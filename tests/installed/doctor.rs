@@ -149,17 +149,17 @@ fn a_helper_that_is_not_there_or_cannot_be_reached_is_found_and_told_in_the_erro
     fs::rename(POLICY, "/usr/libexec/away").expect("mv");
     broken(
         world.as_user("alice"),
-        "portgrant-policy, which reads the policy, is not there",
+        "portgrant-explain, which reads the policy, is not there",
         "install portgrant as a whole",
     );
     for verb in ["list", "check"] {
-        world.as_user("alice").run([LAUNCHER, verb]).exits(78).complains("portgrant-policy, which reads the policy");
+        world.as_user("alice").run([LAUNCHER, verb]).exits(78).complains("portgrant-explain, which reads the policy");
     }
 }
 
 fn programs_of_another_version_are_found(world: &World) {
     well(world);
-    for (path, name) in [(POLICY, "portgrant-policy"), (BINDER, "portgrant-binder")] {
+    for (path, name) in [(POLICY, "portgrant-explain"), (BINDER, "portgrant-binder")] {
         fs::rename(path, "/usr/libexec/away").expect("mv");
         let script = |said: &str| {
             let text = format!("#!/bin/sh\necho {said}\n");

@@ -5,16 +5,14 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::Path;
 use std::time::Duration;
 
-use portgrant_binder::names::Names;
-use portgrant_binder::policy::bind::{Bind, Groups, Projection, Transport, decide_bind};
-use portgrant_binder::policy::{Decision, Policy, Source};
 use portgrant_kernel::about::About;
 use portgrant_kernel::assembly::Assembly;
 use portgrant_kernel::bpf::{self, Hook, Kind, Link, Map, Program, ReadOnly, Shape};
 use portgrant_kernel::program;
+use portgrant_kernel::projection::{Bind, Groups, Projection, Transport, decide_bind};
+use portgrant_policy::{Decision, Names, Policy, Source};
 use portgrant_tests::{Cgroup, Install, KERNEL, Outcome, Running, Signal, World, skip};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -931,7 +929,7 @@ fn line((bind, address, family): &Asked) -> String {
 fn projection(text: &str) -> Projection {
     let [passwd, group] = ["/etc/passwd", "/etc/group"].map(|path| fs::read(path).expect(path));
     let names = Names::of(&passwd, &group, b"").with_subordinate_ids(SUBUID.as_bytes(), SUBGID.as_bytes());
-    let sources = vec![Source { path: Path::new("/etc/portgrant.conf").into(), text: text.into() }];
+    let sources = vec![Source { path: "/etc/portgrant.conf".into(), text: text.into() }];
     let policy = Policy::parse(sources, &names).expect("given");
     let policy = policy.unwrap_or_else(|(_, problems)| panic!("{text}: {problems:?}"));
     Projection::of(policy, Groups::Members, &names).expect("given").expect("all can be decided")

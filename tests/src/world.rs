@@ -29,7 +29,7 @@ use crate::syslog::Syslog;
 /// Where the helper is installed.
 pub const BINDER: &str = "/usr/libexec/portgrant/portgrant-binder";
 /// Where the program is installed that tells what the policy says.
-pub const POLICY: &str = "/usr/libexec/portgrant/portgrant-policy";
+pub const POLICY: &str = "/usr/libexec/portgrant/portgrant-explain";
 /// Where the supervisor of `portgrant run` is installed.
 pub const SUPERVISOR: &str = "/usr/libexec/portgrant/portgrant-supervisor";
 /// Where the launcher is installed.
@@ -37,7 +37,7 @@ pub const LAUNCHER: &str = "/usr/local/bin/portgrant";
 /// Where the kernel mode's loader is installed.
 pub const KERNEL: &str = "/usr/local/sbin/portgrant-kernel";
 
-const BESIDE_THE_BINDER: [&str; 3] = ["portgrant-binder", "portgrant-policy", "portgrant-supervisor"];
+const BESIDE_THE_BINDER: [&str; 3] = ["portgrant-binder", "portgrant-explain", "portgrant-supervisor"];
 
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 news.example.test news\n";
 const USERS: &str = "alice:x:1000:1000::/home/alice:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\n";

@@ -4,8 +4,8 @@ use super::{Family, Maps, Register, context, in_tables, row, stack};
 use crate::assembly::{Assembly, If, Width};
 use crate::entry::{Verdict, protocol};
 use crate::layout::{group, port};
+use crate::projection::Transport;
 use crate::subordinates;
-use portgrant_binder::policy::bind::Transport;
 
 use Register::{R0, R1, R2, R3, R6, R7, R8, R9, Stack};
 use Width::{Double, Word};

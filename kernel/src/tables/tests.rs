@@ -1,8 +1,8 @@
 //! The tables against `decide_bind`, under random policies and requests.
 
-use portgrant_binder::names::Names;
-use portgrant_binder::policy::bind::{Groups, decide_bind};
-use portgrant_binder::policy::{Decision, Policy, Source};
+use crate::projection::{Groups, decide_bind};
+use portgrant_policy::Names;
+use portgrant_policy::{Decision, Policy, Source};
 use proptest::prelude::*;
 use proptest::sample::select;
 

@@ -1,4 +1,4 @@
-//! The policy, as `portgrant-policy check` finds it, and the tables of names that rules use.
+//! The policy, as `portgrant-explain check` finds it, and the tables of names that rules use.
 
 use std::path::Path;
 

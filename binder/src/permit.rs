@@ -1,0 +1,103 @@
+//! Permission to bind. It needs a policy that was read from judged files and a caller that was read from the kernel.
+//!
+//! ```
+//! # use portgrant_binder::permit::Permit;
+//! # use portgrant_policy::{Ask, Error, Refusal};
+//! # use portgrant_trusted::System;
+//! fn asked(system: &System, ask: Ask<'_>) -> Result<bool, Error> {
+//!     let policy = system.policy()?;
+//!     let caller = system.caller(&policy)?;
+//!     Ok(Permit::decide(&policy, &caller, ask).is_ok())
+//! }
+//! ```
+//! A policy of other origin permits nothing that could be bound; its twin above differs in that line:
+//! ```compile_fail,E0308
+//! # use portgrant_binder::permit::Permit;
+//! # use portgrant_policy::{Ask, Error, Policy};
+//! # use portgrant_trusted::System;
+//! fn asked(system: &System, ask: Ask<'_>) -> Result<bool, Error> {
+//!     let policy = Policy::default();
+//!     let caller = system.caller(&policy)?;
+//!     Ok(Permit::decide(&policy, &caller, ask).is_ok())
+//! }
+//! ```
+//! Nor does a caller that anybody made up:
+//! ```compile_fail,E0308
+//! # use portgrant_binder::permit::Permit;
+//! # use portgrant_policy::{Ask, Caller, Error};
+//! # use portgrant_trusted::System;
+//! fn asked(system: &System, ask: Ask<'_>) -> Result<bool, Error> {
+//!     let policy = system.policy()?;
+//!     let caller = Caller { uid: 0, ..Caller::default() };
+//!     Ok(Permit::decide(&policy, &caller, ask).is_ok())
+//! }
+//! ```
+
+use portgrant_policy::{Ask, Decision, Permitted, Refusal, Rule, decide};
+use portgrant_protocol::Resolved;
+use portgrant_trusted::{CurrentCaller, InstalledPolicy};
+
+/// Permission to bind one endpoint, once. Only [`Permit::decide`] makes it, nothing copies it, and the bind spends it.
+///
+/// ```
+/// # use portgrant_binder::permit::Permit;
+/// fn once(permit: Permit<'_>) {
+///     drop(permit);
+/// }
+/// ```
+/// ```compile_fail,E0599
+/// # use portgrant_binder::permit::Permit;
+/// fn once(permit: Permit<'_>) {
+///     drop(permit.clone()); // nothing copies a permit
+/// }
+/// ```
+/// It is spent by the bind:
+/// ```
+/// # use portgrant_binder::{permit::Permit, privilege::Dropped, socket};
+/// fn twice(permit: Permit<'_>, other: Permit<'_>, dropped: &Dropped) {
+///     let _ = socket::bind(permit, dropped);
+///     let _ = socket::bind(other, dropped);
+/// }
+/// ```
+/// ```compile_fail,E0382
+/// # use portgrant_binder::{permit::Permit, privilege::Dropped, socket};
+/// fn twice(permit: Permit<'_>, other: Permit<'_>, dropped: &Dropped) {
+///     let _ = socket::bind(permit, dropped);
+///     let _ = socket::bind(permit, dropped); // spent
+/// }
+/// ```
+/// A verdict alone is none:
+/// ```compile_fail,E0423
+/// # use portgrant_binder::permit::Permit;
+/// # use portgrant_policy::Permitted;
+/// fn forged(verdict: Permitted<'_>) -> Permit<'_> {
+///     Permit(verdict) // its field is this module's alone
+/// }
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct Permit<'p>(Permitted<'p>);
+
+impl<'p> Permit<'p> {
+    /// Decides `ask` of `caller`.
+    pub fn decide(
+        policy: &'p InstalledPolicy,
+        caller: &CurrentCaller,
+        ask: Ask<'_>,
+    ) -> Result<Permit<'p>, Box<Refusal<'p>>> {
+        match decide(policy, caller, ask) {
+            Decision::Permit(permitted) => Ok(Permit(permitted)),
+            Decision::Refuse(refusal) => Err(Box::new(refusal)),
+        }
+    }
+
+    /// What may be bound.
+    pub fn endpoint(&self) -> &Resolved {
+        self.0.endpoint()
+    }
+
+    /// The rule that permits it.
+    pub fn rule(&self) -> &'p Rule {
+        self.0.rule()
+    }
+}

@@ -1,0 +1,108 @@
+//! The arguments, as the launcher writes them. It has read the caller's words already, and has the help for people.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser};
+use portgrant_policy::Error;
+use portgrant_protocol::text::printable;
+use portgrant_protocol::{Endpoint, Kind, Message};
+
+pub(crate) const HELP: &str = "\
+portgrant-explain tells what /etc/portgrant.conf says; it binds nothing and has no privilege.
+People type `portgrant explain`, `portgrant list` and `portgrant check`.
+
+Usage:
+  portgrant-explain explain -l ENDPOINT... [--as-user USER] [--format text|json] [-- PROGRAM]
+  portgrant-explain list    [--as-user USER] [--format text|json]
+  portgrant-explain check   [--format text|json] [--] [FILE...]
+
+Exit status: 0; 64 usage; 71 the system failed; 77 refused by policy; 78 the policy is broken.
+";
+
+/// How the answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Explain(Explain),
+    List { user: Option<String>, format: Format },
+    Check { files: Vec<PathBuf>, format: Format },
+    Help,
+    Version,
+}
+
+#[derive(Debug)]
+pub(crate) struct Explain {
+    pub(crate) listen: Vec<Endpoint>,
+    pub(crate) user: Option<String>,
+    pub(crate) format: Format,
+    pub(crate) program: Option<OsString>,
+}
+
+const VERBS: &str = "expected explain, list or check";
+
+impl Command {
+    pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, Box<Message>> {
+        let mut arguments = arguments.skip(1);
+        let verb = arguments.next().ok_or_else(|| usage("no verb was given".to_owned(), VERBS))?;
+        let mut parser = Parser::from_args(arguments);
+        let (mut listen, mut rest) = (Vec::new(), Vec::new());
+        let (mut user, mut format) = (None, Format::Text);
+        while let Some(argument) = parser.next().map_err(lexed)? {
+            match argument {
+                Arg::Short('l') | Arg::Long("listen") if verb == "explain" => {
+                    listen.push(Endpoint::from_os(&parser.value().map_err(lexed)?).map_err(Error::from)?);
+                }
+                Arg::Long("as-user") if verb != "check" => user = Some(name(parser.value().map_err(lexed)?)?),
+                Arg::Long("format") => format = written(&parser.value().map_err(lexed)?)?,
+                Arg::Value(first) if verb != "list" => {
+                    rest.push(first);
+                    rest.extend(parser.raw_args().map_err(lexed)?);
+                    break;
+                }
+                Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => return Err(lexed(argument.unexpected())),
+            }
+        }
+        match verb.to_str() {
+            Some("explain") if listen.is_empty() => {
+                Err(usage("no endpoint was given".to_owned(), "expected -l ENDPOINT"))
+            }
+            Some("explain") => Ok(Command::Explain(Explain { listen, user, format, program: rest.into_iter().next() })),
+            Some("list") => Ok(Command::List { user, format }),
+            Some("check") => Ok(Command::Check { files: rest.into_iter().map(PathBuf::from).collect(), format }),
+            Some("-h" | "--help") => Ok(Command::Help),
+            Some("-V" | "--version") => Ok(Command::Version),
+            _ => Err(usage(format!("'{}' is not a verb", shown(&verb)), VERBS)),
+        }
+    }
+}
+
+fn written(word: &OsStr) -> Result<Format, Box<Message>> {
+    match word.to_str() {
+        Some("text") => Ok(Format::Text),
+        Some("json") => Ok(Format::Json),
+        _ => Err(usage(format!("'{}' is not a format", shown(word)), "expected text or json")),
+    }
+}
+
+fn name(word: OsString) -> Result<String, Box<Message>> {
+    word.into_string().map_err(|word| Error::UnknownUser(shown(&word)).into())
+}
+
+fn usage(what: String, expected: &'static str) -> Box<Message> {
+    Box::new(Message::of(Kind::Usage, what).why(expected).fix("see portgrant-explain --help"))
+}
+
+fn lexed(error: lexopt::Error) -> Box<Message> {
+    usage(printable(error.to_string().as_bytes()), "expected what portgrant-explain --help shows")
+}
+
+fn shown(word: &OsStr) -> String {
+    printable(word.as_encoded_bytes())
+}

@@ -1,0 +1,193 @@
+//! Where an address in a deny refuses more udp than it names: a udp socket can send from every address of its family, so the
+//! deny is about all of them.
+
+use std::collections::HashMap;
+
+use portgrant_policy::Names;
+use portgrant_policy::{AddressSet, Effect, Policy, Rule, Subject};
+use portgrant_protocol::Protocol;
+
+use crate::advice::Advice;
+
+/// The permits of udp ports that a deny with an address refuses on addresses that it does not name. Each is told once.
+pub(crate) fn advice<'p>(policy: &'p Policy, names: &Names) -> Vec<Advice<'p>> {
+    let denies = Denies::of(policy);
+    let mut groups = HashMap::new();
+    let permits = policy.rules.iter().filter(|rule| rule.effect == Effect::Permit && rule.has_udp());
+    let told = permits.filter_map(|rule| {
+        let (deny, family) = denies.rival(rule, &mut |uid| {
+            groups.entry(uid).or_insert_with(|| names.account_groups(uid).unwrap_or_default()).clone()
+        })?;
+        let text = format!(
+            "an address does not narrow udp: {}  {}  refuses these udp ports on every {} address; expected /tcp there, or no udp here",
+            policy.place(deny),
+            policy.text(deny),
+            family.name()
+        );
+        Some(Advice { rule, code: "address-for-udp", text })
+    });
+    told.collect()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    fn name(self) -> &'static str {
+        match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
+    }
+
+    fn has(self, set: AddressSet) -> bool {
+        match set {
+            AddressSet::V4(..) | AddressSet::V4Wildcard => self == Family::V4,
+            AddressSet::V6(..) => self == Family::V6,
+            AddressSet::DualWildcard => true,
+        }
+    }
+}
+
+/// Denied ranges of udp ports, in order; each with the one, of all up to it, that ends last.
+#[derive(Default)]
+struct Ranges<'p>(Vec<(u16, u16, &'p Rule)>);
+
+impl<'p> Ranges<'p> {
+    fn ordered(mut self) -> Ranges<'p> {
+        self.0.sort_by_key(|range| range.0);
+        for at in 1..self.0.len() {
+            if self.0[at - 1].1 > self.0[at].1 {
+                self.0[at].1 = self.0[at - 1].1;
+                self.0[at].2 = self.0[at - 1].2;
+            }
+        }
+        self
+    }
+
+    fn meeting(&self, first: u16, last: u16) -> Option<&'p Rule> {
+        let begun = self.0.partition_point(|range| range.0 <= last);
+        self.0.get(begun.checked_sub(1)?).filter(|range| range.1 >= first).map(|range| range.2)
+    }
+}
+
+/// The denies that name a part of a family's addresses, by that family and by whom they deny; `None` is all of them.
+struct Denies<'p> {
+    ranges: HashMap<(Option<Subject>, Family), Ranges<'p>>,
+    of_groups: bool,
+}
+
+impl<'p> Denies<'p> {
+    fn of(policy: &'p Policy) -> Denies<'p> {
+        let mut denies: HashMap<(Option<Subject>, Family), Ranges<'_>> = HashMap::new();
+        for rule in policy.rules.iter().filter(|rule| rule.effect == Effect::Deny) {
+            let narrow = |family: &Family| rule.addresses.iter().any(|set| set.is_part_of_family() && family.has(*set));
+            for family in Family::ALL.into_iter().filter(narrow) {
+                for ports in rule.ports.iter().filter(|ports| ports.protocols.contains(Protocol::Udp)) {
+                    for subject in [None, Some(rule.subject)] {
+                        denies.entry((subject, family)).or_default().0.push((ports.first, ports.last, rule));
+                    }
+                }
+            }
+        }
+        let of_groups = denies.keys().any(|key| matches!(key.0, Some(Subject::Gid(_))));
+        Denies { ranges: denies.into_iter().map(|(key, ranges)| (key, ranges.ordered())).collect(), of_groups }
+    }
+
+    /// A deny for somebody of whom `permit` speaks, at one of its udp ports, in a family that it permits.
+    fn rival(&self, permit: &Rule, groups: &mut dyn FnMut(u32) -> Vec<u32>) -> Option<(&'p Rule, Family)> {
+        let mut subjects = match permit.subject {
+            Subject::Any => vec![None],
+            Subject::Nobody => vec![],
+            Subject::Uid(_) | Subject::Gid(_) | Subject::Uids(..) | Subject::Gids(..) => {
+                vec![Some(permit.subject), Some(Subject::Any)]
+            }
+        };
+        if let Subject::Uid(uid) = permit.subject
+            && self.of_groups
+        {
+            subjects.extend(groups(uid).into_iter().map(|gid| Some(Subject::Gid(gid))));
+        }
+        let has = |family: &Family| permit.addresses.is_empty() || permit.addresses.iter().any(|set| family.has(*set));
+        let families: Vec<Family> = Family::ALL.into_iter().filter(has).collect();
+        let udp = permit.ports.iter().filter(|ports| ports.protocols.contains(Protocol::Udp));
+        udp.flat_map(|ports| subjects.iter().map(move |subject| (ports, subject))).find_map(|(ports, subject)| {
+            families.iter().find_map(|&family| {
+                Some((self.ranges.get(&(*subject, family))?.meeting(ports.first, ports.last)?, family))
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relation::tests::{names, policy};
+
+    fn told(text: &str) -> Vec<(usize, String)> {
+        let policy = policy(text);
+        advice(&policy, &names()).into_iter().map(|advice| (advice.rule.line, advice.text)).collect()
+    }
+
+    #[test]
+    fn a_udp_permit_is_named_with_the_deny_whose_address_refuses_it() {
+        let said = told("permit alice 53/udp on 10.9.0.2\ndeny alice 53 on 127.0.0.53\n");
+        let expected = "an address does not narrow udp: /etc/portgrant.conf:2  deny alice 53 on 127.0.0.53  refuses these udp \
+            ports on every IPv4 address; expected /tcp there, or no udp here";
+        assert_eq!(said, [(1, expected.to_owned())]);
+        for (text, expected) in [
+            ("permit alice 53/udp\ndeny any 50-60 on [fd00::1]\n", Some("every IPv6 address")),
+            ("permit any 53/udp\ndeny bob 53/udp on 127.0.0.53\n", Some("every IPv4 address")),
+            ("permit bob 53/udp\ndeny :web 53 on 127.0.0.53\n", Some("every IPv4 address")),
+            ("permit alice 53/udp\ndeny :web 53 on 127.0.0.53\n", None),
+            ("permit alice 53/udp\ndeny bob 53 on 127.0.0.53\n", None),
+            ("permit alice 53\ndeny alice 53 on 127.0.0.53\n", None),
+            ("permit alice 53/udp\ndeny alice 53/tcp on 127.0.0.53\n", None),
+            ("permit alice 53/udp\ndeny alice 54 on 127.0.0.53\n", None),
+            ("permit alice 53/udp on [::1]\ndeny alice 53 on 127.0.0.53\n", None),
+            ("permit alice 53/udp on [::]\ndeny alice 53 on 127.0.0.53\n", Some("every IPv4 address")),
+            // These say so themselves.
+            ("permit alice 53/udp\ndeny alice 53 on 0.0.0.0/0\n", None),
+            ("permit alice 53/udp\ndeny alice 53 on 0.0.0.0\n", None),
+            ("permit alice 53/udp\ndeny alice 53\n", None),
+            ("permit nobody-here 53/udp\ndeny any 53 on 127.0.0.53\n", None),
+        ] {
+            let said = told(text);
+            assert_eq!(said.len(), usize::from(expected.is_some()), "{text}: {said:?}");
+            assert!(expected.is_none_or(|expected| said[0].1.contains(expected)), "{text}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn the_ranges_that_meet_a_range_are_found_whatever_lies_between() {
+        let policy = policy("deny alice 10-90 20 30-40 85-89 on 127.0.0.1\ndeny alice 100-110 on 127.0.0.1\n");
+        let denies = Denies::of(&policy);
+        let ranges = &denies.ranges[&(None, Family::V4)];
+        for (first, last, line) in [
+            (1, 9, None),
+            (1, 10, Some(1)),
+            (90, 95, Some(1)),
+            (91, 99, None),
+            (50, 60, Some(1)),
+            (91, 100, Some(2)),
+            (111, 200, None),
+        ] {
+            assert_eq!(ranges.meeting(first, last).map(|rule| rule.line), line, "{first}-{last}");
+        }
+    }
+
+    #[test]
+    fn many_rules_take_no_time() {
+        let many: String =
+            (0..20_000).map(|n| format!("permit uid:{n} 1-500/udp\ndeny uid:{n} 501 on 127.0.0.1\n")).collect();
+        let policy = policy(&many);
+        let begin = std::time::Instant::now();
+        assert_eq!(advice(&policy, &names()), []);
+        assert!(begin.elapsed() < std::time::Duration::from_secs(10), "{:?}", begin.elapsed());
+    }
+}

@@ -1,0 +1,35 @@
+//! `portgrant-explain`: tells what the policy says (explain, list, check), and binds nothing.
+//!
+//! Runs without privilege, in the launcher's place: `portgrant explain` becomes it. It links the helper's library and asks
+//! its `decide`, so the answer is the one that the helper would give; and what only tells is no part of the privileged
+//! program. Nothing here decides anything.
+
+#![forbid(unsafe_code)]
+
+mod advice;
+mod arguments;
+mod check;
+mod datagrams;
+mod explain;
+mod list;
+mod nfs;
+mod output;
+mod relation;
+mod subid_source;
+
+use std::process::ExitCode;
+
+use portgrant_protocol::Message;
+
+use crate::arguments::Command;
+
+fn main() -> ExitCode {
+    let done = Command::parse(std::env::args_os()).and_then(|command| match command {
+        Command::Explain(asked) => explain::explain(asked),
+        Command::List { user, format } => list::list(user.as_deref(), format),
+        Command::Check { files, format } => check::check(files, format),
+        Command::Help => output::print(arguments::HELP),
+        Command::Version => output::print(concat!("portgrant-explain ", env!("CARGO_PKG_VERSION"), "\n")),
+    });
+    done.unwrap_or_else(|message: Box<Message>| output::complain(&message)).into()
+}

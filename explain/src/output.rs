@@ -1,0 +1,61 @@
+//! What people read: colour where a terminal asks for it and NO_COLOR does not forbid it, plain text otherwise.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use portgrant_policy::Error;
+use portgrant_protocol::{Message, status};
+use rustix::io::Errno;
+use serde_json::Value;
+
+/// What is as it should be.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
+/// What is refused or broken.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+/// What may be meant otherwise.
+pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
+/// What is looked for with the eye.
+pub(crate) const STRONG: Style = Style::new().bold();
+
+/// What stands in front of a part.
+const LABEL: Style = Style::new().dimmed();
+
+/// `text` in `style`.
+pub(crate) fn in_style(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// Writes `text`, styled or not, to standard output.
+pub(crate) fn print(text: &str) -> Result<u8, Box<Message>> {
+    write(&mut anstream::stdout().lock(), text)
+}
+
+/// Writes `value` and a line feed to standard output.
+pub(crate) fn print_json(value: &Value) -> Result<u8, Box<Message>> {
+    write(&mut io::stdout().lock(), &format!("{value:#}\n"))
+}
+
+fn write(output: &mut impl Write, text: &str) -> Result<u8, Box<Message>> {
+    let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    written.map(|()| status::OK).map_err(|error| {
+        let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+        Error::Call { call: "write", errno }.into()
+    })
+}
+
+/// Writes `message` to standard error in the launcher's form, and gives its status.
+pub(crate) fn complain(message: &Message) -> u8 {
+    let mut styled = format!("{} {}\n", in_style(BAD, "portgrant:"), in_style(STRONG, &message.what));
+    for (label, part) in [("why:", &message.why), ("fix:", &message.fix)] {
+        if let Some(part) = part {
+            styled.extend(["  ", &in_style(LABEL, label), " ", part, "\n"]);
+        }
+    }
+    // For one write, so that it stays in one piece among what others write.
+    let text = match anstream::AutoStream::choice(&io::stderr()) {
+        anstream::ColorChoice::Never => anstream::adapter::strip_str(&styled).to_string(),
+        anstream::ColorChoice::Auto | anstream::ColorChoice::Always | anstream::ColorChoice::AlwaysAnsi => styled,
+    };
+    let _ = io::stderr().write_all(text.as_bytes());
+    message.status
+}

@@ -1,0 +1,126 @@
+//! Whose subordinate ids are denied, as ranges: what [`Caller::owners`](super::Caller) says of one process, the other way
+//! round, for whoever decides without looking at the tables again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use portgrant_policy::{Error, Names};
+
+/// The ranges of /etc/subuid and /etc/subgid, by the uid that was given them.
+#[derive(Debug, Default)]
+pub(super) struct Subordinates {
+    uids: ByOwner,
+    gids: ByOwner,
+    /// The uids of /etc/passwd, where a range is somebody's whom it does not have
+    known: BTreeSet<u32>,
+}
+
+/// `None` stands for all who have a name that /etc/passwd does not know.
+type ByOwner = BTreeMap<Option<u32>, BTreeSet<Range>>;
+
+/// The first and the last id.
+pub(super) type Range = (u32, u32);
+
+impl Subordinates {
+    pub(super) fn read(names: &Names) -> Result<Subordinates, Error> {
+        let by_owner = |ranges: &mut dyn Iterator<Item = (&str, u32, u32)>| {
+            let mut by_owner = ByOwner::new();
+            for (owner, first, last) in ranges {
+                let uids = names.owner_uids(owner)?;
+                let stranger = (uids == [None, None]).then_some(None);
+                for owner in uids.into_iter().flatten().map(Some).chain(stranger) {
+                    by_owner.entry(owner).or_default().insert((first, last));
+                }
+            }
+            Ok::<_, Error>(by_owner)
+        };
+        let uids = by_owner(&mut names.subuids()?.ranges())?;
+        let gids = by_owner(&mut names.subgids()?.ranges())?;
+        let known = if uids.contains_key(&None) { names.uids()? } else { BTreeSet::new() };
+        Ok(Subordinates { uids, gids, known })
+    }
+
+    /// The uids with which a process counts as `user`.
+    pub(super) fn of_user(&self, user: u32) -> Vec<Range> {
+        let stranger = (self.uids.contains_key(&None) && !self.known.contains(&user)).then_some(None);
+        joined(self.uids_of([Some(user)].into_iter().chain(stranger)))
+    }
+
+    /// The uids, and the gids, with which a process counts as one of `users`.
+    pub(super) fn of_members(&self, users: &[u32]) -> (Vec<Range>, Vec<Range>) {
+        let uids = self.uids_of(users.iter().copied().map(Some));
+        let own = users.iter().map(|&user| (user, user));
+        let gids = uids.iter().copied().chain(own).flat_map(|range| owned_within(&self.gids, range)).collect();
+        (joined(uids), joined(gids))
+    }
+
+    /// The ranges of `users`, and of whoever has a uid in these.
+    fn uids_of(&self, users: impl Iterator<Item = Option<u32>>) -> BTreeSet<Range> {
+        let mut found = BTreeSet::new();
+        let mut ahead: Vec<Range> = users.filter_map(|user| self.uids.get(&user)).flatten().copied().collect();
+        while let Some(range) = ahead.pop() {
+            if found.insert(range) {
+                ahead.extend(owned_within(&self.uids, range));
+            }
+        }
+        found
+    }
+}
+
+/// What owners with a uid of `range` were given.
+fn owned_within(by_owner: &ByOwner, (first, last): Range) -> impl Iterator<Item = Range> {
+    by_owner.range(Some(first)..=Some(last)).flat_map(|(_, ranges)| ranges).copied()
+}
+
+/// The same ids in as few ranges as can be: neighbours are mostly given one range behind the other.
+fn joined(ranges: BTreeSet<Range>) -> Vec<Range> {
+    let mut joined: Vec<Range> = Vec::new();
+    for (first, last) in ranges {
+        match joined.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => joined.push((first, last)),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PASSWD: &[u8] = b"alice:x:10:10:::\nbob:x:20:20:::\n30:x:40:40:::\n";
+
+    fn lines(owners: &'static [&'static str]) -> impl Strategy<Value = String> {
+        let line = (prop::sample::select(owners), 0u32..60, 0u32..20);
+        let text = |lines: Vec<(&str, u32, u32)>| {
+            lines.iter().map(|(owner, first, count)| format!("{owner}:{first}:{count}\n")).collect()
+        };
+        prop::collection::vec(line, 0..6).prop_map(text)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn the_ranges_of_a_user_hold_whoever_counts_as_that_user(
+            subuid in lines(&["alice", "bob", "20", "30", "45", "nobody-here"]), subgid in lines(&["alice", "bob", "30", "45"]),
+            user in prop::sample::select(vec![10u32, 20, 30, 40, 45, 50]), id in 0u32..80,
+        ) {
+            let names = Names::of(PASSWD, b"", b"").with_subordinate_ids(subuid.as_bytes(), subgid.as_bytes());
+            let ranges = Subordinates::read(&names).expect("given");
+            let hold = |ranges: &[Range]| ranges.iter().any(|range| (range.0..=range.1).contains(&id));
+            let owners = names.owners(names.subuids().expect("given").owners(id)).expect("given");
+            let unknown = !owners.strangers.is_empty() && ![10, 20, 40].contains(&user);
+            prop_assert_eq!(hold(&ranges.of_user(user)), owners.uids.contains(&user) || unknown, "{}", subuid);
+
+            let (uids, gids) = ranges.of_members(&[user]);
+            prop_assert_eq!(hold(&uids), owners.uids.contains(&user), "{}", subuid);
+            let owners = names.owners(names.subgids().expect("given").owners(id)).expect("given");
+            prop_assert_eq!(hold(&gids), owners.uids.contains(&user), "{}\n{}", subuid, subgid);
+            for ranges in [uids, gids] {
+                prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "apart from each other: {:?}", ranges);
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Addresses as sets: what a rule's `on` clause holds, what a request would occupy, and how the two relate.
+//!
+//! The wildcards are members of their own: `0.0.0.0` in a rule is the IPv4 wildcard and nothing else, `0.0.0.0/0` every
+//! IPv4 address and the wildcard. `[::]` in a rule is the dual-stack wildcard, that is both. An IPv4-mapped address is
+//! IPv4, so no IPv6 prefix ever speaks of IPv4.
+
+use alloc::format;
+use alloc::string::String;
+use core::fmt;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use portgrant_protocol::Address;
+
+/// One element of a rule's `on` clause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AddressSet {
+    /// An IPv4 prefix: network, length 0 to 32
+    V4(Ipv4Addr, u8),
+    /// `0.0.0.0`
+    V4Wildcard,
+    /// An IPv6 prefix: network, length 0 to 128
+    V6(Ipv6Addr, u8),
+    /// `[::]`: both wildcards
+    DualWildcard,
+}
+
+/// What a socket occupies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// One IPv4 address
+    V4(Ipv4Addr),
+    /// Every IPv4 address
+    V4Wildcard,
+    /// One IPv6 address
+    V6(Ipv6Addr),
+    /// Every IPv6 address (v6only)
+    V6Wildcard,
+    /// Every address of both families
+    DualWildcard,
+    /// The same, and each address by itself: `each`
+    Each,
+}
+
+/// The socket's family (SO_DOMAIN).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Domain {
+    /// AF_INET for an IPv4 address and AF_INET6 for others, as the helper makes its sockets
+    #[default]
+    OfAddress,
+    /// AF_INET6 for whatever address: the caller's own socket, which binds IPv4 addresses as `::ffff:a.b.c.d`
+    Inet6,
+}
+
+/// Why an `on` element is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "crate::policy::Wrong says it")]
+pub enum AddressError {
+    Form,
+    Length,
+    HostBits(String),
+}
+
+impl Span {
+    /// What a socket for `address` occupies. `v6only` counts only where the socket is the helper's own: a caller can
+    /// clear it on one of theirs between this decision and bind(2).
+    pub fn of(address: Address, v6only: bool) -> Span {
+        match address {
+            Address::V4(address) if address.is_unspecified() => Span::V4Wildcard,
+            Address::V4(address) => Span::V4(address),
+            Address::V6(address) if !address.is_unspecified() => Span::V6(address),
+            Address::V6(_) | Address::Any if v6only => Span::V6Wildcard,
+            Address::V6(_) | Address::Any => Span::DualWildcard,
+            Address::Each => Span::Each,
+        }
+    }
+
+    /// Its parts: the dual-stack wildcard is the wildcard of each family.
+    fn parts(self) -> [Option<Span>; 2] {
+        match self {
+            Span::DualWildcard | Span::Each => [Some(Span::V4Wildcard), Some(Span::V6Wildcard)],
+            Span::V4(_) | Span::V4Wildcard | Span::V6(_) | Span::V6Wildcard => [Some(self), None],
+        }
+    }
+
+    /// Whether `sets` together hold all of this; no sets at all stand for every address.
+    pub fn is_within(self, sets: &[AddressSet]) -> bool {
+        // What holds the wildcards themselves holds no address; each wants all of them.
+        let counts =
+            |set: &AddressSet| self != Span::Each || *set != AddressSet::V4Wildcard && *set != AddressSet::DualWildcard;
+        let held = |part| sets.iter().any(|set| counts(set) && set.holds(part));
+        sets.is_empty() || self.parts().into_iter().flatten().all(held)
+    }
+
+    /// Whether `sets` hold any of what this occupies: a wildcard occupies every address of its family.
+    pub fn overlaps(self, sets: &[AddressSet]) -> bool {
+        let meets = |part: Span, set: &AddressSet| match (part, set) {
+            (Span::V4Wildcard, AddressSet::V4(..)) | (Span::V6Wildcard, AddressSet::V6(..)) => true,
+            _ => set.holds(part),
+        };
+        sets.is_empty() || self.parts().into_iter().flatten().any(|part| sets.iter().any(|set| meets(part, set)))
+    }
+
+    /// Whether a datagram socket that occupies this can send from any address that `sets` hold. Its holder names the
+    /// source address of each datagram (IP_PKTINFO, IPV6_PKTINFO), which needs no privilege; the family alone is bounded.
+    ///
+    /// bind(2) makes a socket IPv6 only where it binds it to an IPv6 address. One that it binds to an IPv4 address can send
+    /// both if it is of AF_INET6.
+    pub fn may_send_from(self, domain: Domain, sets: &[AddressSet]) -> bool {
+        let (v4, v6) = match self {
+            Span::V4(_) | Span::V4Wildcard => (true, domain == Domain::Inet6),
+            Span::V6(_) | Span::V6Wildcard => (false, true),
+            Span::DualWildcard | Span::Each => (true, true),
+        };
+        sets.iter().any(|set| match set {
+            AddressSet::V4(..) => v4,
+            AddressSet::V6(..) => v6,
+            // These hold no address to send from.
+            AddressSet::V4Wildcard | AddressSet::DualWildcard => false,
+        })
+    }
+}
+
+impl AddressSet {
+    /// What this is in a deny for datagrams: an address stands for all of its family ([`Span::may_send_from`]).
+    pub fn family(self) -> AddressSet {
+        match self {
+            AddressSet::V4(..) => AddressSet::V4(Ipv4Addr::UNSPECIFIED, 0),
+            AddressSet::V6(..) => AddressSet::V6(Ipv6Addr::UNSPECIFIED, 0),
+            AddressSet::V4Wildcard | AddressSet::DualWildcard => self,
+        }
+    }
+
+    /// Whether this is a part of its family's addresses, and not all of them or a wildcard.
+    pub fn is_part_of_family(self) -> bool {
+        matches!(self, AddressSet::V4(_, length) | AddressSet::V6(_, length) if length > 0)
+    }
+
+    /// Parses `IPv4[/LEN]` or `[IPv6][/LEN]`.
+    pub fn parse(word: &str) -> Result<AddressSet, AddressError> {
+        let (address, length) = match word.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (word, None),
+        };
+        let bracketed = address.strip_prefix('[').and_then(|address| address.strip_suffix(']'));
+        let Some(v6) = bracketed else {
+            let address = address.parse().map_err(|_| AddressError::Form)?;
+            return AddressSet::v4(address, prefix_length(length, 32)?);
+        };
+        let v6: Ipv6Addr = v6.parse().map_err(|_| AddressError::Form)?;
+        let length = prefix_length(length, 128)?;
+        match v6.to_ipv4_mapped() {
+            Some(mapped) => AddressSet::v4(mapped, length.checked_sub(96).ok_or(AddressError::Length)?),
+            None => AddressSet::v6(v6, length),
+        }
+    }
+
+    fn v4(address: Ipv4Addr, length: u8) -> Result<AddressSet, AddressError> {
+        let network = Ipv4Addr::from(u32::from(address) & mask_v4(length));
+        match (address.is_unspecified(), length) {
+            (true, 32) => Ok(AddressSet::V4Wildcard),
+            _ if network != address => Err(AddressError::HostBits(format!("{network}/{length}"))),
+            _ => Ok(AddressSet::V4(network, length)),
+        }
+    }
+
+    fn v6(address: Ipv6Addr, length: u8) -> Result<AddressSet, AddressError> {
+        let network = Ipv6Addr::from(u128::from(address) & mask_v6(length));
+        match (address.is_unspecified(), length) {
+            (true, 128) => Ok(AddressSet::DualWildcard),
+            _ if network != address => Err(AddressError::HostBits(format!("[{network}]/{length}"))),
+            _ => Ok(AddressSet::V6(network, length)),
+        }
+    }
+
+    /// Whether this holds `part`, one address or one family's wildcard.
+    fn holds(self, part: Span) -> bool {
+        match (self, part) {
+            (AddressSet::V4(network, length), Span::V4(address)) => {
+                u32::from(address) & mask_v4(length) == u32::from(network)
+            }
+            (AddressSet::V6(network, length), Span::V6(address)) => {
+                u128::from(address) & mask_v6(length) == u128::from(network)
+            }
+            // A prefix shorter than everything is of addresses, and the wildcard is none of them.
+            (AddressSet::V4(_, length), Span::V4Wildcard) | (AddressSet::V6(_, length), Span::V6Wildcard) => {
+                length == 0
+            }
+            (AddressSet::V4Wildcard, part) => part == Span::V4Wildcard,
+            (AddressSet::DualWildcard, part) => matches!(part, Span::V4Wildcard | Span::V6Wildcard),
+            (AddressSet::V4(..) | AddressSet::V6(..), _) => false,
+        }
+    }
+}
+
+fn prefix_length(word: Option<&str>, most: u8) -> Result<u8, AddressError> {
+    let Some(word) = word else { return Ok(most) };
+    let digits = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
+    word.parse().ok().filter(|&length| digits && length <= most).ok_or(AddressError::Length)
+}
+
+fn mask_v4(length: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
+}
+
+fn mask_v6(length: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Span::V4(address) => address.fmt(f),
+            Span::V4Wildcard => f.write_str("0.0.0.0"),
+            Span::V6(address) => write!(f, "[{address}]"),
+            Span::V6Wildcard => f.write_str("[::] (IPv6 only)"),
+            Span::DualWildcard => f.write_str("[::] (IPv4 as well)"),
+            Span::Each => f.write_str("[::] (IPv4 as well) and every address that is there"),
+        }
+    }
+}

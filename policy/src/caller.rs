@@ -1,0 +1,90 @@
+//! The caller as the policy knows them: what the kernel says of the process, and what root's tables make of that.
+//!
+//! To a permit only the process counts. To a deny it is also its accounts: what a process can lay down (a group) or take up
+//! (a subordinate id) must not lead past a deny.
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::Error;
+use crate::names::Names;
+use crate::{Effect, Policy, Subject};
+
+/// The caller, as the policy knows them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Real uid
+    pub uid: u32,
+    /// Real gid
+    pub gid: u32,
+    /// Supplementary groups
+    pub groups: Vec<u32>,
+    /// The groups that passwd and group give to the accounts of the uid, of its owners, and of those of the gids: a deny
+    /// cannot be escaped by giving up a group
+    pub account_groups: Vec<u32>,
+    /// The users who were given the uid in subuid: a deny cannot be escaped by taking it
+    pub owners: Vec<u32>,
+    /// A login name, for messages only
+    pub name: Option<String>,
+}
+
+impl Caller {
+    /// The account `name`, as a login would give it.
+    pub fn account(name: &str, names: &Names) -> Result<Caller, Error> {
+        let user = names.user(name)?.ok_or_else(|| Error::UnknownUser(name.to_owned()))?;
+        let groups = names.account_groups(user.uid)?;
+        let account_groups = groups.clone();
+        let name = Some(name.to_owned());
+        Ok(Caller { uid: user.uid, gid: user.gid, groups, account_groups, owners: Vec::new(), name })
+    }
+
+    /// With what only a deny looks at. No table is read that could change nothing.
+    pub fn with_accounts(mut self, policy: &Policy, names: &Names) -> Result<Caller, Error> {
+        if let Some(deny) = policy.group_deny() {
+            names.needed_by(|| policy.place(deny))?;
+            self.account_groups = names.account_groups(self.uid)?;
+        }
+        let is_permitted = policy.rules.iter().any(|rule| rule.effect == Effect::Permit && rule.concerns(&self));
+        if is_permitted && policy.denies_somebody() {
+            self.find_owners(policy, names)?;
+        }
+        Ok(self)
+    }
+
+    fn find_owners(&mut self, policy: &Policy, names: &Names) -> Result<(), Error> {
+        let by_uid = names.owners(names.subuids()?.owners(self.uid))?;
+        self.owners.clone_from(&by_uid.uids);
+        if !by_uid.strangers.is_empty() {
+            // Somebody of a directory service, perhaps: any of the denied users whom /etc/passwd does not have.
+            let known = names.uids()?;
+            let denied = policy.rules.iter().filter(|rule| rule.effect == Effect::Deny);
+            self.owners.extend(denied.filter_map(|rule| match rule.subject {
+                Subject::Uid(uid) => Some(uid).filter(|uid| !known.contains(uid)),
+                Subject::Gid(_) | Subject::Uids(..) | Subject::Gids(..) | Subject::Any | Subject::Nobody => None,
+            }));
+        }
+        if policy.denies_a_group() {
+            let subgids = names.subgids()?;
+            let gids = self.groups.iter().chain([&self.gid]).flat_map(|&gid| subgids.owners(gid));
+            for owners in [by_uid, names.owners(gids)?] {
+                for uid in owners.uids {
+                    self.account_groups.extend(names.account_groups(uid)?);
+                }
+                for name in owners.strangers {
+                    self.account_groups.extend(names.groups_that_list(name)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// With the login name that /etc/passwd has for the uid, if any.
+    pub fn named(mut self, names: &Names) -> Caller {
+        if self.name.is_none() {
+            self.name =
+                names.users_of(self.uid).ok().and_then(|mut users| users.next()).map(|user| user.name.to_owned());
+        }
+        self
+    }
+}

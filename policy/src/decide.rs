@@ -1,0 +1,244 @@
+//! The verdict. A pure function of the policy, the caller and the request, and total: it always answers, with a reason.
+//!
+//! A permit must contain the whole request, by one rule; a deny applies where it overlaps any part of it; deny beats
+//! permit; what no rule permits is refused. The order of the rules decides nothing but which of them is named.
+
+use alloc::vec::Vec;
+
+use portgrant_protocol::{Protocol, Resolved};
+
+use crate::{Caller, Domain, Effect, Finding, Policy, Ports, Rule, Span, Subject};
+
+/// A request as it is decided: an endpoint, and what goes with the way it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask<'a> {
+    /// What is asked for
+    pub endpoint: Resolved,
+    /// The family of the socket that will be bound
+    pub domain: Domain,
+    /// The program that will be executed, where the helper itself does that
+    pub program: Option<AskedProgram<'a>>,
+}
+
+/// The program that will be executed. Whoever reads the files judges it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedProgram<'a> {
+    /// Its path, absolute
+    pub path: &'a [u8],
+    /// Why its file is not believed, so that no exec rule for it permits anything
+    pub unfit: Option<Finding>,
+}
+
+/// The verdict.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Decision<'p> {
+    /// It may be bound.
+    Permit(Permitted<'p>),
+    /// It may not.
+    Refuse(Refusal<'p>),
+}
+
+/// What a rule permits. A verdict, and nothing more: the helper binds by a permit of its own, which needs a policy that was
+/// read from judged files and a caller that was read from the kernel.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Permitted<'p> {
+    endpoint: Resolved,
+    rule: &'p Rule,
+}
+
+impl<'p> Permitted<'p> {
+    /// What may be bound.
+    pub fn endpoint(&self) -> &Resolved {
+        &self.endpoint
+    }
+
+    /// The rule that permits it.
+    pub fn rule(&self) -> &'p Rule {
+        self.rule
+    }
+}
+
+/// Why it may not be bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal<'p> {
+    /// What was asked for
+    pub endpoint: Resolved,
+    /// The program that it was asked for
+    pub program: Option<Vec<u8>>,
+    /// Why not
+    pub reason: Reason<'p>,
+}
+
+/// The reason of a refusal: the deny, or else how near the nearest permit came. Ordered by nearness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason<'p> {
+    /// No rule permits this port to this caller
+    NoRule,
+    /// A rule for this caller permits nothing, as one of its ports is an unknown service; its other ports are not this one
+    UnknownService(&'p Rule),
+    /// A rule permits the port, but not on all of these addresses
+    Address(&'p Rule),
+    /// A rule permits the port, but only on its interface
+    Device(&'p Rule),
+    /// A rule permits the endpoint, but not this option
+    Option(&'p Rule, &'static str),
+    /// The same as [`Reason::UnknownService`], and one of its other ports is this one
+    UnknownServiceBeside(&'p Rule),
+    /// A rule permits the endpoint, but only to its program
+    Program(&'p Rule),
+    /// A rule permits the endpoint to this program, whose file is not believed
+    UnfitProgram(&'p Rule, Finding),
+    /// A rule denies another address (`on`) or interface (`dev`), and a datagram socket is not held to either
+    DeniedDatagram(&'p Rule, &'static str),
+    /// A rule denies it
+    Denied(&'p Rule),
+}
+
+impl<'p> Reason<'p> {
+    fn nearness(&self) -> u8 {
+        match self {
+            Reason::NoRule => 0,
+            Reason::UnknownService(_) => 1,
+            Reason::Address(_) => 2,
+            Reason::Device(_) => 3,
+            Reason::Option(..) => 4,
+            Reason::UnknownServiceBeside(_) => 5,
+            Reason::Program(_) => 6,
+            Reason::UnfitProgram(..) => 7,
+            Reason::DeniedDatagram(..) => 8,
+            Reason::Denied(_) => 9,
+        }
+    }
+
+    /// The rule that it speaks of.
+    pub fn rule(&self) -> Option<&'p Rule> {
+        match self {
+            Reason::NoRule => None,
+            Reason::UnknownService(rule)
+            | Reason::UnknownServiceBeside(rule)
+            | Reason::Address(rule)
+            | Reason::Device(rule)
+            | Reason::Option(rule, _)
+            | Reason::Program(rule)
+            | Reason::UnfitProgram(rule, _)
+            | Reason::DeniedDatagram(rule, _)
+            | Reason::Denied(rule) => Some(rule),
+        }
+    }
+}
+
+/// Decides `ask` of `caller`.
+pub fn decide<'p>(policy: &'p Policy, caller: &Caller, ask: Ask<'_>) -> Decision<'p> {
+    let mut permitting = None;
+    let mut nearest = Reason::NoRule;
+    let refuse = |ask: Ask<'_>, reason| {
+        let program = ask.program.map(|program| program.path.to_vec());
+        Decision::Refuse(Refusal { endpoint: ask.endpoint, program, reason })
+    };
+    for rule in &policy.rules {
+        match rule.effect {
+            Effect::Deny => {
+                if let Some(reason) = rule.denies(caller, &ask) {
+                    return refuse(ask, reason);
+                }
+            }
+            Effect::Permit if permitting.is_none() && rule.concerns(caller) => match rule.permits(&ask) {
+                Ok(()) => permitting = Some(rule),
+                Err(reason) if reason.nearness() > nearest.nearness() => nearest = reason,
+                Err(_) => {}
+            },
+            Effect::Permit => {}
+        }
+    }
+    match permitting {
+        Some(rule) => Decision::Permit(Permitted { endpoint: ask.endpoint, rule }),
+        None => refuse(ask, nearest),
+    }
+}
+
+impl Ask<'_> {
+    /// The addresses that the socket would occupy.
+    pub fn span(&self) -> Span {
+        Span::of(self.endpoint.endpoint.address, self.endpoint.endpoint.options.v6only)
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.endpoint.endpoint.protocol
+    }
+
+    fn dev(&self) -> Option<&str> {
+        self.endpoint.endpoint.options.dev.as_deref()
+    }
+}
+
+impl Rule {
+    /// Whether the rule speaks of `caller`. To a deny a group is the caller's if they have it or if their account does, and
+    /// a caller with a subordinate uid is the user who was given it.
+    pub fn concerns(&self, caller: &Caller) -> bool {
+        let deny = self.effect == Effect::Deny;
+        let has_gid = |test: &dyn Fn(u32) -> bool| test(caller.gid) || caller.groups.iter().any(|&gid| test(gid));
+        match self.subject {
+            Subject::Uid(uid) => caller.uid == uid || deny && caller.owners.contains(&uid),
+            Subject::Gid(gid) => has_gid(&|own| own == gid) || deny && caller.account_groups.contains(&gid),
+            Subject::Uids(first, last) => (first..=last).contains(&caller.uid),
+            Subject::Gids(first, last) => has_gid(&|own| (first..=last).contains(&own)),
+            Subject::Any => true,
+            Subject::Nobody => false,
+        }
+    }
+
+    /// Whether the rule holds all of `ask`, subject aside.
+    fn permits(&self, ask: &Ask<'_>) -> Result<(), Reason<'_>> {
+        let options = &ask.endpoint.endpoint.options;
+        match &self.unknown_service {
+            Some(unknown) if has_port(&unknown.beside, ask) => return Err(Reason::UnknownServiceBeside(self)),
+            Some(_) => return Err(Reason::UnknownService(self)),
+            None if !has_port(&self.ports, ask) => return Err(Reason::NoRule),
+            None => {}
+        }
+        if !ask.span().is_within(&self.addresses) {
+            return Err(Reason::Address(self));
+        }
+        if self.dev.is_some() && self.dev.as_deref() != ask.dev() {
+            return Err(Reason::Device(self));
+        }
+        if options.reuseport && !self.reuseport {
+            return Err(Reason::Option(self, "reuseport"));
+        }
+        if options.freebind && !self.freebind {
+            return Err(Reason::Option(self, "freebind"));
+        }
+        let Some(only) = &self.program else { return Ok(()) };
+        match &ask.program {
+            Some(asked) if asked.path == only.as_slice() => {
+                asked.unfit.clone().map_or(Ok(()), |unfit| Err(Reason::UnfitProgram(self, unfit)))
+            }
+            Some(_) | None => Err(Reason::Program(self)),
+        }
+    }
+
+    /// Whether the rule concerns `caller` and any part of `ask`. An interface is touched by a socket on it and by one on
+    /// all of them. A datagram socket is bounded by neither an address nor an interface: its holder sends from every
+    /// address of its family, and lifts SO_BINDTODEVICE by connect(2) with AF_UNSPEC (Linux 6.18).
+    fn denies(&self, caller: &Caller, ask: &Ask<'_>) -> Option<Reason<'_>> {
+        if !self.concerns(caller) || !has_port(&self.ports, ask) {
+            return None;
+        }
+        let on = ask.span().overlaps(&self.addresses);
+        let dev = self.dev.is_none() || ask.dev().is_none() || self.dev.as_deref() == ask.dev();
+        if on && dev {
+            return Some(Reason::Denied(self));
+        }
+        let datagram = ask.protocol() == Protocol::Udp && (on || ask.span().may_send_from(ask.domain, &self.addresses));
+        datagram.then_some(Reason::DeniedDatagram(self, if on { "dev" } else { "on" }))
+    }
+}
+
+fn has_port(ports: &[Ports], ask: &Ask<'_>) -> bool {
+    let holds = |ports: &Ports| {
+        ports.protocols.contains(ask.protocol()) && (ports.first..=ports.last).contains(&ask.endpoint.port)
+    };
+    ports.iter().any(holds)
+}

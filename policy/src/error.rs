@@ -1,0 +1,112 @@
+//! Why there is no verdict: the policy, or a table of names that it needs, cannot be read, believed or understood.
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use portgrant_protocol::endpoint::EndpointError;
+use portgrant_protocol::text::printable;
+use portgrant_protocol::{Kind, Message};
+use rustix::io::Errno;
+
+use crate::message::message;
+use crate::{Distrust, Policy, Problem, Wrong};
+
+/// Why there is no verdict.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "each variant's message is its description")]
+pub enum Error {
+    Endpoint(EndpointError),
+    UnknownUser(String),
+    Untrusted { path: Vec<u8>, why: Distrust },
+    NeededByDeny { file: &'static str, rule: String },
+    Malformed { policy: Policy, problems: Vec<Problem> },
+    Changed,
+    Call { call: &'static str, errno: Errno },
+}
+
+impl Error {
+    /// The message for this error.
+    pub fn message(self) -> Message {
+        match self {
+            Error::Endpoint(error) => message(
+                Kind::Usage,
+                "that is no endpoint",
+                error,
+                "write [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...], as in 80, https=[::]:443 or 127.0.0.1:53/udp",
+            ),
+            Error::UnknownUser(name) => message(
+                Kind::Usage,
+                format!("there is no user '{}'", printable(name.as_bytes())),
+                "it is not in /etc/passwd",
+                "name a user of /etc/passwd",
+            ),
+            Error::Untrusted { path, why } => untrusted(&path, why),
+            Error::NeededByDeny { file, rule } => Message {
+                rule: Some(rule.clone()),
+                ..message(
+                    Kind::BrokenPolicy,
+                    "the policy is refused",
+                    format_args!(
+                        "{file} is missing or names nobody, and {rule} denies a group: its members are not known"
+                    ),
+                    format!("as root, restore the file: cp -p {file}- {file}"),
+                )
+            },
+            Error::Malformed { policy, problems } => malformed(&policy, &problems),
+            Error::Changed => message(
+                Kind::TryAgain,
+                "the policy changed while it was read",
+                "one of its files, or of /etc/passwd, /etc/group or /etc/services, was written to each time",
+                "try again",
+            ),
+            Error::Call { call, errno } => message(
+                Kind::System,
+                format!("{call} failed"),
+                errno,
+                "is a limit too low (ulimit -n), or memory short?",
+            ),
+        }
+    }
+}
+
+fn untrusted(path: &[u8], why: Distrust) -> Message {
+    let kind = if matches!(why, Distrust::System(_)) { Kind::System } else { Kind::BrokenPolicy };
+    message(kind, "the policy is refused", format_args!("{}: {why}", printable(path)), why.fix(path))
+}
+
+fn malformed(policy: &Policy, problems: &[Problem]) -> Message {
+    let first = problems
+        .first()
+        .map(|first| format!("{}:{}:{}: {}", policy.path(first.file), first.line, first.column, first.wrong));
+    let more = match problems.len() {
+        0 | 1 => String::new(),
+        many => format!(" (and {} more)", many - 1),
+    };
+    let fix = match problems.first() {
+        Some(Problem { file, wrong: Wrong::CutOff(_), .. }) => {
+            format!("as root, read that line, and if it is complete: echo >> {}", policy.path(*file))
+        }
+        _ => "as root, mend it; portgrant check shows every such line".to_owned(),
+    };
+    message(
+        Kind::BrokenPolicy,
+        "the policy is refused, all of it",
+        format_args!("{}{more}", first.unwrap_or_default()),
+        fix,
+    )
+}
+
+impl From<EndpointError> for Error {
+    fn from(error: EndpointError) -> Error {
+        Error::Endpoint(error)
+    }
+}
+
+impl From<Error> for Box<Message> {
+    fn from(error: Error) -> Box<Message> {
+        Box::new(error.message())
+    }
+}

@@ -1,0 +1,185 @@
+//! What people read of a verdict.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::net::Ipv6Addr;
+
+use portgrant_protocol::text::printable;
+use portgrant_protocol::{Address, Kind, Message, Protocol, Resolved};
+
+use crate::{Caller, Distrust, Policy, Reason, Refusal, Rule, Subject};
+
+/// The refusal of `refusal.endpoint`, with the rule that would permit it.
+pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> Message {
+    let who = who(caller);
+    let what = format!("{} is refused for {who}", refusal.endpoint);
+    let place = |rule| format!("{}  {}", policy.place(rule), policy.text(rule));
+    let (add, file) = suggestion(caller, &refusal.endpoint);
+    let add = format!("as root, add  {add}  to {file}");
+    let (why, fix) = match &refusal.reason {
+        Reason::NoRule => (no_rule(policy), add),
+        Reason::UnknownService(rule) | Reason::UnknownServiceBeside(rule) => (
+            format!(
+                "'{}' is not a service in /etc/services, so nothing is permitted by the rule at {}",
+                unknown_service(rule),
+                place(rule)
+            ),
+            format!("as root, write a number for '{}' in that rule, or take the word out", unknown_service(rule)),
+        ),
+        Reason::Address(rule) => (format!("not all of that address is in the rule at {}", place(rule)), add),
+        Reason::Device(rule) => (
+            format!("the interface is not that of the rule at {}", place(rule)),
+            format!(
+                "ask for dev={}, in exec or pass (one's own socket can leave it)",
+                rule.dev.as_deref().unwrap_or("")
+            ),
+        ),
+        Reason::Option(rule, option) => (
+            format!("{option} is not granted by the rule at {}", place(rule)),
+            format!("as root, add the word {option} to that rule, or ask without it"),
+        ),
+        Reason::Program(rule) => (
+            format!("it is only for one program, by the rule at {}{}", place(rule), instead(refusal)),
+            format!("start that program with portgrant exec: -- {}", program(rule.program.as_deref())),
+        ),
+        Reason::UnfitProgram(rule, unfit) => (
+            format!(
+                "{}: {}, so nothing is permitted to that program by the rule at {}",
+                program(Some(&unfit.0)),
+                unfit.1,
+                place(rule)
+            ),
+            if matches!(unfit.1, Distrust::System(_)) {
+                unfit.1.fix(&unfit.0)
+            } else {
+                "as root, put it where only root may write, all folders above included, and name it there".to_owned()
+            },
+        ),
+        Reason::DeniedDatagram(rule, "dev") => (
+            format!(
+                "it is denied by the rule at {}{}; 'dev' does not narrow udp: a udp socket can leave its interface",
+                place(rule),
+                counted(caller, rule)
+            ),
+            "as root, change that rule (a port with /tcp denies tcp alone); a deny beats every permit".to_owned(),
+        ),
+        Reason::DeniedDatagram(rule, _) => (
+            format!(
+                "it is denied by the rule at {}{}; an address does not narrow udp: a udp socket can send from every \
+                 local address of its family",
+                place(rule),
+                counted(caller, rule)
+            ),
+            "as root, change that rule (a port with /tcp denies tcp alone); a deny beats every permit".to_owned(),
+        ),
+        Reason::Denied(rule) => (
+            format!("it is denied by the rule at {}{}", place(rule), counted(caller, rule)),
+            "as root, change that rule; a deny beats every permit".to_owned(),
+        ),
+    };
+    let rule = refusal.reason.rule();
+    let program = match &refusal.reason {
+        Reason::Program(rule) => rule.program.as_deref().map(|path| program(Some(path))),
+        Reason::NoRule
+        | Reason::UnknownService(_)
+        | Reason::UnknownServiceBeside(_)
+        | Reason::Address(_)
+        | Reason::Device(_)
+        | Reason::Option(..)
+        | Reason::UnfitProgram(..)
+        | Reason::DeniedDatagram(..)
+        | Reason::Denied(_) => None,
+    };
+    let endpoint = Some(refusal.endpoint.to_string());
+    let rule = rule.map(|rule| policy.place(rule));
+    Message { rule, program, endpoint, ..message(Kind::Refused, what, why, fix) }
+}
+
+/// `alice (uid 1000)`, or `uid 1000` where no name is known.
+pub fn who(caller: &Caller) -> String {
+    match &caller.name {
+        Some(name) => format!("{} (uid {})", printable(name.as_bytes()), caller.uid),
+        None => format!("uid {}", caller.uid),
+    }
+}
+
+/// The word of a rule's ports that is no service.
+fn unknown_service(rule: &Rule) -> &str {
+    rule.unknown_service.as_deref().map_or("", |unknown| &unknown.word)
+}
+
+/// For which program it was asked instead.
+fn instead(refusal: &Refusal<'_>) -> String {
+    refusal.program.as_deref().map_or_else(String::new, |path| format!("; PROGRAM is {}", program(Some(path))))
+}
+
+/// Why a deny for somebody else is about `caller`, where their ids do not say it.
+fn counted(caller: &Caller, rule: &Rule) -> String {
+    match rule.subject {
+        Subject::Uid(uid) if caller.uid != uid => {
+            format!(" (uid {} is one of uid {uid}'s in /etc/subuid)", caller.uid)
+        }
+        Subject::Gid(gid) if caller.gid != gid && !caller.groups.contains(&gid) => {
+            format!(
+                " (gid {gid} is of the caller's account, or of the one that has their ids in /etc/subuid or /etc/subgid)"
+            )
+        }
+        Subject::Uid(_) | Subject::Gid(_) | Subject::Uids(..) | Subject::Gids(..) | Subject::Any | Subject::Nobody => {
+            String::new()
+        }
+    }
+}
+
+fn no_rule(policy: &Policy) -> String {
+    match policy.rules.len() {
+        0 => "there is no rule in /etc/portgrant.conf and /etc/portgrant.d".to_owned(),
+        1 => "the one rule in /etc/portgrant.conf and /etc/portgrant.d does not permit it".to_owned(),
+        many => format!("none of the {many} rules in /etc/portgrant.conf and /etc/portgrant.d permits it"),
+    }
+}
+
+fn program(path: Option<&[u8]>) -> String {
+    printable(path.unwrap_or_default())
+}
+
+/// A rule that would permit `endpoint` to `caller`, and no more than its address, port and options; and the file to put
+/// it into.
+pub fn suggestion(caller: &Caller, endpoint: &Resolved) -> (String, String) {
+    // A name that the grammar would read otherwise, or that is no good file name, is not put into anybody's mouth.
+    let plain = |name: &&str| portgrant_protocol::endpoint::is_name(name) && *name != "any";
+    let (subject, stem) = match caller.name.as_deref().filter(|name| plain(name)) {
+        Some(name) => (name.to_owned(), name.to_owned()),
+        None => (format!("uid:{}", caller.uid), format!("uid-{}", caller.uid)),
+    };
+    let asked = &endpoint.endpoint;
+    let mut rule = format!("permit {subject} {}", endpoint.port);
+    if asked.protocol.transport() != Protocol::Tcp {
+        rule.extend(["/", asked.protocol.word()]);
+    }
+    match asked.address {
+        Address::Any | Address::V6(Ipv6Addr::UNSPECIFIED) if asked.options.v6only => rule.push_str(" on [::]/0"),
+        Address::V4(address) => rule.extend([" on ", &address.to_string()]),
+        Address::V6(address) => rule.extend([" on ", &format!("[{address}]")]),
+        Address::Any | Address::Each => {}
+    }
+    if let Some(dev) = &asked.options.dev {
+        rule.extend([" dev ", dev]);
+    }
+    let words = [
+        (" reserved", (512..=1023).contains(&endpoint.port)),
+        (" reuseport", asked.options.reuseport),
+        (" freebind", asked.options.freebind),
+    ];
+    rule.extend(words.into_iter().filter(|word| word.1).map(|word| word.0));
+    (rule, format!("/etc/portgrant.d/{stem}.conf"))
+}
+
+pub(crate) fn message(
+    kind: Kind,
+    what: impl Into<String>,
+    why: impl core::fmt::Display,
+    fix: impl Into<String>,
+) -> Message {
+    Message::of(kind, what).why(why.to_string()).fix(fix)
+}

@@ -1,0 +1,313 @@
+//! Names that rules use: users, groups, services, from `/etc/passwd`, `/etc/group` and `/etc/services` alone.
+//!
+//! The helper is linked statically, so it asks no directory service: an account that lives in one is written `uid:` or
+//! `gid:`. Each file is read when the first rule needs it, judged like the policy itself, and once.
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::OnceCell;
+use core::fmt;
+use core::ops::Range;
+
+use portgrant_protocol::service::Services;
+
+use crate::Error;
+use crate::subid::SubordinateIds;
+
+/// A line of passwd(5), as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User<'a> {
+    /// The login name
+    pub name: &'a str,
+    /// Its uid
+    pub uid: u32,
+    /// Its primary gid
+    pub gid: u32,
+}
+
+/// The members of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// Their uids, each once, in order
+    pub uids: Vec<u32>,
+    /// Names that /etc/group lists and /etc/passwd does not know, printable
+    pub unknown: Vec<String>,
+}
+
+/// Where the tables come from.
+pub trait Files: fmt::Debug {
+    /// The text of file `name` of /etc; `None` where there is no such file, or nothing in it.
+    ///
+    /// # Errors
+    /// If the file cannot be read or believed.
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error>;
+}
+
+/// The tables, each read when it is first needed.
+#[derive(Debug)]
+pub struct Names {
+    files: Box<dyn Files>,
+    users: OnceCell<Table>,
+    groups: OnceCell<Table>,
+    services: OnceCell<Services>,
+    subuids: OnceCell<SubordinateIds>,
+    subgids: OnceCell<SubordinateIds>,
+}
+
+/// The users who own a subordinate id.
+#[derive(Debug, Default)]
+pub struct Owners<'a> {
+    /// Their uids, each once
+    pub uids: Vec<u32>,
+    /// Names that /etc/passwd does not know
+    pub strangers: Vec<&'a str>,
+}
+
+impl Names {
+    /// The tables in `files`.
+    pub fn new(files: impl Files + 'static) -> Names {
+        Names {
+            files: Box::new(files),
+            users: OnceCell::new(),
+            groups: OnceCell::new(),
+            services: OnceCell::new(),
+            subuids: OnceCell::new(),
+            subgids: OnceCell::new(),
+        }
+    }
+
+    /// Tables given as text, for tests and for policies of another place.
+    pub fn of(passwd: &[u8], group: &[u8], services: &[u8]) -> Names {
+        Names {
+            files: Box::new(NoFiles),
+            users: OnceCell::from(Table::of(passwd)),
+            groups: OnceCell::from(Table::of(group)),
+            services: OnceCell::from(Services::parse(services)),
+            subuids: OnceCell::from(SubordinateIds::default()),
+            subgids: OnceCell::from(SubordinateIds::default()),
+        }
+    }
+
+    /// The same, with subordinate ids.
+    #[must_use]
+    pub fn with_subordinate_ids(mut self, subuid: &[u8], subgid: &[u8]) -> Names {
+        self.subuids = OnceCell::from(SubordinateIds::parse(subuid));
+        self.subgids = OnceCell::from(SubordinateIds::parse(subgid));
+        self
+    }
+
+    /// The user `name`; the first line wins, as in getpwnam(3).
+    pub fn user(&self, name: &str) -> Result<Option<User<'_>>, Error> {
+        Ok(self.users()?.line(name).and_then(user))
+    }
+
+    /// The accounts of `uid`.
+    pub fn users_of(&self, uid: u32) -> Result<impl Iterator<Item = User<'_>>, Error> {
+        Ok(self.users()?.lines().filter_map(user).filter(move |user| user.uid == uid))
+    }
+
+    /// The uids of all accounts.
+    pub fn uids(&self) -> Result<BTreeSet<u32>, Error> {
+        Ok(self.users()?.lines().filter_map(user).map(|user| user.uid).collect())
+    }
+
+    /// The gid of group `name`.
+    pub fn group(&self, name: &str) -> Result<Option<u32>, Error> {
+        Ok(self.groups()?.line(name).and_then(group).map(|group| group.0))
+    }
+
+    /// The groups of the accounts with `uid`, primary ones included: what initgroups(3) would give them.
+    pub fn account_groups(&self, uid: u32) -> Result<Vec<u32>, Error> {
+        let users: Vec<User<'_>> = self.users_of(uid)?.collect();
+        let is_member = |members: &str| members.split(',').any(|member| users.iter().any(|user| user.name == member));
+        let groups = self.groups()?.lines().filter_map(group);
+        let member_of = groups.filter(|group| is_member(group.1)).map(|group| group.0);
+        Ok(users.iter().map(|user| user.gid).chain(member_of).collect())
+    }
+
+    /// Who has group `gid` by their account: those whose primary group it is, and those whom /etc/group lists.
+    pub fn members(&self, gid: u32) -> Result<Members, Error> {
+        let primary = self.users()?.lines().filter_map(user).filter(|user| user.gid == gid).map(|user| user.uid);
+        let mut members = Members { uids: primary.collect(), unknown: Vec::new() };
+        for (_, listed) in self.groups()?.lines().filter_map(group).filter(|group| group.0 == gid) {
+            for name in listed.split(',').filter(|name| !name.is_empty()) {
+                match self.user(name)? {
+                    Some(user) => members.uids.push(user.uid),
+                    None => members.unknown.push(portgrant_protocol::text::printable(name.as_bytes())),
+                }
+            }
+        }
+        members.uids.sort_unstable();
+        members.uids.dedup();
+        Ok(members)
+    }
+
+    /// The groups in whose lists of members `name` stands.
+    pub fn groups_that_list(&self, name: &str) -> Result<impl Iterator<Item = u32>, Error> {
+        let lists = move |members: &str| members.split(',').any(|member| member == name);
+        Ok(self.groups()?.lines().filter_map(group).filter(move |group| lists(group.1)).map(|group| group.0))
+    }
+
+    /// Fails where /etc/passwd or /etc/group names nobody, so that a deny for a group would deny nobody by their account.
+    pub fn needed_by(&self, rule: impl Fn() -> String) -> Result<(), Error> {
+        let names_nobody = |file| Err(Error::NeededByDeny { file, rule: rule() });
+        if self.users()?.lines().find_map(user).is_none() {
+            return names_nobody("/etc/passwd");
+        }
+        if self.groups()?.lines().find_map(group).is_none() { names_nobody("/etc/group") } else { Ok(()) }
+    }
+
+    /// The table of subuid(5).
+    pub fn subuids(&self) -> Result<&SubordinateIds, Error> {
+        self.once(&self.subuids, "subuid", SubordinateIds::parse)
+    }
+
+    /// The table of subgid(5).
+    pub fn subgids(&self) -> Result<&SubordinateIds, Error> {
+        self.once(&self.subgids, "subgid", SubordinateIds::parse)
+    }
+
+    /// Who the `owners` of a subordinate id are, and who owns their uids in turn: with such a uid one is a user of one's own
+    /// to newuidmap(1).
+    pub fn owners<'a>(&'a self, owners: impl Iterator<Item = &'a str>) -> Result<Owners<'a>, Error> {
+        let mut found = Owners::default();
+        let mut ahead: Vec<&str> = owners.collect();
+        while let Some(owner) = ahead.pop() {
+            let uids = self.owner_uids(owner)?;
+            if uids == [None, None] && !found.strangers.contains(&owner) {
+                found.strangers.push(owner);
+            }
+            for uid in uids.into_iter().flatten() {
+                if !found.uids.contains(&uid) {
+                    found.uids.push(uid);
+                    ahead.extend(self.subuids()?.owners(uid));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The uids that `owner`, the first field of a line of subuid(5), stands for: as a name, and as a number.
+    pub fn owner_uids(&self, owner: &str) -> Result<[Option<u32>; 2], Error> {
+        Ok([self.user(owner)?.map(|user| user.uid), id(owner)])
+    }
+
+    /// The table of services(5).
+    pub fn services(&self) -> Result<&Services, Error> {
+        self.once(&self.services, "services", Services::parse)
+    }
+
+    fn users(&self) -> Result<&Table, Error> {
+        self.once(&self.users, "passwd", Table::of)
+    }
+
+    fn groups(&self) -> Result<&Table, Error> {
+        self.once(&self.groups, "group", Table::of)
+    }
+
+    fn once<'a, T>(&self, cell: &'a OnceCell<T>, file: &str, parse: impl Fn(&[u8]) -> T) -> Result<&'a T, Error> {
+        if let Some(table) = cell.get() {
+            return Ok(table);
+        }
+        // No such table names nobody, which is safe: in a permit it matches nobody, in a deny it is an error.
+        let text = self.files.read(file)?.unwrap_or_default();
+        Ok(cell.get_or_init(|| parse(&text)))
+    }
+}
+
+/// For tables that are given as text.
+#[derive(Debug)]
+struct NoFiles;
+
+impl Files for NoFiles {
+    fn read(&self, _: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(None)
+    }
+}
+
+/// A file of `NAME:…` lines, ordered by name; what else is in a line is read when it is asked for.
+#[derive(Debug)]
+struct Table {
+    text: String,
+    lines: Vec<Line>,
+}
+
+/// Where a line stands in the text.
+#[derive(Debug)]
+struct Line {
+    name: Range<usize>,
+    end: usize,
+}
+
+impl Table {
+    fn of(text: &[u8]) -> Table {
+        // A name that is no UTF-8 is then one that no rule can hold: rules are ASCII.
+        let text = match core::str::from_utf8(text) {
+            Ok(text) => text.to_owned(),
+            Err(_) => String::from_utf8_lossy(text).into_owned(),
+        };
+        let mut lines = Vec::new();
+        let mut at = 0;
+        for line in text.as_bytes().split(|&byte| byte == b'\n') {
+            let name = line.iter().position(|&byte| byte == b':').unwrap_or(line.len());
+            lines.push(Line { name: at..at + name, end: at + line.len() });
+            at += line.len() + 1;
+        }
+        // Stable: of two lines for one name the file's first comes first.
+        lines.sort_by(|a, b| text.get(a.name.clone()).cmp(&text.get(b.name.clone())));
+        Table { text, lines }
+    }
+
+    fn line(&self, wanted: &str) -> Option<&str> {
+        let first = self.lines.partition_point(|line| self.text.get(line.name.clone()) < Some(wanted));
+        let line = self.lines.get(first).filter(|line| self.text.get(line.name.clone()) == Some(wanted))?;
+        self.text.get(line.name.start..line.end)
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().filter_map(|line| self.text.get(line.name.start..line.end))
+    }
+}
+
+/// `NAME:PASSWORD:UID:GID:…`
+fn user(line: &str) -> Option<User<'_>> {
+    let mut fields = line.split(':');
+    let (name, _password) = (fields.next()?, fields.next()?);
+    Some(User { name, uid: id(fields.next()?)?, gid: id(fields.next()?)? })
+}
+
+/// `NAME:PASSWORD:GID:MEMBER,MEMBER`: the gid and the members.
+fn group(line: &str) -> Option<(u32, &str)> {
+    let mut fields = line.split(':').skip(2);
+    Some((id(fields.next()?)?, fields.next().unwrap_or_default()))
+}
+
+/// A uid or gid in digits; 4294967295 is none ("no change" in setresuid(2)).
+pub(crate) fn id(word: &str) -> Option<u32> {
+    let digits = word.bytes().all(|byte| byte.is_ascii_digit());
+    word.parse().ok().filter(|&id| digits && id != u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_are_found_by_name_and_by_uid() -> Result<(), Error> {
+        let passwd = b"root:x:0:0::/:/bin/sh\nbob:x:1001:100:::\nalice:x:1000:1000:::\nalice:x:5:5:::\ntoor:x:0:7:::\nbroken\nx:x:-1:0\ny:x:4294967295:0\n";
+        let names = Names::of(passwd, b"web:x:33:alice,bob\nusers:x:100:\nodd:x:9:alicex\n", b"");
+        assert_eq!(names.user("alice")?.map(|user| user.uid), Some(1000));
+        assert_eq!(names.user("ali")?, None);
+        assert_eq!(names.user("x")?, None);
+        assert_eq!(names.user("y")?, None);
+        assert_eq!(names.users_of(0)?.map(|user| user.name).collect::<Vec<_>>(), ["root", "toor"]);
+        assert_eq!(names.account_groups(1001)?, [100, 33]);
+        assert_eq!(names.account_groups(4)?, []);
+        assert_eq!(names.group("web")?, Some(33));
+        assert_eq!(names.group("")?, None);
+        Ok(())
+    }
+}

@@ -1,0 +1,409 @@
+//! The grammar of the policy, as this parser has it. One rule a line, words divided by blanks and tabs:
+//!
+//! ```text
+//! rule    = ("permit" | "deny") subject ports ["on" address…] ["dev" IFNAME] {word} ["exec" PATH]
+//! subject = USER | ":" GROUP | "uid:" N | "gid:" N | "any"           a bare number is an error
+//! ports   = "any" | port…       port = (N | N "-" M | SERVICE) ["/" ("tcp" | "udp" | "sctp")]
+//! address = IPv4 ["/" LEN] | "[" IPv6 "]" ["/" LEN]                  bits beyond LEN are an error
+//! word    = "reserved" | "reuseport" | "freebind" | "hold"           each once, in any order, in a permit only
+//! ```
+//! A word that begins with `#` begins a comment. PATH begins with `/`, runs to the end of the line (blanks at its end
+//! cut off) and may hold `#`. The keywords win over services of the same name, and so do the names of protocols. Anything but
+//! printable ASCII outside of comments and PATH is an error, and so is a last line with a rule and no line feed.
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use portgrant_protocol::Protocol;
+use portgrant_protocol::endpoint::{is_interface, is_service, port_number};
+use portgrant_protocol::text::printable;
+
+use crate::Error;
+use crate::names::{Names, id};
+use crate::{
+    AddressError, AddressSet, Effect, Policy, Ports, Problem, Protocols, Rule, Subject, UnknownService, Wrong,
+};
+
+/// Ports that rsh and NFS trust as source ports: a rule that touches them must say `reserved`.
+const TRUSTED: core::ops::RangeInclusive<u16> = 512..=1023;
+/// exec, login and shell: needs the word even by service name.
+const RSH: core::ops::RangeInclusive<u16> = 512..=514;
+
+/// The clauses after the ports, in their order; the words share one place.
+const CLAUSES: [(&str, u8); 7] =
+    [("on", 1), ("dev", 2), ("reserved", 3), ("reuseport", 3), ("freebind", 3), ("hold", 3), ("exec", 4)];
+
+fn clause(word: &str) -> Option<(&'static str, u8)> {
+    CLAUSES.into_iter().find(|clause| clause.0 == word)
+}
+
+struct Word<'a> {
+    text: &'a str,
+    column: usize,
+}
+
+/// A line, word by word.
+struct Words<'a> {
+    line: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Words<'a> {
+    fn next(&mut self) -> Result<Option<Word<'a>>, (usize, Wrong)> {
+        self.skip_blanks();
+        let start = self.at;
+        let rest = self.line.get(start..).unwrap_or_default();
+        let len = rest.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(rest.len());
+        let word = rest.get(..len).unwrap_or_default();
+        if word.is_empty() || word.starts_with(b"#") {
+            return Ok(None);
+        }
+        if let Some(odd) = word.iter().position(|byte| !byte.is_ascii_graphic()) {
+            return Err((start + odd + 1, Wrong::Character(word.get(odd).copied().unwrap_or_default())));
+        }
+        self.at += len;
+        let text = core::str::from_utf8(word).map_err(|_| (start + 1, Wrong::Character(0)))?;
+        Ok(Some(Word { text, column: start + 1 }))
+    }
+
+    fn rest(&mut self) -> (&'a [u8], usize) {
+        self.skip_blanks();
+        (self.line.get(self.at..).unwrap_or_default().trim_ascii_end(), self.at + 1)
+    }
+
+    fn skip_blanks(&mut self) {
+        while matches!(self.line.get(self.at), Some(b' ' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    fn end(&self) -> usize {
+        self.line.len() + 1
+    }
+}
+
+/// Parses the file `text`, number `file`, into `policy` and `problems`. The error is of the tables of names.
+pub(super) fn parse(
+    file: usize,
+    text: &[u8],
+    names: &Names,
+    policy: &mut Policy,
+    problems: &mut Vec<Problem>,
+) -> Result<(), Error> {
+    let whole = text.ends_with(b"\n");
+    let mut lines = text.split(|&byte| byte == b'\n').enumerate().peekable();
+    while let Some((index, line)) = lines.next() {
+        let mut parser = Parser { words: Words { line, at: 0 }, names, warnings: Vec::new(), unknown_service: None };
+        let at = |(column, wrong)| Problem { file, line: index + 1, column, wrong };
+        if lines.peek().is_none() && !whole && is_rule(line) {
+            problems.push(at((line.len() + 1, Wrong::CutOff(printable(line.trim_ascii())))));
+        }
+        match parser.rule() {
+            Ok(Some(rule)) => policy.rules.push(Rule { file, line: index + 1, ..rule }),
+            Ok(None) => {}
+            Err(Stop::Malformed(column, wrong)) => problems.push(at((column, wrong))),
+            Err(Stop::Names(error)) => return Err(error),
+        }
+        policy.warnings.extend(parser.warnings.into_iter().map(at));
+    }
+    Ok(())
+}
+
+/// Whether `line` is to be a rule, and neither blank nor a comment.
+fn is_rule(line: &[u8]) -> bool {
+    !matches!(line.trim_ascii_start().first(), None | Some(b'#'))
+}
+
+enum Stop {
+    Malformed(usize, Wrong),
+    Names(Error),
+}
+
+impl From<(usize, Wrong)> for Stop {
+    fn from((column, wrong): (usize, Wrong)) -> Stop {
+        Stop::Malformed(column, wrong)
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Names(error)
+    }
+}
+
+struct Parser<'a> {
+    words: Words<'a>,
+    names: &'a Names,
+    warnings: Vec<(usize, Wrong)>,
+    unknown_service: Option<String>,
+}
+
+impl<'a> Parser<'a> {
+    fn rule(&mut self) -> Result<Option<Rule>, Stop> {
+        let Some(word) = self.words.next()? else { return Ok(None) };
+        let effect = match word.text {
+            "permit" => Effect::Permit,
+            "deny" => Effect::Deny,
+            _ => return Err((word.column, Wrong::Effect(shown(word.text))).into()),
+        };
+        let subject = self.subject(effect)?;
+        let mut rule = Rule {
+            effect,
+            subject,
+            ports: Vec::new(),
+            unknown_service: None,
+            addresses: Vec::new(),
+            dev: None,
+            reuseport: false,
+            freebind: false,
+            hold: false,
+            program: None,
+            file: 0,
+            line: 0,
+        };
+        let (trusted, clause) = self.ports(&mut rule)?;
+        let reserved = self.clauses(&mut rule, clause)?;
+        if let Some((column, word)) = trusted.filter(|_| effect == Effect::Permit && !reserved) {
+            return Err((column, Wrong::Reserved(word)).into());
+        }
+        if let Some(word) = self.unknown_service.take() {
+            // Without ports the rule permits nothing, whoever looks at it.
+            let beside = core::mem::take(&mut rule.ports);
+            rule.unknown_service = Some(Box::new(UnknownService { word, beside }));
+        }
+        Ok(Some(rule))
+    }
+
+    fn subject(&mut self, effect: Effect) -> Result<Subject, Stop> {
+        let Some(word) = self.words.next()? else { return Err((self.words.end(), Wrong::NoSubject).into()) };
+        let numeric = |digits| id(digits).ok_or((word.column, Wrong::Id(shown(word.text))));
+        if let Some(digits) = word.text.strip_prefix("uid:") {
+            return Ok(Subject::Uid(numeric(digits)?));
+        }
+        if let Some(digits) = word.text.strip_prefix("gid:") {
+            return Ok(Subject::Gid(numeric(digits)?));
+        }
+        if word.text == "any" {
+            return Ok(Subject::Any);
+        }
+        if word.text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err((word.column, Wrong::BareNumber(shown(word.text))).into());
+        }
+        let group = word.text.strip_prefix(':');
+        let found = match group {
+            Some(group) => self.names.group(group)?.map(Subject::Gid),
+            None => self.names.user(word.text)?.map(|user| Subject::Uid(user.uid)),
+        };
+        if let Some(subject) = found {
+            return Ok(subject);
+        }
+        let user = || Wrong::UnknownUser(shown(word.text));
+        self.unknown(effect, word.column, group.map_or_else(user, |group| Wrong::UnknownGroup(shown(group))))?;
+        Ok(Subject::Nobody)
+    }
+
+    /// A name that the tables do not hold breaks a deny, which would deny nobody, and in a permit matches nobody.
+    fn unknown(&mut self, effect: Effect, column: usize, wrong: Wrong) -> Result<(), Stop> {
+        if effect == Effect::Deny {
+            return Err((column, wrong).into());
+        }
+        self.warnings.push((column, wrong));
+        Ok(())
+    }
+
+    /// Reads the ports up to the first clause. Returns the first of them that needs `reserved`, and that clause.
+    #[allow(clippy::type_complexity, reason = "a place and a word, and the next word")]
+    fn ports(&mut self, rule: &mut Rule) -> Result<(Option<(usize, String)>, Option<Word<'a>>), Stop> {
+        let mut trusted = None;
+        let (mut count, mut any) = (0, false);
+        let next = loop {
+            let Some(word) = self.words.next()? else { break None };
+            if clause(word.text).is_some() || any {
+                break Some(word);
+            }
+            count += 1;
+            any = count == 1 && word.text == "any";
+            let by_name = self.port(rule, &word)?;
+            let needs_word = |ports: &Ports| {
+                let single_name = by_name && !RSH.contains(&ports.first);
+                ports.first <= *TRUSTED.end() && ports.last >= *TRUSTED.start() && !single_name
+            };
+            if trusted.is_none() && rule.ports.last().is_some_and(needs_word) {
+                trusted = Some((word.column, shown(word.text)));
+            }
+        };
+        if count == 0 {
+            return Err((next.map_or(self.words.end(), |word| word.column), Wrong::NoPorts).into());
+        }
+        Ok((trusted, next))
+    }
+
+    /// Adds what one word stands for; says whether it is a service's name.
+    fn port(&mut self, rule: &mut Rule, word: &Word<'a>) -> Result<bool, Stop> {
+        let unsaid = if rule.effect == Effect::Deny { Protocols::ALL } else { Protocols::only(Protocol::Tcp) };
+        if word.text == "any" {
+            if !rule.ports.is_empty() {
+                return Err((word.column, Wrong::Port(shown(word.text))).into());
+            }
+            rule.ports.push(Ports { protocols: unsaid, first: 1, last: u16::MAX });
+            return Ok(false);
+        }
+        let (port, protocol) = match word.text.split_once('/') {
+            Some((port, protocol)) => (port, Some(protocol_word(protocol, word)?)),
+            None => (word.text, None),
+        };
+        let protocols = protocol.map_or(unsaid, Protocols::only);
+        if port.starts_with(|c: char| c.is_ascii_digit()) {
+            let (first, last) = port.split_once('-').unwrap_or((port, port));
+            let number = |digits| port_number(digits).ok_or((word.column, Wrong::Port(shown(word.text))));
+            let (first, last) = (number(first)?, number(last)?);
+            if first > last {
+                return Err((word.column, Wrong::Range(shown(word.text))).into());
+            }
+            rule.ports.push(Ports { protocols, first, last });
+            return Ok(false);
+        }
+        if ["tcp", "udp", "sctp", "mptcp"].contains(&port) {
+            return Err((word.column, Wrong::ProtocolAlone(shown(word.text))).into());
+        }
+        if !is_service(port) {
+            return Err((word.column, Wrong::Port(shown(word.text))).into());
+        }
+        self.service(rule, word, port, protocol)?;
+        Ok(true)
+    }
+
+    fn service(
+        &mut self,
+        rule: &mut Rule,
+        word: &Word<'a>,
+        name: &str,
+        protocol: Option<Protocol>,
+    ) -> Result<(), Stop> {
+        let services = self.names.services()?;
+        let single = |protocols, port| Ports { protocols, first: port, last: port };
+        let found = rule.ports.len();
+        if rule.effect == Effect::Deny {
+            // Whatever the name stands for, and under every protocol where none is said: a deny errs on the side of refusing.
+            let entries = services.ports(name).filter(|entry| protocol.is_none_or(|protocol| protocol == entry.0));
+            let protocols = protocol.map_or(Protocols::ALL, Protocols::only);
+            rule.ports.extend(entries.map(|(_, port)| single(protocols, port)));
+        } else if let Some(port) = services.port(name, protocol.unwrap_or_default()) {
+            rule.ports.push(single(Protocols::only(protocol.unwrap_or_default()), port));
+        } else if let (Some((known, _)), None) = (services.ports(name).next(), protocol) {
+            return Err((word.column, Wrong::ServiceProtocol(shown(name), known)).into());
+        }
+        if rule.ports.len() == found {
+            self.unknown(rule.effect, word.column, Wrong::UnknownService(shown(word.text)))?;
+            self.unknown_service.get_or_insert_with(|| shown(word.text));
+        }
+        Ok(())
+    }
+
+    /// Reads the clauses from `word` on; says whether `reserved` is among them.
+    fn clauses(&mut self, rule: &mut Rule, mut word: Option<Word<'a>>) -> Result<bool, Stop> {
+        let mut seen: Vec<(&'static str, u8)> = Vec::new();
+        while let Some(current) = word {
+            let Some(this) = clause(current.text) else {
+                return Err((current.column, Wrong::Port(shown(current.text))).into());
+            };
+            let wrong = |wrong| Stop::Malformed(current.column, wrong);
+            if seen.iter().any(|earlier| earlier.0 == this.0) {
+                return Err(wrong(Wrong::Twice(this.0)));
+            }
+            if seen.last().is_some_and(|earlier| earlier.1 > this.1) {
+                return Err(wrong(Wrong::Order(this.0)));
+            }
+            if rule.effect == Effect::Deny && this.1 > 2 {
+                return Err(wrong(Wrong::OnlyInPermit(this.0)));
+            }
+            seen.push(this);
+            word = match this.0 {
+                "on" => self.addresses(rule)?,
+                "dev" => self.device(rule)?,
+                "exec" => return self.program(rule).map(|()| seen.iter().any(|clause| clause.0 == "reserved")),
+                "reuseport" => self.word(&mut rule.reuseport)?,
+                "freebind" => self.word(&mut rule.freebind)?,
+                "hold" => self.word(&mut rule.hold)?,
+                _ => self.words.next()?,
+            };
+        }
+        Ok(seen.iter().any(|clause| clause.0 == "reserved"))
+    }
+
+    fn word(&mut self, said: &mut bool) -> Result<Option<Word<'a>>, Stop> {
+        *said = true;
+        Ok(self.words.next()?)
+    }
+
+    fn addresses(&mut self, rule: &mut Rule) -> Result<Option<Word<'a>>, Stop> {
+        let narrows_udp = rule.effect == Effect::Permit && rule.has_udp();
+        loop {
+            let word = self.words.next()?;
+            let word = match word {
+                Some(word) if clause(word.text).is_none() => word,
+                next if rule.addresses.is_empty() => {
+                    return Err((next.map_or(self.words.end(), |word| word.column), Wrong::NoAddress).into());
+                }
+                next => return Ok(next),
+            };
+            let set = AddressSet::parse(word.text).map_err(|error| {
+                let wrong = match error {
+                    AddressError::Form => Wrong::Address(shown(word.text)),
+                    AddressError::Length => Wrong::PrefixLength(shown(word.text)),
+                    AddressError::HostBits(network) => Wrong::HostBits(shown(word.text), network),
+                };
+                (word.column, wrong)
+            })?;
+            if narrows_udp && set.is_part_of_family() && !rule.addresses.iter().any(|set| set.is_part_of_family()) {
+                self.warnings.push((word.column, Wrong::DatagramAddress));
+            }
+            rule.addresses.push(set);
+        }
+    }
+
+    fn device(&mut self, rule: &mut Rule) -> Result<Option<Word<'a>>, Stop> {
+        match self.words.next()? {
+            Some(word) if is_interface(word.text) => {
+                rule.dev = Some(word.text.to_owned());
+                if rule.effect == Effect::Permit && rule.has_udp() {
+                    self.warnings.push((word.column, Wrong::DatagramDevice));
+                }
+            }
+            Some(word) => return Err((word.column, Wrong::Device(shown(word.text))).into()),
+            None => return Err((self.words.end(), Wrong::Device(String::new())).into()),
+        }
+        Ok(self.words.next()?)
+    }
+
+    fn program(&mut self, rule: &mut Rule) -> Result<(), Stop> {
+        let (path, column) = self.words.rest();
+        if !path.starts_with(b"/") || path.contains(&0) {
+            return Err((column, Wrong::Path(printable(path))).into());
+        }
+        rule.program = Some(path.to_vec());
+        Ok(())
+    }
+}
+
+impl Rule {
+    /// Whether the rule has any port of udp.
+    pub fn has_udp(&self) -> bool {
+        self.ports.iter().any(|ports| ports.protocols.contains(Protocol::Udp))
+    }
+}
+
+fn protocol_word(protocol: &str, word: &Word<'_>) -> Result<Protocol, (usize, Wrong)> {
+    match protocol {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        "sctp" => Ok(Protocol::Sctp),
+        _ => Err((word.column, Wrong::Protocol(shown(protocol)))),
+    }
+}
+
+fn shown(word: &str) -> String {
+    printable(word.as_bytes())
+}

@@ -1,0 +1,120 @@
+//! What can be wrong with a line of the policy, and what of it is worth a warning: a place, and a text.
+
+use alloc::string::String;
+use core::fmt;
+
+use portgrant_protocol::Protocol;
+
+/// Something wrong with a line, or worth a warning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Which of the policy's files
+    pub file: usize,
+    /// From 1
+    pub line: usize,
+    /// From 1, in bytes
+    pub column: usize,
+    /// What
+    pub wrong: Wrong,
+}
+
+/// What is wrong with a word. Each names the word, made printable, and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant's Display is its description")]
+pub enum Wrong {
+    Character(u8),
+    CutOff(String),
+    Effect(String),
+    NoSubject,
+    BareNumber(String),
+    Id(String),
+    UnknownUser(String),
+    UnknownGroup(String),
+    NoPorts,
+    Port(String),
+    Range(String),
+    Protocol(String),
+    ProtocolAlone(String),
+    UnknownService(String),
+    ServiceProtocol(String, Protocol),
+    Reserved(String),
+    NoAddress,
+    Address(String),
+    PrefixLength(String),
+    HostBits(String, String),
+    Device(String),
+    DatagramAddress,
+    DatagramDevice,
+    Twice(&'static str),
+    Order(&'static str),
+    OnlyInPermit(&'static str),
+    Path(String),
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wrong::Character(byte) => write!(f, "byte \\x{byte:02x} has no place in a rule; expected printable ASCII"),
+            Wrong::CutOff(line) => write!(
+                f,
+                "'{line}' has no line feed at its end, so it may be cut off; expected the whole line, with a line feed"
+            ),
+            Wrong::Effect(word) => write!(f, "'{word}' begins no rule; expected permit or deny"),
+            Wrong::NoSubject => f.write_str("the rule names nobody; expected USER, :GROUP, uid:N, gid:N or any"),
+            Wrong::BareNumber(word) => {
+                write!(f, "'{word}' could be a name or an id; expected uid:{word} or gid:{word}")
+            }
+            Wrong::Id(word) => write!(f, "'{word}' is no id; expected 0 to 4294967294 in digits"),
+            Wrong::UnknownUser(word) => write!(f, "user '{word}' is not in /etc/passwd; expected a user, or uid:N"),
+            Wrong::UnknownGroup(word) => write!(f, "group '{word}' is not in /etc/group; expected a group, or gid:N"),
+            Wrong::NoPorts => f.write_str("the rule has no ports; expected any, or PORT[-PORT][/PROTOCOL]..."),
+            Wrong::Port(word) => {
+                write!(f, "'{word}' is no port; expected 1 to 65535, N-M or a service, or a clause in its order")
+            }
+            Wrong::Range(word) => write!(f, "'{word}' runs backwards; expected the smaller port first"),
+            Wrong::Protocol(word) => {
+                write!(f, "'{word}' is no protocol; expected tcp (which is mptcp too), udp or sctp")
+            }
+            Wrong::ProtocolAlone(word) => {
+                write!(f, "'{word}' is a protocol, not a port; expected both in one word, as in 53/udp")
+            }
+            Wrong::UnknownService(word) => {
+                write!(
+                    f,
+                    "'{word}' is not a service in /etc/services; expected one, or a number (a permit with it permits nothing)"
+                )
+            }
+            Wrong::ServiceProtocol(word, known) => {
+                write!(f, "'{word}' has no tcp entry in /etc/services; expected {word}/{}", known.word())
+            }
+            Wrong::Reserved(word) => write!(
+                f,
+                "'{word}' touches 512-1023, which rsh and NFS trust as source ports; expected the word reserved \
+                 (a single port from 515 on needs none when it is written as a service)"
+            ),
+            Wrong::NoAddress => f.write_str("'on' has no address; expected IPv4[/LEN] or [IPv6][/LEN]"),
+            Wrong::Address(word) => write!(f, "'{word}' is no address; expected IPv4[/LEN] or [IPv6][/LEN]"),
+            Wrong::PrefixLength(word) => {
+                write!(f, "'{word}' has no good length; expected 0 to 32, for IPv6 to 128, for [::ffff:...] 96 to 128")
+            }
+            Wrong::HostBits(word, network) => write!(f, "'{word}' has bits beyond its length; expected {network}"),
+            Wrong::Device(word) => write!(f, "'{word}' is no interface; expected a name of 1 to 15 bytes"),
+            Wrong::DatagramAddress => f.write_str(
+                "'on' does not narrow udp: whoever has the socket can send from every local address of its family; \
+                 expected another user for what must be kept apart",
+            ),
+            Wrong::DatagramDevice => f.write_str(
+                "'dev' does not hold for udp: whoever has the socket can lift it by connect(2) with AF_UNSPEC; \
+                 expected another user for what must be kept apart",
+            ),
+            Wrong::Twice(word) => write!(f, "'{word}' is given twice"),
+            Wrong::Order(word) => {
+                write!(f, "'{word}' comes too late; expected on, dev, reserved reuseport freebind hold, exec")
+            }
+            Wrong::OnlyInPermit(word) => {
+                write!(f, "'{word}' is for permit; a deny refuses the endpoint however it is asked for")
+            }
+            Wrong::Path(word) => write!(f, "'{word}' is no path; expected one that begins with /"),
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! The policy as tables of request and verdict, and of malformed lines; against a second, naive evaluator under random
+//! policies in `naive`.
+
+mod accounts;
+mod naive;
+mod refusals;
+
+use portgrant_protocol::{Endpoint, Resolved};
+
+use super::*;
+
+const PASSWD: &[u8] =
+    b"root:x:0:0:::\nnews:x:9:9:::\nalice:x:1000:1000:::\nbob:x:1001:1001:::\nmallory:x:1002:1002:::\n";
+const GROUP: &[u8] = b"news:x:9:\nweb:x:33:bob\nalice:x:1000:\n";
+const SERVICES: &[u8] = b"http 80/tcp www\nnntp 119/tcp\nnntps 563/tcp\nsubmission 587/tcp\ntftp 69/udp\n\
+    domain 53/tcp\ndomain 53/udp\nsyslog 514/udp\nlogin 513/tcp\nquic 443/udp\nreserved 80/tcp\nexec 512/tcp\n\
+    dup 90/tcp pair\ndup 91/tcp pair\ndup 92/udp pair\nudp 7/tcp\n";
+
+/// Alice's subordinate ids, bob's, who is in the group web, and those of somebody whom /etc/passwd does not know.
+const SUBUID: &[u8] = b"alice:100000:65536\n1001:165536:65536\ncarol:300000:10\nbob:100005:1\n";
+const SUBGID: &[u8] = b"bob:200000:65536\nalice:100000:65536\n";
+
+fn names() -> Names {
+    Names::of(PASSWD, GROUP, SERVICES).with_subordinate_ids(SUBUID, SUBGID)
+}
+
+/// The policy `text`, in whose last line a line feed may be missing.
+fn policy(text: &str) -> Policy {
+    let sources = vec![Source { path: "/etc/portgrant.conf".into(), text: format!("{text}\n").into_bytes() }];
+    match Policy::parse(sources, &names()).expect("the tables are given") {
+        Ok(policy) => policy,
+        Err((_, problems)) => panic!("{text}: {problems:?}"),
+    }
+}
+
+fn problems(text: &[u8]) -> Vec<Problem> {
+    let sources = vec![Source { path: "/etc/portgrant.conf".into(), text: text.to_vec() }];
+    Policy::parse(sources, &names())
+        .expect("the tables are given")
+        .err()
+        .map(|malformed| malformed.1)
+        .unwrap_or_default()
+}
+
+fn caller(name: &str) -> Caller {
+    Caller::account(name, &names()).expect(name)
+}
+
+fn resolved(endpoint: &str) -> Resolved {
+    endpoint.parse::<Endpoint>().expect(endpoint).resolve(names().services().expect("given")).expect(endpoint)
+}
+
+fn verdict<'p>(policy: &'p Policy, who: &Caller, endpoint: &str, program: Option<&str>) -> Decision<'p> {
+    let program = program.map(|path| AskedProgram { path: path.as_bytes(), unfit: None });
+    decide(policy, who, Ask { endpoint: resolved(endpoint), domain: Domain::OfAddress, program })
+}
+
+fn refused(policy: &Policy, caller: &Caller, ask: Ask<'_>) -> portgrant_protocol::Message {
+    match decide(policy, caller, ask) {
+        Decision::Refuse(refusal) => crate::refused(&refusal, caller, policy),
+        Decision::Permit(permit) => panic!("{permit:?}"),
+    }
+}
+
+fn asked(endpoint: &str) -> Ask<'_> {
+    Ask { endpoint: resolved(endpoint), domain: Domain::OfAddress, program: None }
+}
+
+/// A policy, and what it permits (`+`) and refuses (`-`): `who endpoint [program]`.
+const VERDICTS: &[(&str, &[&str])] = &[
+    ("", &["-alice 80"]),
+    ("# permit alice 80\n\t \n", &["-alice 80"]),
+    (
+        "permit alice 80 # for the web",
+        &["+alice 80", "-alice 81", "-bob 80", "-root 80", "-alice 80/udp", "-alice 80/sctp"],
+    ),
+    (
+        "permit alice 80",
+        &["+alice 80/mptcp", "+alice [::1]:80", "+alice 0.0.0.0:80", "+alice [::]:80,v6only", "+alice 80,dev=eth0"],
+    ),
+    ("permit alice 80/udp 81/sctp", &["+alice 80/udp", "-alice 80", "+alice 81/sctp", "-alice 81"]),
+    ("permit news nntp nntps", &["+news nntp", "+news 119", "+news 563", "-news 80"]),
+    ("permit any www", &["+alice 80", "+bob http", "+root 80"]),
+    ("permit :web 80-82", &["+bob 80", "+bob 82", "-bob 83", "-bob 79", "-alice 80"]),
+    ("permit gid:33 80\npermit uid:1000 81", &["+bob 80", "-alice 80", "+alice 81"]),
+    ("permit alice any reserved", &["+alice 1", "+alice 1023", "+alice 65535", "-alice 80/udp", "-bob 1"]),
+    // A deny beats a permit, wherever it stands, for every protocol that it does not name.
+    ("permit alice 80 80/udp\ndeny alice 80", &["-alice 80", "-alice 80/udp"]),
+    ("deny alice 80/udp\npermit alice 80 80/udp", &["+alice 80", "-alice 80/udp"]),
+    ("permit any any reserved\ndeny mallory any", &["+alice 80", "-mallory 80", "-mallory 80/udp"]),
+    ("permit any 1-100\ndeny alice 53-90", &["+alice 52", "-alice 53", "-alice 90", "+alice 91", "+bob 53"]),
+    ("permit any 514 53 reserved\ndeny any domain", &["-alice 53", "-alice 53/udp", "+alice 514"]),
+    // A deny on a group holds by the account, whatever groups the process still has.
+    ("permit any 80\ndeny :web any", &["-bob 80", "+alice 80"]),
+    // Addresses: containment for a permit, overlap for a deny.
+    (
+        "permit alice 80 on 127.0.0.0/8",
+        &[
+            "+alice 127.0.0.1:80",
+            "+alice 127.255.255.255:80",
+            "-alice 128.0.0.0:80",
+            "-alice 0.0.0.0:80",
+            "-alice 80",
+            "-alice [::1]:80",
+        ],
+    ),
+    (
+        "permit alice 80 on 127.0.0.1 [::1]",
+        &["+alice 127.0.0.1:80", "+alice [::1]:80", "+alice [::ffff:127.0.0.1]:80", "-alice 127.0.0.2:80", "-alice 80"],
+    ),
+    (
+        "permit alice 80 on 0.0.0.0",
+        &["+alice 0.0.0.0:80", "-alice 127.0.0.1:80", "-alice 80", "-alice [::]:80", "-alice [::]:80,v6only"],
+    ),
+    ("permit alice 80 on 0.0.0.0/0", &["+alice 0.0.0.0:80", "+alice 127.0.0.1:80", "-alice 80", "-alice [::1]:80"]),
+    (
+        "permit alice 80 on [::]/0",
+        &[
+            "+alice [::1]:80",
+            "+alice [::]:80,v6only",
+            "-alice 80",
+            "-alice [::]:80",
+            "-alice 127.0.0.1:80",
+            "-alice [::ffff:1.2.3.4]:80",
+        ],
+    ),
+    ("permit alice 80 on [::]/0 0.0.0.0/0", &["+alice 80", "+alice [::]:80", "+alice 1.2.3.4:80"]),
+    (
+        "permit alice 80 on [::]",
+        &["+alice 80", "+alice [::]:80,v6only", "+alice 0.0.0.0:80", "-alice [::1]:80", "-alice 1.2.3.4:80"],
+    ),
+    ("permit alice 80 on 0.0.0.0/1", &["+alice 1.2.3.4:80", "-alice 0.0.0.0:80", "-alice 200.0.0.1:80"]),
+    ("permit alice 80 on [::ffff:10.0.0.0]/104", &["+alice 10.1.2.3:80", "-alice 11.0.0.1:80", "-alice [::1]:80"]),
+    ("permit alice 80\npermit alice 80 on 127.0.0.1", &["+alice 80"]),
+    ("permit alice 80 on 0.0.0.0/0\npermit alice 80 on [::]/0", &["-alice 80", "+alice 0.0.0.0:80"]),
+    (
+        "permit alice 80\ndeny alice 80 on 10.0.0.0/8",
+        &[
+            "+alice 127.0.0.1:80",
+            "-alice 10.0.0.1:80",
+            "-alice 0.0.0.0:80",
+            "-alice 80",
+            "+alice [::1]:80",
+            "+alice [::]:80,v6only",
+        ],
+    ),
+    (
+        "permit alice 80\ndeny alice 80 on [::1]",
+        &["+alice 0.0.0.0:80", "-alice 80", "-alice [::]:80,v6only", "-alice [::1]:80", "+alice [::2]:80"],
+    ),
+    (
+        "permit alice 80\ndeny alice 80 on 0.0.0.0",
+        &["-alice 0.0.0.0:80", "-alice 80", "+alice 1.2.3.4:80", "+alice [::]:80,v6only"],
+    ),
+    // Interfaces.
+    ("permit alice 80 dev eth1", &["+alice 80,dev=eth1", "-alice 80", "-alice 80,dev=eth0", "-alice 80,dev=eth11"]),
+    ("permit alice 80\ndeny alice 80 dev eth1", &["-alice 80", "-alice 80,dev=eth1", "+alice 80,dev=eth0"]),
+    // The holder of a datagram socket can take it off its interface.
+    ("permit alice 80/udp\ndeny alice 80 dev eth1", &["-alice 80/udp", "-alice 80/udp,dev=eth0"]),
+    // An address holds no datagram socket either: a deny is about every address of the families it can send from.
+    (
+        "permit alice 53/udp\ndeny alice 53/udp on 127.0.0.53",
+        &[
+            "-alice 127.0.0.53:53/udp",
+            "-alice 10.0.0.1:53/udp",
+            "-alice 0.0.0.0:53/udp",
+            "-alice [::ffff:10.0.0.1]:53/udp",
+            "-alice 53/udp",
+            "-alice each:53/udp",
+            "+alice [::1]:53/udp",
+            "+alice [::]:53/udp,v6only",
+        ],
+    ),
+    (
+        "permit alice 53/udp 53\ndeny alice 53 on [fd00::1]",
+        &[
+            "-alice [::1]:53/udp",
+            "-alice [::]:53/udp,v6only",
+            "-alice 53/udp",
+            "+alice 10.0.0.1:53/udp",
+            "+alice 0.0.0.0:53/udp",
+            "+alice [::1]:53",
+            "-alice [fd00::1]:53",
+        ],
+    ),
+    (
+        "permit alice 53/udp\ndeny alice 53/udp on 0.0.0.0",
+        &["-alice 0.0.0.0:53/udp", "-alice 53/udp", "+alice 10.0.0.1:53/udp", "+alice [::]:53/udp,v6only"],
+    ),
+    ("permit alice 53/udp\ndeny alice 53/tcp on 10.0.0.1", &["+alice 10.0.0.1:53/udp", "+alice 53/udp"]),
+    ("permit alice 53/udp on 10.0.0.1", &["+alice 10.0.0.1:53/udp", "-alice 10.0.0.2:53/udp"]),
+    // Options that must be granted, and those that need not.
+    (
+        "permit alice 80",
+        &["-alice 80,reuseport", "-alice 80,freebind", "+alice 80,backlog=5,keepalive=1:2:3,linger=0,tos=8,rcvbuf=9"],
+    ),
+    ("permit alice 80 freebind reuseport hold", &["+alice 80,reuseport", "+alice 80,freebind,reuseport"]),
+    ("permit alice 80 reuseport\npermit alice 80 freebind", &["-alice 80,freebind,reuseport"]),
+    // Programs.
+    (
+        "permit news 119 exec /usr/lib/news/bin/innd",
+        &[
+            "+news 119 /usr/lib/news/bin/innd",
+            "-news 119",
+            "-news 119 /usr/lib/news/bin/innd2",
+            "-news 119 /usr/lib/news/bin/../bin/innd",
+            "-news 119 /usr/lib/news//bin/innd",
+        ],
+    ),
+    ("permit news 119 exec /a b #c \t", &["+news 119 /a b #c"]),
+    ("permit news 119 exec /x\npermit news 119", &["+news 119"]),
+    // each wants every address of both families, and is denied by any of them.
+    ("permit alice 520/udp reserved", &["+alice each:520/udp"]),
+    ("permit alice 520/udp on 0.0.0.0/0 [::]/0 reserved", &["+alice each:520/udp"]),
+    ("permit alice 520/udp on 0.0.0.0/0 reserved", &["-alice each:520/udp"]),
+    ("permit alice 520/udp on [::] reserved", &["-alice each:520/udp", "+alice 520/udp"]),
+    ("permit alice 520/udp on [::]/0 0.0.0.0 reserved", &["-alice each:520/udp", "+alice 520/udp"]),
+    ("permit alice 520/udp reserved\ndeny alice 520 on 10.0.0.1", &["-alice each:520/udp"]),
+    // An unknown name in a permit matches nobody, and an unknown service makes the whole rule permit nothing.
+    ("permit nobody-here 80\npermit alice 80", &["+alice 80", "-root 80"]),
+    ("permit :nogroup 80", &["-root 80", "-alice 80"]),
+    ("permit alice gopher 80", &["-alice 80"]),
+    ("permit alice 80 gopher", &["-alice 80"]),
+    ("permit alice 70-90 http gopher/udp 443/udp", &["-alice 80", "-alice 70", "-alice 443/udp"]),
+    ("permit alice tftp/tcp 80", &["-alice 80", "-alice 69", "-alice 69/udp"]),
+    ("permit alice gopher 80\npermit alice 80", &["+alice 80"]),
+    // A service in a deny is every port that the name has, for every protocol that is not said.
+    ("permit any 1-511 1-511/udp\ndeny any tftp", &["-alice 69", "-alice 69/udp", "+alice 68/udp", "+alice 70"]),
+    ("permit any 1-511 1-511/udp\ndeny any tftp/udp", &["+alice 69", "-alice 69/udp"]),
+    (
+        "permit any 1-511 1-511/udp\ndeny any dup",
+        &["-alice 90", "-alice 91", "-alice 92", "-alice 90/udp", "+alice 93"],
+    ),
+    ("permit any 1-511 1-511/udp\ndeny any dup/tcp", &["-alice 90", "-alice 91", "+alice 92", "+alice 90/udp"]),
+    ("permit any 1-511 1-511/udp\ndeny any pair", &["-alice 90", "-alice 91", "-alice 92/udp", "+alice 93"]),
+    ("permit any dup", &["+alice 90", "-alice 91"]),
+];
+
+#[test]
+fn every_line_of_the_table_is_decided_as_it_says() {
+    for (text, verdicts) in VERDICTS {
+        let policy = policy(text);
+        for line in *verdicts {
+            let mut words = line.get(1..).unwrap_or_default().splitn(3, ' ');
+            let (who, endpoint) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            let decision = verdict(&policy, &caller(who), endpoint, words.next());
+            let permitted = matches!(decision, Decision::Permit(_));
+            assert_eq!(permitted, line.starts_with('+'), "{text}\n  {line}: {decision:?}");
+        }
+    }
+}
+
+/// A malformed line, the column, and what the message says.
+const MALFORMED: &[(&str, usize, &str)] = &[
+    ("allow alice 80", 1, "'allow' begins no rule"),
+    ("permit", 7, "names nobody"),
+    ("permit # alice", 15, "names nobody"),
+    ("permit 1000 80", 8, "expected uid:1000"),
+    ("permit uid:+5 80", 8, "is no id"),
+    ("permit uid:4294967295 80", 8, "is no id"),
+    ("permit gid: 80", 8, "is no id"),
+    ("permit alice", 13, "has no ports"),
+    ("permit alice on 127.0.0.1", 14, "has no ports"),
+    ("permit alice exec /bin/x", 14, "has no ports"),
+    ("permit alice 0", 14, "'0' is no port"),
+    ("permit alice 65536", 14, "'65536' is no port"),
+    ("permit alice 080", 14, "'080' is no port"),
+    ("permit alice 80,443", 14, "'80,443' is no port"),
+    ("permit alice 80-", 14, "'80-' is no port"),
+    ("permit alice 80-http", 14, "'80-http' is no port"),
+    ("permit alice 90-80", 14, "runs backwards"),
+    ("permit alice 80/TCP", 14, "'TCP' is no protocol"),
+    ("permit alice 80/mptcp", 14, "tcp (which is mptcp too)"),
+    ("permit alice any 80", 18, "is no port"),
+    ("permit alice 80 any", 17, "is no port"),
+    ("permit alice tftp", 14, "expected tftp/udp"),
+    ("permit alice 53 udp", 17, "'udp' is a protocol, not a port; expected both in one word, as in 53/udp"),
+    ("permit alice tcp 53", 14, "'tcp' is a protocol"),
+    ("permit alice sctp", 14, "'sctp' is a protocol"),
+    ("permit alice 80 mptcp", 17, "'mptcp' is a protocol"),
+    ("permit alice udp/tcp", 14, "'udp/tcp' is a protocol"),
+    ("deny alice udp", 12, "'udp' is a protocol"),
+    ("deny alice tftp/tcp", 12, "is not a service"),
+    ("permit alice 600", 14, "expected the word reserved"),
+    ("permit alice 80 500-512", 17, "expected the word reserved"),
+    ("permit alice 1023-2000", 14, "expected the word reserved"),
+    ("permit alice any", 14, "expected the word reserved"),
+    ("permit alice 587", 14, "expected the word reserved"),
+    ("permit alice login", 14, "expected the word reserved"),
+    ("permit alice syslog/udp", 14, "expected the word reserved"),
+    ("permit alice 80 on", 19, "has no address"),
+    ("permit alice 80 on reserved", 20, "has no address"),
+    ("permit alice 80 on localhost", 20, "is no address"),
+    ("permit alice 80 on ::1", 20, "is no address"),
+    ("permit alice 80 on [127.0.0.1]", 20, "is no address"),
+    ("permit alice 80 on 10.0.0.0/33", 20, "no good length"),
+    ("permit alice 80 on 10.0.0.0/08", 20, "no good length"),
+    ("permit alice 80 on [::ffff:10.0.0.0]/95", 20, "no good length"),
+    ("permit alice 80 on 10.0.0.1/8", 20, "expected 10.0.0.0/8"),
+    ("permit alice 80 on [::1]/64", 20, "expected [::]/64"),
+    ("permit alice 80 dev", 20, "is no interface"),
+    ("permit alice 80 dev abcdefghijklmnop", 21, "is no interface"),
+    ("permit alice 80 hold hold", 22, "given twice"),
+    ("permit alice 80 on 1.2.3.4 on 1.2.3.4", 28, "given twice"),
+    ("permit alice 80 reuseport on 1.2.3.4", 27, "comes too late"),
+    ("permit alice 80 dev eth0 on 1.2.3.4", 26, "comes too late"),
+    ("permit alice 80 reuseport 81", 27, "is no port"),
+    ("permit alice 80 exec", 21, "is no path"),
+    ("permit alice 80 exec sh", 22, "is no path"),
+    ("deny alice 80 exec /bin/x", 15, "is for permit"),
+    ("deny alice 80 reuseport", 15, "is for permit"),
+    ("deny nobody-here 80", 6, "not in /etc/passwd"),
+    ("deny :nogroup 80", 6, "not in /etc/group"),
+    ("deny alice gopher", 12, "is not a service"),
+    ("deny alice 80 gopher", 15, "is not a service"),
+    ("permit alice 80\r", 16, "\\x0d"),
+    ("permit al\u{e9}ce 80", 10, "\\xc3"),
+    ("permit alice 8\0", 15, "\\x00"),
+];
+
+#[test]
+fn a_malformed_line_is_named_with_its_column() {
+    for (text, column, expected) in MALFORMED {
+        let text = format!("# first\n{text}\npermit alice 80\n");
+        let found = problems(text.as_bytes());
+        let [problem] = found.as_slice() else { panic!("{text}: {found:?}") };
+        assert_eq!((problem.line, problem.column), (2, *column), "{text}: {}", problem.wrong);
+        let message = problem.wrong.to_string();
+        assert!(message.contains(expected) && message.is_ascii(), "{text}: {message}");
+    }
+}
+
+#[test]
+fn a_range_of_rsh_and_nfs_needs_its_word_and_a_service_does_not() {
+    for good in [
+        "permit alice 600-699 reserved",
+        "permit alice any reserved",
+        "permit alice submission nntps",
+        "permit alice login reserved",
+        "deny alice 600",
+        "deny alice any",
+        "permit alice 511 1024-65535",
+    ] {
+        assert_eq!(problems(format!("{good}\n").as_bytes()), [], "{good}");
+    }
+}
+
+#[test]
+fn a_last_line_without_a_line_feed_may_be_cut_off_and_is_malformed() {
+    for (text, line, column, quoted) in [
+        ("permit alice 80", 1, 16, "'permit alice 80' has no line feed"),
+        ("# fine\n\n permit alice 80 # web \t", 3, 25, "'permit alice 80 # web' has no line feed"),
+        ("permit alice 80\ndeny mallory any", 2, 17, "'deny mallory any'"),
+        ("permit alice 80 exec /bin/x", 1, 28, "'permit alice 80 exec /bin/x'"),
+        ("permit al\x1b 80", 1, 14, "'permit al\\x1b 80'"),
+    ] {
+        let first = problems(text.as_bytes()).into_iter().next().unwrap_or_else(|| panic!("{text}"));
+        assert_eq!((first.line, first.column), (line, column), "{text}");
+        let message = first.wrong.to_string();
+        assert!(message.contains(quoted) && message.contains("may be cut off"), "{message}");
+    }
+    for whole in
+        ["permit alice 80\n", "permit alice 80\n# the end", "permit alice 80\n \t", "#", " ", "permit alice 80\n\n"]
+    {
+        assert_eq!(problems(whole.as_bytes()), [], "{whole:?}");
+    }
+}
+
+#[test]
+fn an_unknown_name_in_a_permit_is_a_warning() {
+    let policy = policy("permit nobody-here 80\npermit :nogroup 80\npermit alice gopher quic/tcp\n");
+    assert_eq!(warned(&policy), [(1, 8), (2, 8), (3, 14), (3, 21)]);
+}
+
+#[test]
+fn an_address_in_a_permit_of_udp_is_a_warning() {
+    let text = "permit alice 53 on 10.0.0.1\npermit alice 53 53/udp on 0.0.0.0 10.0.0.1 [::1]\ndeny alice 53 on 10.0.0.1\n\
+        permit alice 53/udp on 0.0.0.0/0 [::] [::]/0\npermit alice 53/udp on [fd00::]/8\n";
+    assert_eq!(warned(&policy(text)), [(2, 35), (5, 24)]);
+}
+
+#[test]
+fn an_interface_in_a_permit_of_udp_is_a_warning() {
+    assert_eq!(
+        warned(&policy("permit alice 53 dev eth0\npermit alice 53/udp dev eth0\ndeny alice 53/udp dev eth0")),
+        [(2, 25)]
+    );
+}
+
+fn warned(policy: &Policy) -> Vec<(usize, usize)> {
+    policy.warnings.iter().map(|problem| (problem.line, problem.column)).collect()
+}
+
+/// The tables of portgrant.conf(5)'s EXAMPLES: their cells, row by row.
+fn tables_of_the_manual() -> Vec<Vec<Vec<&'static str>>> {
+    let page = include_str!("../../../packaging/man/portgrant.conf.5");
+    let (_, examples) = page.split_once(".SH EXAMPLES\n").expect("there are examples");
+    let (examples, _) = examples.split_once("\n.SH ").expect("they end");
+    let rows = |table: &'static str| {
+        let (_, rows) = table.split_once("\n_\n")?;
+        let (rows, _) = rows.split_once(".TE")?;
+        Some(rows.lines().map(|row| row.split('|').collect()).collect())
+    };
+    examples.split(".TS\n").filter_map(rows).collect()
+}
+
+#[test]
+fn the_manual_s_examples_are_decided_as_it_says() {
+    let tables = tables_of_the_manual();
+    let [permits, denies, datagrams] = tables.as_slice() else { panic!("{tables:?}") };
+    assert!(permits.len() > 9 && denies.len() > 3 && datagrams.len() > 3, "{tables:?}");
+    let decided = |policy: &Policy, endpoint: &str| match verdict(policy, &caller("alice"), endpoint, None) {
+        Decision::Permit(_) => "permitted",
+        Decision::Refuse(_) => "refused",
+    };
+    for row in permits {
+        let [rule, request, said] = row.as_slice() else { panic!("{row:?}") };
+        let rule = format!("permit alice {rule}\n");
+        let said = said.split(':').next().expect("a word");
+        if said == "malformed" {
+            assert!(!problems(rule.as_bytes()).is_empty(), "{rule}");
+        } else {
+            assert_eq!(decided(&policy(&rule), request), said, "{rule}{request}");
+        }
+    }
+    let web = policy("permit alice 80\ndeny alice 80 on 10.0.0.0/8\n");
+    let dns = policy("permit alice 53 53/udp\ndeny alice 53 on 10.0.0.0/8\n");
+    for (policy, row) in denies.iter().map(|row| (&web, row)).chain(datagrams.iter().map(|row| (&dns, row))) {
+        let [requests, said] = row.as_slice() else { panic!("{row:?}") };
+        for request in requests.trim_start_matches("alice: ").split(", or ") {
+            assert_eq!(decided(policy, request), said.split(':').next().expect("a word"), "{request}");
+        }
+    }
+}

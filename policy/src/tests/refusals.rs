@@ -1,0 +1,127 @@
+//! What a refusal says, and which rule it names.
+
+use super::*;
+
+#[test]
+fn a_refusal_says_how_near_the_policy_came() {
+    let alice = caller("alice");
+    let text = "permit alice 80 on 127.0.0.1\npermit alice 81 dev eth0\npermit alice 82\npermit alice 83 exec /x\ndeny alice 84\npermit bob 85";
+    let policy = policy(text);
+    let reason = |endpoint| match verdict(&policy, &alice, endpoint, None) {
+        Decision::Refuse(refusal) => (refusal.reason.clone(), refusal.reason.rule().map(|rule| rule.line)),
+        Decision::Permit(permit) => panic!("{permit:?}"),
+    };
+    assert!(matches!(reason("80"), (Reason::Address(_), Some(1))));
+    assert!(matches!(reason("81"), (Reason::Device(_), Some(2))));
+    assert!(matches!(reason("82,reuseport"), (Reason::Option(_, "reuseport"), Some(3))));
+    assert!(matches!(reason("83"), (Reason::Program(_), Some(4))));
+    assert!(matches!(reason("84"), (Reason::Denied(_), Some(5))));
+    assert!(matches!(reason("85"), (Reason::NoRule, None)));
+}
+
+#[test]
+fn a_refusal_near_a_rule_with_an_unknown_service_names_the_rule_and_the_word() {
+    let named =
+        "'gopher' is not a service in /etc/services, so nothing is permitted by the rule at /etc/portgrant.conf:1";
+    for (text, endpoint, is_named) in [
+        ("permit alice gopher 80", "80", true),
+        ("permit alice gopher 80", "70", true),
+        ("permit bob gopher 80", "80", false),
+        // Of the known ports this rule is nearer than another one's address; of others it is not.
+        ("permit alice gopher 80\npermit alice 80 on 10.0.0.1", "80", true),
+        ("permit alice gopher 81\npermit alice 80 on 10.0.0.1", "80", false),
+    ] {
+        let report = refused(&policy(text), &caller("alice"), asked(endpoint));
+        assert_eq!(
+            report.why.as_deref().unwrap_or_default().starts_with(named),
+            is_named,
+            "{text}, {endpoint}: {}",
+            report.why.as_deref().unwrap_or_default()
+        );
+        assert_eq!(
+            report.fix.as_deref().unwrap_or_default().contains("write a number for 'gopher'"),
+            is_named,
+            "{}",
+            report.fix.as_deref().unwrap_or_default()
+        );
+        assert_eq!(report.status, 77);
+    }
+}
+
+#[test]
+fn a_refusal_says_that_an_address_or_an_interface_does_not_narrow_udp() {
+    let policy =
+        policy("permit any 53/udp 54/udp 55/udp\ndeny alice 53 on 127.0.0.53\ndeny alice 54 dev eth0\ndeny alice 55");
+    for (endpoint, said) in [
+        (
+            "10.9.0.2:53/udp",
+            "an address does not narrow udp: a udp socket can send from every local address of its family",
+        ),
+        ("54/udp,dev=eth1", "'dev' does not narrow udp"),
+    ] {
+        let report = refused(&policy, &caller("alice"), asked(endpoint));
+        assert!(
+            report.why.as_deref().unwrap_or_default().starts_with("it is denied by the rule at /etc/portgrant.conf:"),
+            "{}",
+            report.why.as_deref().unwrap_or_default()
+        );
+        assert!(
+            report.why.as_deref().unwrap_or_default().contains(said),
+            "{}",
+            report.why.as_deref().unwrap_or_default()
+        );
+    }
+    for endpoint in ["127.0.0.53:53/udp", "54/udp,dev=eth0", "55/udp"] {
+        let report = refused(&policy, &caller("alice"), asked(endpoint));
+        assert!(
+            report.why.as_deref().unwrap_or_default().starts_with("it is denied")
+                && !report.why.as_deref().unwrap_or_default().contains("narrow"),
+            "{endpoint}: {}",
+            report.why.as_deref().unwrap_or_default()
+        );
+    }
+}
+
+#[test]
+fn an_ipv6_socket_of_the_caller_s_own_is_of_both_families_where_its_address_is_ipv4() {
+    let policy = policy("permit alice 53/udp 53\ndeny alice 53 on [fd00::1]");
+    let permitted = |endpoint: &str, domain| {
+        let ask = Ask { endpoint: resolved(endpoint), domain, program: None };
+        matches!(decide(&policy, &caller("alice"), ask), Decision::Permit(_))
+    };
+    assert!(permitted("10.0.0.1:53/udp", Domain::OfAddress) && !permitted("10.0.0.1:53/udp", Domain::Inet6));
+    assert!(permitted("0.0.0.0:53/udp", Domain::OfAddress) && !permitted("0.0.0.0:53/udp", Domain::Inet6));
+    assert!(permitted("10.0.0.1:53", Domain::Inet6), "tcp");
+}
+
+#[test]
+fn an_exec_rule_whose_program_is_unfit_permits_nothing_and_stops_no_other_rule() {
+    let found = (b"/x".to_vec(), Distrust::Writable(0o777));
+    let ask = |path: &'static str| {
+        let program = AskedProgram { path: path.as_bytes(), unfit: Some(found.clone()) };
+        Ask { endpoint: resolved("80"), domain: Domain::OfAddress, program: Some(program) }
+    };
+    let exec = "permit alice 80 exec /x\n";
+    for (text, line) in [(format!("{exec}permit alice 80"), 2), (format!("permit alice 80\n{exec}"), 1)] {
+        let policy = policy(&text);
+        match decide(&policy, &caller("alice"), ask("/x")) {
+            Decision::Permit(permit) => assert_eq!(permit.rule().line, line, "{text}"),
+            Decision::Refuse(refusal) => panic!("{text}: {refusal:?}"),
+        }
+    }
+    let report = refused(
+        &policy(&format!("permit alice 80 exec /y\n{exec}permit alice 80 on 10.0.0.1")),
+        &caller("alice"),
+        ask("/x"),
+    );
+    let why = "/x: its mode is 0777: others than root may write to it, so nothing is permitted to that program by the rule \
+        at /etc/portgrant.conf:2  permit alice 80 exec /x";
+    assert_eq!((report.why.as_deref().unwrap_or_default(), report.status), (why, 77));
+    // What is wrong with a file is about the rules for that file alone.
+    let report = refused(&policy(exec), &caller("alice"), ask("/z"));
+    assert!(
+        report.why.as_deref().unwrap_or_default().starts_with("it is only for one program"),
+        "{}",
+        report.why.as_deref().unwrap_or_default()
+    );
+}

@@ -1,0 +1,213 @@
+//! Files that are root's: opened once, judged by their descriptor, and every folder above them as well.
+//!
+//! Runs as the caller, after the drop; nothing here needs privilege. A name is never looked at twice.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+
+use portgrant_policy::{Distrust, Finding};
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
+use rustix::io::Errno;
+
+use crate::stamps::Stamps;
+
+/// The most bytes that a trusted file may have.
+const MAX_LEN: u64 = 16 << 20;
+/// As many symlinks as the kernel follows (path_resolution(7)).
+const MAX_SYMLINKS: u32 = 40;
+
+/// A folder that is root's and that nobody else may write to; so are all above it. What is opened in it is noted in its
+/// stamps.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+    stamps: Rc<Stamps>,
+}
+
+impl Folder {
+    /// Opens the folder at absolute `path`, which holds no symlink.
+    pub(crate) fn open(path: &Path, stamps: Rc<Stamps>) -> Result<Folder, Finding> {
+        let mut folder = Folder::root(stamps)?;
+        for component in path.components() {
+            if let Component::Normal(name) = component {
+                folder = folder.enter(name)?;
+            }
+        }
+        Ok(folder)
+    }
+
+    fn root(stamps: Rc<Stamps>) -> Result<Folder, Finding> {
+        let path = PathBuf::from("/");
+        let fd = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let fd = fd.map_err(|errno| finding(&path, Distrust::System(errno)))?;
+        Folder { fd, path, stamps }.judged()
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names in it.
+    pub(crate) fn names(&self) -> Result<Vec<OsString>, Finding> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let listed = openat(&self.fd, ".", flags, Mode::empty()).and_then(|fd| {
+            self.stamps.about_to_read(&self.path, &fstat(&fd)?);
+            Dir::new(fd)?.map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned())).collect()
+        });
+        listed.map_err(|errno| finding(&self.path, opening(errno)))
+    }
+
+    /// Opens the folder `name` in it.
+    pub(crate) fn enter(&self, name: &OsStr) -> Result<Folder, Finding> {
+        let path = self.path.join(name);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|errno| {
+            let why = if errno == Errno::NOTDIR { Distrust::NotAFolder } else { self.absent(&path, errno) };
+            finding(&path, why)
+        })?;
+        Folder { fd, path, stamps: Rc::clone(&self.stamps) }.judged()
+    }
+
+    fn judged(self) -> Result<Folder, Finding> {
+        let judged = fstat(&self.fd).map_err(Distrust::System).and_then(|stat| {
+            self.stamps.passed(&self.path, &stat);
+            judge(&stat)
+        });
+        match judged {
+            Ok(()) => Ok(self),
+            Err(why) => Err(finding(&self.path, why)),
+        }
+    }
+
+    /// Reads file `name` of this folder, whole.
+    pub(crate) fn read(&self, name: &OsStr) -> Result<Vec<u8>, Finding> {
+        let path = self.path.join(name);
+        self.read_judged(name, &path).map_err(|why| finding(&path, why))
+    }
+
+    fn read_judged(&self, name: &OsStr, path: &Path) -> Result<Vec<u8>, Distrust> {
+        let opened = openat(&self.fd, name, READ | OFlags::NOFOLLOW, Mode::empty());
+        let fd = opened.map_err(|errno| self.absent(path, errno))?;
+        let stat = fstat(&fd).map_err(Distrust::System)?;
+        self.stamps.about_to_read(path, &stat);
+        judge(&stat)?;
+        match read_whole(fd)? {
+            text if text.is_empty() => Err(Distrust::Empty),
+            text => Ok(text),
+        }
+    }
+
+    /// What an error of open(2) means. That there is nothing is a fact to remember as well.
+    fn absent(&self, path: &Path, errno: Errno) -> Distrust {
+        if errno == Errno::NOENT {
+            self.stamps.missing(path);
+        }
+        opening(errno)
+    }
+}
+
+/// NONBLOCK: a FIFO must not hold us up before it is known for one.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// Reads a file that nothing will be decided by, within the same bounds, and wherever its path leads.
+pub fn read_unjudged(path: &Path) -> Result<Vec<u8>, Distrust> {
+    let fd = rustix::fs::open(path, READ, Mode::empty()).map_err(Distrust::System)?;
+    read_whole(fd)
+}
+
+fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Distrust> {
+    let stat = fstat(&fd).map_err(Distrust::System)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Distrust::NotAFile);
+    }
+    let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+    if size > MAX_LEN {
+        return Err(Distrust::TooLarge);
+    }
+    let mut text = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    let read = std::fs::File::from(fd).take(MAX_LEN + 1).read_to_end(&mut text);
+    read.map_err(|error| Distrust::System(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+    // It grew meanwhile.
+    if text.len() as u64 > MAX_LEN { Err(Distrust::TooLarge) } else { Ok(text) }
+}
+
+/// Whether the file at absolute `path` is root's alone, and every folder and every symlink on the way.
+///
+/// Then no caller can change what an execve(2) of this very path finds.
+pub fn judge_program(path: &Path) -> Result<(), Finding> {
+    let stamps = Rc::<Stamps>::default(); // compared by judging the program again
+    let mut folders = vec![Folder::root(Rc::clone(&stamps))?];
+    let mut ahead: Vec<PathBuf> = components(path);
+    let mut links = 0;
+    while let Some(name) = ahead.pop() {
+        let here = folders.last().expect("the root is never popped");
+        if name.as_os_str() == ".." {
+            if folders.len() > 1 {
+                folders.pop();
+            }
+            continue;
+        }
+        let found = here.path.join(&name);
+        let at = |why| finding(&found, why);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&here.fd, &name, flags, Mode::empty()).map_err(|errno| at(opening(errno)))?;
+        let stat = fstat(&fd).map_err(|errno| at(Distrust::System(errno)))?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::Symlink {
+            links += 1;
+            if stat.st_uid != 0 {
+                return Err(at(Distrust::Owner(stat.st_uid)));
+            }
+            if links > MAX_SYMLINKS {
+                return Err(at(Distrust::Loop));
+            }
+            let target = readlinkat(&fd, "", Vec::new()).map_err(|errno| at(Distrust::System(errno)))?;
+            let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+            if target.is_absolute() {
+                folders.truncate(1);
+            }
+            ahead.extend(components(target));
+        } else if kind == FileType::Directory && !ahead.is_empty() {
+            folders.push(Folder { fd, path: found, stamps: Rc::clone(&stamps) }.judged()?);
+        } else if kind == FileType::RegularFile && ahead.is_empty() {
+            return judge(&stat).map_err(at);
+        } else {
+            return Err(at(Distrust::NotAFile));
+        }
+    }
+    Err(finding(path, Distrust::NotAFile))
+}
+
+/// The components of `path`, last first, for a stack.
+fn components(path: &Path) -> Vec<PathBuf> {
+    let wanted = |component: &Component<'_>| matches!(component, Component::Normal(_) | Component::ParentDir);
+    path.components().rev().filter(wanted).map(|component| PathBuf::from(component.as_os_str())).collect()
+}
+
+fn judge(stat: &Stat) -> Result<(), Distrust> {
+    if stat.st_uid != 0 {
+        return Err(Distrust::Owner(stat.st_uid));
+    }
+    // An ACL that lets others write shows in the group bits (acl(5)).
+    if stat.st_mode & 0o022 != 0 { Err(Distrust::Writable(stat.st_mode & 0o7777)) } else { Ok(()) }
+}
+
+fn finding(path: &Path, why: Distrust) -> Finding {
+    (path.as_os_str().as_bytes().to_vec(), why)
+}
+
+/// What an error of open(2) means.
+fn opening(errno: Errno) -> Distrust {
+    match errno {
+        Errno::NOENT => Distrust::Missing,
+        Errno::LOOP => Distrust::Symlink,
+        Errno::ACCESS => Distrust::Unreadable,
+        other => Distrust::System(other),
+    }
+}

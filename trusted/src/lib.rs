@@ -1,0 +1,16 @@
+//! Reads what a verdict rests on: the policy, and the tables of names. Every file is judged before it is believed, and
+//! leaves a stamp, so that a later change is noticed.
+//!
+//! Runs as the caller, without privilege. The helper, the reports and the kernel mode's loader all read by this crate.
+
+#![forbid(unsafe_code)]
+
+mod folder;
+mod installed;
+mod reading;
+mod stamps;
+
+pub use folder::{judge_program, read_unjudged};
+pub use installed::{CurrentCaller, InstalledPolicy, System, interface};
+pub use reading::{Attempts, Reading, consistent, unchanged};
+pub use stamps::{Age, Stamps, Unchanged};

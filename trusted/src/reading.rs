@@ -1,0 +1,98 @@
+//! Reading all that a verdict rests on, as often as it takes to get it in one piece: the policy and the tables of names
+//! may be changed while they are read, and the caller may see to it that the change falls in between.
+//!
+//! Everything that reads the policy does it here: the helper, the reports, the kernel mode's loader.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use portgrant_policy::Error;
+
+use crate::installed::System;
+use crate::stamps::{Age, SETTLED, Unchanged};
+
+/// How long a reader tries: half of the helper's time.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What was read, and the tables of names that were read with it.
+#[derive(Debug)]
+pub struct Reading<T> {
+    /// The tables of names, and the stamps of everything that was read
+    pub system: System,
+    /// What was made of it
+    pub value: T,
+}
+
+/// Attempts to read, within a bounded time.
+#[derive(Debug)]
+pub struct Attempts {
+    until: Instant,
+    waited_for_the_future: bool,
+}
+
+/// What `read` makes of the system's files, once it has read them in one piece.
+///
+/// # Errors
+/// Those of `read`, and [`Error::Changed`] where the files do not come to rest.
+pub fn consistent<T>(mut read: impl FnMut(&System) -> Result<T, Error>) -> Result<Reading<T>, Error> {
+    let mut attempts = Attempts::from_now();
+    loop {
+        let reading = attempts.settled(&mut read)?;
+        match unchanged(&reading.system) {
+            Err(Error::Changed) if attempts.may_go_on() => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(reading),
+        }
+    }
+}
+
+/// Proof that everything that was read by `system` is still as it was.
+pub fn unchanged(system: &System) -> Result<Unchanged, Error> {
+    let compared = system.stamps().unchanged();
+    compared.map_err(|errno| Error::Call { call: "reading the policy again", errno })?.ok_or(Error::Changed)
+}
+
+impl Attempts {
+    /// The first of them begins now.
+    #[must_use]
+    pub fn from_now() -> Attempts {
+        Attempts { until: Instant::now() + PATIENCE, waited_for_the_future: false }
+    }
+
+    /// Whether there is time for another one.
+    #[must_use]
+    pub fn may_go_on(&self) -> bool {
+        Instant::now() < self.until
+    }
+
+    /// What `read` makes of files whose stamps will show any later change. Whether they were changed while they were read
+    /// is asked for an error alone; after anything else [`unchanged`] must be.
+    ///
+    /// # Errors
+    /// Those of `read`, and [`Error::Changed`] where the files do not come to rest.
+    pub fn settled<T, E: From<Error>>(
+        &mut self,
+        mut read: impl FnMut(&System) -> Result<T, E>,
+    ) -> Result<Reading<T>, E> {
+        loop {
+            let system = System::default();
+            let read = read(&system);
+            let pause = match system.stamps().age() {
+                Age::Young(wait) => Some(wait),
+                Age::Future if !self.waited_for_the_future => {
+                    self.waited_for_the_future = true;
+                    Some(SETTLED)
+                }
+                Age::Settled | Age::Future => None,
+            };
+            match (pause, read) {
+                (None, Ok(value)) => return Ok(Reading { system, value }),
+                (None, Err(error)) if !matches!(unchanged(&system), Err(Error::Changed)) => return Err(error),
+                (pause, _) => sleep(pause.unwrap_or_default()),
+            }
+            if !self.may_go_on() {
+                return Err(Error::Changed.into());
+            }
+        }
+    }
+}
