@@ -144,7 +144,7 @@ fn what_is_no_answer_or_miscounted_is_an_error() {
     for (record, expected) in [
         ("rubbish", "no answer"),
         ("PORTGRANT=1\nSTATUS=0\nNAMES=a:b\n", "2 names and 0 descriptors"),
-        ("PORTGRANT=1\nSTATUS=0\nNAMES=a\nUID=0\n", "unknown key"),
+        ("PORTGRANT=1\nSTATUS=0\nNAMES=a\nUID=0\n", "1 names and 0 descriptors"),
     ] {
         send(mailbox.path(), record, &[]);
         let error = mailbox.receive().expect_err(record).to_string();
