@@ -33,7 +33,9 @@ fn a_refusal_near_a_rule_with_an_unknown_service_names_the_rule_and_the_word() {
         ("permit alice gopher 80\npermit alice 80 on 10.0.0.1", "80", true),
         ("permit alice gopher 81\npermit alice 80 on 10.0.0.1", "80", false),
     ] {
-        let report = refused(&policy(text), &caller("alice"), asked(endpoint));
+        let policy = policy(text);
+        assert_eq!(policy.rules[0].ports, [], "whoever looks at it, it permits nothing");
+        let report = refused(&policy, &caller("alice"), asked(endpoint));
         assert_eq!(report.why.starts_with(named), is_named, "{text}, {endpoint}: {}", report.why);
         assert_eq!(report.fix.contains("write a number for 'gopher'"), is_named, "{}", report.fix);
         assert_eq!(report.status, 77);
@@ -99,4 +101,14 @@ fn an_exec_rule_whose_program_is_unfit_permits_nothing_and_stops_no_other_rule()
     // What is wrong with a file is about the rules for that file alone.
     let report = refused(&policy(exec), &caller("alice"), ask("/z"));
     assert!(report.why.starts_with("it is only for one program"), "{}", report.why);
+}
+
+#[test]
+fn the_file_of_a_program_is_judged_where_a_rule_names_it() {
+    let policy = policy("permit alice 80\npermit bob 80 exec /no-such-folder/x");
+    let unfit = |path| policy.asked_program(Path::new(path)).unfit;
+    assert_eq!(unfit("/no-such-folder/x"), Some(("/no-such-folder".into(), Distrust::Missing)));
+    for other in ["/no-such-folder/y", "/no-such-folder//x", "/no-such-folder/./x"] {
+        assert_eq!(unfit(other), None, "{other}");
+    }
 }
