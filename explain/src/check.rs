@@ -144,7 +144,7 @@ impl Finding {
             (true, _) => "unknown-name",
             (false, Wrong::DatagramDevice) => "dev-for-udp",
             (false, Wrong::DatagramAddress) => "on-for-udp",
-            (false, Wrong::CutOff(_)) => "cut-off",
+            (false, Wrong::CutOff { .. }) => "cut-off",
             (false, _) => "malformed",
         };
         let after = lines.line(file, line).get(column - 1..).unwrap_or_default();

@@ -86,8 +86,8 @@ fn malformed(policy: &Policy, problems: &[Problem]) -> Message {
         many => format!(" (and {} more)", many - 1),
     };
     let fix = match problems.first() {
-        Some(Problem { file, wrong: Wrong::CutOff(_), .. }) => {
-            format!("as root, read that line, and if it is complete: echo >> {}", policy.path(*file))
+        Some(Problem { wrong: Wrong::CutOff { path, .. }, .. }) => {
+            format!("as root, read that line, and if it is complete: echo >> {path}")
         }
         _ => "as root, mend it; portgrant check shows every such line".to_owned(),
     };

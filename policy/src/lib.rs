@@ -177,7 +177,7 @@ impl Policy {
         let mut policy = Policy::default();
         let mut problems = Vec::new();
         for (file, source) in sources.iter().enumerate() {
-            parse::parse(file, &source.text, names, &mut policy, &mut problems)?;
+            parse::parse(file, source, names, &mut policy, &mut problems)?;
         }
         policy.sources = sources;
         Ok(if problems.is_empty() { Ok(policy) } else { Err((policy, problems)) })

@@ -23,7 +23,7 @@ use portgrant_protocol::text::printable;
 use crate::Error;
 use crate::names::{Names, id};
 use crate::{
-    AddressError, AddressSet, Effect, Policy, Ports, Problem, Protocols, Rule, Subject, UnknownService, Wrong,
+    AddressError, AddressSet, Effect, Policy, Ports, Problem, Protocols, Rule, Source, Subject, UnknownService, Wrong,
 };
 
 /// Ports that rsh and NFS trust as source ports: a rule that touches them must say `reserved`.
@@ -84,21 +84,22 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Parses the file `text`, number `file`, into `policy` and `problems`. The error is of the tables of names.
+/// Parses `source`, file number `file`, into `policy` and `problems`. The error is of the tables of names.
 pub(super) fn parse(
     file: usize,
-    text: &[u8],
+    source: &Source,
     names: &Names,
     policy: &mut Policy,
     problems: &mut Vec<Problem>,
 ) -> Result<(), Error> {
-    let whole = text.ends_with(b"\n");
-    let mut lines = text.split(|&byte| byte == b'\n').enumerate().peekable();
+    let whole = source.text.ends_with(b"\n");
+    let mut lines = source.text.split(|&byte| byte == b'\n').enumerate().peekable();
     while let Some((index, line)) = lines.next() {
         let mut parser = Parser { words: Words { line, at: 0 }, names, warnings: Vec::new(), unknown_service: None };
         let at = |(column, wrong)| Problem { file, line: index + 1, column, wrong };
         if lines.peek().is_none() && !whole && is_rule(line) {
-            problems.push(at((line.len() + 1, Wrong::CutOff(printable(line.trim_ascii())))));
+            let path = printable(&source.path);
+            problems.push(at((line.len() + 1, Wrong::CutOff { line: printable(line.trim_ascii()), path })));
         }
         match parser.rule() {
             Ok(Some(rule)) => policy.rules.push(Rule { file, line: index + 1, ..rule }),

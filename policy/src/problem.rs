@@ -23,7 +23,7 @@ pub struct Problem {
 #[allow(missing_docs, reason = "each variant's Display is its description")]
 pub enum Wrong {
     Character(u8),
-    CutOff(String),
+    CutOff { line: String, path: String },
     Effect(String),
     NoSubject,
     BareNumber(String),
@@ -55,9 +55,9 @@ impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Wrong::Character(byte) => write!(f, "byte \\x{byte:02x} has no place in a rule; expected printable ASCII"),
-            Wrong::CutOff(line) => write!(
+            Wrong::CutOff { line, path } => write!(
                 f,
-                "'{line}' has no line feed at its end, so it may be cut off; expected the whole line, with a line feed"
+                "'{line}' has no line feed at its end, so it may be cut off; if it is complete, run: echo >> {path}"
             ),
             Wrong::Effect(word) => write!(f, "'{word}' begins no rule; expected permit or deny"),
             Wrong::NoSubject => f.write_str("the rule names nobody; expected USER, :GROUP, uid:N, gid:N or any"),

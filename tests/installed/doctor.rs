@@ -224,7 +224,10 @@ fn a_policy_that_cannot_be_believed_is_found(world: &World) {
 fn tables_of_names_that_others_can_change_are_found(world: &World) {
     // Rules that need none of them: the helper would not look.
     world.policy("permit uid:1000 80\n");
-    for table in ["/etc/passwd", "/etc/group", "/etc/services"] {
+    for table in ["/etc/subuid", "/etc/subgid"] {
+        world.file(table, "");
+    }
+    for table in ["/etc/passwd", "/etc/group", "/etc/services", "/etc/subuid", "/etc/subgid"] {
         chmod(table, 0o666);
         broken(
             world.as_user("alice"),

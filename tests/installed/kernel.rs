@@ -231,6 +231,18 @@ fn a_deny_that_the_kernel_cannot_see_is_an_error_and_groups_can_be_expanded() {
         expect(world, cgroup, &expected);
         kernel(world, &["reload"]).succeeds();
         expect(world, cgroup, &expected);
+        // Who its members are must be known.
+        for (file, rule) in [("/etc/passwd", ":web"), ("/etc/passwd", "gid:2000"), ("/etc/group", "gid:2000")] {
+            world.policy(&format!("permit any 80\npermit gid:2000 81\ndeny {rule} 80\n"));
+            let script = format!(
+                "cp -p {file} /tmp/whole; echo > {file}; $0 reload; status=$?; cp -p /tmp/whole {file}; exit $status"
+            );
+            let outcome = world.as_root().run(["sh", "-c", &script, KERNEL]);
+            outcome
+                .exits(78)
+                .complains(&format!("{file} is missing or names nobody, and /etc/portgrant.conf:3 denies a group"));
+            expect(world, cgroup, &expected);
+        }
     });
 }
 
@@ -300,6 +312,8 @@ fn a_policy_that_is_no_good_leaves_the_old_one() {
         reload("/etc/portgrant.conf:2:13: ");
         world.policy("permit alice 81\ndeny :web 80\n");
         reload("a deny cannot be decided");
+        world.policy("permit alice 81");
+        reload("'permit alice 81' has no line feed at its end, so it may be cut off");
         world.policy("permit alice 81\n");
         fs::set_permissions("/etc/portgrant.conf", fs::Permissions::from_mode(0o666)).expect("chmod");
         reload("the policy is refused");

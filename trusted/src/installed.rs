@@ -177,3 +177,20 @@ pub fn interface(dev: &str) -> String {
     let name = if_nametoindex(dev).and_then(if_indextoname).ok();
     name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| dev.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_a_program_is_judged_if_a_rule_names_it() {
+        let text = b"permit any 80\npermit any 80 exec /no-such-folder/x\n".to_vec();
+        let sources = vec![Source { path: b"/etc/portgrant.conf".to_vec(), text }];
+        let policy = Policy::parse(sources, &Names::of(b"", b"", b"")).expect("given").expect("well-formed");
+        let unfit = |path| System::asked_program(&policy, Path::new(path)).unfit;
+        assert_eq!(unfit("/no-such-folder/x"), Some((b"/no-such-folder".to_vec(), Distrust::Missing)));
+        for other in ["/no-such-folder/y", "/no-such-folder//x", "/no-such-folder/./x"] {
+            assert_eq!(unfit(other), None, "{other}");
+        }
+    }
+}

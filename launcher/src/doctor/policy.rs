@@ -19,10 +19,11 @@ pub(super) fn findings() -> Vec<Finding> {
             vec![Finding::new(State::Broken, ABOUT, text).fix(message.fix.unwrap_or_default())]
         }
     };
-    let tables = ["passwd", "group", "services"].map(|name| Path::new("/etc").join(name));
+    let tables = ["passwd", "group", "services", "subuid", "subgid"].map(|name| Path::new("/etc").join(name));
     let tables: Vec<Finding> = tables.iter().filter(|path| path.exists()).flat_map(|path| table(path)).collect();
     if tables.is_empty() {
-        findings.push(Finding::new(State::Fine, "names", "/etc/passwd, /etc/group and /etc/services are root's alone"));
+        let text = "/etc/passwd, group, services, subuid and subgid are root's alone";
+        findings.push(Finding::new(State::Fine, "names", text));
     }
     findings.extend(tables);
     findings

@@ -12,6 +12,8 @@ const SUBORDINATE: &[(u32, u32, &[u32], &str, bool)] = &[
     (100_000, 5, &[], "permit uid:100000 80\ndeny alice any", true),
     (100_000, 5, &[], "permit gid:5 80\ndeny alice any", true),
     (100_000, 5, &[], "permit any 80\ndeny mallory any\ndeny alice 81", false),
+    (100_000, 5, &[], "permit alice 80\npermit any 81\ndeny mallory any", true),
+    (165_536, 5, &[], "permit :web 80\npermit any 81\ndeny :alice any", true),
     // An owner by number; and where ranges overlap, each owner.
     (165_536, 5, &[], "permit any 80\ndeny bob any", true),
     (100_005, 5, &[], "permit any 80\ndeny bob any", true),
@@ -21,6 +23,8 @@ const SUBORDINATE: &[(u32, u32, &[u32], &str, bool)] = &[
     (300_000, 5, &[], "permit any 80\ndeny uid:5000 any", true),
     (300_000, 5, &[], "permit any 80\ndeny alice any", false),
     (300_010, 5, &[], "permit any 80\ndeny uid:5000 any", false),
+    (300_000, 5, &[], "permit any 80\ndeny :staff any", true),
+    (300_010, 5, &[], "permit any 80\ndeny :staff any", false),
     // A group's members by their uids, and by their gids, the supplementary ones too.
     (165_536, 5, &[], "permit any 80\ndeny :web any", true),
     (100_005, 5, &[], "permit any 80\ndeny gid:33 any", true),

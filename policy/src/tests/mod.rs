@@ -11,7 +11,7 @@ use super::*;
 
 const PASSWD: &[u8] =
     b"root:x:0:0:::\nnews:x:9:9:::\nalice:x:1000:1000:::\nbob:x:1001:1001:::\nmallory:x:1002:1002:::\n";
-const GROUP: &[u8] = b"news:x:9:\nweb:x:33:bob\nalice:x:1000:\n";
+const GROUP: &[u8] = b"news:x:9:\nweb:x:33:bob\nalice:x:1000:\nstaff:x:50:carol\n";
 const SERVICES: &[u8] = b"http 80/tcp www\nnntp 119/tcp\nnntps 563/tcp\nsubmission 587/tcp\ntftp 69/udp\n\
     domain 53/tcp\ndomain 53/udp\nsyslog 514/udp\nlogin 513/tcp\nquic 443/udp\nreserved 80/tcp\nexec 512/tcp\n\
     dup 90/tcp pair\ndup 91/tcp pair\ndup 92/udp pair\nudp 7/tcp\n";

@@ -31,7 +31,9 @@ fn a_refusal_near_a_rule_with_an_unknown_service_names_the_rule_and_the_word() {
         ("permit alice gopher 80\npermit alice 80 on 10.0.0.1", "80", true),
         ("permit alice gopher 81\npermit alice 80 on 10.0.0.1", "80", false),
     ] {
-        let report = refused(&policy(text), &caller("alice"), asked(endpoint));
+        let policy = policy(text);
+        assert_eq!(policy.rules[0].ports, [], "whoever looks at it, it permits nothing");
+        let report = refused(&policy, &caller("alice"), asked(endpoint));
         assert_eq!(
             report.why.as_deref().unwrap_or_default().starts_with(named),
             is_named,
