@@ -234,7 +234,10 @@ fn a_program_can_be_stopped_and_goes_on_and_the_terminal_is_as_before(world: &Wo
 
 fn a_program_in_the_background_asks_for_the_terminal_and_gets_it(world: &World) {
     let mut shell = Shell::start(world);
-    shell.run(&for_alice("", "sh -c 'read -r line; echo got $line' &"));
+    // Meanwhile the terminal may be as a shell has it that edits a line.
+    let begins = for_alice("", "sh -c 'touch /tmp/begun; read -r line; echo got $line' &");
+    let until = "while ! test -e /tmp/begun; do :; done";
+    shell.run(&format!("modes=$(stty -g); stty -icanon -echo; {begins} {until}; stty $modes"));
     soon("it is stopped", || shell.run("jobs").contains("Stopped"));
     shell.begin("fg", "line'\r\n");
     shell.0.press("something\r");
@@ -280,13 +283,16 @@ fn a_pipeline_shares_the_terminal(world: &World) {
 }
 
 fn the_program_is_hung_up_when_roots_terminal_or_the_launcher_is_gone(world: &World) {
-    let script = "trap 'echo hung up >/tmp/hup; exit' HUP; echo ready; while :; do sleep 0.02; done";
-    world.folder("/tmp", "root", 0o1777);
-    for kills in [false, true] {
-        let mut client = at_a_terminal(world, script);
+    world.policy("permit alice 80\n");
+    let script = "trap 'echo hung up >/tmp/hup; exit' HUP; echo ready >&2; while :; do sleep 0.02; done";
+    let run = for_alice("", &format!("sh -c \"{script}\""));
+    // In the foreground of its terminal, or not, the standard input being another.
+    for (is_killed, input) in [(false, ""), (true, ""), (true, "</dev/null")] {
+        let script = format!("exec {run} {input}");
+        let mut client = Client::start(Command::new("sh").args(["-c", &script]), Size::new(20, 70));
         client.see("ready");
         let monitor = child_of(client.program.id());
-        if kills {
+        if is_killed {
             client.program.kill().expect("killed");
         } else {
             drop(std::mem::replace(&mut client.terminal, pty_process::blocking::open().expect("another").0));

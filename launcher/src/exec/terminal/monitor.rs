@@ -86,10 +86,9 @@ impl Monitor {
                 let is_kernels = info.ssi_code == libc::SI_KERNEL;
                 match signal {
                     Some(Signal::SIGCHLD) => self.look(),
-                    // The relay's end of the terminal is closed, of which the session's leader alone is told.
-                    Some(Signal::SIGHUP) if is_kernels => self.hang_up(),
-                    // What the keyboard sends is for the process group in the foreground, which may be this one's. And
-                    // the program may have made this one's its own.
+                    // What the keyboard sends is for the process group in the foreground, which may be this one's; a
+                    // hang-up is the session leader's, and the relay sends what is for the program. And the program may
+                    // have made this process group its own.
                     Some(Signal::SIGCONT) | None => {}
                     Some(_) if is_kernels || info.ssi_pid == std::process::id() => {}
                     Some(signal) => self.send(signal, Recipient::Program),
@@ -99,8 +98,10 @@ impl Monitor {
                 Received::Message(Order::Resume { foreground }) => self.resume(foreground),
                 Received::Message(Order::Send { signal, to }) => self.send(signal, to),
                 Received::Nothing => {}
+                // The relay was killed. Who is stopped does not hear of it before they go on.
                 Received::HungUp => {
-                    self.hang_up();
+                    self.send(Signal::SIGHUP, Recipient::Group);
+                    self.send(Signal::SIGCONT, Recipient::Group);
                     leave(status::SYSTEM)
                 }
             }
@@ -141,13 +142,6 @@ impl Monitor {
             None => self.send(Signal::SIGCONT, Recipient::Group),
         }
         self.is_stopped = false;
-    }
-
-    fn hang_up(&self) {
-        // Stopped ones do not hear it before they go on.
-        for signal in [Signal::SIGHUP, Signal::SIGCONT] {
-            self.send(signal, Recipient::Group);
-        }
     }
 
     /// It is not reaped yet, so its number is nobody else's.
