@@ -42,3 +42,15 @@ nothing_is_enabled_before_an_administrator_enables_it() (
     [ -L /etc/systemd/system/portgrant-kernel.service.wants/portgrant-kernel-audit.service ]
 INSIDE
 )
+
+tmpfiles_gives_the_helper_its_capability_back() (
+    with_systemd <<'INSIDE'
+    [ "$(systemd-tmpfiles --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -ge 261 ] || { echo "this systemd is older than 261"; exit 75; }
+    /given/packaging/install
+    helper=/usr/local/libexec/portgrant/portgrant-binder
+    setcap -r $helper
+    cp /usr/local/share/portgrant/tmpfiles.conf /etc/tmpfiles.d/portgrant.conf
+    systemd-tmpfiles --create portgrant.conf
+    [ "$(getcap $helper)" = "$helper cap_net_bind_service=p" ]
+INSIDE
+)
