@@ -86,7 +86,7 @@ shells_complete_what_portgrant_kernel_takes() (
     for shell in bash zsh fish; do
         for command in $commands; do
             grep -qw -- "$command" "packaging/completions/portgrant-kernel.$shell"
-            for option in $("$kernel" "$command" --help | grep -oE '^ +(-h, )?--[a-z-]+' | grep -oE -- '--[a-z-]+'); do
+            [ "$command" = help ] || for option in $("$kernel" "$command" --help | grep -oE '^ +(-h, )?--[a-z-]+' | grep -oE -- '--[a-z-]+'); do
                 grep -qE -- "(--|-l )${option#--}" "packaging/completions/portgrant-kernel.$shell" || fail "$shell lacks $option"
             done
         done
