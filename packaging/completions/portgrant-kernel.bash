@@ -7,7 +7,7 @@ _portgrant_kernel() {
     else
         case $command:$before in
             load:--cgroup)
-                compopt -o filenames 2>/dev/null
+                compopt -o filenames 2>/dev/null || true
                 mapfile -t COMPREPLY < <(compgen -d -- "${word:-/sys/fs/cgroup/}")
                 return
                 ;;

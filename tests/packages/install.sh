@@ -27,7 +27,7 @@ all_options_are_listed_by_help_and_others_are_refused() (
 )
 
 every_manual_page_completion_and_unit_is_in_a_package() (
-    for file in packaging/man/* packaging/completions/* packaging/systemd/* packaging/portgrant.conf LICENSE-*; do
+    for file in packaging/man/* packaging/completions/* packaging/systemd/* packaging/*.conf LICENSE-*; do
         grep -qE "^portgrant.* $file " packaging/contents || fail "$file is not in packaging/contents"
     done
 )
@@ -70,7 +70,7 @@ STUB
     fails_with() { ! PATH=$work/bin:$PATH CARGO_TARGET_DIR=$work/target "$@" packaging/build --no-examples; }
     fails_with env RUSTFLAGS='-C opt-level=1'
     fails_with env CARGO_ENCODED_RUSTFLAGS=-Copt-level=1
-    [ "$(grep -cE -- '--package portgrant-binder --target x86_64-alpine-linux-musl .*opt-level=1.*crt-static' "$work/said")" = 2 ]
+    [ "$(grep -cE -- '--package portgrant-binder --bins --target x86_64-alpine-linux-musl .*opt-level=1.*crt-static' "$work/said")" = 2 ]
 )
 
 shells_complete_what_portgrant_kernel_takes() (
@@ -86,7 +86,7 @@ shells_complete_what_portgrant_kernel_takes() (
     for shell in bash zsh fish; do
         for command in $commands; do
             grep -qw -- "$command" "packaging/completions/portgrant-kernel.$shell"
-            for option in $("$kernel" "$command" --help | grep -oE '^ +(-h, )?--[a-z-]+' | grep -oE -- '--[a-z-]+'); do
+            [ "$command" = help ] || for option in $("$kernel" "$command" --help | grep -oE '^ +(-h, )?--[a-z-]+' | grep -oE -- '--[a-z-]+'); do
                 grep -qE -- "(--|-l )${option#--}" "packaging/completions/portgrant-kernel.$shell" || fail "$shell lacks $option"
             done
         done
