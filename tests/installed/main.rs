@@ -14,6 +14,7 @@ mod datagrams;
 mod doctor;
 mod exim;
 mod explaining;
+mod faults;
 mod handing_over;
 mod hostile;
 mod inert;
