@@ -36,7 +36,7 @@ pub struct Maps {
     pub policy: i32,
     /// An array of maps: the pages of [`bucket`]s of both generations
     pub buckets: i32,
-    /// An array of maps: the pages of [`group`]s of both generations
+    /// An array of maps: the pages of [`group`](crate::layout::group)s of both generations
     pub groups: i32,
     /// The ring buffer of grants
     pub grants: i32,

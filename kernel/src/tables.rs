@@ -7,7 +7,7 @@
 //! * a verdict, where no address matters; or
 //! * a set of addresses: intervals, each with its verdict ([`crate::addresses`]).
 //!
-//! The subordinate ids of whoever is denied are subjects as well, by classes ([`crate::subordinates`]). The verdict is the smallest of at most five entries', and a deny is smaller than all; of the permits the first in the
+//! The subordinate ids of whoever is denied are subjects as well, by classes (`subordinates.rs`). The verdict is the smallest of at most five entries', and a deny is smaller than all; of the permits the first in the
 //! policy wins, as in `decide`. An interval of ports is so many entries, one for each port; few users of a port stand with
 //! the port itself, as most ports have few. Where that would be too many entries, all intervals are aligned blocks of 1, 16,
 //! 256 and 4,096 ports. The entry of a port says which sizes are in use there, so that one lookup a subject is the rule.

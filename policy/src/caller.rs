@@ -42,7 +42,7 @@ impl Caller {
     /// With what only a deny looks at. No table is read that could change nothing.
     pub fn with_accounts(mut self, policy: &Policy, names: &Names) -> Result<Caller, Error> {
         if let Some(deny) = policy.group_deny() {
-            names.needed_by(|| policy.place(deny))?;
+            names.require_accounts(|| policy.place(deny))?;
             self.account_groups = names.account_groups(self.uid)?;
         }
         let is_permitted = policy.rules.iter().any(|rule| rule.effect == Effect::Permit && rule.concerns(&self));

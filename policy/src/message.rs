@@ -60,7 +60,7 @@ pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> Messa
             format!(
                 "it is denied by the rule at {}{}; 'dev' does not narrow udp: a udp socket can leave its interface",
                 place(rule),
-                counted(caller, rule)
+                by_account(caller, rule)
             ),
             "as root, change that rule (a port with /tcp denies tcp alone); a deny beats every permit".to_owned(),
         ),
@@ -69,12 +69,12 @@ pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> Messa
                 "it is denied by the rule at {}{}; an address does not narrow udp: a udp socket can send from every \
                  local address of its family",
                 place(rule),
-                counted(caller, rule)
+                by_account(caller, rule)
             ),
             "as root, change that rule (a port with /tcp denies tcp alone); a deny beats every permit".to_owned(),
         ),
         Reason::Denied(rule) => (
-            format!("it is denied by the rule at {}{}", place(rule), counted(caller, rule)),
+            format!("it is denied by the rule at {}{}", place(rule), by_account(caller, rule)),
             "as root, change that rule; a deny beats every permit".to_owned(),
         ),
     };
@@ -114,15 +114,16 @@ fn instead(refusal: &Refusal<'_>) -> String {
     refusal.program.as_deref().map_or_else(String::new, |path| format!("; PROGRAM is {}", program(Some(path))))
 }
 
-/// Why a deny for somebody else is about `caller`, where their ids do not say it.
-fn counted(caller: &Caller, rule: &Rule) -> String {
+/// Why a rule denies `caller`, where the caller's own ids do not tell.
+fn by_account(caller: &Caller, rule: &Rule) -> String {
     match rule.subject {
         Subject::Uid(uid) if caller.uid != uid => {
             format!(" (uid {} is one of uid {uid}'s in /etc/subuid)", caller.uid)
         }
         Subject::Gid(gid) if caller.gid != gid && !caller.groups.contains(&gid) => {
             format!(
-                " (gid {gid} is of the caller's account, or of the one that has their ids in /etc/subuid or /etc/subgid)"
+                " (gid {gid} is a group of the caller's account, or of the account that owns these ids in /etc/subuid or \
+                 /etc/subgid)"
             )
         }
         Subject::Uid(_) | Subject::Gid(_) | Subject::Uids(..) | Subject::Gids(..) | Subject::Any | Subject::Nobody => {

@@ -151,8 +151,8 @@ impl Names {
         Ok(self.groups()?.lines().filter_map(group).filter(move |group| lists(group.1)).map(|group| group.0))
     }
 
-    /// Fails where /etc/passwd or /etc/group names nobody, so that a deny for a group would deny nobody by their account.
-    pub fn needed_by(&self, rule: impl Fn() -> String) -> Result<(), Error> {
+    /// Fails where /etc/passwd or /etc/group names nobody: `rule` denies a group, whose members are not known then.
+    pub fn require_accounts(&self, rule: impl Fn() -> String) -> Result<(), Error> {
         let names_nobody = |file| Err(Error::NeededByDeny { file, rule: rule() });
         if self.users()?.lines().find_map(user).is_none() {
             return names_nobody("/etc/passwd");
@@ -170,8 +170,7 @@ impl Names {
         self.once(&self.subgids, "subgid", SubordinateIds::parse)
     }
 
-    /// Who the `owners` of a subordinate id are, and who owns their uids in turn: with such a uid one is a user of one's own
-    /// to newuidmap(1).
+    /// Who the `owners` of a subordinate id are, and who owns their uids in turn: newuidmap(1) serves such a uid as well.
     pub fn owners<'a>(&'a self, owners: impl Iterator<Item = &'a str>) -> Result<Owners<'a>, Error> {
         let mut found = Owners::default();
         let mut ahead: Vec<&str> = owners.collect();

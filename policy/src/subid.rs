@@ -1,56 +1,47 @@
 //! Subordinate ids: which uids and gids a user may take besides their own (subuid(5), subgid(5)).
 //!
-//! A user enters them by newuidmap(1) in a user namespace, and from there leaves a set-user-ID file that any process outside
-//! may execute. So whoever has such an id is the user who was given it.
+//! A user takes them by newuidmap(1) in a user namespace. There they can make a set-user-ID file, which gives such a uid to a
+//! process outside as well. So whoever has a subordinate id counts as the user who owns it.
 
-use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::vec::Vec;
-/// A file of `OWNER:FIRST:COUNT` lines, the owner a login name or a uid.
+
+/// A file of `OWNER:FIRST:COUNT` lines, the owner a login name or a uid. A line is read when it is asked for.
 #[derive(Debug, Default)]
 pub struct SubordinateIds {
-    lines: Vec<Line>,
-}
-
-#[derive(Debug)]
-struct Line {
-    owner: Box<str>,
-    first: u32,
-    last: u32,
+    text: String,
 }
 
 impl SubordinateIds {
-    /// The lines of `text`. Others of it name nobody, as for newuidmap(1).
+    /// The file `text`.
     pub fn parse(text: &[u8]) -> SubordinateIds {
-        SubordinateIds { lines: text.split(|&byte| byte == b'\n').filter_map(line).collect() }
+        SubordinateIds { text: String::from_utf8_lossy(text).into_owned() }
     }
 
-    /// Who was given `id`: each of them, where ranges overlap.
+    /// Who owns `id`: each of them, where ranges overlap.
     pub fn owners(&self, id: u32) -> impl Iterator<Item = &str> {
-        self.lines.iter().filter(move |line| (line.first..=line.last).contains(&id)).map(|line| &*line.owner)
+        self.ranges().filter(move |range| (range.1..=range.2).contains(&id)).map(|range| range.0)
     }
 
-    /// Every range: who was given it, its first and its last id.
+    /// Every range: its owner, its first and its last id. Other lines name nobody, as for newuidmap(1).
     pub fn ranges(&self) -> impl Iterator<Item = (&str, u32, u32)> {
-        self.lines.iter().map(|line| (&*line.owner, line.first, line.last))
+        self.text.split('\n').filter_map(range)
     }
 }
 
-fn line(line: &[u8]) -> Option<Line> {
-    let mut fields = line.split(|&byte| byte == b':');
+fn range(line: &str) -> Option<(&str, u32, u32)> {
+    let mut fields = line.split(':');
     let (owner, first, count) = (fields.next()?, fields.next()?, fields.next()?);
     let first = number(first)?;
-    // 4294967295 is no id. What a range has beyond the last one is nobody's.
+    // 4294967295 is not an id. What a range has beyond the last id is nobody's.
     let last = first.saturating_add(number(count)?).checked_sub(1)?.min(u64::from(u32::MAX - 1));
     let (first, last) = (u32::try_from(first).ok()?, u32::try_from(last).ok()?);
-    let owner = String::from_utf8_lossy(owner).into_owned().into_boxed_str();
-    (first <= last && !owner.is_empty() && !owner.starts_with('#')).then_some(Line { owner, first, last })
+    (first <= last && !owner.is_empty() && !owner.starts_with('#')).then_some((owner, first, last))
 }
 
 /// A number as strtoul(3) reads it with base 0, by which shadow's tools read these files: also in octal or hexadecimal. What
 /// they take for a range must be one here.
-fn number(word: &[u8]) -> Option<u64> {
-    let word = core::str::from_utf8(word).ok()?.trim_ascii_start();
+fn number(word: &str) -> Option<u64> {
+    let word = word.trim_ascii_start();
     let word = word.strip_prefix('+').unwrap_or(word);
     let (digits, radix) = match word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")) {
         Some(digits) => (digits, 16),

@@ -57,7 +57,9 @@ fn a_subordinate_gid_is_its_owner_s_groups_to_a_deny_for_a_group(world: &World) 
     world.file("/etc/subuid", "bob:50000:100\n");
     world.file("/etc/subgid", "bob:51000:100\n");
     world.policy("permit any 80\ndeny :web any\n");
-    ask(world, 50_005, 7).exits(77).complains("gid 2000 is of the caller's account, or of the one that has their ids");
+    ask(world, 50_005, 7)
+        .exits(77)
+        .complains("gid 2000 is a group of the caller's account, or of the account that owns these ids");
     ask(world, 7, 51_000).exits(77);
     ask(world, 7, 51_100).succeeds();
     world.as_root().uids(7, 7, 7).gids(7, 7, 7).groups(&[6, 51_099]).run(EXEC).exits(77);

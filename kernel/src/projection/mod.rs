@@ -152,7 +152,7 @@ impl Projection {
             match (rule.subject, groups) {
                 (Subject::Gid(gid), Groups::Members) => {
                     if deny {
-                        names.needed_by(|| policy.place(&rule))?;
+                        names.require_accounts(|| policy.place(&rule))?;
                     }
                     let members = names.members(gid)?;
                     unseen.extend(members.unknown.into_iter().map(|name| note(Unseen::Member(name))));
