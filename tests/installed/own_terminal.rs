@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use portgrant_tests::{LAUNCHER, Signal, World, both_installs, http_get};
 use pty_process::Size;
 use pty_process::blocking::Command;
+use rustix::termios::{LocalModes, tcgetattr};
 
 use crate::telnet::Client;
 
@@ -240,6 +241,8 @@ fn a_program_in_the_background_asks_for_the_terminal_and_gets_it(world: &World) 
     shell.run(&format!("modes=$(stty -g); stty -icanon -echo; {begins} {until}; stty $modes"));
     soon("it is stopped", || shell.run("jobs").contains("Stopped"));
     shell.begin("fg", "line'\r\n");
+    let modes = |shell: &Shell| tcgetattr(&shell.0.terminal).expect("modes").local_modes;
+    soon("what is typed is the program's", || !modes(&shell).contains(LocalModes::ICANON));
     shell.0.press("something\r");
     shell.0.see("something\r\ngot something\r\n");
     shell.0.see(PROMPT);

@@ -33,11 +33,10 @@ impl Modes {
         self.before.is_some()
     }
 
-    /// The program's terminal gets the modes of the other once, as soon as they are meant for it: a shell that edits a
-    /// line has its own while this process is in the background.
+    /// The program's terminal gets the modes of the other once. To be called when they are meant for it: a shell that
+    /// edits a line has its own while this process is in the background.
     pub(super) fn copy(&mut self, terminal: &Terminal, pty: &OwnedFd) {
         if !self.are_copied
-            && terminal.is_foreground()
             && let Ok(modes) = tcgetattr(&terminal.0)
         {
             self.are_copied = tcsetattr(pty, OptionalActions::Now, &modes).is_ok();
