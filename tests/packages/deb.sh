@@ -8,7 +8,7 @@ clean() {
         [ "$version" = 0.0.9-1 ] || debs "$version" >/dev/null
         cp -r "$target"/debs-*-"$version" "$work/given/$version"
     done
-    { cat tests/packages/deb-inside; cat; } | inside "$(tests/packages/root "$suite" libcap2-bin)" "$work/given"
+    { echo "explain=$explain"; cat tests/packages/deb-inside; cat; } | inside "$(tests/packages/root "$suite" libcap2-bin)" "$work/given"
 }
 
 the_packages_hold_what_contents_lists() (
@@ -240,17 +240,16 @@ INSIDE
 what_the_new_version_makes_of_the_policy_is_printed_before_the_helper_is_replaced() (
     # A version before, for which port 80 meant port 25.
     cp -r "$(built)" "$work/before"
-    cat >"$work/before/portgrant-explain" <<'BEFORE'
+    cat >"$work/before/$explain" <<'BEFORE'
 #!/bin/sh
 /usr/libexec/portgrant/portgrant-real "$@" | sed 's/"80"/"25"/'
 BEFORE
     debs 0.0.9-1 "$work/before" >/dev/null
     clean 0.0.9-1 0.1.0-1 <<'INSIDE'
     install 0.0.9-1
-    cp -a /usr/libexec/portgrant/portgrant-explain /run/stub
     echo 'permit alice 80' >/etc/portgrant.conf
     dpkg-deb -x /given/0.1.0-1/portgrant_*.deb /run/new
-    cp /run/new/usr/libexec/portgrant/portgrant-explain /usr/libexec/portgrant/portgrant-real
+    cp /run/new/usr/libexec/portgrant/$explain /usr/libexec/portgrant/portgrant-real
     said=$(dpkg -i /given/0.1.0-1/portgrant_*.deb 2>&1)
     echo "$said"
     [ "$(grep -c '^[<>]' <<<"$said")" = 2 ]
