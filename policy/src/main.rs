@@ -8,8 +8,10 @@
 
 mod advice;
 mod arguments;
+mod candidates;
 mod check;
 mod explain;
+mod lines;
 mod list;
 mod nfs;
 mod output;
