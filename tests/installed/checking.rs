@@ -136,6 +136,7 @@ fn nothing_is_shown_that_a_terminal_obeys_and_only_files_are_read(world: &World)
     }
 }
 
+/// PG-41
 fn of_a_hundred_thousand_warnings_the_first_are_shown_and_the_others_counted(world: &World) {
     let rules: String = (0..100_000).map(|uid| format!("permit uid:{} 80 443\n", 10_000 + uid)).collect();
     world.policy(&format!("{rules}deny any any\n"));
