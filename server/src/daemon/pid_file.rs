@@ -1,11 +1,14 @@
 //! The file that says which process is the daemon, and whose lock says that it lives.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use portgrant_protocol::text::printable;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -23,13 +26,16 @@ use crate::error::DaemonError;
 /// use portgrant_server::daemon::PidFile;
 /// use portgrant_server::error::DaemonError;
 ///
-/// let path = std::env::temp_dir().join(format!("doc-{}.pid", std::process::id()));
+/// let folder = std::env::temp_dir().join(format!("doc-{}", std::process::id()));
+/// std::fs::create_dir(&folder).expect("a folder");
+/// let path = folder.join("pid");
 /// let file = PidFile::lock(&path)?.write()?;
 /// let own = Some(std::process::id());
 /// let held = PidFile::lock(&path);
 /// assert!(matches!(held, Err(Error::Daemon(DaemonError::PidFileHeld { pid, .. })) if pid == own));
 /// drop(file);
 /// assert!(!path.exists());
+/// # std::fs::remove_dir(folder).expect("removed");
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Debug)]
@@ -42,11 +48,17 @@ pub struct PidFile {
 
 impl PidFile {
     /// Opens, or makes, the file and locks it. It holds no pid yet: fork first.
+    ///
+    /// For root, every folder on the way must be root's, and none that others can write to: a user could put another file
+    /// in the way at any moment. A folder of root's below a sticky one, as /tmp, is good enough; the sticky one is not.
     pub fn lock(path: impl AsRef<Path>) -> Result<PidFile, Error> {
         let failed = |source| DaemonError::PidFile { path: path.as_ref().to_owned(), source };
         // The working folder may change before the file is removed.
         let path = std::path::absolute(path.as_ref()).map_err(failed)?;
         let failed = |source| Error::from(DaemonError::PidFile { path: path.clone(), source });
+        if geteuid().is_root() {
+            roots_alone(&path).map_err(failed)?;
+        }
         let occupied = |by| Error::from(DaemonError::PidFileOccupied { path: path.clone(), by });
         loop {
             // No link is followed (somebody else's may lie in /tmp), and no FIFO waited for.
@@ -153,6 +165,47 @@ fn write(file: &File, pid: u32) -> io::Result<()> {
     file.set_len(line.len() as u64)
 }
 
+/// Whether nobody but root can change where `path` leads, and what lies there. Else a user could have root write to another
+/// file, or remove one, between any two looks at it.
+///
+/// Each folder is judged before anything is looked up in it, so by then nobody else can change what is found.
+fn roots_alone(path: &Path) -> io::Result<()> {
+    let untrusted = |folder: &Path, why: &str| {
+        let folder = printable(folder.as_os_str().as_bytes());
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{folder} {why}, who could put another file there"),
+        ))
+    };
+    let mut ahead: Vec<OsString> = path.iter().rev().map(OsStr::to_owned).collect();
+    let (mut folder, mut links) = (PathBuf::new(), 0);
+    while let Some(name) = ahead.pop() {
+        let there = folder.join(&name);
+        if ahead.is_empty() {
+            break;
+        }
+        let found = fs::symlink_metadata(&there)?;
+        if found.uid() != 0 {
+            return untrusted(&there, "belongs to another user");
+        }
+        if found.is_symlink() {
+            links += 1;
+            if links > 40 {
+                return Err(Errno::LOOP.into());
+            }
+            ahead.extend(fs::read_link(&there)?.iter().rev().map(OsStr::to_owned));
+            continue;
+        }
+        // In a sticky folder others make files, and leave those of root's alone: nothing for the last one.
+        let (is_last, mode) = (ahead.len() == 1, found.mode());
+        if mode & 0o022 != 0 && (is_last || mode & 0o1000 == 0) {
+            return untrusted(&there, "can be written to by other users");
+        }
+        folder = there;
+    }
+    Ok(())
+}
+
 fn told(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(16).read_to_string(&mut text).ok()?;
@@ -165,10 +218,15 @@ fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown};
+
     use super::*;
 
+    /// In a folder of its own: root's is none that others can write to.
     fn path(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("portgrant-{name}-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("portgrant-pid-files-{}", std::process::id()));
+        let _ = fs::create_dir(&folder);
+        let path = folder.join(name);
         let _ = fs::remove_file(&path);
         path
     }
@@ -220,14 +278,57 @@ mod tests {
         fs::hard_link(&target, &link).expect("a link");
         assert!(matches!(PidFile::lock(&link), Err(Error::Daemon(DaemonError::PidFileOccupied { .. }))), "a hard link");
         assert_eq!(fs::read_to_string(&target).expect("there"), "precious");
-        assert!(
-            matches!(PidFile::lock(std::env::temp_dir()), Err(Error::Daemon(DaemonError::PidFile { .. }))),
-            "a folder"
-        );
-        assert!(matches!(PidFile::lock("/dev/null"), Err(Error::Daemon(DaemonError::PidFileOccupied { .. }))));
+        let folder = target.parent().expect("a folder");
+        assert!(matches!(PidFile::lock(folder), Err(Error::Daemon(DaemonError::PidFile { .. }))), "a folder");
+        fs::remove_file(&link).expect("removed");
+        nix::unistd::mkfifo(&link, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        assert!(matches!(PidFile::lock(&link), Err(Error::Daemon(DaemonError::PidFileOccupied { by: "a FIFO", .. }))));
         assert!(matches!(PidFile::lock("/no/such/folder/pid"), Err(Error::Daemon(DaemonError::PidFile { .. }))));
         for file in [link, target] {
             fs::remove_file(file).expect("removed");
         }
+    }
+
+    #[test]
+    fn roots_is_where_nobody_else_can_put_another_file() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let folder = path("folders");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).expect("a folder");
+        let made = |name: &str, mode, owner| {
+            let path = folder.join(name);
+            fs::create_dir(&path).expect("a folder");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("a mode");
+            chown(&path, Some(owner), None).expect("an owner");
+            path
+        };
+        let [own, shared, sticky] = [("own", 0o755), ("shared", 0o775), ("sticky", 0o1777)].map(|(n, m)| made(n, m, 0));
+        let anothers = made("anothers", 0o755, 1);
+        fs::create_dir(anothers.join("roots")).expect("a folder");
+        fs::create_dir(sticky.join("roots")).expect("a folder");
+        for (name, to) in [("good", &own), ("bad", &anothers), ("loop", &folder.join("loop"))] {
+            std::os::unix::fs::symlink(to, folder.join(name)).expect("a link");
+        }
+        std::os::unix::fs::symlink(&own, anothers.join("link")).expect("a link");
+        for good in [own.join("pid"), sticky.join("roots/pid"), folder.join("good/../own/pid")] {
+            drop(PidFile::lock(&good).unwrap_or_else(|error| panic!("{}: {error}", good.display())));
+            fs::remove_file(good).expect("it is there");
+        }
+        for (bad, why) in [
+            (shared.join("pid"), "can be written to by other users"),
+            (sticky.join("pid"), "can be written to by other users"),
+            (anothers.join("pid"), "belongs to another user"),
+            (anothers.join("roots/pid"), "belongs to another user"),
+            (anothers.join("link/pid"), "belongs to another user"),
+            (folder.join("bad/pid"), "belongs to another user"),
+            (folder.join("loop/pid"), "Too many levels"),
+        ] {
+            let error = PidFile::lock(&bad).map(drop).expect_err("refused");
+            assert!(error.to_string().contains(why), "{}: {error}", bad.display());
+            assert!(!bad.exists(), "{}", bad.display());
+        }
+        fs::remove_dir_all(folder).expect("removed");
     }
 }
