@@ -32,6 +32,7 @@ mod running;
 mod syslog;
 mod world;
 
+pub use birth::opening;
 pub use caller::Caller;
 pub use cgroup::Cgroup;
 pub use dialogue::{Dialogue, http_get};
