@@ -70,6 +70,20 @@ pub enum Error {
         /// Whose they should be
         user: String,
     },
+    /// The user's program cannot have a terminal of its own
+    Terminal {
+        /// What could not be done for it
+        doing: &'static str,
+        /// Why not
+        source: std::io::Error,
+    },
+    /// The user would have the caller's keys
+    Keyring {
+        /// Whose keyring there should be
+        user: String,
+        /// Why there is none
+        source: std::io::Error,
+    },
     /// `--chdir` could not be entered
     Folder {
         /// The folder
@@ -180,6 +194,8 @@ impl Error {
             | Error::Accounts { .. }
             | Error::Become { .. }
             | Error::StillAnother { .. }
+            | Error::Terminal { .. }
+            | Error::Keyring { .. }
             | Error::Guard { .. }
             | Error::Aside(_)
             | Error::Wait(_)
@@ -229,6 +245,12 @@ impl Error {
             Error::StillAnother { user } => Message::new(format!("could not become {user}"))
                 .why("the ids, groups or capabilities are not what they were set to")
                 .fix("see what intercepts setresuid(2): a seccomp filter, a tracer"),
+            Error::Terminal { doing, source } => Message::new("the program cannot be given a terminal of its own")
+                .why(format!("could not {doing}: {source}"))
+                .fix("mount /proc and /dev/pts; or start it without a terminal: setsid, and no terminal as 0, 1 and 2"),
+            Error::Keyring { user, source } => Message::new(format!("{user} cannot be given a session keyring"))
+                .why(format!("{source}; without one, your keys would be {user}'s as well"))
+                .fix(format!("see /proc/key-users: {user} may have no room for another key")),
             Error::Folder { folder, source } => {
                 let folder = printable(folder.as_os_str().as_encoded_bytes());
                 Message::new(format!("--chdir {folder} could not be entered"))
@@ -307,7 +329,10 @@ impl std::error::Error for Error {
             | Error::Wait(error)
             | Error::Accepting(error)
             | Error::Aside(error) => Some(error),
-            Error::Guard { source, .. } | Error::Supervisor { source, .. } => Some(source),
+            Error::Guard { source, .. }
+            | Error::Supervisor { source, .. }
+            | Error::Terminal { source, .. }
+            | Error::Keyring { source, .. } => Some(source),
             Error::Accounts { source, .. } | Error::Become { source, .. } | Error::Folder { source, .. } => {
                 Some(source)
             }

@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -32,6 +32,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{PidfdFlags, pidfd_open, set_parent_process_death_signal, setsid};
 use rustix::stdio;
 
+use super::descriptors;
 use super::notified::Notified;
 use super::output::{Echo, Flow, Output};
 use super::verify::{self, Verdict, Verification};
@@ -271,7 +272,7 @@ impl Guard {
         drop(teller);
         self.watch.output.begin(pid);
         let _ = rustix::io::write(go, &[0]);
-        close_inherited();
+        descriptors::close_inherited();
         let _ = rustix::process::chdir("/");
         debug!("{} is process {pid}", self.watch.name);
         let executing = Some(File::from(executing));
@@ -510,22 +511,6 @@ impl Guarded {
         self.watch.output.note(&format!("portgrant: it ended with status {status}"));
         Error::Ended { status }
     }
-}
-
-/// What came across execve(2) is the program's alone: ours is close-on-exec.
-fn close_inherited() {
-    let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let open: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    for number in open.into_iter().filter(|&number| number > 2 && is_inherited(number)) {
-        let _ = nix::unistd::close(number);
-    }
-}
-
-fn is_inherited(number: i32) -> bool {
-    fs::read_to_string(format!("/proc/self/fdinfo/{number}")).is_ok_and(|info| {
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-        flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).is_some_and(|flags| flags & 0o2_000_000 == 0)
-    })
 }
 
 fn system(doing: &'static str, errno: nix::errno::Errno) -> Error {

@@ -2,8 +2,11 @@
 
 mod adoption;
 mod daemon;
+mod descriptors;
+mod keyring;
 mod notified;
 mod output;
+mod terminal;
 mod user;
 mod verify;
 mod wait;

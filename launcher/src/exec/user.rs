@@ -2,9 +2,11 @@
 //!
 //! Runs with root's privilege where root started it, and has none of it afterwards. That comes before anything is asked:
 //! the helper's caller is then the user who the program runs as. Only the account is read (NSS: files, LDAP, sssd), as
-//! sudo and systemd do; no PAM session is opened.
+//! sudo and systemd do; no PAM session is opened. What else crosses from one user to the other is listed in
+//! ARCHITECTURE.md.
 
 use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 
 use log::debug;
@@ -14,8 +16,15 @@ use nix::unistd::{
     setuid,
 };
 use portgrant_protocol::text::printable;
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use portgrant_server::Message;
+use rustix::process::DumpableBehavior;
+use rustix::thread::{
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities, capabilities_secure_bits, set_capabilities,
+    set_capabilities_secure_bits,
+};
 
+use super::{descriptors, keyring, terminal};
+use crate::arguments::Log;
 use crate::{Error, Life};
 
 /// What of the environment is the account's.
@@ -24,7 +33,7 @@ const OF_THE_ACCOUNT: [&[u8]; 4] = [b"HOME=", b"USER=", b"LOGNAME=", b"SHELL="];
 /// Becomes the user and enters the folder that `life` names; the environment as it is then.
 pub(crate) fn settle(life: &Life, environment: Vec<CString>) -> Result<Vec<CString>, Error> {
     let environment = match &life.user {
-        Some(user) => become_user(user, environment)?,
+        Some(user) => become_user(user, life, environment)?,
         None => environment,
     };
     if let Some(folder) = &life.chdir {
@@ -34,7 +43,7 @@ pub(crate) fn settle(life: &Life, environment: Vec<CString>) -> Result<Vec<CStri
     Ok(environment)
 }
 
-fn become_user(name: &OsStr, environment: Vec<CString>) -> Result<Vec<CString>, Error> {
+fn become_user(name: &OsStr, life: &Life, environment: Vec<CString>) -> Result<Vec<CString>, Error> {
     let user = account(name)?;
     if is_already(&user) {
         // No privilege is needed for that; groups are what the caller may not change.
@@ -43,6 +52,11 @@ fn become_user(name: &OsStr, environment: Vec<CString>) -> Result<Vec<CString>, 
         }
         return Ok(environment);
     }
+    let is_another = ids().is_ok_and(|(uids, _)| uids != [user.uid; 3]);
+    // Without that capability the groups cannot be set, and nobody is crossed over to.
+    if is_another && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SETGID)) {
+        keep_apart(&user, life)?;
+    }
     debug!("becoming {} (uid {}, gid {})", printable(user.name.as_bytes()), user.uid, user.gid);
     let c_name = CString::new(user.name.as_bytes()).unwrap_or_default();
     let groups = getgrouplist(&c_name, user.gid).map_err(|errno| failed(&user, errno))?;
@@ -50,7 +64,44 @@ fn become_user(name: &OsStr, environment: Vec<CString>) -> Result<Vec<CString>, 
     if !has_become(&user, &groups) {
         return Err(Error::StillAnother { user: printable(name.as_bytes()) });
     }
+    if is_another {
+        let user = || printable(user.name.as_bytes());
+        keyring::renew().map_err(|errno| Error::Keyring { user: user(), source: errno.into() })?;
+    }
     Ok(of_the_account(&user, environment))
+}
+
+/// What of the caller's must not reach a process of another user's, while there is privilege to see to it.
+fn keep_apart(user: &User, life: &Life) -> Result<(), Error> {
+    let name = printable(user.name.as_bytes());
+    if let Some(number) = descriptors::io_uring() {
+        let message = Message::new(format!("descriptor {number} is an io_uring instance"))
+            .why(format!("{name} could use it with the credentials of the process that made it"))
+            .fix(format!("close it for this command, in a shell with {number}>&-"));
+        return Err(Error::Usage(Box::new(message)));
+    }
+    // A setuid program that the user starts would keep its capabilities although it gave up its uid. Where the bit is
+    // locked it stays.
+    let kept = CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::KEEP_CAPS;
+    let _ = capabilities_secure_bits().and_then(|bits| set_capabilities_secure_bits(bits - kept));
+    if life.daemon && life.log == Log::Inherit && descriptors::terminals().iter().any(|number| [1, 2].contains(number))
+    {
+        let message = Message::new("--log inherit does not go with --user at a terminal")
+            .why(format!("the program would keep the terminal open, and {name} could read what is typed there"))
+            .fix("leave out --log inherit, or send standard output and standard error to a file");
+        return Err(Error::Usage(Box::new(message)));
+    }
+    if !life.daemon && terminal::separate(user.uid)? {
+        return Ok(());
+    }
+    // A daemon has no terminal as its standard input, output and error once it is executed; and without one of these,
+    // others are replaced.
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let replaced = null.and_then(|null| {
+        let mut beyond = descriptors::terminals().into_iter().filter(|&number| number > 2);
+        beyond.try_for_each(|number| descriptors::replace(number, &null)).map_err(Into::into)
+    });
+    replaced.map_err(|source| Error::Terminal { doing: "replace the terminal", source })
 }
 
 /// A name comes before a number: there are accounts whose name is one.
@@ -79,6 +130,9 @@ fn change(user: &User, groups: &[Gid]) -> Result<(), Errno> {
     setgroups(groups)?;
     setresgid(user.gid, user.gid, user.gid)?;
     setresuid(user.uid, user.uid, user.uid)?;
+    // Until the program is executed it is ours alone: with fs.suid_dumpable=1 the user could trace it.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
     if user.uid.is_root() { Ok(()) } else { give_up_capabilities() }
 }
 

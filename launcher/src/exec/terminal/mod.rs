@@ -1,0 +1,129 @@
+//! A pseudo-terminal for a program that runs as another user than the one at the terminal.
+//!
+//! Who holds a terminal can read what is typed at it, and with TIOCSTI (ioctl_tty(2)) type themselves: so can whatever
+//! the program leaves behind. So three processes take the place of one, as under sudo's use_pty:
+//!
+//! ```text
+//! the launcher, as who started it ── fork ─→ monitor, the same user ── fork ─→ the program, as the other user
+//!   relay: their terminal ↔ the pty            leads the session of the pty      a process group of its own
+//! ```
+//! The relay is what their shell sees: it stops, goes on and ends as the program does. The monitor is the program's
+//! parent in the same session, or the program could not be stopped from the keyboard (its process group would be an
+//! orphan). When the program ends both go, and with the relay's end of the pty everything that has the other end hangs up.
+
+mod messages;
+mod modes;
+mod monitor;
+mod relay;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::unistd::Uid;
+use portgrant_server::daemon::{Fork, fork};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, getpgrp, set_dumpable_behavior};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::stdio;
+use rustix::termios::{isatty, tcgetpgrp};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+
+use super::descriptors;
+use crate::Error;
+
+/// Whether there is a terminal. If so, **this returns in another process**, which has one of its own that belongs to
+/// `owner`; the one that called it stays, and returns an error when the program has ended, with nothing to say.
+pub(crate) fn separate(owner: Uid) -> Result<bool, Error> {
+    let Some(terminal) = Terminal::of_the_caller()? else { return Ok(false) };
+    // Before the forks: whatever comes from now on is for the relay to forward.
+    let callers = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .map_err(|errno| failed("block signals", Errno::from_raw_os_error(errno as i32)))?;
+    let Pty { relays, programs } = Pty::open(owner)?;
+    let (channel, monitors) = messages::channel().map_err(|errno| failed("make a socket pair", errno))?;
+    match fork()? {
+        Fork::Parent(monitor) => {
+            drop((programs, monitors));
+            Err(relay::run(terminal, relays, channel, monitor))
+        }
+        Fork::Child => {
+            drop((terminal, relays, channel));
+            monitor::lead(programs, monitors, &callers).map(|()| true)
+        }
+    }
+}
+
+/// The terminal of whoever started this, opened anew: O_NONBLOCK is then not their shell's as well.
+struct Terminal(OwnedFd);
+
+impl Terminal {
+    /// None only where nothing that this process has, or could open as /dev/tty, is a terminal.
+    fn of_the_caller() -> Result<Option<Terminal>, Error> {
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let standard = [isatty(io::stdin()), isatty(io::stdout()), isatty(io::stderr())];
+        let mut refusal = match open("/dev/tty", flags, Mode::empty()) {
+            Ok(terminal) => return Ok(Some(Terminal(terminal))),
+            Err(Errno::NXIO) => None,
+            Err(errno) => controls().then_some(errno),
+        };
+        for (number, _) in standard.into_iter().enumerate().filter(|&(_, is_terminal)| is_terminal) {
+            match open(format!("/proc/self/fd/{number}"), flags, Mode::empty()) {
+                Ok(terminal) => return Ok(Some(Terminal(terminal))),
+                Err(errno) => refusal = Some(errno),
+            }
+        }
+        refusal.map_or(Ok(None), |errno| Err(failed("open the terminal", errno)))
+    }
+
+    /// Whether what is typed there is for this process group. A terminal that controls another session, or none, has no
+    /// foreground as seen from here.
+    fn is_foreground(&self) -> bool {
+        tcgetpgrp(&self.0).map_or(true, |group| group == getpgrp())
+    }
+}
+
+/// Whether there is a controlling terminal, as /proc says: /dev/tty may be missing.
+fn controls() -> bool {
+    let own = procfs::process::Process::myself().and_then(|process| process.stat());
+    own.is_ok_and(|stat| stat.tty_nr != 0)
+}
+
+/// A new pseudo-terminal.
+struct Pty {
+    relays: OwnedFd,
+    programs: OwnedFd,
+}
+
+impl Pty {
+    fn open(owner: Uid) -> Result<Pty, Error> {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let relays = openpt(flags).map_err(|errno| failed("open /dev/ptmx", errno))?;
+        // By its other end, not by a name: which file system is mounted at /dev/pts makes no difference.
+        let programs = unlockpt(&relays).and_then(|()| ioctl_tiocgptpeer(&relays, flags));
+        let programs = programs.map_err(|errno| failed("open a pseudo-terminal", errno))?;
+        rustix::io::ioctl_fionbio(&relays, true).map_err(|errno| failed("set up a pseudo-terminal", errno))?;
+        // So that the program can open it by its name as well. It has it open in any case.
+        let _ = nix::unistd::fchown(&programs, Some(owner), None);
+        Ok(Pty { relays, programs })
+    }
+}
+
+/// What a process that stays beside the program gives up. It keeps its user id, which the program's user cannot signal or
+/// trace, and CAP_KILL.
+fn stand_aside(stderr: impl AsFd) -> Result<(), Errno> {
+    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    stdio::dup2_stdin(&null)?;
+    stdio::dup2_stdout(&null)?;
+    stdio::dup2_stderr(stderr)?;
+    descriptors::close_inherited();
+    let _ = rustix::process::chdir("/");
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    let kept = capabilities(None)?.permitted & CapabilitySet::KILL;
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })
+}
+
+fn failed(doing: &'static str, errno: Errno) -> Error {
+    Error::Terminal { doing, source: errno.into() }
+}
