@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use portgrant_tests::{LAUNCHER, Running, World, both_installs};
+use portgrant_tests::{LAUNCHER, Running, World, both_installs, opening};
 use pty_process::Size;
 use pty_process::blocking::{Command, Pty};
 
@@ -31,12 +31,14 @@ impl Client {
     }
 
     pub(crate) fn start(command: Command, size: Size) -> Client {
-        let (terminal, end) = pty_process::blocking::open().expect("a terminal");
-        terminal.resize(size).expect("a size");
-        // So that a screen that never shows what is waited for ends the test.
-        fcntl(&terminal, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a flag");
-        let program = command.spawn(end).expect("a program");
-        Client { terminal, program, screen: String::new() }
+        opening(|| {
+            let (terminal, end) = pty_process::blocking::open().expect("a terminal");
+            terminal.resize(size).expect("a size");
+            // So that a screen that never shows what is waited for ends the test.
+            fcntl(&terminal, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a flag");
+            let program = command.spawn(end).expect("a program");
+            Client { terminal, program, screen: String::new() }
+        })
     }
 
     pub(crate) fn press(&mut self, keys: &str) {

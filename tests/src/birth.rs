@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::Once;
+use std::sync::{Once, PoisonError, RwLock};
 
 use caps::CapSet;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -25,6 +25,22 @@ use crate::account::Account;
 
 /// Descriptors below are for the tests to place in children; nothing of this process's own is there.
 pub(crate) const FIRST_FREE: RawFd = 64;
+
+/// Held alone while something is open that is not close-on-exec yet, and shared by whoever forks.
+static FORKS: RwLock<()> = RwLock::new(());
+
+/// Opens what is close-on-exec only a moment later, as a library's pseudo-terminal may be: meanwhile no other test starts
+/// a program, which would have it as well.
+pub fn opening<T>(open: impl FnOnce() -> T) -> T {
+    let _alone = FORKS.write().unwrap_or_else(PoisonError::into_inner);
+    open()
+}
+
+/// Starts a program, while nobody is [`opening`] something.
+pub(crate) fn forking<T>(fork: impl FnOnce() -> T) -> T {
+    let _shared = FORKS.read().unwrap_or_else(PoisonError::into_inner);
+    fork()
+}
 
 #[derive(Debug)]
 pub(crate) struct Birth {

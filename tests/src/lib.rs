@@ -33,6 +33,7 @@ mod stopped;
 mod syslog;
 mod world;
 
+pub use birth::opening;
 pub use caller::Caller;
 pub use cgroup::Cgroup;
 pub use dialogue::{Dialogue, http_get};

@@ -15,6 +15,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::birth;
+
 /// A program that was started by [`Caller::spawn`](crate::Caller::spawn). Dropped, it is killed; where the test
 /// failed, what it wrote is shown.
 #[derive(Debug)]
@@ -96,7 +98,7 @@ impl Drop for Running {
 fn started(command: &mut Command) -> io::Result<Child> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        match command.spawn() {
+        match birth::forking(|| command.spawn()) {
             Err(e) if e.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(2));
             }

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::panic;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
+use std::process::{self, Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -361,6 +361,9 @@ fn mounted(source: impl AsRef<Path>, target: &Path, kind: &str, flags: MsFlags) 
 }
 
 fn tool<A: AsRef<std::ffi::OsStr>>(program: &str, args: &[A]) {
-    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    let mut command = Command::new(program);
+    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = birth::forking(|| command.spawn());
+    let output = child.and_then(Child::wait_with_output).unwrap_or_else(|e| panic!("{program}: {e}"));
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
 }
