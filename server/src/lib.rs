@@ -52,7 +52,7 @@
 //! |---|---|
 //! | 4.1 Address already in use: by whom, for how long? | [`BindError::InUse`](error::BindError::InUse) says it, [`holders`] |
 //! | 4.2 Why do sockets not close; how does a connection end without losing the last answer? | [`close_gracefully`], [`TcpInfo`] |
-//! | 4.4 How does one listen on several ports at once? | [`Listeners`]; with the feature `tokio`, `AsyncListeners`; a thread a port: [`accept`] |
+//! | 4.4 How does one listen on several ports at once? | [`Listeners`]; with the feature `tokio`, `AsyncListeners`; a thread a port: [`accept()`] |
 //! | 4.5, 4.12 Which of SO_REUSEADDR and SO_REUSEPORT; can another user take the port? | [`Bind`] sets what is safe, and then nobody can |
 //! | 4.5 How do several workers share a port? | [`Server::group`], [`steer_by_cpu`] |
 //! | 4.6, 4.7 How are linger, keep-alive and user time-out set? | [`StreamOptions`] |
