@@ -15,7 +15,7 @@ use super::drain::{Drain, LONGEST};
 use super::holdings::{Holdings, Names};
 use super::predecessor::{self, Predecessor};
 use super::program::Program;
-use super::serving::{Hangup, Limits, Parts, Serving};
+use super::serving::{Hangup, Limits, Prepared, Serving, Settings};
 use super::signals::UpgradeSignals;
 use crate::adopting::socket_file::Identity;
 use crate::adopting::{Socket, Sockets};
@@ -235,21 +235,20 @@ impl Generation {
             None => UpgradeSignals::catch()?,
         };
         let manager = Notify::from_environment()?;
-        let mut serving = Serving::new(Parts {
+        let settings = Settings {
             number: self.number,
             program: self.program,
-            signals,
-            control: self.control,
             drain: self.drain,
             limits: self.limits,
             hangup: self.hangup,
             manager,
-        })?;
+        };
+        let prepared = Prepared::new(settings, signals, self.control)?;
         let closed = self.holdings.close_unused();
         let drain = self.predecessor.as_ref().map(|predecessor| predecessor.ready(&closed)).transpose()?.flatten();
         let pid_file = self.pid_file.map(PidFile::write).transpose()?;
         let draining = self.predecessor.as_mut().and_then(|predecessor| predecessor.draining(drain));
-        serving.take_over(self.holdings, pid_file, draining)?;
+        let mut serving = prepared.serve(self.holdings, pid_file, draining)?;
         match (self.predecessor, self.starting) {
             // The last thing that may fail: the predecessor stops for this word, and what comes after it is no reason
             // to leave nobody who serves.

@@ -197,10 +197,6 @@ impl Predecessor {
 }
 
 impl Draining {
-    pub(super) fn has_ended(&self) -> bool {
-        self.process.has_ended()
-    }
-
     /// Ends it once it is past its time, whatever it does: stopped, say, so that its own watch cannot.
     pub(super) fn kill_when_due(&mut self, now: Instant) {
         if self.due.take_if(|due| now >= *due).is_some() {

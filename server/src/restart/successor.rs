@@ -120,7 +120,7 @@ impl Successor {
     }
 
     /// Readable when its starter has ended, and so itself.
-    pub(super) fn exit(&self) -> BorrowedFd<'_> {
+    pub(super) fn starter(&self) -> BorrowedFd<'_> {
         self.starter_process.as_fd()
     }
 

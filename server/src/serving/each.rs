@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 
 use super::addressed::{AddressedUdp, Arrival};
-use super::epoll::Ready;
+use super::epoll::Epoll;
 use super::error::ListenerError;
 use super::interfaces::{self, Changes, Place};
 use crate::adopting::{Refused, Socket, Sockets};
@@ -62,7 +62,7 @@ pub struct EachUdp {
     bound: Vec<Bound>,
     /// Addresses that could not be bound: they are not tried again before they went and came.
     shared: Vec<Place>,
-    ready: Ready,
+    ready: Epoll,
     changes: Changes,
     /// What happened to addresses and was not told yet, the latest first
     untold: Vec<Change>,
@@ -241,7 +241,7 @@ impl EachUdp {
 
     fn around(name: String, port: u16, options: Options, wildcard: UdpSocket) -> Result<EachUdp, Error> {
         // Before the addresses are listed for the first time: none can slip in between.
-        let (changes, mut ready) = (Changes::subscribe()?, Ready::new()?);
+        let (changes, mut ready) = (Changes::subscribe()?, Epoll::new()?);
         let wildcard = Arc::new(AddressedUdp::new(wildcard)?);
         ready.add(&*wildcard, WILDCARD)?;
         ready.add(&changes, CHANGES)?;

@@ -14,7 +14,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use super::addressed::{AddressedUdp, Arrival};
 use super::each::{Change, EachUdp, Heard, is_passing};
-use super::epoll::Ready;
+use super::epoll::Epoll;
 use super::error::ListenerError;
 use crate::adopting::{Socket, Sockets};
 use crate::client::canonical;
@@ -66,7 +66,7 @@ const TIMER: u64 = u64::MAX - 1;
 #[derive(Debug)]
 pub struct Listeners {
     entries: Vec<Option<Entry>>,
-    ready: Ready,
+    ready: Epoll,
     stop: Arc<Stop>,
     timer: OwnedFd,
     pause: Pause,
@@ -197,7 +197,7 @@ impl Listeners {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(failed)?;
-        let mut ready = Ready::new()?;
+        let mut ready = Epoll::new()?;
         ready.add(&wake, STOP)?;
         ready.add(&timer, TIMER)?;
         let stop = Arc::new(Stop { asked: AtomicBool::new(false), wake });
