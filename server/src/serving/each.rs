@@ -47,7 +47,7 @@ const CHANGES: u64 = 1;
 ///   well; the copy is dropped.
 /// * **None is missed.** What reaches an address before it has its socket is the wildcard's, which answers from the
 ///   right address too (it is an [`AddressedUdp`]). So does the wildcard of an address that cannot have one
-///   ([`Change::Shared`]), of 255.255.255.255, and of the multicast groups that it is made to join.
+///   ([`AddressChange::Shared`]), of 255.255.255.255, and of the multicast groups that it is made to join.
 /// * **Nobody else gets in between.** To bind an address beside the wildcard, both have SO_REUSEPORT for the moment of
 ///   that bind(2), which only sockets of the same user can share.
 ///
@@ -65,7 +65,7 @@ pub struct EachUdp {
     ready: Epoll,
     changes: Changes,
     /// What happened to addresses and was not told yet, the latest first
-    untold: Vec<Change>,
+    untold: Vec<AddressChange>,
 }
 
 #[derive(Debug)]
@@ -78,7 +78,7 @@ struct Bound {
 /// What became of an address of this host.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Change {
+pub enum AddressChange {
     /// It came, and has a socket of its own
     Added(SocketAddr),
     /// It went, and its socket is closed
@@ -101,7 +101,7 @@ fn is_not_there(error: &Error) -> bool {
 /// Something that there was to read.
 pub(crate) enum Heard {
     Datagram(usize, Arrival, Arc<AddressedUdp>),
-    Change(Change),
+    Change(AddressChange),
 }
 
 impl EachUdp {
@@ -143,8 +143,8 @@ impl EachUdp {
         each.follow()?;
         // These were there from the start.
         each.untold.drain(..).try_for_each(|change| match change {
-            Change::Shared { error, .. } => Err(error),
-            Change::Added(_) | Change::Removed(_) => Ok(()),
+            AddressChange::Shared { error, .. } => Err(error),
+            AddressChange::Added(_) | AddressChange::Removed(_) => Ok(()),
         })?;
         Ok(each)
     }
@@ -280,7 +280,7 @@ impl EachUdp {
         self.bound = kept;
         for bound in gone {
             self.ready.remove(&*bound.socket);
-            told.push(Change::Removed(bound.place.at(self.port)));
+            told.push(AddressChange::Removed(bound.place.at(self.port)));
         }
         self.shared.retain(is_there);
         for place in &places {
@@ -289,12 +289,12 @@ impl EachUdp {
             }
             let address = place.at(self.port);
             match self.bind(place).and_then(|socket| self.insert(place.clone(), socket)) {
-                Ok(()) => told.push(Change::Added(address)),
+                Ok(()) => told.push(AddressChange::Added(address)),
                 // Gone again, or an IPv6 address that is not proved to be unique yet: there will be word of it.
                 Err(error) if is_not_there(&error) => {}
                 Err(error) => {
                     self.shared.push(place.clone());
-                    told.push(Change::Shared { address, error });
+                    told.push(AddressChange::Shared { address, error });
                 }
             }
         }
@@ -346,12 +346,12 @@ impl AsFd for EachUdp {
     }
 }
 
-impl std::fmt::Display for Change {
+impl std::fmt::Display for AddressChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Change::Added(address) => write!(f, "{address}/udp came"),
-            Change::Removed(address) => write!(f, "{address}/udp went"),
-            Change::Shared { address, error } => write!(f, "{address}/udp has no socket of its own: {error}"),
+            AddressChange::Added(address) => write!(f, "{address}/udp came"),
+            AddressChange::Removed(address) => write!(f, "{address}/udp went"),
+            AddressChange::Shared { address, error } => write!(f, "{address}/udp has no socket of its own: {error}"),
         }
     }
 }

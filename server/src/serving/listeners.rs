@@ -1,7 +1,7 @@
 //! Several ports at once: one place to wait for all of them.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +13,11 @@ use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use super::addressed::{AddressedUdp, Arrival};
-use super::each::{Change, EachUdp, Heard, is_passing};
+use super::each::{AddressChange, EachUdp, Heard, is_passing};
 use super::epoll::Epoll;
 use super::error::ListenerError;
 use crate::adopting::{Socket, Sockets};
-use crate::client::canonical;
+use crate::client::Connection;
 use crate::failure::Error;
 
 /// The longest datagram.
@@ -102,7 +102,7 @@ enum Pause {
 #[non_exhaustive]
 pub enum Event<S = TcpStream> {
     /// A client connected
-    Connection(Accepted<S>),
+    Connection(Connection<S>),
     /// A datagram came
     Datagram(Datagram),
     /// An address of an [`EachUdp`] came or went
@@ -110,7 +110,7 @@ pub enum Event<S = TcpStream> {
         /// The set's name
         name: Arc<str>,
         /// What became of which
-        change: Change,
+        change: AddressChange,
     },
     /// Descriptors or memory ran out, and connections wait until there are some again. Report once, until one succeeds
     Exhausted {
@@ -121,18 +121,6 @@ pub enum Event<S = TcpStream> {
     },
     /// A [`Stopper`] said so. Nothing else is told any more
     Stopped,
-}
-
-/// A client that connected.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Accepted<S = TcpStream> {
-    /// The name of the listener that it came in by
-    pub name: Arc<str>,
-    /// The connection; it blocks, whatever the listener does (tokio's does not)
-    pub stream: S,
-    /// Who connected; an IPv4-mapped address is shown as IPv4
-    pub peer: SocketAddr,
 }
 
 /// A datagram, and the way back to who sent it.
@@ -211,7 +199,7 @@ impl Listeners {
         let mut listeners = Listeners::new()?;
         let mut sockets = sockets.into_iter().peekable();
         while let Some(first) = sockets.next() {
-            if first.facts()?.protocol.transport() != Protocol::Udp {
+            if first.info()?.protocol.transport() != Protocol::Udp {
                 let name = first.name().to_owned();
                 listeners.tcp(&name, first.into_tcp()?)?;
                 continue;
@@ -335,7 +323,7 @@ impl Listeners {
             Source::Tcp(listener) => match listener.accept() {
                 Ok((stream, peer)) => {
                     self.pause = Pause::Off;
-                    return Ok(Some(Event::Connection(Accepted { name, stream, peer: canonical(peer) })));
+                    return Ok(Some(Event::Connection(Connection::new(name, stream, peer))));
                 }
                 Err(error) if is_exhaustion(&error) => return self.exhausted(name, error),
                 Err(error) if is_the_clients(&error) => return Ok(None),
