@@ -73,7 +73,7 @@ fn serve(sockets: Sockets) -> Result<(), Error> {
     let listeners: Result<Vec<TcpListener>, Error> = sockets.into_iter().map(|socket| socket.into_tcp()).collect();
     let listeners = listeners?;
     let threads = THREADS.div_ceil(listeners.len().max(1));
-    let blocking = |source| Error::system("cannot make a listener block", source);
+    let blocking = |source| Error::system("cannot make a listener blocking", source);
     let mut all = Vec::new();
     for listener in listeners {
         options.apply(&listener)?;

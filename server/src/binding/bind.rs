@@ -40,7 +40,7 @@ const BACKLOG: u32 = 4096;
 /// let listener: std::net::TcpListener = Bind::to(&endpoint)?.backlog(128).tcp()?; // 127.0.0.1:8080
 /// // Once more: the error says who is there, with program, pid and user.
 /// let error = Bind::to(&endpoint)?.tcp().expect_err("in use");
-/// assert!(error.to_string().contains("this very process"), "{error}");
+/// assert!(error.to_string().contains("this process"), "{error}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn what_overlaps_is_in_use_and_the_holder_is_named() {
         let port = free_port();
-        let own = format!("this very process (pid {})", std::process::id());
+        let own = format!("this process (pid {})", std::process::id());
         let wildcard = bound(&format!("{port}"));
         for endpoint in [format!("{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
             let error = in_use(&endpoint);

@@ -73,7 +73,7 @@ impl Events {
     pub(super) fn new(signals: UpgradeSignals) -> Result<Events, Error> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let made = timerfd_create(TimerfdClockId::Monotonic, flags);
-        let timer = made.map_err(|errno| Error::system("cannot make a timer", errno))?;
+        let timer = made.map_err(|errno| Error::system("cannot create a timer", errno))?;
         let mut epoll = Epoll::new()?;
         epoll.add(&timer, Event::Timer.number())?;
         epoll.add(&signals, Event::Signal.number())?;
@@ -130,7 +130,7 @@ impl Events {
     /// Waits for a round, without blocking the thread.
     #[cfg(feature = "tokio")]
     pub(super) async fn readable(&mut self) -> Result<(), Error> {
-        let failed = |source| Error::system("cannot wait for what comes", source);
+        let failed = |source| Error::system("cannot wait for events", source);
         let readiness = match self.readiness.take() {
             Some(readiness) => readiness,
             None => {

@@ -117,7 +117,7 @@ impl EachUdp {
         let asked = resolved::of(resolved::parse(endpoint)?)?;
         let (name, options) = (asked.name(), asked.endpoint.options.clone());
         if asked.endpoint.address != Address::Each || options.reuseport || options.freebind {
-            let expected = "each:PORT/udp, not to be shared";
+            let expected = "each:PORT/udp without reuseport and freebind";
             return Err(ListenerError::NotEach { name: endpoint.to_owned(), expected }.into());
         }
         let wildcard = make(Ipv6Addr::UNSPECIFIED.into(), &options)?;
@@ -174,7 +174,7 @@ impl EachUdp {
             let name = socket.name().to_owned();
             let socket = socket.into_udp()?;
             let local =
-                socket.local_addr().map_err(|source| Error::system("cannot tell where a socket is bound", source))?;
+                socket.local_addr().map_err(|source| Error::system("cannot read the address of a socket", source))?;
             if local.port() != port || local.ip().is_unspecified() {
                 return Err(not_each(&name, "a socket of one address, at the wildcard's port"));
             }

@@ -227,7 +227,9 @@ impl Listeners {
 
     /// Accepts from `listener` as well. It is made not to block, so that nobody is waited for who is gone again.
     pub fn tcp(&mut self, name: &str, listener: TcpListener) -> Result<(), Error> {
-        listener.set_nonblocking(true).map_err(|source| Error::system("cannot make a listener not block", source))?;
+        listener
+            .set_nonblocking(true)
+            .map_err(|source| Error::system("cannot make a listener non-blocking", source))?;
         self.add(name, Source::Tcp(listener))
     }
 

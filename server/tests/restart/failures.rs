@@ -20,7 +20,7 @@ const FAILURES: &[(&str, &str)] = &[
     ("kill -SEGV $$", "it ended with signal: 11"),
     ("exec 0<&-; sleep 0.2; exit 3", "it ended with exit status: 3"),
     ("exec 0<&-; exec sleep 1000", "ended before it served"),
-    ("exec sleep 1000", "it had 1.0 seconds, and was ended"),
+    ("exec sleep 1000", "it was ended after 1.0 seconds"),
 ];
 
 #[test]
@@ -82,7 +82,7 @@ fn a_successor_that_ends_before_it_serves_changes_nothing() {
     assert!(modes.iter().any(|(link, _)| link.starts_with("socket:")), "{modes:?}");
     let cases = [
         ("PHASE=ready,LEFT=0", "it ended with exit status: 4"),
-        ("PHASE=serving", "is no answer"),
+        ("PHASE=serving", "the answer is not valid"),
         ("PHASE=sleeping", "'sleeping' does not fit PHASE"),
         ("PHASE=failed,WHY=no more room", "cannot serve: no more room"),
     ];
@@ -178,10 +178,10 @@ fn a_forged_predecessor_is_refused() {
     let (datagram, _other) = UnixDatagram::pair().expect("a pair");
     let file = File::open("/dev/null").expect("/dev/null");
     let cases: [(&str, Stdio, &str); 6] = [
-        (&own, Stdio::null(), "descriptor 0 is no conversation with it"),
-        (&own, Stdio::from(OwnedFd::from(datagram)), "descriptor 0 is no conversation with it"),
-        (&own, Stdio::from(file), "descriptor 0 is no conversation with it"),
-        ("1", copy(), "descriptor 0 leads to another process"),
+        (&own, Stdio::null(), "descriptor 0 is not connected to it"),
+        (&own, Stdio::from(OwnedFd::from(datagram)), "descriptor 0 is not connected to it"),
+        (&own, Stdio::from(file), "descriptor 0 is not connected to it"),
+        ("1", copy(), "descriptor 0 is connected to another process"),
         ("", copy(), "expected a process id"),
         ("12x", copy(), "expected a process id"),
     ];
@@ -203,5 +203,5 @@ fn a_forged_predecessor_is_refused() {
     transfer::send(ours.as_fd(), b"PORTGRANT=1\nPHASE=handover\nGENERATION=2\nSOCKET=web\nLEFT=0\n", &[])
         .expect("sent");
     let (_, said) = run(&own, copy());
-    assert!(said.contains("1 names and 0 descriptors came"), "{said}");
+    assert!(said.contains("received 1 names and 0 descriptors"), "{said}");
 }

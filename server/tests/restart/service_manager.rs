@@ -42,7 +42,7 @@ fn the_service_manager_is_notified_by_its_main_process() {
     let reloading = heard();
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
     assert_eq!(heard(), "READY=1\n");
-    assert!(heard().starts_with("STATUS=the upgrade failed: the next generation, process "));
+    assert!(heard().starts_with("STATUS=the upgrade failed: the next generation (process "));
     server.signal(Signal::TERM);
     assert_eq!(heard(), "STOPPING=1\n");
 }

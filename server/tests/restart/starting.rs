@@ -63,7 +63,7 @@ fn a_successor_that_hangs_while_it_starts_is_ended_with_its_starter() {
     let (server, _lists) = with_hesitant_successors("hangs", &["--start", "1"]);
     let first = server.pid();
     let error = server.ask().expect_err("it hangs").to_string();
-    assert!(error.contains("it had 1.0 seconds, and was ended"), "{error}");
+    assert!(error.contains("it was ended after 1.0 seconds"), "{error}");
     assert_eq!((server.processes(), server.answer()), (vec![first], (1, first)));
     server.signal(Signal::USR2);
     starting(&server, first);

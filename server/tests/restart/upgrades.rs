@@ -77,9 +77,9 @@ fn a_new_configuration_that_fails_is_reported_with_the_successors_message() {
     let argument = format!("@{}", list.display());
     let server = Server::start_on("configuration", port, &[], &[&argument]);
 
-    write("this is no endpoint\n");
+    write("not an endpoint\n");
     let error = server.ask().expect_err("no endpoint").to_string();
-    assert!(error.contains("cannot serve: 'this is no endpoint' is no endpoint"), "{error}");
+    assert!(error.contains("cannot serve: 'not an endpoint' is not a valid endpoint"), "{error}");
     let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
     write(&format!("web=127.0.0.1:{port}\n{}\n", held.local_addr().expect("bound")));
     let error = server.ask().expect_err("held").to_string();
@@ -106,12 +106,12 @@ fn a_second_upgrade_is_refused_until_the_last_one_is_over() {
         let first = scope.spawn(|| server.ask());
         eventually("one is starting", || server.processes().len() == 1 && server_children(serving) == 1);
         let error = server.ask().expect_err("busy").to_string();
-        assert!(error.contains("an upgrade is under way") && error.contains("is starting, and has"), "{error}");
+        assert!(error.contains("another upgrade is in progress") && error.contains("is starting and has"), "{error}");
         server.signal(Signal::USR2);
         first.join().expect("joined").expect_err("it hangs").to_string()
     });
     assert!(first.contains("was not ready in time"), "{first}");
-    eventually("the signal's refusal is in the log", || server.log().contains("an upgrade is under way"));
+    eventually("the signal's refusal is in the log", || server.log().contains("another upgrade is in progress"));
 
     server.restore();
     let _hanging = {
@@ -122,8 +122,8 @@ fn a_second_upgrade_is_refused_until_the_last_one_is_over() {
     eventually("it is accepted", || server.answer().0 == 1);
     server.ask().expect("upgraded");
     let error = server.ask().expect_err("busy").to_string();
-    let expected = format!("process {serving} finishes its connections, and has ");
-    assert!(error.contains("the last upgrade is not over") && error.contains(&expected), "{error}");
+    let expected = format!("process {serving} still has connections to finish, and ");
+    assert!(error.contains("the last upgrade is not finished") && error.contains(&expected), "{error}");
     eventually("it is over", || !is_alive(serving));
     assert_eq!(server.ask().expect("upgraded").generation, 3);
 }
@@ -276,7 +276,10 @@ fn a_daemon_stays_a_daemon_in_every_generation() {
     again.arg("--daemon").arg("--pid-file").arg(server.folder.join("pid")).arg(format!("127.0.0.1:{}", free_port()));
     let output = again.output().expect("run");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("the daemon is up already") && said.contains(&format!("process {}", server.pid())), "{said}");
+    assert!(
+        said.contains("the daemon is already running") && said.contains(&format!("process {}", server.pid())),
+        "{said}"
+    );
     server.signal(Signal::TERM);
     eventually("gone", || !server.folder.join("pid").exists() && !server.control().exists());
 }
