@@ -159,9 +159,11 @@ impl Generation {
     }
 
     /// A socket file by which [`ask`](super::ask) asks for an upgrade and learns the result: mode 0600, and nobody but
-    /// this user and root is heard. It goes from generation to generation.
+    /// this user and root is heard. It goes from generation to generation. A relative path starts at the folder in which
+    /// the program was started, whatever its working folder is now.
     pub fn control(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
-        self.control = Some(Control::at(path.as_ref(), self.handed_control.take())?);
+        let path = self.program.absolute(path.as_ref());
+        self.control = Some(Control::at(&path, self.handed_control.take())?);
         Ok(())
     }
 

@@ -264,6 +264,7 @@ fn a_daemon_stays_a_daemon_in_every_generation() {
     let server = Server { folder, port, child };
     let first = server.pid();
     assert_eq!(server.answer(), (1, first));
+    assert!(server.control().exists(), "in the folder in which it was started");
     for generation in 2..5 {
         let old = server.pid();
         server.signal(Signal::USR2);
