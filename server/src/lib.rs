@@ -57,7 +57,7 @@
 //! | 4.5 How do several workers share a port? | [`Server::group`], [`steer_by_cpu`] |
 //! | 4.6, 4.7 How are linger, keep-alive and user time-out set? | [`StreamOptions`] |
 //! | 4.8 How does an ordinary user serve on a port below 1024? | [`listen`], [`Server`] |
-//! | 4.9, 4.10 Who is the client, and what is its name? | `peer` of [`Accepted`] and [`Connection`], [`canonical`]; with the feature `resolve`, `Names` |
+//! | 4.9, 4.10 Who is the client, and what is its name? | [`Connection::peer`], [`canonical`]; with the feature `resolve`, `Names` |
 //! | 4.11 How is a port number chosen? | [`Services`]: the user decides, then services(5), then the server |
 //! | 4.13 How does one serve udp on a multi-homed host? | [`AddressedUdp`] on one socket, or [`EachUdp`] on one an address |
 //!
@@ -78,6 +78,8 @@
 //!
 //! Without `tokio` there is no async code here: `set_nonblocking(true)` and `tokio::net::TcpListener::from_std` make one of tokio's.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod accept;
 mod adopting;
 mod binding;
@@ -96,24 +98,24 @@ mod serving;
 pub mod telnet;
 
 pub use accept::accept;
-pub use adopting::{Connection, Mailbox, Origin, Socket, Sockets, environment};
+#[cfg(feature = "tokio")]
+pub use adopting::TokioSocket;
+pub use adopting::{Mailbox, Origin, Socket, Sockets, environment};
 pub use binding::{Bind, Holder, HolderState, Process, Request, Server, helper, holders, listen};
 #[cfg(feature = "resolve")]
 pub use client::names::{self, Names, ReverseName};
-pub use client::{Farewell, Patience, Peer, canonical, close_gracefully};
+pub use client::{CloseLimits, CloseOutcome, Connection, PeerClose, canonical, close_gracefully};
 pub use client::{KeepAlive, Linger, StreamOptions, TcpInfo, TcpState};
 #[cfg(feature = "daemon")]
 pub use daemon::{Notify, Signal, Signals};
 pub use failure::Error;
 pub use portgrant_protocol::message::{Kind, Message};
-pub use portgrant_protocol::socket::{Facts, Mismatch};
+pub use portgrant_protocol::socket::{Facts as SocketInfo, Mismatch};
 pub use portgrant_protocol::{Endpoint, Protocol, endpoint, status};
 pub use services::Services;
 #[cfg(feature = "tokio")]
 pub use serving::AsyncListeners;
-pub use serving::{
-    Accepted, AddressedUdp, Arrival, Change, Datagram, EachUdp, Event, Listeners, Stopper, steer_by_cpu,
-};
+pub use serving::{AddressChange, AddressedUdp, Arrival, Datagram, EachUdp, Event, Listeners, Stopper, steer_by_cpu};
 
 /// The kinds of [`Error`]: an enum for each subject, with all that a program can do something about.
 pub mod error {
@@ -133,3 +135,8 @@ pub mod error {
     #[cfg(feature = "telnet")]
     pub use crate::telnet::TelnetError;
 }
+
+/// The code in README.md compiles.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -24,7 +24,7 @@ impl InvalidEndpoint {
     }
 
     fn report(&self) -> Report<'_> {
-        Report::what(format!("'{}' is no endpoint", printable(self.text.as_bytes())))
+        Report::what(format!("'{}' is not a valid endpoint", printable(self.text.as_bytes())))
             .because(&self.source)
             .status(status::USAGE)
     }

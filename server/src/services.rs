@@ -111,7 +111,7 @@ impl ServicesError {
     fn report(&self) -> Report<'_> {
         Report::what(format!("cannot read {}", shown(&self.path)))
             .because(&self.source)
-            .fix("see that the file is there and that this user may read it")
+            .fix("check that the file exists and that this user may read it")
     }
 }
 

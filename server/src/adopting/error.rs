@@ -63,41 +63,44 @@ impl AdoptionError {
     pub(super) fn report(&self) -> Report<'_> {
         match self {
             AdoptionError::Announcement(source) => {
-                Report::what("the sockets that the environment announces are not for this process")
+                Report::what("the sockets announced in the environment are not for this process")
                     .because(source)
                     .fix(announce_better(source))
             }
-            AdoptionError::AdoptedBefore { what } => Report::what(format!("{what} is adopted a second time"))
+            AdoptionError::AdoptedBefore { what } => Report::what(format!("{what} was already adopted"))
                 .why(TWO_OWNERS)
-                .fix("adopt once, early in main, and hand the result on"),
+                .fix("adopt it once, early in main, and pass the result on"),
             AdoptionError::Missing { number, name } => {
-                Report::what(format!("descriptor {number} ({}) was not handed over", quoted(name)))
-                    .why("LISTEN_FDS counts it, and it was closed before this program began")
+                Report::what(format!("descriptor {number} ({}) was not inherited", quoted(name)))
+                    .why("LISTEN_FDS counts it, but it was closed before this program started")
                     .fix(LEAVE_IT_OPEN)
             }
-            AdoptionError::NumberTaken { number } => {
-                Report::what(format!("descriptor {number} is adopted a second time"))
-                    .why(TWO_OWNERS)
-                    .fix("adopt by one convention, once, early in main, and hand the result on")
-            }
+            AdoptionError::NumberTaken { number } => Report::what(format!("descriptor {number} was already adopted"))
+                .why(TWO_OWNERS)
+                .fix("adopt it once and by one convention, early in main, and pass the result on"),
             AdoptionError::Variable { variable, value } => {
                 Report::what(format!("{} is '{value}'", printable(variable.as_bytes())))
-                    .why(format!("expected at most {} descriptor numbers from 3 on", listen::MAX))
-                    .fix("write the numbers with commas, 3,4, or unset it if nothing was to be handed over")
+                    .why(format!("expected up to {} descriptor numbers, each 3 or more", listen::MAX))
+                    .fix("separate the numbers by commas (3,4), or unset the variable if no socket is passed")
             }
             AdoptionError::NotInherited { number, variable } => {
-                Report::what(format!("descriptor {number} was not handed over"))
-                    .why(format!("{} numbers it, and it was closed before", printable(variable.as_bytes())))
+                Report::what(format!("descriptor {number} was not inherited"))
+                    .why(format!(
+                        "{} names it, but it was closed before this program started",
+                        printable(variable.as_bytes())
+                    ))
                     .fix(LEAVE_IT_OPEN)
             }
             AdoptionError::NotAConnection { name } => {
-                Report::what(format!("{} is a listener, and no connection", quoted(name)))
-                    .why("inetd's `wait` hands over the listener itself")
-                    .fix("say nowait in inetd.conf (Accept=yes in a socket unit), or adopt a listener")
+                Report::what(format!("{} is a listener, not a connection", quoted(name)))
+                    .why("inetd passes the listener itself to a `wait` service")
+                    .fix("write nowait in inetd.conf (Accept=yes in a socket unit), or adopt a listener")
             }
-            AdoptionError::PeerGone { name } => Report::what(format!("the client of {} is gone already", quoted(name)))
-                .why("it is not connected any more")
-                .fix("end quietly: nobody waits for an answer"),
+            AdoptionError::PeerGone { name } => {
+                Report::what(format!("the client of {} has already disconnected", quoted(name)))
+                    .why("the socket is no longer connected")
+                    .fix("exit without a message: no client waits for an answer")
+            }
         }
     }
 }
@@ -105,20 +108,20 @@ impl AdoptionError {
 failure!(AdoptionError);
 
 const TWO_OWNERS: &str = "two owners would close each other's descriptors";
-const LEAVE_IT_OPEN: &str = "look at what starts this program: it must leave the descriptor open across execve";
+const LEAVE_IT_OPEN: &str = "change what starts this program: it must keep the descriptor open across execve";
 
 fn announce_better(wrong: &AnnouncementError) -> &'static str {
     match wrong {
-        AnnouncementError::TooMany { .. } => "hand over fewer, or spread them over more processes",
+        AnnouncementError::TooMany { .. } => "pass fewer sockets, or divide them among several processes",
         AnnouncementError::Stale { .. } => {
-            "look at what starts this program: the variables are an earlier process's, and must not be inherited"
+            "change what starts this program: these variables belong to an earlier process and must not be inherited"
         }
         AnnouncementError::Names { .. } => {
-            "give each descriptor one name without a colon, as FileDescriptorName= in a socket unit does"
+            "give each descriptor one name without a colon (FileDescriptorName= in a socket unit)"
         }
         AnnouncementError::Variable { .. } | AnnouncementError::ForAnother { .. } => {
-            "start this program itself, with exec where a script starts it; or unset LISTEN_FDS, LISTEN_PID and \
-             LISTEN_FDNAMES if nothing was to be handed over"
+            "start this program directly (a script must use exec), or unset LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES if no \
+             socket is passed"
         }
     }
 }
@@ -198,27 +201,27 @@ impl SocketError {
                 .fix(match mismatch {
                     Mismatch::Protocol { found, .. } => take_as(*found),
                     Mismatch::NotASocket | Mismatch::NotInet | Mismatch::NotListening | Mismatch::Address { .. } => {
-                        "look at what starts this program: that name goes with another descriptor"
+                        "change what starts this program: the name belongs to another descriptor"
                     }
                 }),
             SocketError::NotListening { name } => Report::what(format!("{} is not listening", quoted(name)))
-                .why("it is bound, and listen(2) was not called on it")
-                .fix("whoever bound it must call listen(2), as portgrant does"),
+                .why("it is bound, but listen(2) was not called on it")
+                .fix("the program that binds it must also call listen(2), as portgrant does"),
             SocketError::WrongAddress { name, expected, found, dual_stack } => {
                 Report::what(format!("{} is not at {expected}", quoted(name)))
                     .why(Mismatch::Address { found: *found, dual_stack: *dual_stack }.to_string())
-                    .fix("make the endpoint that was granted and the address that is served the same")
+                    .fix("use the same address in the endpoint and in the server")
             }
             SocketError::OptionTooLate { name, option } => Report::what(format!("{} lacks {option}", quoted(name)))
                 .why("it must be set before bind(2)")
-                .fix("have who starts this program set it: as an option of the endpoint, or of the socket unit"),
+                .fix("set it where the socket is bound: as an option of the endpoint, or in the socket unit"),
             SocketError::UnknownName { name, known } => Report::what(format!("no socket is named {}", quoted(name)))
                 .why(there_are(known))
-                .fix("give the endpoint that name (https=443), or take one of those that are there"),
+                .fix("give the endpoint that name (https=443), or use one of the names that exist"),
             SocketError::NameTwice { name } => Report::what(format!("several sockets are named {}", quoted(name)))
-                .fix("give each endpoint a name of its own, or say at which address"),
-            SocketError::Taken { name } => Report::what(format!("{} was taken already", quoted(name)))
-                .fix("take each socket once, and clone it where two need it"),
+                .fix("give each endpoint its own name, or ask for an address as well"),
+            SocketError::Taken { name } => Report::what(format!("{} was already taken", quoted(name)))
+                .fix("take each socket once, and clone it if two parts of the program need it"),
         }
     }
 }
@@ -227,9 +230,9 @@ failure!(SocketError);
 
 fn take_as(found: Protocol) -> &'static str {
     match found.transport() {
-        Protocol::Udp => "take it as a datagram socket, or have it made as tcp",
-        Protocol::Tcp => "take it as a listener, or have it made as udp (PORT/udp)",
-        Protocol::Sctp | Protocol::Mptcp => "take it as a plain descriptor, or have it made as tcp or udp",
+        Protocol::Udp => "take it as a udp socket, or bind it as tcp",
+        Protocol::Tcp => "take it as a listener, or bind it as udp (PORT/udp)",
+        Protocol::Sctp | Protocol::Mptcp => "take it as a plain descriptor, or bind it as tcp or udp",
     }
 }
 

@@ -30,17 +30,17 @@ impl HandoverError {
     fn report(&self) -> Report<'_> {
         match self {
             HandoverError::Transfer(source) => {
-                let report = Report::what("the sockets did not get through").because(source);
+                let report = Report::what("the sockets could not be transferred").because(source);
                 if matches!(source, TransferError::Truncated) {
                     report.fix("raise the limit of open files (ulimit -n)")
                 } else {
                     report
                 }
             }
-            HandoverError::Record(source) => Report::what("what came is no answer").because(source).fix(ONE_VERSION),
+            HandoverError::Record(source) => Report::what("the answer is not valid").because(source).fix(ONE_VERSION),
             HandoverError::Count { names, descriptors } => {
-                Report::what(format!("{names} names and {descriptors} descriptors came"))
-                    .why("each descriptor has one name")
+                Report::what(format!("received {names} names and {descriptors} descriptors"))
+                    .why("each descriptor must have one name")
                     .fix(ONE_VERSION)
             }
         }
@@ -50,7 +50,7 @@ impl HandoverError {
 failure!(HandoverError);
 
 /// Where what one version of portgrant sent does not fit another.
-pub(crate) const ONE_VERSION: &str = "see that the helper and this program are of one version of portgrant";
+pub(crate) const ONE_VERSION: &str = "install the helper and this program from the same version of portgrant";
 
 /// The answer is no
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Adoption of descriptor 0: inetd's services, `wait` and `nowait`, and `portgrant exec --inetd`.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,7 +15,7 @@ use rustix::stdio;
 use super::error::{AdoptionError, SocketError};
 use super::socket::Socket;
 use super::sockets::Sockets;
-use crate::client::canonical;
+use crate::client::Connection;
 use crate::failure::Error;
 
 const NAME: &str = "descriptor 0";
@@ -23,57 +23,33 @@ const NAME: &str = "descriptor 0";
 /// Whether descriptor 0 was taken already; it is /dev/null since.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// One connection, which inetd accepted: descriptor 0 of a `nowait` service, of a systemd socket unit with
-/// `Accept=yes` and `StandardInput=socket`, and of tcpserver.
-///
-/// ```no_run
-/// use std::io::Write;
-///
-/// use portgrant_server::Connection;
-///
-/// // finger  stream  tcp  nowait  nobody  /usr/local/bin/this-program
-/// let client = Connection::inetd()?;
-/// writeln!(client.stream(), "you are {}", client.peer().ip())?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug)]
-pub struct Connection {
-    stream: TcpStream,
-    peer: SocketAddr,
-    local: SocketAddr,
-}
-
 impl Connection {
-    /// Adopts descriptor 0. It becomes /dev/null, and so do 1 and 2 where they are the same socket: nothing that is
-    /// printed by mistake reaches the client.
+    /// Adopts descriptor 0 as the connection that inetd accepted: of a `nowait` service, of a systemd socket unit with
+    /// `Accept=yes` and `StandardInput=socket`, and of tcpserver. It is named `PORT/tcp`.
     ///
-    /// A listener is [`AdoptionError::NotAConnection`], and a client that hung up before this program began
+    /// Descriptor 0 becomes /dev/null, and so do 1 and 2 where they are the same socket: nothing that is printed by mistake
+    /// reaches the client.
+    ///
+    /// ```no_run
+    /// use std::io::Write;
+    ///
+    /// use portgrant_server::Connection;
+    ///
+    /// // finger  stream  tcp  nowait  nobody  /usr/local/bin/this-program
+    /// let client = Connection::inetd()?;
+    /// writeln!(&client.stream, "you are {}", client.peer.ip())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A listener is [`AdoptionError::NotAConnection`], and a client that hung up before this program began is
     /// [`AdoptionError::PeerGone`].
     pub fn inetd() -> Result<Connection, Error> {
         once(|| {
             let (peer, local) = ends(stdio::stdin())?;
-            Ok(Connection { stream: take_standard_input()?.into(), peer, local })
+            let name = format!("{}/{}", local.port(), Protocol::Tcp.word());
+            Ok(Connection::new(name.into(), take_standard_input()?.into(), peer))
         })
-    }
-
-    /// Who is connected; an IPv4-mapped address is shown as IPv4.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
-    /// The address that was asked for; an IPv4-mapped one is shown as IPv4.
-    pub fn local(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// The connection, to read from and to write to.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
-    /// The connection itself.
-    pub fn into_stream(self) -> TcpStream {
-        self.stream
     }
 }
 
@@ -88,7 +64,7 @@ fn ends(input: BorrowedFd<'_>) -> Result<(SocketAddr, SocketAddr), Error> {
         return Err(AdoptionError::NotAConnection { name: name() }.into());
     }
     let peer = getpeername(input).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
-    Ok((canonical(peer.ok_or_else(|| AdoptionError::PeerGone { name: name() })?), facts.local))
+    Ok((peer.ok_or_else(|| AdoptionError::PeerGone { name: name() })?, facts.local))
 }
 
 impl Sockets {

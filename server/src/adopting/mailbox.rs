@@ -94,13 +94,13 @@ impl Mailbox {
     fn take_from(&self, peer: &OwnedFd) -> Result<Sockets, Error> {
         let asked = stranger(peer.as_fd());
         if let Some(Stranger { uid, own }) =
-            asked.map_err(|source| Error::system("cannot tell who the peer is", source))?
+            asked.map_err(|source| Error::system("cannot identify the peer", source))?
         {
             return Err(MailboxError::ForeignPeer { uid, own }.into());
         }
         let limit = Some(self.patience).filter(|patience| !patience.is_zero());
         sockopt::set_socket_timeout(peer, sockopt::Timeout::Recv, limit)
-            .map_err(|errno| Error::system("cannot limit the time of a peer", errno))?;
+            .map_err(|errno| Error::system("cannot set a time limit for a peer", errno))?;
         let (record, descriptors) = match transfer::receive(peer.as_fd()) {
             Err(TransferError::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(MailboxError::SilentPeer { patience: self.patience }.into());
@@ -151,19 +151,18 @@ impl MailboxError {
         match self {
             MailboxError::Unusable { path, source } => Report::what(format!("cannot use {} as a mailbox", shown(path)))
                 .because(source)
-                .fix("see that the folder is there and that this user may write to it"),
-            MailboxError::Occupied { path, by } => Report::what(format!("cannot make a mailbox at {}", shown(path)))
-                .why(format!("there is {by}"))
-                .fix("choose another path, or stop what holds this one"),
+                .fix("check that the folder exists and that this user may write to it"),
+            MailboxError::Occupied { path, by } => Report::what(format!("cannot create a mailbox at {}", shown(path)))
+                .why(format!("the path is {by}"))
+                .fix("choose another path, or stop the program that uses this one"),
             MailboxError::ForeignPeer { uid, own } => {
-                Report::what(format!("uid {uid} came to the mailbox, and was turned away"))
+                Report::what(format!("a message from uid {uid} to the mailbox was rejected"))
                     .why(format!("only uid {own} and root may send sockets"))
-                    .fix("send as the user that the server runs as")
+                    .fix("send the sockets as the user of the server")
             }
-            MailboxError::SilentPeer { patience } => Report::what(format!(
-                "a peer came to the mailbox and said nothing for {} seconds",
-                patience.as_secs_f32()
-            )),
+            MailboxError::SilentPeer { patience } => {
+                Report::what(format!("a peer of the mailbox sent nothing for {} seconds", patience.as_secs_f32()))
+            }
         }
     }
 }

@@ -26,13 +26,13 @@ pub enum Origin {
 pub struct Socket {
     name: String,
     origin: Origin,
-    facts: Result<Facts, Mismatch>,
+    info: Result<Facts, Mismatch>,
     descriptor: OwnedFd,
 }
 
 impl Socket {
     pub(crate) fn new(name: String, descriptor: OwnedFd) -> Socket {
-        Socket { facts: Facts::of(descriptor.as_fd()), origin: Origin::Adopted, name, descriptor }
+        Socket { info: Facts::of(descriptor.as_fd()), origin: Origin::Adopted, name, descriptor }
     }
 
     pub(crate) fn of(self, origin: Origin) -> Socket {
@@ -60,13 +60,13 @@ impl Socket {
 
     /// What the kernel said of it when it was adopted; an error for what is no internet socket (a service manager may
     /// hand over a Unix socket as well).
-    pub fn facts(&self) -> Result<&Facts, Error> {
-        self.facts.as_ref().map_err(|&mismatch| SocketError::WrongKind { name: self.name.clone(), mismatch }.into())
+    pub fn info(&self) -> Result<&Facts, Error> {
+        self.info.as_ref().map_err(|&mismatch| SocketError::WrongKind { name: self.name.clone(), mismatch }.into())
     }
 
     /// The address that it is bound to; an IPv4-mapped one is shown as IPv4.
     pub fn local(&self) -> Result<SocketAddr, Error> {
-        self.facts().map(|facts| facts.local)
+        self.info().map(|facts| facts.local)
     }
 
     /// As a listener, for tcp and mptcp. What is no listening socket of these is an error, and closes.
@@ -88,7 +88,7 @@ impl Socket {
 
     /// Whether it serves `transport`, at the address that is asked for, if one is.
     pub(super) fn fit(&self, transport: Protocol, asked: Option<&Resolved>) -> Result<(), Error> {
-        let facts = self.facts()?;
+        let facts = self.info()?;
         if facts.protocol.transport() != transport {
             let mismatch = Mismatch::Protocol { found: facts.protocol, expected: transport };
             return Err(SocketError::WrongKind { name: self.name.clone(), mismatch }.into());

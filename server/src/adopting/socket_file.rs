@@ -160,14 +160,14 @@ impl From<&Metadata> for Identity {
 fn remove_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), NotBound> {
     let metadata = fs::symlink_metadata(path).map_err(NotBound::System)?;
     if !metadata.file_type().is_socket() {
-        return Err(NotBound::Occupied("something that is no socket"));
+        return Err(NotBound::Occupied("not a socket"));
     }
     // Not blocking: a server that holds it and accepts nothing must not hold us.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
     match probe.and_then(|probe| connect(&probe, address)) {
         Err(Errno::CONNREFUSED) => {}
-        _ => return Err(NotBound::Occupied("a socket that somebody holds")),
+        _ => return Err(NotBound::Occupied("a socket that another process uses")),
     }
     // Another server may have come to the same conclusion and be there already: what is taken out of the way must be
     // the very file that did not answer.
@@ -180,7 +180,7 @@ fn remove_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), NotBound> {
         return fs::remove_file(&aside).map_err(NotBound::System);
     }
     let _ = rename(&aside, path);
-    Err(NotBound::Occupied("a socket that somebody made just now"))
+    Err(NotBound::Occupied("a socket that another process has just created"))
 }
 
 #[cfg(test)]

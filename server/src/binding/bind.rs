@@ -40,7 +40,7 @@ const BACKLOG: u32 = 4096;
 /// let listener: std::net::TcpListener = Bind::to(&endpoint)?.backlog(128).tcp()?; // 127.0.0.1:8080
 /// // Once more: the error says who is there, with program, pid and user.
 /// let error = Bind::to(&endpoint)?.tcp().expect_err("in use");
-/// assert!(error.to_string().contains("this very process"), "{error}");
+/// assert!(error.to_string().contains("this process"), "{error}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -132,7 +132,7 @@ pub(crate) fn bind(asked: &Resolved) -> Result<Socket, Error> {
 
 /// Sets on a socket that is bound already what the endpoint's options ask for, or says which of them comes too late.
 pub(crate) fn adjust(socket: &Socket, options: &Options) -> Result<(), Error> {
-    let facts = *socket.facts()?;
+    let facts = *socket.info()?;
     let fd = socket.as_fd();
     let too_late = |option| Err(SocketError::OptionTooLate { name: socket.name().to_owned(), option }.into());
     if options.reuseport && !sockopt::socket_reuseport(fd).unwrap_or(false) {
@@ -277,19 +277,19 @@ mod tests {
         let (tcp, udp) = (bound(&format!("web={port}")), bound(&format!("{port}/udp")));
         assert_eq!((tcp.name(), udp.name()), ("web", format!("{port}/udp").as_str()));
         for (socket, is_stream) in [(&tcp, true), (&udp, false)] {
-            let facts = socket.facts().expect("a socket");
+            let facts = socket.info().expect("a socket");
             assert!(facts.local.ip().is_unspecified() && facts.dual_stack, "{facts:?}");
             assert_eq!(facts.listening, is_stream);
             assert_eq!(sockopt::socket_reuseaddr(socket).expect("get"), is_stream);
             assert!(!sockopt::socket_reuseport(socket).expect("get"));
         }
-        assert!(!bound(&format!("[::1]:{}", free_port())).facts().expect("a socket").dual_stack);
+        assert!(!bound(&format!("[::1]:{}", free_port())).info().expect("a socket").dual_stack);
     }
 
     #[test]
     fn what_overlaps_is_in_use_and_the_holder_is_named() {
         let port = free_port();
-        let own = format!("this very process (pid {})", std::process::id());
+        let own = format!("this process (pid {})", std::process::id());
         let wildcard = bound(&format!("{port}"));
         for endpoint in [format!("{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
             let error = in_use(&endpoint);

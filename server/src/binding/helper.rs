@@ -62,7 +62,7 @@ fn is_setid() -> bool {
 /// Whatever happens, no child is left behind: the helper's end of the conversation closes with it, and it is waited
 /// for.
 pub(crate) fn pass(helper: &Path, endpoints: &[Endpoint]) -> Result<(Reply, Vec<OwnedFd>), Error> {
-    let (ours, theirs) = transfer::pair().map_err(|source| Error::system("cannot make a pair of sockets", source))?;
+    let (ours, theirs) = transfer::pair().map_err(|source| Error::system("cannot create a pair of sockets", source))?;
     let child = start(helper, endpoints, theirs)?;
     let received = transfer::receive(ours.as_fd());
     drop(ours);
@@ -80,7 +80,7 @@ pub(crate) fn pass(helper: &Path, endpoints: &[Endpoint]) -> Result<(Reply, Vec<
 
 /// Runs `helper` to bind this process's own `socket` to `endpoint`.
 pub(crate) fn bind(helper: &Path, endpoint: &Endpoint, socket: &UdpSocket) -> Result<(), Error> {
-    let failed = |source| Error::system("cannot hand a socket to the helper", source);
+    let failed = |source| Error::system("cannot pass a socket to the helper", source);
     let copy: OwnedFd = socket.try_clone().map_err(failed)?.into();
     let (ours, theirs) = transfer::pair().map_err(failed)?;
     let mut command = Command::new(helper);

@@ -229,7 +229,7 @@ impl fmt::Display for Holder {
             (None, None) => "nobody".to_owned(),
         };
         match &self.process {
-            Some(_) if self.is_own() => write!(f, "this very process (pid {})", std::process::id())?,
+            Some(_) if self.is_own() => write!(f, "this process (pid {})", std::process::id())?,
             Some(process) => write!(f, "{} (pid {}, {user})", process.program, process.pid)?,
             None => write!(f, "a socket of {user}")?,
         }
@@ -285,7 +285,7 @@ mod tests {
             assert_eq!(holder.uid, Some(rustix::process::geteuid().as_raw()));
             let text = holder.to_string();
             let own = std::process::id();
-            assert_eq!(text, format!("this very process (pid {own}) listens at {local}"));
+            assert_eq!(text, format!("this process (pid {own}) listens at {local}"));
         }
         assert!(holders(&format!("127.0.0.9:{}", local.port())).expect("asked").is_empty(), "another address");
         assert!(holders(&format!("{local}/udp")).expect("asked").is_empty(), "another protocol");

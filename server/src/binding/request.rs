@@ -127,5 +127,5 @@ fn is_asked(socket: &Socket, name: &str, asked: &Resolved) -> Result<(), Error> 
     if socket.name() != name {
         return Err(RequestError::NotAskedFor { name: socket.name().to_owned() }.into());
     }
-    socket.facts()?.fit(asked).map_err(|mismatch| SocketError::mismatch(name, asked, mismatch).into())
+    socket.info()?.fit(asked).map_err(|mismatch| SocketError::mismatch(name, asked, mismatch).into())
 }

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 /// An address as people write it, and as rules and logs are to compare it: an IPv4-mapped one (`[::ffff:192.0.2.7]:80`,
 /// which is how IPv4 comes to a dual-stack socket) as IPv4. Any other stays as it is, with its scope.
 ///
-/// What this crate tells is like this already ([`Accepted::peer`](crate::Accepted::peer),
-/// [`Connection::peer`](crate::Connection::peer), [`Arrival`](crate::Arrival)); this is for a listener of your own.
+/// The addresses that this crate returns are like this already ([`Connection::peer`](crate::Connection::peer),
+/// [`Arrival`](crate::Arrival)); this is for a listener of your own.
 ///
 /// ```
 /// let mapped = "[::ffff:192.0.2.7]:4711".parse()?;

@@ -74,42 +74,44 @@ impl DaemonError {
     pub(super) fn report(&self) -> Report<'_> {
         match self {
             DaemonError::Threads { count } => {
-                Report::what(format!("this process has {count} threads, and cannot become a daemon"))
-                    .why("fork(2) takes one thread along, and the locks of all")
-                    .fix("start the daemon first in main, before tokio's runtime and any thread")
+                Report::what(format!("this process has {count} threads and cannot become a daemon"))
+                    .why("fork(2) copies one thread, and the locks of all threads")
+                    .fix("start the daemon first in main, before any thread and before tokio's runtime")
             }
-            DaemonError::ThreadsUnknown { source } => Report::what("cannot tell how many threads this process has")
+            DaemonError::ThreadsUnknown { source } => Report::what("cannot count the threads of this process")
                 .because(source)
-                .fix("mount /proc, or stay in the foreground"),
-            DaemonError::NotReady => Report::what("the daemon ended before it was up")
-                .fix("see what it wrote to standard error before, or start it in the foreground"),
-            DaemonError::Folder { path, source } => Report::what(format!("cannot work in {}", shown(path)))
-                .because(source)
-                .fix("see that the folder is there and that this user may enter it"),
+                .fix("mount /proc, or run the server in the foreground"),
+            DaemonError::NotReady => Report::what("the daemon exited before it was ready")
+                .fix("read what it wrote to standard error, or start it in the foreground"),
+            DaemonError::Folder { path, source } => {
+                Report::what(format!("cannot change the working folder to {}", shown(path)))
+                    .because(source)
+                    .fix("check that the folder exists and that this user may enter it")
+            }
             DaemonError::PidFile { path, source } => Report::what(format!("cannot write the pid file {}", shown(path)))
                 .because(source)
-                .fix("make a folder in /run that this user may write to, as RuntimeDirectory= does"),
+                .fix("create a folder in /run that this user may write to (RuntimeDirectory= in a unit)"),
             DaemonError::PidFileHeld { path, pid } => {
-                Report::what(format!("{} is locked: the daemon is up already", shown(path)))
+                Report::what(format!("{} is locked: the daemon is already running", shown(path)))
                     .why_if_known(pid.map(|pid| format!("process {pid} holds it")))
-                    .fix("end that one first, or give this one a pid file of its own")
+                    .fix("stop that daemon first, or use another pid file")
             }
             DaemonError::PidFileOccupied { path, by } => {
-                Report::what(format!("cannot make a pid file at {}", shown(path)))
-                    .why(format!("there is {by}"))
+                Report::what(format!("cannot create a pid file at {}", shown(path)))
+                    .why(format!("the path is {by}"))
                     .fix("remove it, or choose a path that only this user may write to")
             }
             DaemonError::NotifyAddress { address } => Report::what(format!("NOTIFY_SOCKET is '{address}'"))
                 .why("expected an absolute path, or @ and the name of an abstract socket")
-                .fix("look at what starts this program, or unset it if no service manager does"),
+                .fix("correct it in what starts this program, or unset it if that is not a service manager"),
             DaemonError::Notify { address, source } => {
-                Report::what(format!("cannot tell the service manager at {address}"))
+                Report::what(format!("cannot notify the service manager at {address}"))
                     .because(source)
-                    .fix("see that its socket is there, also inside of a chroot, and that this user may write to it")
+                    .fix("check that its socket exists (also in a chroot) and that this user may write to it")
             }
             DaemonError::Watchdog { variable, value } => Report::what(format!("{variable} is '{value}'"))
                 .why("expected a number above 0")
-                .fix("look at what starts this program, or unset WATCHDOG_USEC and WATCHDOG_PID"),
+                .fix("correct it in what starts this program, or unset WATCHDOG_USEC and WATCHDOG_PID"),
         }
     }
 }

@@ -128,7 +128,7 @@ impl Daemon {
     /// [`DaemonError::PidFileHeld`]) and where the daemon ended before it was up ([`DaemonError::NotReady`]).
     pub fn start(self) -> Result<Starting, Error> {
         let pid_file = self.pid_file.as_deref().map(PidFile::lock).transpose()?;
-        let (news, teller) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| system("cannot make a pipe", errno))?;
+        let (news, teller) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| system("cannot create a pipe", errno))?;
         // What is buffered would be written twice.
         let _ = io::stdout().flush();
         match fork()? {
@@ -165,7 +165,7 @@ impl Daemon {
     }
 
     fn become_daemon(self, pid_file: Option<PidFile>, teller: OwnedFd) -> Result<Starting, Error> {
-        setsid().map_err(|errno| system("cannot make a session", errno))?;
+        setsid().map_err(|errno| system("cannot create a session", errno))?;
         if !self.leads
             && let Fork::Parent(_) = fork()?
         {
@@ -174,7 +174,7 @@ impl Daemon {
         SigSet::empty().thread_set_mask().map_err(|errno| system("cannot unblock signals", io_errno(errno)))?;
         self.settle()?;
         let pid_file = pid_file.map(PidFile::write).transpose()?;
-        stdio::dup2_stdin(null()?).map_err(|errno| system("cannot let go of standard input", errno))?;
+        stdio::dup2_stdin(null()?).map_err(|errno| system("cannot redirect standard input", errno))?;
         Ok(Starting { teller: teller.into(), pid_file, keeps_output: self.keeps_output })
     }
 }
@@ -218,8 +218,8 @@ impl Starting {
     pub fn ready(mut self) -> Result<Running, Error> {
         if !self.keeps_output {
             let null = null()?;
-            stdio::dup2_stdout(&null).map_err(|errno| system("cannot let go of standard output", errno))?;
-            stdio::dup2_stderr(&null).map_err(|errno| system("cannot let go of standard error", errno))?;
+            stdio::dup2_stdout(&null).map_err(|errno| system("cannot redirect standard output", errno))?;
+            stdio::dup2_stderr(&null).map_err(|errno| system("cannot redirect standard error", errno))?;
         }
         // They may be gone, by ^C: that is no reason to end.
         let _ = self.teller.write_all(&[UP]);

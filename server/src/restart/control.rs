@@ -1,16 +1,17 @@
 //! The control socket: whoever asks for an upgrade by it is told how it went.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use portgrant_protocol::transfer::{self, TransferError};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use portgrant_protocol::transfer;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, getsockname, socket_with};
+use rustix::net::{SocketAddrUnix, getsockname};
 
-use super::conversation::{Item, answer, is_request, parse_answer, request, send};
+use super::conversation::{Item, answer, is_request, send};
 use super::error::RestartError;
+use super::events::{Event, Events};
 use super::order::Upgraded;
 use crate::adopting::HandoverError;
 use crate::adopting::socket_file::{Identity, NotBound, SocketFile, stranger};
@@ -74,6 +75,103 @@ impl AsFd for Control {
     }
 }
 
+/// Peers that may keep silent. One more, and the one that came first is sent away.
+const PEERS: usize = 8;
+/// How long the control socket rests when there is no descriptor for another peer.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The control socket of a server that serves, if it has one, and the peers that have not said anything yet.
+#[derive(Debug)]
+pub(super) struct Peers {
+    control: Option<Control>,
+    waiting: BTreeMap<u64, OwnedFd>,
+    next: u64,
+    rests_until: Option<Instant>,
+}
+
+impl Peers {
+    /// Those of `control`, which is served from now on.
+    pub(super) fn of(control: Option<Control>) -> Peers {
+        Peers { control, waiting: BTreeMap::new(), next: 0, rests_until: None }
+    }
+
+    pub(super) fn control(&self) -> Option<&Control> {
+        self.control.as_ref()
+    }
+
+    /// When the control socket has rested.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.rests_until
+    }
+
+    /// Somebody connected.
+    pub(super) fn accept(&mut self, events: &mut Events) -> Result<(), Error> {
+        let Some(control) = &self.control else { return Ok(()) };
+        match control.accept() {
+            Ok(None) => {}
+            Ok(Some(peer)) => {
+                events.watch(&peer, Event::PeerSpoke(self.next))?;
+                self.waiting.insert(self.next, peer);
+                self.next += 1;
+                if self.waiting.len() > PEERS
+                    && let Some((_, silent)) = self.waiting.pop_first()
+                {
+                    events.forget(&silent);
+                }
+            }
+            // Out of descriptors, most likely: it would be readable again at once.
+            Err(_) => {
+                events.set(control, Event::Connect, false)?;
+                self.rests_until = Some(Instant::now() + PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the control socket accept again, if it has rested long enough.
+    pub(super) fn resume(&mut self, now: Instant, events: &mut Events) -> Result<(), Error> {
+        if self.rests_until.take_if(|until| now >= *until).is_some()
+            && let Some(control) = &self.control
+        {
+            events.set(control, Event::Connect, true)?;
+        }
+        Ok(())
+    }
+
+    /// A peer said something, or is gone. Returns it if it asks for an upgrade.
+    pub(super) fn heard(&mut self, number: u64, events: &mut Events) -> Option<OwnedFd> {
+        let peer = self.waiting.remove(&number)?;
+        events.forget(&peer);
+        match asks(&peer) {
+            Ok(()) => Some(peer),
+            Err(error) => {
+                tell(Some(&peer), None, Err(&error.into()));
+                None
+            }
+        }
+    }
+
+    /// Sends away who is there, and removes the socket's file.
+    pub(super) fn close(self, events: &mut Events) {
+        self.forget(events);
+    }
+
+    /// Sends away who is there, and leaves the socket to a successor, which holds it as well.
+    pub(super) fn leave(self, events: &mut Events) {
+        self.forget(events);
+        if let Some(control) = self.control {
+            control.leave();
+        }
+    }
+
+    /// Watches none of them any longer. To close them would not do: a successor has the control socket as well, and a child
+    /// that this server forked may have copies of all, which would be ready for ever.
+    fn forget(&self, events: &mut Events) {
+        self.control.iter().for_each(|control| events.forget(control));
+        self.waiting.values().for_each(|peer| events.forget(peer));
+    }
+}
+
 /// Whether `peer`, which is readable, asks for an upgrade.
 pub(super) fn asks(peer: &OwnedFd) -> Result<(), HandoverError> {
     let (record, _) = transfer::receive(peer.as_fd()).map_err(HandoverError::Transfer)?;
@@ -91,61 +189,6 @@ pub(super) fn tell(peer: Option<&OwnedFd>, manager: Option<&Notify>, result: Res
         Ok(upgraded) => manager.succeeded_by(upgraded.pid, &upgraded.to_string()),
         Err(error) => manager.ready().and_then(|()| manager.status(&format!("the upgrade failed: {error}"))),
     };
-}
-
-/// Asks the server whose control socket is at `path` to replace itself, and waits for `limit` at most to learn the
-/// result.
-///
-/// ```no_run
-/// use std::time::Duration;
-/// use portgrant_server::restart;
-///
-/// match restart::ask("/run/my-server/control", Duration::from_secs(120)) {
-///     Ok(upgraded) => println!("{upgraded}"), // generation 2, process 4711, took over
-///     Err(error) => eprintln!("{error}"),     // and the old one serves on as if nothing had happened
-/// }
-/// ```
-///
-/// # Errors
-/// [`RestartError::Control`] where no server is there, [`Refused`](crate::error::Refused) with the reason why it was not replaced,
-/// [`RestartError::ControlSilent`] where it ended, or the time was over, without an answer.
-pub fn ask(path: impl AsRef<Path>, limit: Duration) -> Result<Upgraded, Error> {
-    let path: PathBuf = path.as_ref().to_owned();
-    let failed = |errno: Errno| RestartError::Control { path: path.clone(), source: errno.into() };
-    let address = SocketAddrUnix::new(&path).map_err(failed)?;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
-    let socket = socket.map_err(failed)?;
-    connect(&socket, &address).map_err(failed)?;
-    send(&socket, &request().map_err(HandoverError::Record)?, &[]).map_err(HandoverError::Transfer)?;
-    let deadline = Instant::now().checked_add(limit);
-    let mut closed = Vec::new();
-    loop {
-        if !is_readable(&socket, deadline).map_err(failed)? {
-            return Err(RestartError::ControlSilent { path }.into());
-        }
-        let record = match transfer::receive(socket.as_fd()) {
-            Ok((record, _)) => record,
-            Err(TransferError::Ended) => return Err(RestartError::ControlSilent { path }.into()),
-            Err(error) => return Err(HandoverError::Transfer(error).into()),
-        };
-        let (part, left) = parse_answer(&record)?;
-        closed.extend(part.closed);
-        if left == 0 {
-            return Ok(Upgraded { closed, ..part });
-        }
-    }
-}
-
-fn is_readable(socket: &OwnedFd, deadline: Option<Instant>) -> Result<bool, Errno> {
-    loop {
-        // What is too long for the kernel's clock is for ever.
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let left = left.and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut [PollFd::new(socket, PollFlags::IN)], left.as_ref()) {
-            Err(Errno::INTR) => {}
-            polled => return polled.map(|count| count > 0),
-        }
-    }
 }
 
 impl SocketFile {

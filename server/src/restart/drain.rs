@@ -44,7 +44,7 @@ struct Shared {
 impl Drain {
     pub(super) fn new() -> Result<Drain, Error> {
         let made = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let failed = |errno: rustix::io::Errno| Error::system("cannot make an eventfd", errno);
+        let failed = |errno: rustix::io::Errno| Error::system("cannot create an eventfd", errno);
         Ok(Drain(Arc::new(Shared {
             tokens: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
@@ -160,7 +160,7 @@ pub(super) fn watch_over(limit: Duration) -> Result<(), Error> {
         leave(status::SYSTEM)
     };
     let thread = std::thread::Builder::new().name("drain deadline".to_owned()).spawn(watch);
-    thread.map(drop).map_err(|source| Error::system("cannot watch over the end", source))
+    thread.map(drop).map_err(|source| Error::system("cannot limit the time of the drain", source))
 }
 
 #[cfg(test)]

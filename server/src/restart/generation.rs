@@ -15,7 +15,7 @@ use super::drain::{Drain, LONGEST};
 use super::holdings::{Holdings, Names};
 use super::predecessor::{self, Predecessor};
 use super::program::Program;
-use super::serving::{Hangup, Limits, Parts, Serving};
+use super::serving::{Hangup, Limits, Prepared, Serving, Settings};
 use super::signals::UpgradeSignals;
 use crate::adopting::socket_file::Identity;
 use crate::adopting::{Socket, Sockets};
@@ -159,9 +159,11 @@ impl Generation {
     }
 
     /// A socket file by which [`ask`](super::ask) asks for an upgrade and learns the result: mode 0600, and nobody but
-    /// this user and root is heard. It goes from generation to generation.
+    /// this user and root is heard. It goes from generation to generation. A relative path starts at the folder in which
+    /// the program was started, whatever its working folder is now.
     pub fn control(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
-        self.control = Some(Control::at(path.as_ref(), self.handed_control.take())?);
+        let path = self.program.absolute(path.as_ref());
+        self.control = Some(Control::at(&path, self.handed_control.take())?);
         Ok(())
     }
 
@@ -235,21 +237,20 @@ impl Generation {
             None => UpgradeSignals::catch()?,
         };
         let manager = Notify::from_environment()?;
-        let mut serving = Serving::new(Parts {
+        let settings = Settings {
             number: self.number,
             program: self.program,
-            signals,
-            control: self.control,
             drain: self.drain,
             limits: self.limits,
             hangup: self.hangup,
             manager,
-        })?;
+        };
+        let prepared = Prepared::new(settings, signals, self.control)?;
         let closed = self.holdings.close_unused();
         let drain = self.predecessor.as_ref().map(|predecessor| predecessor.ready(&closed)).transpose()?.flatten();
         let pid_file = self.pid_file.map(PidFile::write).transpose()?;
         let draining = self.predecessor.as_mut().and_then(|predecessor| predecessor.draining(drain));
-        serving.take_over(self.holdings, pid_file, draining)?;
+        let mut serving = prepared.serve(self.holdings, pid_file, draining)?;
         match (self.predecessor, self.starting) {
             // The last thing that may fail: the predecessor stops for this word, and what comes after it is no reason
             // to leave nobody who serves.

@@ -117,7 +117,7 @@ impl Holdings {
 }
 
 fn copy(descriptor: impl AsFd) -> Result<OwnedFd, Error> {
-    let failed = |source| Error::system("cannot keep a copy of a descriptor", source);
+    let failed = |source| Error::system("cannot copy a descriptor", source);
     descriptor.as_fd().try_clone_to_owned().map_err(failed)
 }
 

@@ -92,10 +92,12 @@
 //!
 //! What is not meant for children is cleaned from their environment by [`environment`](crate::environment).
 
+mod ask;
 mod control;
 mod conversation;
 mod drain;
 mod error;
+mod events;
 mod generation;
 mod holdings;
 mod order;
@@ -105,9 +107,11 @@ mod program;
 mod serving;
 mod signals;
 mod starter;
+mod state;
 mod successor;
+mod upgrade;
 
-pub use control::ask;
+pub use ask::ask;
 pub use drain::{Drain, Token};
 pub use error::RestartError;
 pub use generation::Generation;

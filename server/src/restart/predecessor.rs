@@ -68,14 +68,14 @@ pub(super) fn meet(program: &Program) -> Result<Option<(Predecessor, Handed)>, E
     let refuse = |why| Error::from(RestartError::NotPredecessor { value: printable(value.as_encoded_bytes()), why });
     let ancestors = value.to_str().and_then(Ancestors::parse).ok_or_else(|| refuse("expected a process id"))?;
     inetd::once(|| {
-        transfer::check(stdio::stdin()).map_err(|_| refuse("descriptor 0 is no conversation with it"))?;
+        transfer::check(stdio::stdin()).map_err(|_| refuse("descriptor 0 is not connected to it"))?;
         let credentials = getsockopt(&stdio::stdin(), PeerCredentials)
-            .map_err(|errno| Error::system("cannot tell who the predecessor is", errno))?;
+            .map_err(|errno| Error::system("cannot identify the predecessor", errno))?;
         if credentials.uid() != geteuid().as_raw() {
-            return Err(refuse("descriptor 0 leads to another user's process"));
+            return Err(refuse("descriptor 0 is connected to another user's process"));
         }
         if credentials.pid() != ancestors.predecessor.as_raw_pid() {
-            return Err(refuse("descriptor 0 leads to another process"));
+            return Err(refuse("descriptor 0 is connected to another process"));
         }
         let Some(starter) = ancestors.starter else {
             return if Process::parent(ancestors.predecessor)?.is_some() || is_hung_up() {
@@ -88,7 +88,7 @@ pub(super) fn meet(program: &Program) -> Result<Option<(Predecessor, Handed)>, E
         // In this order. A predecessor that gives this upgrade up ends the starter, and then looks for this record: it
         // finds the record and ends this process, or the parent is not the starter any more and nothing is taken over.
         introduce(&conversation)?;
-        let starter = Process::parent(starter)?.ok_or_else(|| refuse("the upgrade was given up"))?;
+        let starter = Process::parent(starter)?.ok_or_else(|| refuse("the upgrade was abandoned"))?;
         let pid = ancestors.predecessor.as_raw_pid().cast_unsigned();
         let mut predecessor = Predecessor { pid, conversation, starter, process: None };
         let handed = predecessor.receive()?;
@@ -197,10 +197,6 @@ impl Predecessor {
 }
 
 impl Draining {
-    pub(super) fn has_ended(&self) -> bool {
-        self.process.has_ended()
-    }
-
     /// Ends it once it is past its time, whatever it does: stopped, say, so that its own watch cannot.
     pub(super) fn kill_when_due(&mut self, now: Instant) {
         if self.due.take_if(|due| now >= *due).is_some() {

@@ -31,6 +31,11 @@ impl Program {
         &self.path
     }
 
+    /// `path`, from the folder in which this process began.
+    pub(super) fn absolute(&self, path: &Path) -> PathBuf {
+        self.folder.as_ref().map_or_else(|| path.to_owned(), |folder| folder.join(path))
+    }
+
     /// As this process was started: in the folder in which it was, so that relative paths among the arguments still
     /// lead to the same files after a daemon's chdir(2).
     pub(super) fn command(&self) -> Command {

@@ -71,7 +71,7 @@ impl Successor {
         limit: Duration,
     ) -> Result<Successor, Error> {
         let failed = |what| move |source: io::Error| Error::system(what, source);
-        let (ours, theirs) = transfer::pair().map_err(failed("cannot make a pair of sockets"))?;
+        let (ours, theirs) = transfer::pair().map_err(failed("cannot create a pair of sockets"))?;
         let this = Process::this()?;
         let items = [(Item::Predecessor, this.as_fd())].into_iter().chain(items);
         let (items, descriptors): (Vec<Item>, Vec<BorrowedFd<'_>>) = items.unzip();
@@ -82,7 +82,7 @@ impl Successor {
             rest = later;
         }
         rustix::io::ioctl_fionbio(&ours, true)
-            .map_err(|errno| failed("cannot make a socket not block")(errno.into()))?;
+            .map_err(|errno| failed("cannot make a socket non-blocking")(errno.into()))?;
         let modes = Modes::of(&descriptors);
         let mut starter = spawn(program, theirs)?;
         let starter_process = match Process::child(&starter) {
@@ -120,7 +120,7 @@ impl Successor {
     }
 
     /// Readable when its starter has ended, and so itself.
-    pub(super) fn exit(&self) -> BorrowedFd<'_> {
+    pub(super) fn starter(&self) -> BorrowedFd<'_> {
         self.starter_process.as_fd()
     }
 

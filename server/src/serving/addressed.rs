@@ -65,7 +65,7 @@ impl AddressedUdp {
     ///
     /// It goes on blocking, or not, as it was.
     pub fn new(socket: UdpSocket) -> Result<AddressedUdp, Error> {
-        let failed = |source: io::Error| Error::system("cannot have destination addresses told", source);
+        let failed = |source: io::Error| Error::system("cannot ask for destination addresses", source);
         let local = socket.local_addr().map_err(failed)?;
         if local.is_ipv6() {
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true).map_err(|errno| failed(errno.into()))?;
@@ -226,7 +226,10 @@ fn mapped(address: SocketAddr) -> SocketAddr {
 }
 
 fn unaddressed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the kernel told no address with a datagram (was an option cleared?)")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the kernel gave no address with a datagram (was IP_PKTINFO switched off?)",
+    )
 }
 
 #[cfg(test)]

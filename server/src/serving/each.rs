@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 
 use super::addressed::{AddressedUdp, Arrival};
-use super::epoll::Ready;
+use super::epoll::Epoll;
 use super::error::ListenerError;
 use super::interfaces::{self, Changes, Place};
 use crate::adopting::{Refused, Socket, Sockets};
@@ -47,7 +47,7 @@ const CHANGES: u64 = 1;
 ///   well; the copy is dropped.
 /// * **None is missed.** What reaches an address before it has its socket is the wildcard's, which answers from the
 ///   right address too (it is an [`AddressedUdp`]). So does the wildcard of an address that cannot have one
-///   ([`Change::Shared`]), of 255.255.255.255, and of the multicast groups that it is made to join.
+///   ([`AddressChange::Shared`]), of 255.255.255.255, and of the multicast groups that it is made to join.
 /// * **Nobody else gets in between.** To bind an address beside the wildcard, both have SO_REUSEPORT for the moment of
 ///   that bind(2), which only sockets of the same user can share.
 ///
@@ -62,10 +62,10 @@ pub struct EachUdp {
     bound: Vec<Bound>,
     /// Addresses that could not be bound: they are not tried again before they went and came.
     shared: Vec<Place>,
-    ready: Ready,
+    ready: Epoll,
     changes: Changes,
     /// What happened to addresses and was not told yet, the latest first
-    untold: Vec<Change>,
+    untold: Vec<AddressChange>,
 }
 
 #[derive(Debug)]
@@ -78,7 +78,7 @@ struct Bound {
 /// What became of an address of this host.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Change {
+pub enum AddressChange {
     /// It came, and has a socket of its own
     Added(SocketAddr),
     /// It went, and its socket is closed
@@ -101,7 +101,7 @@ fn is_not_there(error: &Error) -> bool {
 /// Something that there was to read.
 pub(crate) enum Heard {
     Datagram(usize, Arrival, Arc<AddressedUdp>),
-    Change(Change),
+    Change(AddressChange),
 }
 
 impl EachUdp {
@@ -117,7 +117,7 @@ impl EachUdp {
         let asked = resolved::of(resolved::parse(endpoint)?)?;
         let (name, options) = (asked.name(), asked.endpoint.options.clone());
         if asked.endpoint.address != Address::Each || options.reuseport || options.freebind {
-            let expected = "each:PORT/udp, not to be shared";
+            let expected = "each:PORT/udp without reuseport and freebind";
             return Err(ListenerError::NotEach { name: endpoint.to_owned(), expected }.into());
         }
         let wildcard = make(Ipv6Addr::UNSPECIFIED.into(), &options)?;
@@ -143,8 +143,8 @@ impl EachUdp {
         each.follow()?;
         // These were there from the start.
         each.untold.drain(..).try_for_each(|change| match change {
-            Change::Shared { error, .. } => Err(error),
-            Change::Added(_) | Change::Removed(_) => Ok(()),
+            AddressChange::Shared { error, .. } => Err(error),
+            AddressChange::Added(_) | AddressChange::Removed(_) => Ok(()),
         })?;
         Ok(each)
     }
@@ -174,7 +174,7 @@ impl EachUdp {
             let name = socket.name().to_owned();
             let socket = socket.into_udp()?;
             let local =
-                socket.local_addr().map_err(|source| Error::system("cannot tell where a socket is bound", source))?;
+                socket.local_addr().map_err(|source| Error::system("cannot read the address of a socket", source))?;
             if local.port() != port || local.ip().is_unspecified() {
                 return Err(not_each(&name, "a socket of one address, at the wildcard's port"));
             }
@@ -243,7 +243,7 @@ impl EachUdp {
 
     fn around(name: String, port: u16, options: Options, wildcard: UdpSocket) -> Result<EachUdp, Error> {
         // Before the addresses are listed for the first time: none can slip in between.
-        let (changes, mut ready) = (Changes::subscribe()?, Ready::new()?);
+        let (changes, mut ready) = (Changes::subscribe()?, Epoll::new()?);
         let wildcard = Arc::new(AddressedUdp::new(wildcard)?);
         ready.add(&*wildcard, WILDCARD)?;
         ready.add(&changes, CHANGES)?;
@@ -282,7 +282,7 @@ impl EachUdp {
         self.bound = kept;
         for bound in gone {
             self.ready.remove(&*bound.socket);
-            told.push(Change::Removed(bound.place.at(self.port)));
+            told.push(AddressChange::Removed(bound.place.at(self.port)));
         }
         self.shared.retain(is_there);
         for place in &places {
@@ -291,12 +291,12 @@ impl EachUdp {
             }
             let address = place.at(self.port);
             match self.bind(place).and_then(|socket| self.insert(place.clone(), socket)) {
-                Ok(()) => told.push(Change::Added(address)),
+                Ok(()) => told.push(AddressChange::Added(address)),
                 // Gone again, or an IPv6 address that is not proved to be unique yet: there will be word of it.
                 Err(error) if is_not_there(&error) => {}
                 Err(error) => {
                     self.shared.push(place.clone());
-                    told.push(Change::Shared { address, error });
+                    told.push(AddressChange::Shared { address, error });
                 }
             }
         }
@@ -348,12 +348,12 @@ impl AsFd for EachUdp {
     }
 }
 
-impl std::fmt::Display for Change {
+impl std::fmt::Display for AddressChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Change::Added(address) => write!(f, "{address}/udp came"),
-            Change::Removed(address) => write!(f, "{address}/udp went"),
-            Change::Shared { address, error } => write!(f, "{address}/udp has no socket of its own: {error}"),
+            AddressChange::Added(address) => write!(f, "{address}/udp came"),
+            AddressChange::Removed(address) => write!(f, "{address}/udp went"),
+            AddressChange::Shared { address, error } => write!(f, "{address}/udp has no socket of its own: {error}"),
         }
     }
 }

@@ -18,15 +18,15 @@ const ROUND: usize = 64;
 ///
 /// Itself a descriptor that is readable while one of its own is.
 #[derive(Debug)]
-pub(crate) struct Ready {
+pub(crate) struct Epoll {
     epoll: OwnedFd,
     round: VecDeque<u64>,
 }
 
-impl Ready {
-    pub(crate) fn new() -> Result<Ready, Error> {
+impl Epoll {
+    pub(crate) fn new() -> Result<Epoll, Error> {
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(failed)?;
-        Ok(Ready { epoll, round: VecDeque::new() })
+        Ok(Epoll { epoll, round: VecDeque::new() })
     }
 
     /// Watches `descriptor` under `number`.
@@ -79,7 +79,7 @@ impl Ready {
     }
 }
 
-impl AsFd for Ready {
+impl AsFd for Epoll {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }

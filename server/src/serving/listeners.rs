@@ -1,7 +1,7 @@
 //! Several ports at once: one place to wait for all of them.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +13,12 @@ use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use super::addressed::{AddressedUdp, Arrival};
-use super::each::{Change, EachUdp, Heard, is_passing};
-use super::epoll::Ready;
+use super::each::{AddressChange, EachUdp, Heard, is_passing};
+use super::epoll::Epoll;
 use super::error::ListenerError;
 use crate::accept::{PAUSE, is_the_clients, would_recur};
 use crate::adopting::{Socket, Sockets};
-use crate::client::canonical;
+use crate::client::Connection;
 use crate::error_queue;
 use crate::failure::Error;
 
@@ -68,7 +68,7 @@ const TIMER: u64 = u64::MAX - 1;
 #[derive(Debug)]
 pub struct Listeners {
     entries: Vec<Option<Entry>>,
-    ready: Ready,
+    ready: Epoll,
     stop: Arc<Stop>,
     timer: OwnedFd,
     pause: Pause,
@@ -104,7 +104,7 @@ enum Pause {
 #[non_exhaustive]
 pub enum Event<S = TcpStream> {
     /// A client connected
-    Connection(Accepted<S>),
+    Connection(Connection<S>),
     /// A datagram came
     Datagram(Datagram),
     /// An address of an [`EachUdp`] came or went
@@ -112,7 +112,7 @@ pub enum Event<S = TcpStream> {
         /// The set's name
         name: Arc<str>,
         /// What became of which
-        change: Change,
+        change: AddressChange,
     },
     /// Descriptors or memory ran out, or accept(2) is forbidden, and connections wait. Reported once, until one succeeds
     Exhausted {
@@ -123,18 +123,6 @@ pub enum Event<S = TcpStream> {
     },
     /// A [`Stopper`] said so. Nothing else is told any more
     Stopped,
-}
-
-/// A client that connected.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Accepted<S = TcpStream> {
-    /// The name of the listener that it came in by
-    pub name: Arc<str>,
-    /// The connection; it blocks, whatever the listener does (tokio's does not)
-    pub stream: S,
-    /// Who connected; an IPv4-mapped address is shown as IPv4
-    pub peer: SocketAddr,
 }
 
 /// A datagram, and the way back to who sent it.
@@ -199,7 +187,7 @@ impl Listeners {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(failed)?;
-        let mut ready = Ready::new()?;
+        let mut ready = Epoll::new()?;
         ready.add(&wake, STOP)?;
         ready.add(&timer, TIMER)?;
         let stop = Arc::new(Stop { asked: AtomicBool::new(false), wake });
@@ -213,7 +201,7 @@ impl Listeners {
         let mut listeners = Listeners::new()?;
         let mut sockets = sockets.into_iter().peekable();
         while let Some(first) = sockets.next() {
-            if first.facts()?.protocol.transport() != Protocol::Udp {
+            if first.info()?.protocol.transport() != Protocol::Udp {
                 let name = first.name().to_owned();
                 listeners.tcp(&name, first.into_tcp()?)?;
                 continue;
@@ -241,7 +229,9 @@ impl Listeners {
 
     /// Accepts from `listener` as well. It is made not to block, so that nobody is waited for who is gone again.
     pub fn tcp(&mut self, name: &str, listener: TcpListener) -> Result<(), Error> {
-        listener.set_nonblocking(true).map_err(|source| Error::system("cannot make a listener not block", source))?;
+        listener
+            .set_nonblocking(true)
+            .map_err(|source| Error::system("cannot make a listener non-blocking", source))?;
         self.add(name, Source::Tcp(listener))
     }
 
@@ -341,7 +331,7 @@ impl Listeners {
             Source::Tcp(listener) => match listener.accept() {
                 Ok((stream, peer)) => {
                     self.pause = Pause::Off;
-                    return Ok(Some(Event::Connection(Accepted { name, stream, peer: canonical(peer) })));
+                    return Ok(Some(Event::Connection(Connection::new(name, stream, peer))));
                 }
                 Err(error) if would_recur(&error) => return self.exhausted(name, error),
                 Err(error) if is_the_clients(&error) => return Ok(None),

@@ -11,9 +11,9 @@ mod steering;
 mod tokio;
 
 pub use addressed::{AddressedUdp, Arrival};
-pub use each::{Change, EachUdp};
+pub use each::{AddressChange, EachUdp};
 pub use error::ListenerError;
-pub use listeners::{Accepted, Datagram, Event, Listeners, Stopper};
+pub use listeners::{Datagram, Event, Listeners, Stopper};
 pub use steering::steer_by_cpu;
 #[cfg(feature = "tokio")]
 pub use tokio::AsyncListeners;

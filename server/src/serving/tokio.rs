@@ -8,7 +8,8 @@ use ::tokio::io::unix::AsyncFd;
 use ::tokio::net::TcpStream;
 
 use super::each::EachUdp;
-use super::listeners::{Accepted, Datagram, Event, Listeners, Stopper};
+use super::listeners::{Datagram, Event, Listeners, Stopper};
+use crate::client::Connection;
 use crate::descriptor;
 use crate::failure::Error;
 
@@ -108,9 +109,9 @@ impl Datagram {
 
 fn with_tokio(event: Event) -> Result<Event<TcpStream>, Error> {
     Ok(match event {
-        Event::Connection(Accepted { name, stream, peer }) => {
+        Event::Connection(Connection { name, stream, peer }) => {
             stream.set_nonblocking(true).map_err(failed)?;
-            Event::Connection(Accepted { name, stream: TcpStream::from_std(stream).map_err(failed)?, peer })
+            Event::Connection(Connection::new(name, TcpStream::from_std(stream).map_err(failed)?, peer))
         }
         Event::Datagram(datagram) => Event::Datagram(datagram),
         Event::Address { name, change } => Event::Address { name, change },

@@ -28,10 +28,10 @@ impl TelnetError {
         match self {
             TelnetError::Terminal { source } => Report::what("cannot open a terminal")
                 .because(source)
-                .fix("see that /dev/ptmx and /dev/pts are there, and not all in use (kernel.pty.max)"),
+                .fix("check that /dev/ptmx and /dev/pts exist, and that a terminal is free (kernel.pty.max)"),
             TelnetError::Program { program, source } => Report::what(format!("cannot run {}", shown(program)))
                 .because(source)
-                .fix("name a program along PATH, or its path, that this user may execute"),
+                .fix("give a program in PATH, or the path of one, that this user may execute"),
         }
     }
 }

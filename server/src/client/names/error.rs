@@ -19,7 +19,7 @@ impl NameServiceError {
     fn report(&self) -> Report<'_> {
         Report::what(format!("cannot read {}", shown(&self.path)))
             .because(&self.source)
-            .fix("see that it is well-formed and that this user may read it")
+            .fix("check that it is well-formed and that this user may read it")
     }
 }
 
