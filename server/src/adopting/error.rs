@@ -1,4 +1,4 @@
-//! Why what was handed over cannot be used: it cannot be adopted, or it is not what was asked for.
+//! Why a socket that was passed to this process cannot be used: it cannot be adopted, or it is not the expected one.
 
 use std::net::SocketAddr;
 
@@ -10,49 +10,49 @@ use portgrant_protocol::text::printable;
 
 use crate::failure::{Report, failure, quoted};
 
-/// Why what was handed over cannot be adopted
+/// Why a descriptor cannot be adopted
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AdoptionError {
-    /// `LISTEN_*` that cannot be meant for this process: stale, another's, or malformed
+    /// `LISTEN_*` variables that are stale, malformed, or meant for another process
     Announcement(AnnouncementError),
-    /// What is adopted once was adopted before
+    /// Something that can be adopted only once was already adopted
     AdoptedBefore {
         /// `LISTEN_FDS` or `descriptor 0`
         what: &'static str,
     },
-    /// A descriptor that was announced and not handed over
+    /// A descriptor that was announced but not inherited
     Missing {
         /// Its number
         number: i32,
         /// Its name
         name: String,
     },
-    /// A descriptor that was adopted before, by this or another convention
+    /// A descriptor that was already adopted, by this or by another convention
     NumberTaken {
         /// Its number
         number: i32,
     },
-    /// A variable that should hold descriptor numbers and does not
+    /// A variable that does not contain descriptor numbers
     Variable {
         /// The variable
         variable: String,
-        /// What it holds, made printable
+        /// Its value, made printable
         value: String,
     },
-    /// A descriptor that a variable numbers and that was not handed over
+    /// A descriptor that a variable names but that was not inherited
     NotInherited {
         /// Its number
         number: i32,
         /// The variable
         variable: String,
     },
-    /// A listener where one connection was expected
+    /// A listener where a connection was expected
     NotAConnection {
         /// The descriptor's name
         name: String,
     },
-    /// A connection whose peer is gone already
+    /// A connection whose client has already disconnected
     PeerGone {
         /// The descriptor's name
         name: String,
@@ -126,11 +126,11 @@ fn announce_better(wrong: &AnnouncementError) -> &'static str {
     }
 }
 
-/// Why none of the sockets that are there is the one that was asked for
+/// Why none of the sockets is the requested one
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SocketError {
-    /// No socket, none of the internet, or one of another protocol
+    /// Not a socket, not an internet socket, or one of another protocol
     WrongKind {
         /// The socket's name
         name: String,
@@ -146,33 +146,33 @@ pub enum SocketError {
     WrongAddress {
         /// The socket's name
         name: String,
-        /// Where it should be, `[::]:443/tcp`
+        /// The requested address, `[::]:443/tcp`
         expected: String,
-        /// Where it is
+        /// The actual address
         found: SocketAddr,
-        /// Whether it takes IPv4 as well
+        /// Whether it accepts IPv4 as well
         dual_stack: bool,
     },
-    /// It lacks an option that has to be set before it is bound
+    /// An option that must be set before bind(2) is not set
     OptionTooLate {
         /// The socket's name
         name: String,
         /// The endpoint's option: `reuseport`, `dev`
         option: &'static str,
     },
-    /// No socket bears this name
+    /// No socket has this name
     UnknownName {
         /// The name
         name: String,
-        /// The names that there are
+        /// The names that exist
         known: Vec<String>,
     },
-    /// Several sockets bear this name
+    /// Several sockets have this name
     NameTwice {
         /// The name
         name: String,
     },
-    /// The socket of this name was taken already
+    /// The socket of this name was already taken
     Taken {
         /// The name
         name: String,
@@ -180,7 +180,7 @@ pub enum SocketError {
 }
 
 impl SocketError {
-    /// How `name`'s socket differs from what was `asked` for.
+    /// How the socket `name` differs from the one that was `asked` for.
     pub(crate) fn mismatch(name: &str, asked: &Resolved, mismatch: Mismatch) -> SocketError {
         let name = name.to_owned();
         match mismatch {

@@ -1,4 +1,4 @@
-//! Sockets that somebody else bound, and how this process comes by them.
+//! Sockets that another program bound, and the ways in which this process receives them.
 
 pub mod environment;
 mod error;

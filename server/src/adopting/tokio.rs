@@ -1,4 +1,4 @@
-//! Sockets as tokio's types (feature `tokio`).
+//! Sockets as types of tokio (feature `tokio`).
 
 use std::net;
 
@@ -7,15 +7,15 @@ use ::tokio::net::{TcpListener, UdpSocket};
 use super::socket::Socket;
 use crate::failure::Error;
 
-/// A type of tokio's that a [`Socket`] becomes by [`Socket::into_tokio`]: `tokio::net::TcpListener` or
-/// `tokio::net::UdpSocket` (feature `tokio`).
+/// A type of tokio that [`Socket::into_tokio`] returns: `tokio::net::TcpListener` or `tokio::net::UdpSocket` (feature
+/// `tokio`).
 pub trait TokioSocket: Sized {
     #[doc(hidden)]
     fn of(socket: Socket) -> Result<Self, Error>;
 }
 
 impl Socket {
-    /// As a listener or a udp socket of tokio's, whichever is expected. It no longer blocks.
+    /// As a listener or a udp socket of tokio, depending on the expected type. The socket becomes non-blocking.
     ///
     /// ```no_run
     /// # async fn serve() -> Result<(), portgrant_server::Error> {
@@ -26,11 +26,9 @@ impl Socket {
     /// # }
     /// ```
     ///
-    /// # Errors
-    /// Those of [`Socket::into_tcp`] and [`Socket::into_udp`].
+    /// # Errors Those of [`Socket::into_tcp`] and [`Socket::into_udp`].
     ///
-    /// # Panics
-    /// Outside of a tokio runtime, or in one without I/O, as everything of tokio's does.
+    /// # Panics Outside of a tokio runtime, or in a runtime without I/O.
     pub fn into_tokio<T: TokioSocket>(self) -> Result<T, Error> {
         T::of(self)
     }
@@ -67,7 +65,7 @@ mod tests {
 
     #[::tokio::test]
     async fn a_socket_becomes_the_type_of_tokios_that_is_expected() -> io::Result<()> {
-        // It blocks, as whoever bound it left it.
+        // Blocking, as it was bound.
         let bound = net::TcpListener::bind("127.0.0.1:0")?;
         let address = bound.local_addr()?;
         let listener: TcpListener = socket(bound).into_tokio().expect("a listener");

@@ -1,4 +1,4 @@
-//! Why there is no socket: this process cannot bind it, or the helper gave none.
+//! Why there is no socket: this process cannot bind it, or the helper returned none.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -16,47 +16,47 @@ use crate::failure::{Report, failure, quoted, shown};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BindError {
-    /// An address that another socket holds, or one that overlaps it
+    /// Another socket holds the address, or an overlapping one
     InUse {
-        /// What was to be bound, `127.0.0.1:80/tcp`
+        /// The endpoint, `127.0.0.1:80/tcp`
         endpoint: String,
-        /// Who is in the way, the likeliest first; empty where the kernel does not say
+        /// The sockets in the way, the most likely one first. Empty if the kernel does not report them
         holders: Vec<Holder>,
     },
     /// No interface has the address
     NotThere {
-        /// What was to be bound
+        /// The endpoint
         endpoint: String,
     },
     /// This host has no IPv6
     NoIpv6 {
-        /// What was to be bound
+        /// The endpoint
         endpoint: String,
         /// Its port
         port: u16,
     },
-    /// This kernel has no such protocol
+    /// The kernel does not support the protocol
     NoProtocol {
-        /// What was to be bound
+        /// The endpoint
         endpoint: String,
         /// The protocol
         protocol: Protocol,
     },
-    /// A port that is not for everybody, where nobody was asked or there is nobody to ask
+    /// Not every user may bind the port, and no helper was asked or is installed
     Privileged {
-        /// What was to be bound
+        /// The endpoint
         endpoint: String,
     },
-    /// `each` is several sockets, and one was asked for
+    /// `each` stands for several sockets, and one was requested
     EachIsSeveral {
         /// The endpoint
         endpoint: String,
     },
-    /// The socket could not be made, bound or listened on, for another reason
+    /// The socket could not be created or bound, or could not listen, for another reason
     Other {
-        /// What was to be bound
+        /// The endpoint
         endpoint: String,
-        /// Why not
+        /// Why it failed
         source: io::Error,
     },
 }
@@ -128,50 +128,50 @@ fn make_room(endpoint: &str, holders: &[Holder]) -> String {
     }
 }
 
-/// Why the helper gave no socket, other than that the answer is no
+/// Why the helper returned no socket, apart from a refusal
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RequestError {
     /// No endpoint, or more than one message can carry
     Endpoints {
-        /// How many were asked for
+        /// The number of endpoints
         count: usize,
     },
-    /// `PORTGRANT_BINDER` is not absolute
+    /// `PORTGRANT_BINDER` is not an absolute path
     HelperNotAbsolute {
-        /// What it is
+        /// Its value
         path: PathBuf,
     },
-    /// The helper is in none of the places where it may be
+    /// The helper does not exist at any of the usual paths
     HelperMissing {
-        /// The places
+        /// The paths
         places: Vec<PathBuf>,
     },
     /// The helper could not be started
     Helper {
         /// Its path
         helper: PathBuf,
-        /// Why not
+        /// Why it failed
         source: io::Error,
     },
     /// The helper ended without an answer, and was not killed
     NoAnswer {
         /// Its path
         helper: PathBuf,
-        /// How it ended; unknown where SIGCHLD is ignored
+        /// How it ended; unknown if SIGCHLD is ignored
         status: Option<ExitStatus>,
     },
-    /// The helper was killed (SIGKILL). A helper that was stopped is, when its time limit is over
+    /// The helper was killed (SIGKILL), as a stopped helper is when its time limit is over
     HelperKilled {
         /// Its path
         helper: PathBuf,
     },
-    /// A socket that was asked for did not come
+    /// A requested socket was not received
     NotReceived {
         /// Its name
         name: String,
     },
-    /// A socket came that was not asked for, or not at this place
+    /// A socket was received that was not requested, or not at this place
     NotAskedFor {
         /// Its name
         name: String,
@@ -252,13 +252,13 @@ const SIGKILL: i32 = 9;
 const KILLED: &str = "its time limit of 10 s was over: it was stopped, or the machine is overloaded";
 const DOES_NOT_FIT: &str = "the answer does not match the request";
 
-/// What the helper told by its exit status alone.
+/// What the helper reported by its exit status alone.
 fn said_by(ended: ExitStatus) -> Option<u8> {
     let known = [status::USAGE, status::UNAVAILABLE, status::SYSTEM, status::REFUSED, status::BROKEN];
     known.into_iter().find(|known| ended.code() == Some(i32::from(*known)))
 }
 
-/// Processes, descriptors, memory: EAGAIN, EMFILE, ENFILE, ENOMEM.
+/// Too many processes or descriptors, or too little memory: EAGAIN, EMFILE, ENFILE, ENOMEM.
 fn is_out_of_something(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM))

@@ -1,4 +1,4 @@
-//! A client's connection, wherever it was accepted.
+//! A client's connection, accepted by whichever listener.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use super::peer::canonical;
 
-/// A connection that was accepted: by [`Listeners`](crate::Listeners), by `AsyncListeners` (whose stream is tokio's), or by
+/// An accepted connection: from [`Listeners`](crate::Listeners), from `AsyncListeners` (with tokio's stream), or from
 /// inetd ([`Connection::inetd`]).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Connection<S = TcpStream> {
     /// The name of the listener that accepted it
     pub name: Arc<str>,
-    /// The connection, to read from and to write to. It blocks, whatever the listener does (tokio's does not).
+    /// The connection, to read from and to write to. It blocks (tokio's does not), even if the listener does not
     pub stream: S,
-    /// The client's address; an IPv4-mapped one is shown as IPv4
+    /// The client's address. An IPv4-mapped address is shown as IPv4
     pub peer: SocketAddr,
 }
 
@@ -26,7 +26,7 @@ impl<S> Connection<S> {
 }
 
 impl Connection {
-    /// The address that the client asked for; an IPv4-mapped one is shown as IPv4.
+    /// The local address that the client connected to. An IPv4-mapped address is shown as IPv4.
     pub fn local(&self) -> io::Result<SocketAddr> {
         self.stream.local_addr().map(canonical)
     }

@@ -1,71 +1,71 @@
-//! Becoming a daemon, its pid file, and the service manager.
+//! Errors of daemons, pid files and service managers.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::failure::{Report, failure, shown};
 
-/// Why there is no daemon, or nobody who knows of it
+/// Why there is no daemon, or why the service manager cannot be notified
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DaemonError {
     /// A process with other threads cannot fork
     Threads {
-        /// How many it has
+        /// The number of threads
         count: usize,
     },
-    /// How many threads there are cannot be told, so there is no fork
+    /// The number of threads is not known, so there is no fork
     ThreadsUnknown {
-        /// Why not
+        /// Why it is not known
         source: io::Error,
     },
-    /// The daemon ended before it was up
+    /// The daemon exited before it was ready
     NotReady,
-    /// The daemon's working folder cannot be entered
+    /// The working folder of the daemon cannot be entered
     Folder {
-        /// Which
+        /// The folder
         path: PathBuf,
-        /// Why not
+        /// Why it cannot be entered
         source: io::Error,
     },
-    /// The pid file could not be made or written
+    /// The pid file could not be created or written
     PidFile {
-        /// Where
+        /// Its path
         path: PathBuf,
-        /// Why not
+        /// Why it failed
         source: io::Error,
     },
-    /// The pid file is locked: the daemon is there already
+    /// The pid file is locked: the daemon is already running
     PidFileHeld {
-        /// Where
+        /// Its path
         path: PathBuf,
-        /// The pid that stands in it
+        /// The pid in it
         pid: Option<u32>,
     },
-    /// There is something at the pid file's path that is not to be written to
+    /// The path of the pid file is in use by something that must not be written to
     PidFileOccupied {
-        /// Where
+        /// The path
         path: PathBuf,
-        /// What it is
+        /// What is there
         by: &'static str,
     },
-    /// `NOTIFY_SOCKET` is no address
+    /// `NOTIFY_SOCKET` is not a valid address
     NotifyAddress {
-        /// What it is, made printable
+        /// Its value, made printable
         address: String,
     },
-    /// The service manager cannot be told
+    /// The service manager cannot be notified
     Notify {
         /// Its socket, made printable
         address: String,
-        /// Why not
+        /// Why it failed
         source: io::Error,
     },
-    /// A variable of the service manager's watchdog is no number
+    /// A variable of the service manager's watchdog is not a valid number
     Watchdog {
         /// The variable
         variable: &'static str,
-        /// What it holds, made printable
+        /// Its value, made printable
         value: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Sockets that are waited on: those of `Listeners`, and of `EachUdp` among them.
+//! Errors of `Listeners` and of `EachUdp`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,29 +8,29 @@ use rustix::io::Errno;
 
 use crate::failure::{Report, failure, quoted};
 
-/// Why nothing comes from a listener, or from a udp socket for each address
+/// Why a listener, or a udp socket for each address, does not work
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ListenerError {
-    /// There is none, or each has failed: nothing will ever happen
+    /// There is no listener, or all have failed
     NoListener,
-    /// A listener failed for good, and is served no more
+    /// A listener failed permanently, and is no longer served
     Failed {
         /// Its name
         name: String,
-        /// Why
+        /// Why it failed
         source: io::Error,
     },
-    /// A udp socket of this process's own could not be bound to an address
+    /// A udp socket of this process could not be bound to an address
     NotBound {
-        /// Where
+        /// The address
         address: SocketAddr,
         /// Why not
         source: io::Error,
     },
-    /// A set of udp sockets that is not what `each` gives
+    /// The sockets do not belong to an `each` endpoint
     NotEach {
-        /// The name of the socket that does not belong, or of the set where the wildcard is missing
+        /// The name of the wrong socket, or of the set if the wildcard is missing
         name: String,
         /// What was expected of it
         expected: &'static str,

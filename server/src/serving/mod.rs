@@ -1,4 +1,4 @@
-//! What a server waits for: clients and datagrams, at several ports and addresses.
+//! Listeners: clients and datagrams, at several ports and addresses.
 
 mod addressed;
 mod each;

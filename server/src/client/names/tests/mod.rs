@@ -1,4 +1,4 @@
-//! Names by a DNS server of the test's own.
+//! Lookups with a DNS server that each test provides.
 
 mod server;
 
@@ -24,7 +24,7 @@ fn host(name: &str) -> RData {
     RData::PTR(PTR(Name::from_ascii(name).expect(name)))
 }
 
-/// A PTR of these very labels.
+/// A PTR record with exactly these labels.
 fn labels(labels: &[&[u8]]) -> RData {
     RData::PTR(PTR(Name::from_labels(labels.iter().copied()).expect("labels")))
 }
@@ -101,7 +101,7 @@ fn a_name_that_does_not_have_the_address_is_a_claim_and_no_name() {
         Reply::Of(vec![at("192.0.2.8"), at("203.0.113.1")]),
         Reply::Of(Vec::new()),
         Reply::Code(ResponseCode::NXDomain),
-        // Another name's address beside its own.
+        // The address of another name beside its own.
         Reply::Records(vec![
             Record::from_rdata(Name::from_ascii("bank.example.").expect("a name"), TTL, at("192.0.2.8")),
             Record::from_rdata(Name::from_ascii("client.example.").expect("a name"), TTL, at("192.0.2.7")),
@@ -238,7 +238,7 @@ fn garbage_is_no_answer() {
         |_| Vec::new(),
         |_| vec![0xff; 4096],
         |id| [&id[..], &[0x81, 0x80, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]].concat(),
-        // A name that points at itself.
+        // A name that points to itself.
         |id| [&id[..], &[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0, 0xc0, 0x0c, 0, 12, 0, 1]].concat(),
         |id| [&id[..], &[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0, 1]].concat(),
     ];
@@ -269,7 +269,7 @@ fn the_hosts_file_comes_first_and_is_read_again() {
     let hosts = folder.join("hosts");
     std::fs::write(&hosts, "127.0.0.1 localhost\n192.0.2.9 box.example box\nfe80::1 router\n").expect("written");
     let server = Server::start(|question| match question {
-        // By DNS it is the box, whose address stands in the file and is another.
+        // According to DNS it is the box, which has another address in the file.
         CLIENT_PTR => Reply::Of(vec![host("box.example.")]),
         "A box.example." => Reply::Of(vec![at("192.0.2.7")]),
         _ => Reply::Code(ResponseCode::NXDomain),
@@ -404,7 +404,7 @@ fn names_are_remembered_within_bounds_of_time_and_number() {
         _ => honest(question),
     });
     let unnamed = "PTR 1.2.0.192.in-addr.arpa.";
-    // DNS says 300 seconds for a name, and nothing for none.
+    // DNS says 300 seconds for a name, and nothing for a missing one.
     let names = server.names().found(NOW..=NOW).not_found(NOW..=Duration::from_secs(9)).build().expect("names");
     for expected in [1, 2] {
         assert_eq!(names.of(CLIENT), confirmed("client.example"));

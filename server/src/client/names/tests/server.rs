@@ -1,4 +1,4 @@
-//! A DNS server that answers, lies, stammers or keeps silent, as each test likes.
+//! A DNS server that answers, lies, fails or stays silent, as each test wants.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -17,20 +17,20 @@ use super::TTL;
 /// What the server answers.
 #[derive(Clone)]
 pub(super) enum Reply {
-    /// These, for the name that was asked
+    /// These, for the requested name
     Of(Vec<RData>),
     /// These
     Records(Vec<Record>),
     Code(ResponseCode),
-    /// By udp, that it does not fit; by tcp, these
+    /// By udp, that the answer does not fit; by tcp, these
     TooLong(Vec<RData>),
-    /// Something that is no answer
+    /// Bytes that are not an answer
     Bytes(fn(id: [u8; 2]) -> Vec<u8>),
     Late(Duration, Box<Reply>),
     Silence,
 }
 
-/// A DNS server on a port of its own, by udp and tcp, which remembers what it was asked.
+/// A DNS server on its own port, by udp and tcp, which remembers its questions.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
     pub(super) asked: Arc<Mutex<Vec<String>>>,
@@ -85,7 +85,7 @@ impl Server {
         server
     }
 
-    /// In the order that they came, and without what was sent again.
+    /// In order, and without repetitions.
     pub(super) fn asked(&self) -> Vec<String> {
         let mut seen = HashSet::new();
         let asked = self.asked.lock().expect("no panic");
@@ -96,7 +96,7 @@ impl Server {
         self.asked.lock().expect("no panic").iter().filter(|asked| *asked == question).count()
     }
 
-    /// Names by this server and a hosts file that is not there.
+    /// Names from this server, with a hosts file that does not exist.
     pub(super) fn names(&self) -> NamesBuilder {
         let builder = Names::builder().servers([self.address]).limit(Duration::from_secs(5));
         NamesBuilder { hosts: "/nonexistent/hosts".into(), resolv_conf: "/nonexistent/resolv.conf".into(), ..builder }
