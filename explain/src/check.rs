@@ -1,28 +1,39 @@
 //! `check`: is the policy well-formed, and what of it is probably not meant.
 
 use std::fmt::Write as _;
+use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use nix::unistd::{Group, User};
-use portgrant_policy::Names;
 use portgrant_policy::{Error, Policy, Problem, Rule, Source, Wrong};
-use portgrant_protocol::text::printable;
 use portgrant_protocol::{Message, status};
-use portgrant_trusted::consistent;
-use portgrant_trusted::{System, read_unjudged};
+use portgrant_trusted::{System, consistent, read_unjudged};
 use serde_json::{Value, json};
 
+use crate::advice::{self, Advice, DeniedGroups};
 use crate::arguments::Format;
+use crate::lines::{Excerpt, Lines};
 use crate::output::{self, BAD, DOUBTFUL, GOOD, STRONG, in_style};
-use crate::{advice, datagrams, nfs, subid_source};
+use crate::{nfs, subid_source};
+
+/// How many findings are shown, errors first.
+const MOST_SHOWN: usize = 1_000;
 
 /// 0 where the policy is well-formed, warnings or not, else 78.
 pub(crate) fn check(files: Vec<PathBuf>, format: Format) -> Result<u8, Box<Message>> {
-    let checked = consistent(|system| Checked::of(read(&files, system)?, &system.names));
-    match (checked.map(|reading| reading.value), format) {
-        (Ok(checked), Format::Text) => output::print(&checked.text()).map(|_| checked.status()),
-        (Ok(checked), Format::Json) => output::print_json(&checked.json()).map(|_| checked.status()),
+    let read = consistent(|system| Read::of(&files, system));
+    match (read.map(|reading| reading.value), format) {
+        (Ok(read), format) => {
+            // Never dropped, see advice.rs.
+            let read = ManuallyDrop::new(read);
+            let checked = ManuallyDrop::new(Checked::of(&read));
+            match format {
+                Format::Text => output::print(&checked.text())?,
+                Format::Json => output::print_json(&checked.json())?,
+            };
+            Ok(checked.status())
+        }
         (Err(error), Format::Json) => {
             let message = error.message();
             output::complain(&message);
@@ -34,8 +45,26 @@ pub(crate) fn check(files: Vec<PathBuf>, format: Format) -> Result<u8, Box<Messa
     }
 }
 
+/// All that is read of a policy and of the tables of names, in one piece.
+struct Read {
+    policy: Policy,
+    problems: Vec<Problem>,
+    groups: DeniedGroups,
+}
+
+impl Read {
+    fn of(files: &[PathBuf], system: &System) -> Result<Read, Error> {
+        let parsed = Policy::parse(sources(files, system)?, &system.names)?;
+        let (policy, problems) = parsed.map_or_else(|malformed| malformed, |policy| (policy, Vec::new()));
+        // Of a policy that is broken nobody knows what it was to say.
+        let groups =
+            if problems.is_empty() { DeniedGroups::of(&policy, &system.names) } else { DeniedGroups::default() };
+        Ok(Read { policy, problems, groups })
+    }
+}
+
 /// Drafts are read as anybody would read them: what they must be to be believed is not asked of them.
-fn read(files: &[PathBuf], system: &System) -> Result<Vec<Source>, Error> {
+fn sources(files: &[PathBuf], system: &System) -> Result<Vec<Source>, Error> {
     if files.is_empty() {
         return system.sources();
     }
@@ -46,169 +75,186 @@ fn read(files: &[PathBuf], system: &System) -> Result<Vec<Source>, Error> {
     files.iter().map(read).collect()
 }
 
-/// A policy, and everything there is to say about it, in its order.
-struct Checked {
-    policy: Policy,
-    findings: Vec<Finding>,
-    /// Not every rule was compared with every other
-    cut: bool,
+/// A policy, and everything there is to say about it.
+struct Checked<'p> {
+    policy: &'p Policy,
+    lines: Lines<'p>,
+    /// Where NFS is that believes ports
+    nfs: Option<String>,
+    /// Those that are shown, in the policy's order
+    shown: Vec<Finding<'p>>,
+    errors: usize,
+    warnings: usize,
+    /// All that advice is given about was looked at
+    complete: bool,
 }
 
-struct Finding {
-    kind: Kind,
-    code: &'static str,
+enum Finding<'p> {
+    Error(&'p Problem),
+    Warning(&'p Problem),
+    Advice(Advice<'p>),
+}
+
+/// Where a finding stands, and what of the line is meant.
+struct Place {
     file: usize,
     line: usize,
     /// From 1, in bytes
     column: usize,
     /// How many bytes are meant
     width: usize,
-    text: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Error,
-    Warning,
-}
-
-impl Checked {
-    fn of(sources: Vec<Source>, names: &Names) -> Result<Checked, Error> {
-        let (policy, problems) = match Policy::parse(sources, names)? {
-            Ok(policy) => (policy, Vec::new()),
-            Err(malformed) => malformed,
-        };
-        let lines = Lines::of(&policy);
-        let errors = problems.iter().map(|problem| Finding::of_problem(Kind::Error, problem, &lines));
-        let warnings = policy.warnings.iter().map(|problem| Finding::of_problem(Kind::Warning, problem, &lines));
-        let mut findings: Vec<Finding> = errors.chain(warnings).collect();
-        let mut cut = false;
-        // Of a policy that is broken nobody knows what it was to say.
+impl<'p> Checked<'p> {
+    fn of(read: &'p Read) -> Checked<'p> {
+        let Read { policy, problems, groups } = read;
+        let nfs = nfs::with_sec_sys().filter(|_| problems.is_empty());
+        let (mut advice, mut complete) = (Vec::new(), true);
         if problems.is_empty() {
-            let place = nfs::with_sec_sys();
-            let (advice, too_many) = advice::advice(&policy, names, place.as_deref());
-            cut = too_many;
-            let more = datagrams::advice(&policy, names).into_iter().chain(subid_source::advice(&policy));
-            findings.extend(advice.into_iter().chain(more).map(|advice| Finding::of_rule(advice, &lines)));
+            (advice, complete) = advice::advice(policy, groups, nfs.is_some());
+            advice.extend(subid_source::advice(policy));
         }
-        findings.sort_by_key(|finding| (finding.file, finding.line, finding.column));
-        Ok(Checked { policy, findings, cut })
-    }
-
-    fn count(&self, kind: Kind) -> usize {
-        self.findings.iter().filter(|finding| finding.kind == kind).count()
+        let (errors, warnings) = (problems.len(), policy.warnings.len() + advice.len());
+        let mut warned: Vec<Finding<'p>> =
+            policy.warnings.iter().map(Finding::Warning).chain(advice.into_iter().map(Finding::Advice)).collect();
+        // Stable: of one line the parser's come first.
+        warned.sort_by_key(Finding::line);
+        let mut shown: Vec<Finding<'p>> = problems.iter().map(Finding::Error).chain(warned).take(MOST_SHOWN).collect();
+        let lines = Lines::of(policy);
+        shown.sort_by_key(|finding| {
+            let Place { file, line, column, .. } = finding.place(&lines);
+            (file, line, column)
+        });
+        Checked { policy, lines, nfs, shown, errors, warnings, complete }
     }
 
     fn status(&self) -> u8 {
-        if self.count(Kind::Error) == 0 { status::OK } else { status::BROKEN }
+        if self.errors == 0 { status::OK } else { status::BROKEN }
+    }
+
+    fn left_out(&self) -> usize {
+        self.errors + self.warnings - self.shown.len()
     }
 
     fn text(&self) -> String {
-        let lines = Lines::of(&self.policy);
         let mut out = String::new();
-        for finding in &self.findings {
-            finding.write(&mut out, &self.policy, &lines);
+        for finding in &self.shown {
+            self.write(&mut out, finding);
         }
-        if self.cut {
-            out.push_str("too many rules to compare each with every other: some that do nothing may not be named\n");
+        if self.left_out() > 0 {
+            let _ = writeln!(out, "{} more findings are not shown", self.left_out());
         }
-        let (errors, warnings) = (self.count(Kind::Error), self.count(Kind::Warning));
+        if !self.complete {
+            out.push_str(
+                "the policy is too large to compare all of its rules: not every rule that does nothing is shown\n",
+            );
+        }
         let counted = [
             (self.policy.rules.len(), "rule", None),
             (self.policy.sources.len(), "file", None),
-            (errors, "error", Some(BAD).filter(|_| errors != 0)),
-            (warnings, "warning", Some(DOUBTFUL).filter(|_| warnings != 0)),
+            (self.errors, "error", Some(BAD).filter(|_| self.errors != 0)),
+            (self.warnings, "warning", Some(DOUBTFUL).filter(|_| self.warnings != 0)),
         ];
         let counted = counted.map(|(count, noun, style)| {
             let text = format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
             style.map_or_else(|| text.clone(), |style| in_style(style, &text))
         });
-        let verdict = if errors == 0 { in_style(GOOD, "well-formed") } else { in_style(BAD, "refused, all of it") };
+        let verdict =
+            if self.errors == 0 { in_style(GOOD, "well-formed") } else { in_style(BAD, "refused, all of it") };
         let _ = writeln!(out, "{}: {verdict}", counted.join(", "));
         out
     }
 
     fn json(&self) -> Value {
-        let (policy, lines) = (&self.policy, Lines::of(&self.policy));
+        let policy = self.policy;
         let files: Vec<String> = (0..policy.sources.len()).map(|file| policy.path(file)).collect();
-        let findings: Vec<Value> = self.findings.iter().map(|finding| finding.json(policy, &lines)).collect();
-        json!({ "files": files, "rules": policy.rules.len(), "findings": findings, "compared_all": !self.cut })
+        let findings: Vec<Value> = self.shown.iter().map(|finding| self.finding_json(finding)).collect();
+        json!({
+            "files": files, "rules": policy.rules.len(), "errors": self.errors, "warnings": self.warnings,
+            "findings": findings, "left_out": self.left_out(), "compared_all": self.complete,
+        })
     }
-}
 
-impl Finding {
-    fn of_problem(kind: Kind, problem: &Problem, lines: &Lines<'_>) -> Finding {
-        let Problem { file, line, column, ref wrong } = *problem;
-        let unknown = matches!(wrong, Wrong::UnknownUser(_) | Wrong::UnknownGroup(_) | Wrong::UnknownService(_));
-        let code = match (unknown, wrong) {
-            (true, _) => "unknown-name",
-            (false, Wrong::DatagramDevice) => "dev-for-udp",
-            (false, Wrong::DatagramAddress) => "on-for-udp",
-            (false, Wrong::CutOff { .. }) => "cut-off",
-            (false, _) => "malformed",
+    fn write(&self, out: &mut String, finding: &Finding<'_>) {
+        let Place { file, line, column, width } = finding.place(&self.lines);
+        let (style, kind) = match finding {
+            Finding::Error(_) => (BAD, "error"),
+            Finding::Warning(_) | Finding::Advice(_) => (DOUBTFUL, "warning"),
         };
-        let after = lines.line(file, line).get(column - 1..).unwrap_or_default();
-        let width = after.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(after.len());
-        let text = format!("{wrong}{}", by_directory(wrong).unwrap_or_default());
-        Finding { kind, code, file, line, column, width, text }
-    }
-
-    /// The whole rule is meant, without what stands around it.
-    fn of_rule(advice: advice::Advice<'_>, lines: &Lines<'_>) -> Finding {
-        let Rule { file, line, program, .. } = advice.rule;
-        let text = lines.line(*file, *line);
-        let comment = |at: &usize| text.get(*at) == Some(&b'#') && matches!(text.get(at - 1), Some(b' ' | b'\t'));
-        // In a path a number sign is one.
-        let end = (1..text.len()).find(comment).filter(|_| program.is_none()).unwrap_or(text.len());
-        let text = text.get(..end).unwrap_or_default();
-        let column = text.len() - text.trim_ascii_start().len() + 1;
-        let width = text.trim_ascii().len();
-        Finding { kind: Kind::Warning, code: advice.code, file: *file, line: *line, column, width, text: advice.text }
-    }
-
-    fn write(&self, out: &mut String, policy: &Policy, lines: &Lines<'_>) {
-        let (line, column) = (self.line, self.column);
-        let (style, kind) = match self.kind {
-            Kind::Error => (BAD, "error"),
-            Kind::Warning => (DOUBTFUL, "warning"),
-        };
-        let place = in_style(STRONG, &format!("{}:{line}:{column}:", policy.path(self.file)));
-        let _ = writeln!(out, "{place} {}: {}", in_style(style, kind), self.text);
-        let raw = lines.line(self.file, line);
-        let _ = writeln!(out, "    {}", shown(raw.trim_ascii_end()));
-        // What had to be made printable is wider than its bytes.
-        let (before, meant) = raw.split_at((column - 1).min(raw.len()));
-        let (before, width) = (shown(before).len(), shown(meant.get(..self.width).unwrap_or(meant)).len());
-        let carets = "^".repeat(width.clamp(1, 1024));
+        let place = in_style(STRONG, &format!("{}:{line}:{column}:", self.policy.path(file)));
+        let _ = writeln!(out, "{place} {}: {}", in_style(style, kind), self.finding_text(finding));
+        let excerpt = Excerpt::of(self.lines.bytes(file, line), column - 1);
+        let _ = writeln!(out, "    {}", excerpt.text());
+        let (before, width) = excerpt.columns(column - 1, width);
+        let carets = "^".repeat(width.max(1));
         let _ = writeln!(out, "    {:before$}{}", "", in_style(style, &carets));
     }
 
-    fn json(&self, policy: &Policy, lines: &Lines<'_>) -> Value {
-        let kind = if self.kind == Kind::Error { "error" } else { "warning" };
+    fn finding_json(&self, finding: &Finding<'_>) -> Value {
+        let Place { file, line, column, .. } = finding.place(&self.lines);
+        let kind = if matches!(finding, Finding::Error(_)) { "error" } else { "warning" };
         json!({
-            "kind": kind, "code": self.code, "file": policy.path(self.file), "line": self.line, "column": self.column,
-            "text": self.text, "rule": shown(lines.line(self.file, self.line).trim_ascii_end()),
+            "kind": kind, "code": finding.code(), "file": self.policy.path(file), "line": line, "column": column,
+            "text": self.finding_text(finding), "rule": Excerpt::of(self.lines.bytes(file, line), column - 1).text(),
         })
     }
-}
 
-/// The lines of each file as they stand there, found once: a large policy may have much to be said of.
-struct Lines<'p>(Vec<Vec<&'p [u8]>>);
-
-impl<'p> Lines<'p> {
-    fn of(policy: &'p Policy) -> Lines<'p> {
-        Lines(policy.sources.iter().map(|source| source.text.split(|&byte| byte == b'\n').collect()).collect())
-    }
-
-    fn line(&self, file: usize, line: usize) -> &'p [u8] {
-        self.0.get(file).and_then(|lines| lines.get(line - 1)).copied().unwrap_or_default()
+    fn finding_text(&self, finding: &Finding<'_>) -> String {
+        match finding {
+            Finding::Error(Problem { wrong, .. }) | Finding::Warning(Problem { wrong, .. }) => {
+                format!("{wrong}{}", by_directory(wrong).unwrap_or_default())
+            }
+            Finding::Advice(advice) => advice.text(&self.lines, self.nfs.as_deref()),
+        }
     }
 }
 
-/// Printable; tabs as blanks, so that columns stay.
-fn shown(bytes: &[u8]) -> String {
-    let bytes: Vec<u8> = bytes.iter().map(|&byte| if byte == b'\t' { b' ' } else { byte }).collect();
-    printable(&bytes)
+impl Finding<'_> {
+    fn line(&self) -> (usize, usize) {
+        match self {
+            Finding::Error(problem) | Finding::Warning(problem) => (problem.file, problem.line),
+            Finding::Advice(advice) => (advice.rule.file, advice.rule.line),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Finding::Error(Problem { wrong, .. }) | Finding::Warning(Problem { wrong, .. }) => {
+                let unknown =
+                    matches!(wrong, Wrong::UnknownUser(_) | Wrong::UnknownGroup(_) | Wrong::UnknownService(_));
+                match (unknown, wrong) {
+                    (true, _) => "unknown-name",
+                    (false, Wrong::DatagramDevice) => "dev-for-udp",
+                    (false, Wrong::DatagramAddress) => "on-for-udp",
+                    (false, Wrong::CutOff { .. }) => "cut-off",
+                    (false, _) => "malformed",
+                }
+            }
+            Finding::Advice(advice) => advice.code(),
+        }
+    }
+
+    fn place(&self, lines: &Lines<'_>) -> Place {
+        match self {
+            Finding::Error(problem) | Finding::Warning(problem) => {
+                let Problem { file, line, column, .. } = **problem;
+                let after = lines.bytes(file, line).get(column - 1..).unwrap_or_default();
+                let width = after.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(after.len());
+                Place { file, line, column, width }
+            }
+            // The whole rule is meant, without what stands around it.
+            Finding::Advice(Advice { rule: Rule { file, line, program, .. }, .. }) => {
+                let text = lines.bytes(*file, *line);
+                let comment =
+                    |at: &usize| text.get(*at) == Some(&b'#') && matches!(text.get(at - 1), Some(b' ' | b'\t'));
+                // In a path a number sign is one.
+                let end = (1..text.len()).find(comment).filter(|_| program.is_none()).unwrap_or(text.len());
+                let text = text.get(..end).unwrap_or_default();
+                let column = text.len() - text.trim_ascii_start().len() + 1;
+                Place { file: *file, line: *line, column, width: text.trim_ascii().len() }
+            }
+        }
+    }
 }
 
 /// The helper is static and asks no directory service; this program is not, and says what to write instead.

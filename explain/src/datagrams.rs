@@ -3,34 +3,32 @@
 
 use std::collections::HashMap;
 
-use portgrant_policy::Names;
 use portgrant_policy::{AddressSet, Effect, Policy, Rule, Subject};
 use portgrant_protocol::Protocol;
 
-use crate::advice::Advice;
+use crate::advice::{Advice, DeniedGroups, What};
 
 /// The permits of udp ports that a deny with an address refuses on addresses that it does not name. Each is told once.
-pub(crate) fn advice<'p>(policy: &'p Policy, names: &Names) -> Vec<Advice<'p>> {
+pub(crate) fn advice<'p>(policy: &'p Policy, groups: &DeniedGroups) -> Vec<Advice<'p>> {
     let denies = Denies::of(policy);
-    let mut groups = HashMap::new();
     let permits = policy.rules.iter().filter(|rule| rule.effect == Effect::Permit && rule.has_udp());
     let told = permits.filter_map(|rule| {
-        let (deny, family) = denies.rival(rule, &mut |uid| {
-            groups.entry(uid).or_insert_with(|| names.account_groups(uid).unwrap_or_default()).clone()
-        })?;
-        let text = format!(
-            "an address does not narrow udp: {}  {}  refuses these udp ports on every {} address; expected /tcp there, or no udp here",
-            policy.place(deny),
-            policy.text(deny),
-            family.name()
-        );
-        Some(Advice { rule, code: "address-for-udp", text })
+        let (deny, family) = denies.rival(rule, groups)?;
+        Some(Advice { rule, what: What::Datagrams(deny, family) })
     });
     told.collect()
 }
 
+/// For people. `deny` is where the deny stands, and its text.
+pub(crate) fn text(deny: &str, family: Family) -> String {
+    format!(
+        "an address does not narrow udp: {deny}  refuses these udp ports on every {} address; expected /tcp there, or no udp here",
+        family.name()
+    )
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
@@ -79,7 +77,6 @@ impl<'p> Ranges<'p> {
 /// The denies that name a part of a family's addresses, by that family and by whom they deny; `None` is all of them.
 struct Denies<'p> {
     ranges: HashMap<(Option<Subject>, Family), Ranges<'p>>,
-    of_groups: bool,
 }
 
 impl<'p> Denies<'p> {
@@ -95,12 +92,11 @@ impl<'p> Denies<'p> {
                 }
             }
         }
-        let of_groups = denies.keys().any(|key| matches!(key.0, Some(Subject::Gid(_))));
-        Denies { ranges: denies.into_iter().map(|(key, ranges)| (key, ranges.ordered())).collect(), of_groups }
+        Denies { ranges: denies.into_iter().map(|(key, ranges)| (key, ranges.ordered())).collect() }
     }
 
     /// A deny for somebody of whom `permit` speaks, at one of its udp ports, in a family that it permits.
-    fn rival(&self, permit: &Rule, groups: &mut dyn FnMut(u32) -> Vec<u32>) -> Option<(&'p Rule, Family)> {
+    fn rival(&self, permit: &Rule, groups: &DeniedGroups) -> Option<(&'p Rule, Family)> {
         let mut subjects = match permit.subject {
             Subject::Any => vec![None],
             Subject::Nobody => vec![],
@@ -108,11 +104,7 @@ impl<'p> Denies<'p> {
                 vec![Some(permit.subject), Some(Subject::Any)]
             }
         };
-        if let Subject::Uid(uid) = permit.subject
-            && self.of_groups
-        {
-            subjects.extend(groups(uid).into_iter().map(|gid| Some(Subject::Gid(gid))));
-        }
+        subjects.extend(groups.of_subject(permit.subject).iter().map(|&gid| Some(Subject::Gid(gid))));
         let has = |family: &Family| permit.addresses.is_empty() || permit.addresses.iter().any(|set| family.has(*set));
         let families: Vec<Family> = Family::ALL.into_iter().filter(has).collect();
         let udp = permit.ports.iter().filter(|ports| ports.protocols.contains(Protocol::Udp));
@@ -127,11 +119,14 @@ impl<'p> Denies<'p> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lines::Lines;
     use crate::relation::tests::{names, policy};
 
     fn told(text: &str) -> Vec<(usize, String)> {
         let policy = policy(text);
-        advice(&policy, &names()).into_iter().map(|advice| (advice.rule.line, advice.text)).collect()
+        let lines = Lines::of(&policy);
+        let advice = advice(&policy, &DeniedGroups::of(&policy, &names()));
+        advice.into_iter().map(|advice| (advice.rule.line, advice.text(&lines, None))).collect()
     }
 
     #[test]
@@ -187,7 +182,7 @@ mod tests {
             (0..20_000).map(|n| format!("permit uid:{n} 1-500/udp\ndeny uid:{n} 501 on 127.0.0.1\n")).collect();
         let policy = policy(&many);
         let begin = std::time::Instant::now();
-        assert_eq!(advice(&policy, &names()), []);
+        assert_eq!(advice(&policy, &DeniedGroups::of(&policy, &names())), []);
         assert!(begin.elapsed() < std::time::Duration::from_secs(10), "{:?}", begin.elapsed());
     }
 }

@@ -2,19 +2,24 @@
 
 use std::fmt::Write as _;
 
-use portgrant_policy::{Caller, Effect, Policy, Rule, who};
+use portgrant_policy::{Caller, Effect, Policy, Rule, Subject, who};
 use portgrant_protocol::Message;
 use portgrant_trusted::consistent;
-
+use rustc_hash::FxHashSet;
 use serde_json::{Value, json};
 
+use crate::advice::MOST_STEPS;
 use crate::arguments::Format;
+use crate::candidates::Candidates;
 use crate::explain::caller;
+use crate::lines::Lines;
 use crate::output::{self, BAD, DOUBTFUL, STRONG, in_style};
-use crate::relation::{denies_all, denies_some};
+use crate::relation::{Budget, Extent};
 
 /// Where the kernel says which ports are for everybody (ip(7)).
 const UNPRIVILEGED_FROM: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+/// How many denies are shown of a permit.
+const MOST_DENIES: usize = 10;
 
 /// Always 0: nothing is an answer as well.
 pub(crate) fn list(user: Option<&str>, format: Format) -> Result<u8, Box<Message>> {
@@ -24,56 +29,83 @@ pub(crate) fn list(user: Option<&str>, format: Format) -> Result<u8, Box<Message
         Ok((policy, caller))
     })?;
     let (policy, caller) = reading.value;
-    let grants = grants(&policy, &caller);
+    let lines = Lines::of(&policy);
+    let grants = Grants::of(&policy, &lines, &caller);
     let from = std::fs::read_to_string(UNPRIVILEGED_FROM).ok().and_then(|text| text.trim().parse().ok());
     match format {
-        Format::Text => output::print(&text(&grants, &caller, &policy, from)),
+        Format::Text => output::print(&grants.text(&caller, &lines, from)),
         Format::Json => output::print_json(&json!({
             "user": caller.name, "uid": caller.uid, "unprivileged_from": from,
-            "permits": grants.iter().map(|grant| grant.json(&policy)).collect::<Vec<_>>(),
+            "permits": grants.all.iter().map(|grant| grant.json(&lines)).collect::<Vec<_>>(),
+            "compared_all": grants.complete,
         })),
     }
+}
+
+/// What is permitted to a user.
+struct Grants<'p> {
+    all: Vec<Grant<'p>>,
+    /// All permits were compared with all denies
+    complete: bool,
 }
 
 /// A rule that permits something to the caller, and the denies that cut into it.
 struct Grant<'p> {
     rule: &'p Rule,
     written: Written,
-    denied_by: Vec<&'p Rule>,
+    /// The denies, and whether each takes all of it. Those that do come first
+    denied_by: Vec<(&'p Rule, bool)>,
 }
 
-fn grants<'p>(policy: &'p Policy, caller: &Caller) -> Vec<Grant<'p>> {
-    let concerning = |effect| policy.rules.iter().filter(move |rule| rule.effect == effect && rule.concerns(caller));
-    let denies: Vec<&Rule> = concerning(Effect::Deny).collect();
-    let grant = |rule: &'p Rule| Grant {
-        rule,
-        written: Written::of(&policy.text(rule)),
-        denied_by: denies.iter().copied().filter(|deny| denies_some(deny, rule)).collect(),
-    };
-    concerning(Effect::Permit).filter(|rule| !rule.ports.is_empty()).map(grant).collect()
-}
+impl<'p> Grants<'p> {
+    fn of(policy: &'p Policy, lines: &Lines<'_>, caller: &Caller) -> Grants<'p> {
+        let concerning =
+            |effect| policy.rules.iter().filter(move |rule| rule.effect == effect && rule.concerns(caller));
+        let denies: Vec<Extent<'p>> = concerning(Effect::Deny).map(Extent::of).collect();
+        let candidates = Candidates::of(&denies);
+        // Whom they speak of is settled.
+        let groups: FxHashSet<Subject> = denies.iter().map(|deny| deny.rule.subject).collect();
+        let budget = Budget::new(MOST_STEPS);
+        let grant = |rule: &'p Rule| {
+            let permit = Extent::of(rule);
+            let may =
+                groups.iter().flat_map(|subject| candidates.overlapping((*subject, Effect::Deny), &permit, &budget));
+            let mut denied_by: Vec<(&Rule, bool)> = may
+                .filter(|deny| !budget.is_spent() && deny.denies_some(&permit, &budget))
+                .map(|deny| (deny.rule, deny.denies_all(&permit, &budget)))
+                .collect();
+            denied_by.sort_by_key(|(deny, all)| (!all, deny.file, deny.line));
+            Grant { rule, written: Written::of(&lines.text(rule)), denied_by }
+        };
+        let all = concerning(Effect::Permit).filter(|rule| !rule.ports.is_empty()).map(grant).collect();
+        Grants { all, complete: !budget.is_spent() }
+    }
 
-fn text(grants: &[Grant<'_>], caller: &Caller, policy: &Policy, from: Option<u32>) -> String {
-    let mut out = match grants.len() {
-        0 => format!("no rule permits anything to {}\n", who(caller)),
-        1 => format!("1 rule permits something to {}\n", who(caller)),
-        many => format!("{many} rules permit something to {}\n", who(caller)),
-    };
-    for grant in grants {
-        grant.write(&mut out, policy);
+    fn text(&self, caller: &Caller, lines: &Lines<'_>, from: Option<u32>) -> String {
+        let mut out = match self.all.len() {
+            0 => format!("no rule permits anything to {}\n", who(caller)),
+            1 => format!("1 rule permits something to {}\n", who(caller)),
+            many => format!("{many} rules permit something to {}\n", who(caller)),
+        };
+        for grant in &self.all {
+            grant.write(&mut out, lines);
+        }
+        if !self.complete {
+            out.push_str(
+                "the policy is too large to compare all of its rules: not every deny is shown; portgrant explain knows all\n",
+            );
+        }
+        if let Some(from @ ..=65535) = from {
+            let _ = writeln!(out, "everybody may bind ports from {from} on, without a rule and without portgrant");
+        }
+        out
     }
-    if let Some(from @ ..=65535) = from {
-        let _ = writeln!(out, "everybody may bind ports from {from} on, without a rule and without portgrant");
-    }
-    out
 }
 
 impl Grant<'_> {
-    fn write(&self, out: &mut String, policy: &Policy) {
-        let cited = |rule: &Rule| format!("{}  {}", policy.place(rule), policy.text(rule));
-        let all = self.denied_by.iter().find(|deny| denies_all(deny, self.rule));
+    fn write(&self, out: &mut String, lines: &Lines<'_>) {
         let _ = writeln!(out, "  {}", in_style(STRONG, &self.written.ports));
-        let _ = writeln!(out, "      rule    {}", cited(self.rule));
+        let _ = writeln!(out, "      rule    {}  {}", lines.place(self.rule), lines.text(self.rule));
         let words = self.options().join(" ");
         let dev = self.rule.dev.as_deref().unwrap_or_default();
         let program = self.written.program.as_deref().unwrap_or_default();
@@ -85,30 +117,29 @@ impl Grant<'_> {
                 let _ = writeln!(out, "      {label:<7} {value}");
             }
         }
-        match all {
-            Some(deny) => {
-                let _ = writeln!(out, "      {} {}", in_style(BAD, "nothing"), cited(deny));
-            }
-            None => self.denied_by.iter().for_each(|deny| {
-                let _ = writeln!(out, "      {}  {}", in_style(DOUBTFUL, "except"), cited(deny));
-            }),
+        if let Some((deny, true)) = self.denied_by.first() {
+            let _ = writeln!(out, "      {} {}", in_style(BAD, "nothing"), lines.cite(deny));
+            return;
+        }
+        for (deny, _) in self.denied_by.iter().take(MOST_DENIES) {
+            let _ = writeln!(out, "      {}  {}", in_style(DOUBTFUL, "except"), lines.cite(deny));
+        }
+        if let more @ 1.. = self.denied_by.len().saturating_sub(MOST_DENIES) {
+            let _ = writeln!(out, "      {}  {more} more denies are not shown", in_style(DOUBTFUL, "except"));
         }
     }
 
-    fn json(&self, policy: &Policy) -> Value {
-        let cited = |rule: &Rule| json!({ "rule": policy.place(rule), "text": policy.text(rule) });
-        let denied = |deny: &&Rule| {
-            let mut value = cited(deny);
-            value["all"] = denies_all(deny, self.rule).into();
-            value
-        };
-        let mut value = cited(self.rule);
+    fn json(&self, lines: &Lines<'_>) -> Value {
+        let denied =
+            |(deny, all): &(&Rule, bool)| json!({ "rule": lines.place(deny), "text": lines.short(deny), "all": all });
+        let mut value = json!({ "rule": lines.place(self.rule), "text": lines.text(self.rule) });
         value["ports"] = self.written.ports.split(' ').collect();
         value["addresses"] = self.written.addresses.split_whitespace().collect();
         value["dev"] = self.rule.dev.clone().into();
         value["options"] = self.options().into();
         value["program"] = self.written.program.clone().into();
-        value["denied_by"] = self.denied_by.iter().map(denied).collect();
+        value["denied_by"] = self.denied_by.iter().take(MOST_DENIES).map(denied).collect();
+        value["denied_by_more"] = self.denied_by.len().saturating_sub(MOST_DENIES).into();
         value
     }
 

@@ -8,9 +8,11 @@
 
 mod advice;
 mod arguments;
+mod candidates;
 mod check;
 mod datagrams;
 mod explain;
+mod lines;
 mod list;
 mod nfs;
 mod output;

@@ -2,148 +2,291 @@
 //! rests on it. Where it errs, it errs by saying less: what is claimed here holds for every request (the tests compare
 //! with `decide`).
 
-use portgrant_policy::{AddressSet, Rule, Span, Subject};
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use portgrant_policy::{AddressSet, Rule, Subject};
 use portgrant_protocol::Protocol;
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
-/// Whether `wide`, which has the same effect, does whatever `narrow` does.
-pub(crate) fn makes_needless(wide: &Rule, narrow: &Rule) -> bool {
-    speaks_of_all(wide, narrow)
-        && holds_ports(wide, narrow)
-        && addresses(narrow).iter().all(|&set| is_held(set, &addresses(wide)))
-        && (wide.dev.is_none() || wide.dev == narrow.dev)
-        && (wide.reuseport || !narrow.reuseport)
-        && (wide.freebind || !narrow.freebind)
-        && (wide.hold || !narrow.hold)
-        && (wide.program.is_none() || wide.program == narrow.program)
+/// From and to, both included.
+type Range<T> = (T, T);
+
+/// How many steps comparisons may still take. A step is one range of one rule, looked for in another rule.
+#[derive(Debug)]
+pub(crate) struct Budget(Cell<u64>);
+
+impl Budget {
+    pub(crate) fn new(steps: u64) -> Budget {
+        Budget(Cell::new(steps))
+    }
+
+    /// Adds steps to what is left.
+    pub(crate) fn add(&self, steps: u64) {
+        self.0.set(self.0.get().saturating_add(steps));
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> u64 {
+        self.0.get()
+    }
+
+    pub(crate) fn is_spent(&self) -> bool {
+        self.0.get() == 0
+    }
+
+    pub(crate) fn spend(&self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
 }
 
-/// Whether `deny` refuses whatever `permit` permits. Whom they speak of is not compared.
-pub(crate) fn denies_all(deny: &Rule, permit: &Rule) -> bool {
-    let denied = addresses(deny);
-    let by_protocol = |protocol: Protocol| {
-        let met = |set: AddressSet| is_always_met(set, &denied) || protocol == Protocol::Udp && sends(set, &denied);
-        is_held_to(deny, permit, protocol) && addresses(permit).into_iter().all(met)
-    };
-    let used = PROTOCOLS.into_iter().filter(|&protocol| ranges(permit, protocol).next().is_some());
-    holds_ports(deny, permit) && used.into_iter().all(by_protocol)
+/// A rule, and what it holds in an order that can be searched: each range after the other, and none touching the next.
+#[derive(Debug)]
+pub(crate) struct Extent<'p> {
+    pub(crate) rule: &'p Rule,
+    /// Of each of [`PROTOCOLS`]
+    ports: [Vec<Range<u16>>; 3],
+    /// `None` is every address
+    on: Option<Box<Addresses>>,
 }
 
-/// Whether `deny` refuses anything that `permit` permits. Whom they speak of is not compared.
-pub(crate) fn denies_some(deny: &Rule, permit: &Rule) -> bool {
-    let denied = addresses(deny);
-    PROTOCOLS.into_iter().any(|protocol| {
-        let meets = |set: AddressSet| {
-            denied.iter().any(|&other| may_meet(set, other)) || protocol == Protocol::Udp && sends(set, &denied)
+/// What an `on` clause holds. The wildcards are no addresses.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Addresses {
+    v4: Cow<'static, [Range<u32>]>,
+    v6: Cow<'static, [Range<u128>]>,
+    v4_wildcard: bool,
+    v6_wildcard: bool,
+    /// Each address of both families by itself
+    each: bool,
+}
+
+/// No `on` clause.
+static EVERY: Addresses = Addresses {
+    v4: Cow::Borrowed(&[(0, u32::MAX)]),
+    v6: Cow::Borrowed(&[(0, u128::MAX)]),
+    v4_wildcard: true,
+    v6_wildcard: true,
+    each: true,
+};
+
+impl<'p> Extent<'p> {
+    pub(crate) fn of(rule: &'p Rule) -> Extent<'p> {
+        let ports = PROTOCOLS.map(|protocol| {
+            let own = rule.ports.iter().filter(|ports| ports.protocols.contains(protocol));
+            merged(own.map(|ports| (ports.first, ports.last)).collect(), |port| port.checked_add(1))
+        });
+        let on = Some(&rule.addresses).filter(|sets| !sets.is_empty()).map(|sets| Box::new(Addresses::of(sets)));
+        Extent { rule, ports, on }
+    }
+
+    /// The ranges of ports, of one protocol after the other.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = Range<u16>> {
+        self.ports.iter().flatten().copied()
+    }
+
+    /// An address that it holds, unless it holds all of them, or wildcards alone.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        let v4 = self.addresses().v4.first().filter(|range| **range != (0, u32::MAX));
+        let v6 = self.addresses().v6.first().filter(|range| **range != (0, u128::MAX));
+        let v6 = v6.map(|range| IpAddr::from(Ipv6Addr::from_bits(range.0)));
+        v4.map(|range| IpAddr::from(Ipv4Addr::from_bits(range.0))).or(v6)
+    }
+
+    /// Whether it holds any IPv4 address, and any IPv6 address. The wildcards are none.
+    pub(crate) fn families(&self) -> [bool; 2] {
+        let on = self.addresses();
+        [!on.v4.is_empty(), !on.v6.is_empty()]
+    }
+
+    /// Whether all of its ports are for datagrams.
+    pub(crate) fn is_of_datagrams(&self) -> bool {
+        let [tcp, udp, sctp] = &self.ports;
+        tcp.is_empty() && sctp.is_empty() && !udp.is_empty()
+    }
+
+    /// Everything that it says, in one form: two rules with the same do the same.
+    pub(crate) fn meaning(&self) -> impl Hash + Eq {
+        let Rule { effect, subject, ports: _, addresses: _, dev, reuseport, freebind, hold, program, .. } = self.rule;
+        (effect, subject, &self.ports, self.addresses(), dev, (reuseport, freebind, hold), program)
+    }
+
+    /// Whether this, which has the same effect, does whatever `narrow` does.
+    pub(crate) fn makes_needless(&self, narrow: &Extent<'_>, budget: &Budget) -> bool {
+        let (wide, other) = (self.rule, narrow.rule);
+        speaks_of_all(wide, other)
+            && (wide.dev.is_none() || wide.dev == other.dev)
+            && (wide.reuseport || !other.reuseport)
+            && (wide.freebind || !other.freebind)
+            && (wide.hold || !other.hold)
+            && (wide.program.is_none() || wide.program == other.program)
+            && self.holds_ports(narrow, budget)
+            && self.addresses().hold(narrow.addresses(), budget)
+            && (self.addresses().v4_wildcard || !narrow.addresses().v4_wildcard)
+            && (self.addresses().v6_wildcard || !narrow.addresses().v6_wildcard)
+            && (self.addresses().each || !narrow.addresses().each)
+    }
+
+    /// Whether this deny refuses whatever `permit` permits. Whom they speak of is not compared.
+    pub(crate) fn denies_all(&self, permit: &Extent<'_>, budget: &Budget) -> bool {
+        let [tcp, udp, sctp] = &permit.ports;
+        let streams = !tcp.is_empty() || !sctp.is_empty();
+        let (denied, permitted) = (self.addresses(), permit.addresses());
+        (!streams || self.is_held_to_dev_of(permit))
+            && (udp.is_empty() || denied.always_touch_datagrams(permitted))
+            && self.holds_ports(permit, budget)
+            && (!streams || denied.always_touch(permitted, budget))
+    }
+
+    /// Whether this deny refuses anything that `permit` permits. Whom they speak of is not compared.
+    pub(crate) fn denies_some(&self, permit: &Extent<'_>, budget: &Budget) -> bool {
+        let (denied, permitted) = (self.addresses(), permit.addresses());
+        let same_dev = permit.rule.dev.is_none() || self.is_held_to_dev_of(permit);
+        let touches = denied.touch(permitted, budget);
+        let by_port = |((protocol, ports), permitted_ports): ((_, &Vec<_>), &Vec<_>)| {
+            // Of datagrams a deny ignores the interface, and an address says no more than its family: from which address
+            // they are sent is up to the holder.
+            let counts = match protocol {
+                Protocol::Udp => touches || denied.touch_datagrams(permitted),
+                Protocol::Tcp | Protocol::Sctp | Protocol::Mptcp => same_dev && touches,
+            };
+            counts && meet(ports, permitted_ports, budget)
         };
-        (permit.dev.is_none() || is_held_to(deny, permit, protocol))
-            && ranges(deny, protocol).any(|a| ranges(permit, protocol).any(|b| a.0 <= b.1 && b.0 <= a.1))
-            && addresses(permit).into_iter().any(meets)
-    })
+        PROTOCOLS.into_iter().zip(&self.ports).zip(&permit.ports).any(by_port)
+    }
+
+    fn is_held_to_dev_of(&self, permit: &Extent<'_>) -> bool {
+        self.rule.dev.is_none() || self.rule.dev == permit.rule.dev
+    }
+
+    fn addresses(&self) -> &Addresses {
+        self.on.as_deref().unwrap_or(&EVERY)
+    }
+
+    fn holds_ports(&self, narrow: &Extent<'_>, budget: &Budget) -> bool {
+        self.ports.iter().zip(&narrow.ports).all(|(wide, narrow)| hold(wide, narrow, budget))
+    }
 }
 
-/// Whether the interface keeps nothing of `permit` away from `deny`. For datagrams it never does.
-fn is_held_to(deny: &Rule, permit: &Rule, protocol: Protocol) -> bool {
-    deny.dev.is_none() || deny.dev == permit.dev || protocol == Protocol::Udp
-}
+impl Addresses {
+    fn of(sets: &[AddressSet]) -> Addresses {
+        let has = |wanted: &[AddressSet]| sets.iter().any(|set| wanted.contains(set));
+        let (v4, v6) = (AddressSet::V4(Ipv4Addr::UNSPECIFIED, 0), AddressSet::V6(Ipv6Addr::UNSPECIFIED, 0));
+        Addresses {
+            v4: merged(v4_ranges(sets), |at| at.checked_add(1)).into(),
+            v6: merged(v6_ranges(sets), |at| at.checked_add(1)).into(),
+            v4_wildcard: has(&[v4, AddressSet::V4Wildcard, AddressSet::DualWildcard]),
+            v6_wildcard: has(&[v6, AddressSet::DualWildcard]),
+            each: has(&[v4]) && has(&[v6]),
+        }
+    }
 
-/// Whether every datagram socket for something in `set` can send from an address that is denied.
-fn sends(set: AddressSet, denied: &[AddressSet]) -> bool {
-    denied.iter().any(|other| {
-        matches!(
-            (set, other),
-            (AddressSet::V4(..) | AddressSet::V4Wildcard, AddressSet::V4(..))
-                | (AddressSet::V6(..), AddressSet::V6(..))
-        )
-    })
+    fn hold(&self, narrow: &Addresses, budget: &Budget) -> bool {
+        hold(&self.v4, &narrow.v4, budget) && hold(&self.v6, &narrow.v6, budget)
+    }
+
+    /// Whether some request for something in `permitted` touches this. A wildcard touches each address of its family.
+    fn touch(&self, permitted: &Addresses, budget: &Budget) -> bool {
+        (permitted.v4_wildcard && self.has_v4())
+            || (permitted.v6_wildcard && self.has_v6())
+            || meet(&self.v4, &permitted.v4, budget)
+            || meet(&self.v6, &permitted.v6, budget)
+    }
+
+    /// Whether every request for something in `permitted` touches this. A wildcard touches each address of its family.
+    fn always_touch(&self, permitted: &Addresses, budget: &Budget) -> bool {
+        (self.has_v4() || !permitted.v4_wildcard)
+            && (self.has_v6() || !permitted.v6_wildcard)
+            && self.hold(permitted, budget)
+    }
+
+    /// The same of datagrams: a socket for any address of a family sends from all of them.
+    fn always_touch_datagrams(&self, permitted: &Addresses) -> bool {
+        let v4 = permitted.v4.is_empty() && (self.v4_wildcard || !permitted.v4_wildcard);
+        let v6 = permitted.v6.is_empty() && (self.v6_wildcard || !permitted.v6_wildcard);
+        (v4 || !self.v4.is_empty()) && (v6 || !self.v6.is_empty())
+    }
+
+    /// Whether datagrams of some request for something in `permitted` can be sent from an address in this.
+    fn touch_datagrams(&self, permitted: &Addresses) -> bool {
+        (!self.v4.is_empty() && permitted.has_v4()) || (!self.v6.is_empty() && permitted.has_v6())
+    }
+
+    fn has_v4(&self) -> bool {
+        self.v4_wildcard || !self.v4.is_empty()
+    }
+
+    fn has_v6(&self) -> bool {
+        self.v6_wildcard || !self.v6.is_empty()
+    }
 }
 
 /// Whether `wide` speaks of everybody of whom `narrow` does.
-pub(crate) fn speaks_of_all(wide: &Rule, narrow: &Rule) -> bool {
+fn speaks_of_all(wide: &Rule, narrow: &Rule) -> bool {
     wide.subject == Subject::Any || (wide.subject == narrow.subject && wide.subject != Subject::Nobody)
 }
 
-fn holds_ports(wide: &Rule, narrow: &Rule) -> bool {
-    PROTOCOLS.into_iter().all(|protocol| ranges(narrow, protocol).all(|range| is_covered(range, wide, protocol)))
-}
-
-fn ranges(rule: &Rule, protocol: Protocol) -> impl Iterator<Item = (u16, u16)> {
-    rule.ports.iter().filter(move |ports| ports.protocols.contains(protocol)).map(|ports| (ports.first, ports.last))
-}
-
-/// Whether the ranges of `wide` together hold all of one.
-fn is_covered((mut next, last): (u16, u16), wide: &Rule, protocol: Protocol) -> bool {
-    loop {
-        let reach =
-            ranges(wide, protocol).filter(|range| (range.0..=range.1).contains(&next)).map(|range| range.1).max();
-        match reach {
-            None => return false,
-            Some(reach) if reach >= last => return true,
-            Some(reach) => next = reach + 1,
+fn v4_ranges(sets: &[AddressSet]) -> Vec<Range<u32>> {
+    let range = |set: &AddressSet| match *set {
+        AddressSet::V4(network, length) => {
+            let first = network.to_bits();
+            Some((first, first | u32::MAX.checked_shr(length.into()).unwrap_or(0)))
         }
-    }
-}
-
-/// The addresses of a rule; none stand for every one, and the wildcards.
-fn addresses(rule: &Rule) -> Vec<AddressSet> {
-    const ALL: [AddressSet; 2] =
-        [AddressSet::V4(std::net::Ipv4Addr::UNSPECIFIED, 0), AddressSet::V6(std::net::Ipv6Addr::UNSPECIFIED, 0)];
-    if rule.addresses.is_empty() { ALL.to_vec() } else { rule.addresses.clone() }
-}
-
-fn is_held(set: AddressSet, wide: &[AddressSet]) -> bool {
-    match set {
-        AddressSet::V4Wildcard => Span::V4Wildcard.is_within(wide),
-        AddressSet::DualWildcard => Span::DualWildcard.is_within(wide),
-        AddressSet::V4(..) | AddressSet::V6(..) => wide.iter().any(|&other| is_subnet(set, other)),
-    }
-}
-
-/// Whether every request for something in `set` touches `denied`: a wildcard touches each address of its family.
-fn is_always_met(set: AddressSet, denied: &[AddressSet]) -> bool {
-    match set {
-        AddressSet::V4Wildcard => Span::V4Wildcard.overlaps(denied),
-        AddressSet::DualWildcard => Span::V4Wildcard.overlaps(denied) && Span::V6Wildcard.overlaps(denied),
-        AddressSet::V4(..) | AddressSet::V6(..) => denied.iter().any(|&other| is_subnet(set, other)),
-    }
-}
-
-/// Whether some request for something in `set` touches `other`.
-fn may_meet(set: AddressSet, other: AddressSet) -> bool {
-    let wildcard = match set {
-        AddressSet::V4Wildcard | AddressSet::V4(_, 0) => Some(Span::V4Wildcard),
-        AddressSet::V6(_, 0) => Some(Span::V6Wildcard),
-        AddressSet::DualWildcard => Some(Span::DualWildcard),
-        AddressSet::V4(..) | AddressSet::V6(..) => None,
+        AddressSet::V6(..) | AddressSet::V4Wildcard | AddressSet::DualWildcard => None,
     };
-    wildcard.is_some_and(|span| span.overlaps(&[other])) || is_subnet(set, other) || is_subnet(other, set)
+    sets.iter().filter_map(range).collect()
 }
 
-fn is_subnet(narrow: AddressSet, wide: AddressSet) -> bool {
-    match (narrow, wide) {
-        (AddressSet::V4(network, length), AddressSet::V4(..)) => {
-            length_of(wide) <= length && Span::V4(network).is_within(&[wide])
+fn v6_ranges(sets: &[AddressSet]) -> Vec<Range<u128>> {
+    let range = |set: &AddressSet| match *set {
+        AddressSet::V6(network, length) => {
+            let first = network.to_bits();
+            Some((first, first | u128::MAX.checked_shr(length.into()).unwrap_or(0)))
         }
-        (AddressSet::V6(network, length), AddressSet::V6(..)) => {
-            length_of(wide) <= length && Span::V6(network).is_within(&[wide])
-        }
-        _ => false,
-    }
+        AddressSet::V4(..) | AddressSet::V4Wildcard | AddressSet::DualWildcard => None,
+    };
+    sets.iter().filter_map(range).collect()
 }
 
-fn length_of(set: AddressSet) -> u8 {
-    match set {
-        AddressSet::V4(_, length) | AddressSet::V6(_, length) => length,
-        AddressSet::V4Wildcard | AddressSet::DualWildcard => 0,
-    }
+/// In order, and what overlaps or touches made one.
+fn merged<T: Copy + Ord>(mut ranges: Vec<Range<T>>, next: impl Fn(T) -> Option<T>) -> Vec<Range<T>> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|later, earlier| {
+        let joins = next(earlier.1).is_none_or(|next| later.0 <= next);
+        if joins {
+            earlier.1 = earlier.1.max(later.1);
+        }
+        joins
+    });
+    ranges
+}
+
+/// Whether each range of `narrow` lies within one of `wide`. Both are merged.
+fn hold<T: Copy + Ord>(wide: &[Range<T>], narrow: &[Range<T>], budget: &Budget) -> bool {
+    narrow.iter().all(|range| {
+        budget.spend();
+        let after = wide.partition_point(|other| other.0 <= range.0);
+        after.checked_sub(1).and_then(|at| wide.get(at)).is_some_and(|other| range.1 <= other.1)
+    })
+}
+
+/// Whether any range of one overlaps any of the other. Both are merged.
+fn meet<T: Copy + Ord>(one: &[Range<T>], other: &[Range<T>], budget: &Budget) -> bool {
+    let (few, many) = if one.len() <= other.len() { (one, other) } else { (other, one) };
+    few.iter().any(|range| {
+        budget.spend();
+        let at = many.partition_point(|other| other.1 < range.0);
+        many.get(at).is_some_and(|other| other.0 <= range.1)
+    })
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-
-    use portgrant_policy::Names;
-    use portgrant_policy::{Ask, AskedProgram, Caller, Decision, Domain, Policy, Source, decide};
+    use portgrant_policy::{Ask, AskedProgram, Caller, Decision, Domain, Names, Policy, Source, decide};
     use portgrant_protocol::{Endpoint, Resolved};
 
     use super::*;
@@ -159,6 +302,23 @@ pub(crate) mod tests {
             Ok(policy) => policy,
             Err((_, problems)) => panic!("{text}: {problems:?}"),
         }
+    }
+
+    /// Enough for any two rules.
+    pub(crate) fn unbounded() -> Budget {
+        Budget::new(u64::MAX)
+    }
+
+    fn makes_needless(wide: &Rule, narrow: &Rule) -> bool {
+        Extent::of(wide).makes_needless(&Extent::of(narrow), &unbounded())
+    }
+
+    fn denies_all(deny: &Rule, permit: &Rule) -> bool {
+        Extent::of(deny).denies_all(&Extent::of(permit), &unbounded())
+    }
+
+    fn denies_some(deny: &Rule, permit: &Rule) -> bool {
+        Extent::of(deny).denies_some(&Extent::of(permit), &unbounded())
     }
 
     fn pair(one: &str, other: &str) -> (Rule, Rule) {
@@ -182,6 +342,10 @@ pub(crate) mod tests {
             ("permit alice 80 on 127.0.0.0/8", "permit alice 80 on 126.0.0.0/7", false),
             ("permit alice 80 on 0.0.0.0/0", "permit alice 80 on 0.0.0.0 10.0.0.0/8", true),
             ("permit alice 80 on 0.0.0.0/0", "permit alice 80 on [::]", false),
+            ("permit alice 80 on 10.0.0.0/9 10.128.0.0/9", "permit alice 80 on 10.0.0.0/8", true),
+            ("permit alice 80 on 0.0.0.0/1 128.0.0.0/1", "permit alice 80 on 0.0.0.0/0", false),
+            ("permit alice 80 on [::]/1 [8000::]/1", "permit alice 80 on [::1]", true),
+            ("permit alice 80 on 0.0.0.0 [::]", "permit alice 80", false),
             ("permit alice 80", "permit alice 80 reuseport", false),
             ("permit alice 80 dev eth0", "permit alice 80", false),
             ("permit alice 80", "permit alice 80 dev eth0 exec /x", true),
@@ -203,6 +367,9 @@ pub(crate) mod tests {
             ("deny alice 80 on 10.0.0.0/8", "permit alice 80 on 0.0.0.0", true, true),
             ("deny alice 80 on 10.0.0.0/8", "permit alice 80", false, true),
             ("deny alice 80 on 0.0.0.0", "permit alice 80 on 10.0.0.0/8", false, false),
+            ("deny alice 80 on 0.0.0.0/1 128.0.0.0/1", "permit alice 80 on 0.0.0.0/0", true, true),
+            ("deny alice 80/udp on 10.0.0.1", "permit alice 80/udp on 10.0.0.2", true, true),
+            ("deny alice 80/udp on [::1]", "permit alice 80/udp on 10.0.0.2", false, false),
             ("deny alice 80 on [::1]", "permit alice 80 on 0.0.0.0/0", false, false),
             ("deny alice 80 dev eth0", "permit alice 80 dev eth1", false, false),
             ("deny alice 80 dev eth0", "permit alice 80/udp dev eth1", true, true),
@@ -213,6 +380,7 @@ pub(crate) mod tests {
             ("deny alice 80 on 127.0.0.1", "permit alice 80 80/udp on 10.0.0.1", false, true),
             ("deny alice 80 on 127.0.0.1", "permit alice 80/udp on [::1]", false, false),
             ("deny alice 80 on 0.0.0.0", "permit alice 80/udp on 10.0.0.1", false, false),
+            ("deny alice 80 on 10.0.0.1 [::1]", "permit alice 80/udp", true, true),
         ] {
             let (deny_rule, permit_rule) = pair(deny, permit);
             assert_eq!(denies_all(&deny_rule, &permit_rule), all, "all: {deny}; {permit}");
@@ -222,7 +390,7 @@ pub(crate) mod tests {
 
     /// Every rule that these clauses make, with its text. Whom it speaks of is a matter of its own.
     fn every_rule(effect: &str, words: &[&str]) -> Vec<(String, Policy)> {
-        const ON: [&str; 9] = [
+        const ON: [&str; 11] = [
             "",
             "on 0.0.0.0",
             "on 0.0.0.0/0",
@@ -232,6 +400,8 @@ pub(crate) mod tests {
             "on [::]",
             "on [::]/0 0.0.0.0",
             "on [::1]",
+            "on 0.0.0.0/1 128.0.0.0/1",
+            "on 10.0.0.0/9 10.128.0.0/9",
         ];
         let mut rules = Vec::new();
         for ports in ["80-82", "80 81/udp"] {

@@ -4,7 +4,7 @@
 use portgrant_policy::{Effect, Policy, Subject};
 use portgrant_protocol::text::printable;
 
-use crate::advice::Advice;
+use crate::advice::{Advice, What};
 
 /// Told of the first rule that denies a user or a group.
 pub(crate) fn advice(policy: &Policy) -> Option<Advice<'_>> {
@@ -15,11 +15,15 @@ fn of<'p>(policy: &'p Policy, nsswitch: &[u8]) -> Option<Advice<'p>> {
     let source = other_source(nsswitch)?;
     let somebody = |subject| matches!(subject, Subject::Uid(_) | Subject::Gid(_));
     let rule = policy.rules.iter().find(|rule| rule.effect == Effect::Deny && somebody(rule.subject))?;
-    let text = format!(
+    Some(Advice { rule, what: What::SubidSource(source) })
+}
+
+/// For people.
+pub(crate) fn text(source: &str) -> String {
+    format!(
         "/etc/nsswitch.conf takes subordinate ids from '{source}', which is not asked, so no deny holds for them; \
          expected them in /etc/subuid and /etc/subgid"
-    );
-    Some(Advice { rule, code: "subid-source", text })
+    )
 }
 
 /// The first source of the line `subid:` that is not `files`. Without such a line it is `files` alone.

@@ -12,6 +12,9 @@ both_installs![
     findings_are_readable_by_programs,
     colour_is_for_terminals_that_ask_for_it,
     nothing_is_shown_that_a_terminal_obeys_and_only_files_are_read,
+    of_a_hundred_thousand_warnings_the_first_are_shown_and_the_others_counted,
+    an_error_is_shown_however_many_warnings_stand_before_it,
+    of_a_line_of_a_megabyte_the_part_that_is_meant_is_shown,
 ];
 
 fn check(world: &World, words: &[&str]) -> Outcome {
@@ -131,4 +134,34 @@ fn nothing_is_shown_that_a_terminal_obeys_and_only_files_are_read(world: &World)
     for odd in ["/tmp/fifo", "/dev/zero", "/tmp"] {
         check(world, &[odd]).exits(78).complains("it is not a regular file");
     }
+}
+
+/// PG-41
+fn of_a_hundred_thousand_warnings_the_first_are_shown_and_the_others_counted(world: &World) {
+    let rules: String = (0..100_000).map(|uid| format!("permit uid:{} 80 443\n", 10_000 + uid)).collect();
+    world.policy(&format!("{rules}deny any any\n"));
+    let said = check(world, &[]);
+    said.succeeds()
+        .prints("/etc/portgrant.conf:1000:1: warning: the rule permits nothing: all of it is denied at")
+        .prints("\n99000 more findings are not shown\n100001 rules, 1 file, 0 errors, 100000 warnings: well-formed\n");
+    assert!(!said.stdout.contains("conf:1001:") && said.stdout.len() < 1_000_000, "{} bytes", said.stdout.len());
+    let json = check(world, &["--json"]);
+    json.succeeds().prints("\"left_out\": 99000").prints("\"warnings\": 100000").prints("\"compared_all\": true");
+    let doctor = world.as_user("alice").run([LAUNCHER, "doctor"]);
+    doctor.prints("99992 more findings: portgrant check shows them").prints("100001 rules in 1 files");
+}
+
+fn an_error_is_shown_however_many_warnings_stand_before_it(world: &World) {
+    world.policy(&format!("{}permit alice 8o\n", "permit nobody-here 80\n".repeat(2000)));
+    check(world, &[])
+        .exits(78)
+        .prints("/etc/portgrant.conf:2001:14: error: '8o' is no port")
+        .prints("1001 more findings are not shown\n2000 rules, 1 file, 1 error, 2000 warnings: refused, all of it\n");
+}
+
+fn of_a_line_of_a_megabyte_the_part_that_is_meant_is_shown(world: &World) {
+    world.policy(&format!("permit alice{}\n", " no-such-service".repeat(65_000)));
+    let said = check(world, &[]);
+    said.succeeds().prints("64000 more findings are not shown\n").prints("...\n").prints("no-such-service no-such");
+    assert!(said.stdout.len() < 2_000_000, "{} bytes", said.stdout.len());
 }

@@ -252,10 +252,11 @@ fn php_fpm_that_does_not_find_its_address_is_found_to_ignore_it(world: &World) {
 fn what_a_daemon_writes_is_in_syslog(world: &World) {
     let syslog = world.syslog();
     world.policy("permit alice 79\n");
-    let script =
-        "echo out; echo err >&2; echo '<3>grave' >&2; printf 'odd\\033[2J\\r'; exec 1>&- 2>&-; sleep 1; exit 4";
+    let script = "echo out; echo err >&2; echo '<3>grave' >&2; printf 'odd\\033[2J\\r'; exec 1>&- 2>&-; \
+        while [ ! -e /tmp/up ]; do sleep 0.02; done; exit 4";
     let words = [LAUNCHER, "exec", "--daemon", "--log", "syslog:news", "-l", "79", "--", "sh", "-c", script];
     world.as_user("alice").run(words).succeeds().is_silent();
+    fs::write("/tmp/up", "").expect("written");
     let mut lines = Vec::new();
     soon("it ends", || {
         lines = syslog.lines();

@@ -7,6 +7,8 @@ both_installs![
     another_users_list_is_theirs,
     a_list_is_readable_by_programs,
     a_policy_that_is_broken_lists_nothing,
+    of_many_denies_the_first_are_shown_and_the_others_counted,
+    a_very_large_policy_is_listed,
 ];
 
 fn list(world: &World, user: &str, words: &[&str]) -> Outcome {
@@ -76,4 +78,26 @@ fn a_policy_that_is_broken_lists_nothing(world: &World) {
     let outcome = list(world, "alice", &[]);
     outcome.exits(78).complains("/etc/portgrant.conf:2:14: '8o' is no port").complains("portgrant check shows");
     assert_eq!(outcome.stdout, "");
+}
+
+fn of_many_denies_the_first_are_shown_and_the_others_counted(world: &World) {
+    let denies: String = (100..130).map(|port| format!("deny any {port}\n")).collect();
+    world.policy(&format!("permit alice 1-200\n{denies}"));
+    let said = list(world, "alice", &[]);
+    said.succeeds()
+        .prints("      except  /etc/portgrant.conf:11  deny any 109\n      except  20 more denies are not shown\n");
+    list(world, "alice", &["--json"]).succeeds().prints("\"denied_by_more\": 20").prints("\"compared_all\": true");
+}
+
+fn a_very_large_policy_is_listed(world: &World) {
+    let rule = |port: u32| format!("permit alice {port} on 10.0.{}.{}\ndeny any {port}\n", port >> 8, port & 255);
+    world.policy(&(1024..51_024).map(rule).collect::<String>());
+    let said = list(world, "alice", &[]);
+    said.succeeds()
+        .prints("50000 rules permit something to alice")
+        .prints("      nothing /etc/portgrant.conf:100000  deny any 51023\n");
+    assert_eq!(said.stdout.matches("      nothing ").count(), 50_000);
+    assert!(!said.stdout.contains("too large"), "all of them were compared");
+    let refused = world.as_user("alice").run([LAUNCHER, "explain", "10.0.199.79:51023"]);
+    refused.exits(77).prints("/etc/portgrant.conf:100000");
 }

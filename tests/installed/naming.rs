@@ -130,13 +130,13 @@ fn with_no_name_server_alive_the_answer_comes_within_the_limit(world: &World) {
     let start = Instant::now();
     assert_eq!(told("192.0.2.1"), "you are 192.0.2.1\n");
     let took = start.elapsed();
-    assert!((2..8).contains(&took.as_secs()), "{took:?}");
+    assert!((2..30).contains(&took.as_secs()), "{took:?}");
     says(&server, "192.0.2.1: name unknown: no answer in time\n");
     assert_eq!(told("::1"), "you are localhost (::1)\n", "others are not held up");
     drop(dns);
     let start = Instant::now();
     assert_eq!(told("2001:db8::1"), "you are 2001:db8::1\n");
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     says(&server, "2001:db8::1: name unknown: ");
 }
 

@@ -52,7 +52,7 @@ fn pid() -> u32 {
     fs::read_to_string(PID_FILE).expect("a pid file").trim_end().parse().expect("a pid")
 }
 
-fn eventually(what: &str, is_so: impl Fn() -> bool) {
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "not so: {what}");
@@ -157,16 +157,22 @@ fn a_daemon_is_upgraded_without_privilege_and_its_pid_file_follows(world: &World
     alice().run([&two[..], &options].concat()).succeeds();
     let first = pid();
     assert!(world.process(first).no_new_privs);
-    let count = || {
-        thread::sleep(Duration::from_millis(300));
-        world.process(pid()).fds.len()
+    let count = || world.process(pid()).fds.len();
+    // What is to be closed after an upgrade may be there a little longer.
+    let settled = || {
+        let mut last = 0;
+        eventually("it settles", || {
+            thread::sleep(Duration::from_millis(300));
+            std::mem::replace(&mut last, count()) == last
+        });
+        last
     };
     upgrade(world);
-    let before = count();
+    let before = settled();
     for _ in 0..50 {
         upgrade(world);
     }
-    assert_eq!(count(), before, "descriptors do not add up: {:?}", world.process(pid()).fds);
+    eventually("descriptors do not add up", || count() <= before);
     serves("generation 52");
     serves(&format!("begun by process {first}"));
     assert!(holds_all(world, pid()) && world.listening().len() == 2, "{:?}", world.listening());
@@ -215,7 +221,11 @@ fn restarts_under_load_are_not_noticed(world: &World) {
         for _ in 0..5 {
             upgrade(world);
         }
-        thread::sleep(Duration::from_secs(1).saturating_sub(beginning.elapsed()));
+        // The clients end with it, whatever they saw.
+        let is_enough = || seen.answers.load(Ordering::SeqCst) > 100;
+        while beginning.elapsed() < Duration::from_secs(1) || !is_enough() && beginning.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(10));
+        }
         seen.over.store(true, Ordering::SeqCst);
     });
     let (answers, failures) = (seen.answers.load(Ordering::SeqCst), seen.failures.load(Ordering::SeqCst));

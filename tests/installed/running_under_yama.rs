@@ -75,7 +75,7 @@ fn where_fewer_descriptors_may_be_polled_than_there_are_nobody_spins(world: &Wor
                 print('ready', flush=True)\nwhile True: signal.pause()";
     let server = supervised(world, 1, &["python3", "-c", told]);
     await_output(&server, "ready\n");
-    world.as_root().run(["prlimit", "--pid", &server.pid().to_string(), "--nofile=1:"]).succeeds();
+    world.as_user("alice").run(["prlimit", "--pid", &server.pid().to_string(), "--nofile=1:"]).succeeds();
     server.signal(Signal::SIGUSR1);
     await_output(&server, "told\n");
     let before = world.process(server.pid()).processor_time;

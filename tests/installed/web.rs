@@ -26,6 +26,24 @@ fn connect() -> TcpStream {
     client
 }
 
+/// Waits until the server has read everything that `client` has sent.
+fn await_reading(client: &TcpStream) {
+    let port = format!(":{:04X}", client.local_addr().expect("bound").port());
+    // Local and remote address, state, the queues (tx:rx): see proc_net_tcp in proc(5).
+    let is_read = |table: &str| {
+        let table = std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).expect("/proc");
+        let mut fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        fields.any(|fields| {
+            fields.get(2).is_some_and(|remote| remote.ends_with(&port)) && fields[4].ends_with(":00000000")
+        })
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !is_read("tcp") && !is_read("tcp6") {
+        assert!(Instant::now() < deadline, "it does not read");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn rest(mut client: TcpStream) -> String {
     let mut rest = String::new();
     client.read_to_string(&mut rest).unwrap_or_else(|error| panic!("{error}, after {rest}"));
@@ -63,7 +81,7 @@ fn an_axum_server_answers_what_it_was_asked_before_it_ends(world: &World) {
     idle.read_exact(&mut first).expect("an answer");
     assert_eq!(&first, b"HTTP/1.1 200 OK");
     asking.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").expect("sent");
-    std::thread::sleep(Duration::from_millis(300)); // until it has read that much
+    await_reading(&asking);
     server.signal(Signal::SIGTERM);
     let deadline = Instant::now() + PATIENCE;
     while !world.listening().is_empty() {

@@ -3,13 +3,15 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -168,12 +170,14 @@ impl fmt::Display for Outcome {
 /// A pipe that is read while the program runs.
 #[derive(Debug)]
 struct Stream {
+    pipe: OwnedFd,
     bytes: Arc<Mutex<Vec<u8>>>,
     end: Receiver<()>,
 }
 
 impl Stream {
-    fn follow(mut pipe: impl Read + Send + 'static) -> Self {
+    fn follow(mut pipe: impl Read + AsFd + Send + 'static) -> Self {
+        let copy = pipe.as_fd().try_clone_to_owned().expect("a copy");
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let (at_end, end) = channel();
         let filled = Arc::clone(&bytes);
@@ -189,16 +193,23 @@ impl Stream {
             }
             let _ = at_end.send(());
         });
-        Self { bytes, end }
+        Self { pipe: copy, bytes, end }
     }
 
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes.lock().expect("the bytes")).into_owned()
     }
 
-    /// Everything, unless a child of the program's holds the pipe open.
+    /// Everything. A child of the program's may hold the pipe open: then everything up to a moment in which nothing comes.
     fn finish(&self) -> String {
-        let _ = self.end.recv_timeout(Duration::from_millis(500));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.end.recv_timeout(Duration::from_millis(500)) == Err(RecvTimeoutError::Timeout) {
+            let mut ends = [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)];
+            let is_more = poll(&mut ends, PollTimeout::ZERO).is_ok_and(|count| count > 0);
+            if !is_more || Instant::now() > deadline {
+                break;
+            }
+        }
         self.text()
     }
 }

@@ -47,8 +47,9 @@ fn checked(program: &Path) -> Vec<Finding> {
     let Some(said) = said else { return findings };
     let all = said["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
     findings.extend(all.iter().take(MOST).map(told));
-    if all.len() > MOST {
-        let text = format!("{} more findings: portgrant check shows all of them", all.len() - MOST);
+    let left_out = said["left_out"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+    if let more @ 1.. = all.len().saturating_sub(MOST) + left_out {
+        let text = format!("{more} more findings: portgrant check shows them");
         findings.push(Finding::new(State::Note, ABOUT, text));
     }
     if !all.iter().any(|finding| finding["kind"] == "error") {
