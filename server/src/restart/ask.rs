@@ -27,7 +27,9 @@ use crate::failure::Error;
 /// }
 /// ```
 ///
-/// # Errors [`RestartError::Control`] if no server is there; [`Refused`](crate::error::Refused), with the reason, if it was not replaced; [`RestartError::ControlSilent`] if the server ended or did not answer in time.
+/// # Errors
+/// [`RestartError::Control`] if no server is there; [`Refused`](crate::error::Refused), with the reason, if it was not
+/// replaced; [`RestartError::ControlSilent`] if the server ended or did not answer in time.
 pub fn ask(path: impl AsRef<Path>, limit: Duration) -> Result<Upgraded, Error> {
     let path: PathBuf = path.as_ref().to_owned();
     let failed = |errno: Errno| RestartError::Control { path: path.clone(), source: errno.into() };

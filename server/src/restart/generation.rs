@@ -51,7 +51,9 @@ impl Generation {
     /// In a process that a predecessor started, this starts the program once more as the successor, and returns only
     /// there. See [What runs twice](super#what-runs-twice).
     ///
-    /// # Errors [`NotPredecessor`] if `PORTGRANT_PREDECESSOR` is set but not meant for this process; [`PredecessorGone`] if the predecessor ended during the handover; those of [`Sockets::inherited`].
+    /// # Errors
+    /// [`NotPredecessor`] if `PORTGRANT_PREDECESSOR` is set but not meant for this process; [`PredecessorGone`] if the
+    /// predecessor ended during the handover; those of [`Sockets::inherited`].
     ///
     /// [`NotPredecessor`]: crate::error::RestartError::NotPredecessor
     /// [`PredecessorGone`]: crate::error::RestartError::PredecessorGone
@@ -227,7 +229,8 @@ impl Generation {
     ///
     /// If the predecessor died meanwhile, for whatever reason, this process serves anyway.
     ///
-    /// # Errors Exit after an error: the predecessor continues to serve.
+    /// # Errors
+    /// Exit after an error: the predecessor continues to serve.
     pub fn ready(mut self) -> Result<Serving, Error> {
         let signals = match self.signals.take() {
             Some(signals) => signals,

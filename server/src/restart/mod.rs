@@ -76,7 +76,10 @@
 //! `NotifyAccess=all`. By then the new process is systemd's own child, so `systemctl stop` and `restart` let it finish
 //! its connections (`KillSignal=SIGQUIT`), and systemd sees how it ends.
 //!
-//! # What runs twice The process that the server starts for an upgrade starts the successor itself, in [`Generation::begin`], and waits for it. So the part of `main` before `Generation::begin` runs twice in each upgrade: call it first. Until the successor serves there is one process more, which ends as the successor ends.
+//! # What runs twice
+//! The process that the server starts for an upgrade starts the successor itself, in [`Generation::begin`], and waits
+//! for it. So the part of `main` before `Generation::begin` runs twice in each upgrade: call it first. Until the
+//! successor serves there is one process more, which ends as the successor ends.
 //!
 //! # Where it does not work
 //! * Process 1 of a container cannot be replaced, since the kernel ends the container with it: an upgrade is refused.

@@ -209,7 +209,8 @@ impl Serving {
     /// # }
     /// ```
     ///
-    /// # Panics Outside of a tokio runtime, or in a runtime without I/O.
+    /// # Panics
+    /// Outside of a tokio runtime, or in a runtime without I/O.
     #[cfg(feature = "tokio")]
     pub async fn next(&mut self) -> Result<Order, Error> {
         loop {

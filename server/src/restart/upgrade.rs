@@ -16,7 +16,10 @@ use crate::failure::Error;
 impl Serving {
     /// Starts an upgrade, like SIGUSR2. An [`Order`] reports the result.
     ///
-    /// # Errors [`RestartError::UpgradeUnderWay`], [`RestartError::PredecessorDrains`], [`RestartError::Retired`] and [`RestartError::FirstProcess`]: there is one upgrade at a time, and two generations at most. [`RestartError::Successor`] if the program cannot be executed.
+    /// # Errors
+    /// [`RestartError::UpgradeUnderWay`], [`RestartError::PredecessorDrains`], [`RestartError::Retired`] and
+    /// [`RestartError::FirstProcess`]: there is one upgrade at a time, and two generations at most.
+    /// [`RestartError::Successor`] if the program cannot be executed.
     pub fn upgrade(&mut self) -> Result<(), Error> {
         match self.refusal() {
             Some(refusal) => Err(refusal.into()),
