@@ -41,7 +41,9 @@ impl Connection {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// # Errors [`AdoptionError::NotAConnection`] for a listener; [`AdoptionError::PeerGone`] if the client disconnected before this program started.
+    /// # Errors
+    /// [`AdoptionError::NotAConnection`] for a listener; [`AdoptionError::PeerGone`] if the client disconnected before
+    /// this program started.
     pub fn inetd() -> Result<Connection, Error> {
         once(|| {
             let (peer, local) = ends(stdio::stdin())?;

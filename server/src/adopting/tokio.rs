@@ -26,9 +26,11 @@ impl Socket {
     /// # }
     /// ```
     ///
-    /// # Errors Those of [`Socket::into_tcp`] and [`Socket::into_udp`].
+    /// # Errors
+    /// Those of [`Socket::into_tcp`] and [`Socket::into_udp`].
     ///
-    /// # Panics Outside of a tokio runtime, or in a runtime without I/O.
+    /// # Panics
+    /// Outside of a tokio runtime, or in a runtime without I/O.
     pub fn into_tokio<T: TokioSocket>(self) -> Result<T, Error> {
         T::of(self)
     }

@@ -81,7 +81,9 @@ impl Bind {
 
     /// Binds the socket, and listens if it is a stream socket.
     ///
-    /// # Errors [`BindError`], of which [`BindError::Privileged`] is for ports that not every user may bind; [`SocketOptionError`].
+    /// # Errors
+    /// [`BindError`], of which [`BindError::Privileged`] is for ports that not every user may bind;
+    /// [`SocketOptionError`].
     pub fn socket(&self) -> Result<Socket, Error> {
         let socket = bind(&resolved::of(self.endpoint.clone())?)?;
         self.stream.apply(&socket)?;

@@ -59,7 +59,10 @@ impl Server {
     /// Returns the socket for `endpoint`, given as text (see [`endpoint`](crate::endpoint)). It is bound, and listens
     /// if it is a stream socket.
     ///
-    /// # Errors Those of [`Bind::socket`](crate::Bind::socket) and of [`Request::send`]. For an inherited socket, `WrongAddress`, `WrongKind`, `NotListening` and `OptionTooLate` of [`SocketError`](crate::error::SocketError). [`BindError::Privileged`] if not every user may bind the port and portgrant is not installed.
+    /// # Errors
+    /// Those of [`Bind::socket`](crate::Bind::socket) and of [`Request::send`]. For an inherited socket,
+    /// `WrongAddress`, `WrongKind`, `NotListening` and `OptionTooLate` of [`SocketError`](crate::error::SocketError).
+    /// [`BindError::Privileged`] if not every user may bind the port and portgrant is not installed.
     pub fn listen(&mut self, endpoint: &str) -> Result<Socket, Error> {
         self.one(resolved::of_text(endpoint, Protocol::default())?)
     }

@@ -94,7 +94,9 @@ impl CloseOutcome {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # Errors [`SystemError`](crate::error::SystemError) if the descriptor is no longer a connection, or if the kernel is out of memory. The connection is closed then as well.
+/// # Errors
+/// [`SystemError`](crate::error::SystemError) if the descriptor is no longer a connection, or if the kernel is out of
+/// memory. The connection is closed then as well.
 pub fn close_gracefully(stream: TcpStream, limits: CloseLimits) -> Result<CloseOutcome, Error> {
     let failed = |source| Error::system("cannot close the connection gracefully", source);
     let deadline = Instant::now().checked_add(limits.time);

@@ -110,7 +110,8 @@ impl StreamOptions {
 
     /// Sets the options on a listener or a connection.
     ///
-    /// # Errors [`SocketOptionError`] names the first option whose value the kernel rejects. The options before it are set.
+    /// # Errors
+    /// [`SocketOptionError`] names the first option whose value the kernel rejects. The options before it are set.
     pub fn apply(&self, socket: impl AsFd) -> Result<(), Error> {
         let set = |option, result: Result<(), Errno>| {
             result.map_err(|errno| SocketOptionError { option, source: io::Error::from(errno) })

@@ -124,7 +124,9 @@ impl Daemon {
     /// and the umask; write the pid; open /dev/null as standard input. Other descriptors are unchanged: adopt sockets
     /// before.
     ///
-    /// # Errors They are returned in the process that called it: if nothing was started ([`DaemonError::Threads`], [`DaemonError::PidFileHeld`]), or if the daemon exited before it was ready ([`DaemonError::NotReady`]).
+    /// # Errors
+    /// They are returned in the process that called it: if nothing was started ([`DaemonError::Threads`],
+    /// [`DaemonError::PidFileHeld`]), or if the daemon exited before it was ready ([`DaemonError::NotReady`]).
     pub fn start(self) -> Result<Starting, Error> {
         let pid_file = self.pid_file.as_deref().map(PidFile::lock).transpose()?;
         let (news, teller) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| system("cannot create a pipe", errno))?;

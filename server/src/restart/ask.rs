@@ -1,4 +1,4 @@
-//! Asking a server for an upgrade by its control socket, and learning the result.
+//! Asks a server for an upgrade by its control socket, and receives the result.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -15,8 +15,7 @@ use super::order::Upgraded;
 use crate::adopting::HandoverError;
 use crate::failure::Error;
 
-/// Asks the server whose control socket is at `path` to replace itself, and waits for `limit` at most to learn the
-/// result.
+/// Asks the server with the control socket `path` to replace itself. Waits for the result, at most for `limit`.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -29,8 +28,8 @@ use crate::failure::Error;
 /// ```
 ///
 /// # Errors
-/// [`RestartError::Control`] where no server is there, [`Refused`](crate::error::Refused) with the reason why it was not replaced,
-/// [`RestartError::ControlSilent`] where it ended, or the time was over, without an answer.
+/// [`RestartError::Control`] if no server is there; [`Refused`](crate::error::Refused), with the reason, if it was not
+/// replaced; [`RestartError::ControlSilent`] if the server ended or did not answer in time.
 pub fn ask(path: impl AsRef<Path>, limit: Duration) -> Result<Upgraded, Error> {
     let path: PathBuf = path.as_ref().to_owned();
     let failed = |errno: Errno| RestartError::Control { path: path.clone(), source: errno.into() };
@@ -60,7 +59,7 @@ pub fn ask(path: impl AsRef<Path>, limit: Duration) -> Result<Upgraded, Error> {
 
 fn is_readable(socket: &OwnedFd, deadline: Option<Instant>) -> Result<bool, Errno> {
     loop {
-        // What is too long for the kernel's clock is for ever.
+        // A time that is too long for the kernel means without limit.
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut [PollFd::new(socket, PollFlags::IN)], left.as_ref()) {

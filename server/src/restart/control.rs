@@ -1,4 +1,4 @@
-//! The control socket: whoever asks for an upgrade by it is told how it went.
+//! The control socket: a peer asks for an upgrade, and receives the result.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,12 +18,12 @@ use crate::adopting::socket_file::{Identity, NotBound, SocketFile, stranger};
 use crate::daemon::Notify;
 use crate::failure::Error;
 
-/// A socket file by which this server is asked to upgrade.
+/// The socket file by which this server is asked to upgrade.
 #[derive(Debug)]
 pub(super) struct Control(SocketFile);
 
 impl Control {
-    /// The one that was handed over, if it is at `path`; else a new one.
+    /// Takes the socket that was handed over, if it is at `path`; else creates a new one.
     pub(super) fn at(path: &Path, handed: Option<(Identity, OwnedFd)>) -> Result<Control, Error> {
         let failed = |source| RestartError::Control { path: path.to_owned(), source };
         let path = std::path::absolute(path).map_err(failed)?;
@@ -35,7 +35,7 @@ impl Control {
                 Err(NotBound::System(source)) => return Err(RestartError::Control { path, source }.into()),
             },
         };
-        // A peer that is gone again when it is to be accepted must not be waited for.
+        // Or accept(2) would wait if a peer has already disconnected.
         rustix::io::ioctl_fionbio(&file, true).map_err(|errno| RestartError::Control { path, source: errno.into() })?;
         Ok(Control(file))
     }
@@ -44,24 +44,24 @@ impl Control {
         Item::Control(self.0.identity())
     }
 
-    /// This process serves: the file goes with it, also where a predecessor made it.
+    /// This process serves: the file is removed with it, even if a predecessor created it.
     pub(super) fn own(&mut self) {
         self.0.own();
     }
 
-    /// Leaves the file to a successor, who holds the socket as well.
+    /// Leaves the file to a successor, which holds the socket as well.
     pub(super) fn leave(self) {
         self.0.leave();
     }
 
-    /// The next peer, if there is one that may ask.
+    /// The next peer that may ask, if there is one.
     pub(super) fn accept(&self) -> Result<Option<OwnedFd>, Errno> {
         loop {
             let peer = match self.0.accept() {
                 Err(Errno::AGAIN) => return Ok(None),
                 accepted => accepted?,
             };
-            // One that may not is turned away without a word, and the next has its turn.
+            // A stranger is rejected without an answer, and the next one is accepted.
             if matches!(stranger(peer.as_fd()), Ok(None)) && rustix::io::ioctl_fionbio(&peer, true).is_ok() {
                 return Ok(Some(peer));
             }
@@ -75,12 +75,12 @@ impl AsFd for Control {
     }
 }
 
-/// Peers that may keep silent. One more, and the one that came first is sent away.
+/// How many peers may be silent. With one more, the first one is disconnected.
 const PEERS: usize = 8;
-/// How long the control socket rests when there is no descriptor for another peer.
+/// How long the control socket pauses if there is no descriptor for another peer.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The control socket of a server that serves, if it has one, and the peers that have not said anything yet.
+/// The control socket of a serving generation, if it has one, and the peers that were silent so far.
 #[derive(Debug)]
 pub(super) struct Peers {
     control: Option<Control>,
@@ -90,7 +90,7 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Those of `control`, which is served from now on.
+    /// Serves `control` from now on.
     pub(super) fn of(control: Option<Control>) -> Peers {
         Peers { control, waiting: BTreeMap::new(), next: 0, rests_until: None }
     }
@@ -99,12 +99,12 @@ impl Peers {
         self.control.as_ref()
     }
 
-    /// When the control socket has rested.
+    /// When the control socket stops pausing.
     pub(super) fn due(&self) -> Option<Instant> {
         self.rests_until
     }
 
-    /// Somebody connected.
+    /// Accepts a peer.
     pub(super) fn accept(&mut self, events: &mut Events) -> Result<(), Error> {
         let Some(control) = &self.control else { return Ok(()) };
         match control.accept() {
@@ -119,7 +119,7 @@ impl Peers {
                     events.forget(&silent);
                 }
             }
-            // Out of descriptors, most likely: it would be readable again at once.
+            // Probably out of descriptors: the socket would be readable again at once.
             Err(_) => {
                 events.set(control, Event::Connect, false)?;
                 self.rests_until = Some(Instant::now() + PAUSE);
@@ -128,7 +128,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Has the control socket accept again, if it has rested long enough.
+    /// Accepts again, if the pause is over.
     pub(super) fn resume(&mut self, now: Instant, events: &mut Events) -> Result<(), Error> {
         if self.rests_until.take_if(|until| now >= *until).is_some()
             && let Some(control) = &self.control
@@ -138,7 +138,7 @@ impl Peers {
         Ok(())
     }
 
-    /// A peer said something, or is gone. Returns it if it asks for an upgrade.
+    /// Reads the request of a peer. Returns the peer if it asks for an upgrade.
     pub(super) fn heard(&mut self, number: u64, events: &mut Events) -> Option<OwnedFd> {
         let peer = self.waiting.remove(&number)?;
         events.forget(&peer);
@@ -151,12 +151,12 @@ impl Peers {
         }
     }
 
-    /// Sends away who is there, and removes the socket's file.
+    /// Disconnects all peers and removes the socket's file.
     pub(super) fn close(self, events: &mut Events) {
         self.forget(events);
     }
 
-    /// Sends away who is there, and leaves the socket to a successor, which holds it as well.
+    /// Disconnects all peers, and leaves the socket to a successor, which holds it as well.
     pub(super) fn leave(self, events: &mut Events) {
         self.forget(events);
         if let Some(control) = self.control {
@@ -172,13 +172,13 @@ impl Peers {
     }
 }
 
-/// Whether `peer`, which is readable, asks for an upgrade.
+/// Checks that `peer`, which is readable, asks for an upgrade.
 pub(super) fn asks(peer: &OwnedFd) -> Result<(), HandoverError> {
     let (record, _) = transfer::receive(peer.as_fd()).map_err(HandoverError::Transfer)?;
     is_request(&record).map_err(HandoverError::Record)
 }
 
-/// Tells whoever asked, and the service manager, how it went. Neither has to be there any more.
+/// Sends the result to the peer and to the service manager. Either may be gone.
 pub(super) fn tell(peer: Option<&OwnedFd>, manager: Option<&Notify>, result: Result<&Upgraded, &Error>) {
     if let Some(peer) = peer {
         let records = answer(result).unwrap_or_default();
@@ -192,7 +192,7 @@ pub(super) fn tell(peer: Option<&OwnedFd>, manager: Option<&Notify>, result: Res
 }
 
 impl SocketFile {
-    /// `socket`, if it was bound to `path` and its `file` is still what is there.
+    /// Adopts `socket`, if it is bound to `path` and `file` is still there.
     fn adopt(path: PathBuf, file: Identity, socket: OwnedFd) -> Option<SocketFile> {
         let bound = getsockname(&socket).ok().and_then(|address| SocketAddrUnix::try_from(address).ok())?;
         let is_there = Identity::of(&path).is_ok_and(|there| there == file);

@@ -1,4 +1,4 @@
-//! A server that replaces itself: the predecessor, the successor, and who asks for it by the control socket.
+//! Errors of restarts: of the predecessor, the successor, and the control socket.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,25 +11,25 @@ use portgrant_protocol::text::printable;
 use crate::adopting::environment::PREDECESSOR;
 use crate::failure::{Report, failure, quoted, shown};
 
-/// Why no generation takes another's place
+/// Why the next generation does not take over
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RestartError {
-    /// `PORTGRANT_PREDECESSOR` is set, and no predecessor started this process
+    /// `PORTGRANT_PREDECESSOR` is set, but no predecessor started this process
     NotPredecessor {
-        /// What it holds, made printable
+        /// Its value, made printable
         value: String,
         /// What is wrong with it
         why: &'static str,
     },
-    /// The predecessor ended before it had handed over everything
+    /// The predecessor ended during the handover
     PredecessorGone {
         /// Its pid
         pid: u32,
     },
-    /// The next generation's program cannot be executed
+    /// The program of the next generation cannot be executed
     Successor {
-        /// Which
+        /// Its path
         program: PathBuf,
         /// Why not
         source: io::Error,
@@ -38,63 +38,63 @@ pub enum RestartError {
     SuccessorEnded {
         /// Its pid
         pid: u32,
-        /// How it ended; unknown where SIGCHLD is ignored, or it hung up first
+        /// How it ended; unknown if SIGCHLD is ignored, or if it closed its conversation first
         status: Option<ExitStatus>,
     },
-    /// The next generation says that it cannot serve
+    /// The next generation reported that it cannot serve
     SuccessorFailed {
         /// Its pid
         pid: u32,
-        /// Its words
+        /// Its message
         said: String,
     },
     /// The next generation was not ready in time, and was ended
     SuccessorSlow {
         /// Its pid
         pid: u32,
-        /// How long it had
+        /// The time that it had
         limit: Duration,
     },
-    /// A successor is starting already
+    /// Another successor is starting
     UpgradeUnderWay {
         /// Its pid
         pid: u32,
-        /// How long it still has
+        /// How much time it has left
         left: Duration,
     },
-    /// The predecessor still finishes what it has
+    /// The predecessor still finishes its connections
     PredecessorDrains {
         /// Its pid
         pid: u32,
-        /// How long it still has
+        /// How much time it has left
         left: Duration,
     },
-    /// This process ends, or has a successor
+    /// This process is ending, or has a successor
     Retired,
-    /// This process is the first of its pid namespace, and every other one ends with it
+    /// This process is process 1 of its pid namespace, and every other process ends with it
     FirstProcess,
     /// A name under which nothing can be kept for the next generation
     KeptName {
         /// The name
         name: String,
     },
-    /// The control socket could not be made or used
+    /// The control socket could not be created or used
     Control {
-        /// Where
+        /// Its path
         path: PathBuf,
         /// Why not
         source: io::Error,
     },
-    /// There is something at the control socket's path that is not to be replaced
+    /// The path of the control socket is in use by something that must not be replaced
     ControlOccupied {
-        /// Where
+        /// The path
         path: PathBuf,
-        /// What it is
+        /// What is there
         by: &'static str,
     },
-    /// The server was asked by its control socket, and did not answer
+    /// The server did not answer at its control socket
     ControlSilent {
-        /// Where
+        /// Its path
         path: PathBuf,
     },
 }

@@ -1,4 +1,4 @@
-//! What a serving generation waits for, as one descriptor: epoll(7), a timer, and the signals.
+//! The events of a serving generation, as one descriptor: epoll(7), a timer, and the signals.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -17,15 +17,15 @@ pub(super) enum Event {
     Timer,
     /// No connection is left
     Idle,
-    /// Somebody connected to the control socket
+    /// A peer connected to the control socket
     Connect,
     /// The predecessor has ended
     PredecessorEnded,
-    /// The successor said something
+    /// The successor sent something
     SuccessorSpoke,
     /// The successor's starter has ended
     StarterEnded,
-    /// This peer of the control socket said something
+    /// This peer of the control socket sent something
     PeerSpoke(u64),
 }
 
@@ -59,7 +59,7 @@ impl Event {
     }
 }
 
-/// The descriptors that are watched. Readable (its [`AsFd`]) while something may have happened.
+/// The watched descriptors. Readable (its [`AsFd`]) while an event is possible.
 #[derive(Debug)]
 pub(super) struct Events {
     epoll: Epoll,
@@ -91,22 +91,22 @@ impl Events {
         self.epoll.add(descriptor, event.number())
     }
 
-    /// Goes on watching it, or lets it rest.
+    /// Watches it again, or pauses.
     pub(super) fn set(&mut self, descriptor: impl AsFd, event: Event, watched: bool) -> Result<(), Error> {
         self.epoll.set(descriptor, event.number(), watched)
     }
 
-    /// Watches it no longer.
+    /// Stops watching it.
     pub(super) fn forget(&mut self, descriptor: impl AsFd) {
         self.epoll.remove(descriptor);
     }
 
-    /// Whether a signal asked for this, and was not taken yet.
+    /// Whether a signal asked for this and was not taken yet.
     pub(super) fn take(&self, asked: Asked) -> bool {
         self.signals.take(asked)
     }
 
-    /// The next event of this round; `None` at its end. The timer and the signals are unreadable again.
+    /// The next event of this round; `None` at its end. Timer and signals become unreadable again.
     pub(super) fn next(&mut self) -> Option<Event> {
         let event = Event::of(self.epoll.turn()?);
         match event {
@@ -122,12 +122,12 @@ impl Events {
         Some(event)
     }
 
-    /// Begins a round, waiting for `limit` at most (`None` is for ever). Returns whether anything may have happened.
+    /// Starts a round. Waits at most for `limit` (`None` means without limit). Returns whether there is an event.
     pub(super) fn begin(&mut self, limit: Option<Duration>) -> Result<bool, Error> {
         self.epoll.begin(limit)
     }
 
-    /// Waits for a round, without blocking the thread.
+    /// Waits for events without blocking the thread.
     #[cfg(feature = "tokio")]
     pub(super) async fn readable(&mut self) -> Result<(), Error> {
         let failed = |source| Error::system("cannot wait for events", source);
@@ -140,14 +140,14 @@ impl Events {
         };
         let readiness = self.readiness.insert(readiness);
         let mut readable = readiness.readable().await.map_err(failed)?;
-        // Cleared before what is there is looked at: what comes in between wakes it again.
+        // Cleared before the events are checked: an event in between makes it readable again.
         readable.clear_ready();
         Ok(())
     }
 
     /// Sets the timer to `next`, or to never.
     pub(super) fn wake_at(&self, next: Option<Instant>) -> Result<(), Error> {
-        // What is due already is due in a nanosecond: zero would be never.
+        // A time in the past becomes a nanosecond from now: zero would mean never.
         let left = next.map(|next| next.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1)));
         let left = left.map_or(Ok(Timespec::default()), Timespec::try_from).unwrap_or_default();
         let times = Itimerspec { it_interval: Timespec::default(), it_value: left };

@@ -1,4 +1,4 @@
-//! A generation that serves, until it finishes: what it is told, and what it does by itself.
+//! A generation that serves until it finishes.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -25,14 +25,14 @@ pub(super) enum Hangup {
     Upgrades,
 }
 
-/// How long what may take.
+/// Time limits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) start: Duration,
     pub(super) drain: Duration,
 }
 
-/// What was decided about this generation before it serves.
+/// What was decided before this generation serves.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) number: u64,
@@ -43,7 +43,7 @@ pub(super) struct Settings {
     pub(super) manager: Option<Notify>,
 }
 
-/// A generation that could serve. Everything that may fail for want of descriptors is there.
+/// A generation that could serve. Everything that needs a descriptor exists.
 pub(super) struct Prepared {
     settings: Settings,
     events: Events,
@@ -64,7 +64,7 @@ impl Prepared {
         Ok(Prepared { settings, events, control })
     }
 
-    /// From now on what it holds is its own, the files too.
+    /// Serves. From now on this process removes the pid file and the control socket's file.
     pub(super) fn serve(
         mut self,
         holdings: Holdings,
@@ -86,12 +86,13 @@ impl Prepared {
     }
 }
 
-/// This process, while it serves. See the [module](super).
+/// This process while it serves. See the [module](super).
 ///
-/// What comes is told by [`Serving::wait`], by `next` (feature `tokio`), or by [`Serving::pending`] in a loop of your own,
-/// when this value is readable (its [`AsFd`]). It must be asked for: upgrades happen in there, without a thread.
+/// [`Serving::wait`] returns what the server is to do next. So do `next` (feature `tokio`), and [`Serving::pending`] in
+/// your own loop when this value is readable (its [`AsFd`]). Call one of them all the time: upgrades happen inside,
+/// without a thread.
 ///
-/// Dropped, it ends a successor that is starting: a server that ends must not come back.
+/// If it is dropped, a successor that is starting is ended, so that a server that was stopped does not come back.
 #[derive(Debug)]
 pub struct Serving {
     pub(super) settings: Settings,
@@ -100,59 +101,60 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// A daemon of the first generation is up.
+    /// The daemon of the first generation is ready.
     pub(super) fn started(&mut self, running: Running) {
         if let Some(held) = self.state.held() {
             held.pid_file = running.into_pid_file();
         }
     }
 
-    /// Tells the service manager.
+    /// Notifies the service manager.
     pub(super) fn announce(&mut self) -> Result<(), Error> {
         let Some(manager) = &self.settings.manager else { return Ok(()) };
         if self.settings.number == 1 {
             return manager.ready();
         }
-        // A predecessor that lives does it, and is believed. If it died, the manager may believe this process, an orphan by
-        // now; and a manager that cannot be told must not end the only process that serves.
+        // A predecessor that is alive does this, and the manager accepts it. If it died, the manager may accept this
+        // process, which is an orphan by now. If the manager cannot be notified, the only process that serves must go
+        // on.
         if self.state.predecessor().is_none() {
             let _ = manager.main_pid().and_then(|()| manager.ready());
         }
         Ok(())
     }
 
-    /// Which generation this is.
+    /// The number of this generation.
     pub fn number(&self) -> u64 {
         self.settings.number
     }
 
-    /// The service manager, where there is one: it was told `READY=1`, and is told of upgrades.
+    /// The service manager, if there is one. It has received `READY=1`, and is notified of upgrades.
     pub fn manager(&self) -> Option<&Notify> {
         self.settings.manager.as_ref()
     }
 
-    /// What counts the connections.
+    /// Counts the connections.
     pub fn drain(&self) -> Drain {
         self.settings.drain.clone()
     }
 
-    /// Adds a socket while it serves, as [`Generation::listen`](super::Generation::listen) does.
+    /// Adds a socket, like [`Generation::listen`](super::Generation::listen).
     pub fn listen(&mut self, endpoint: &str) -> Result<Socket, Error> {
         self.state.holdings()?.listen(endpoint, Protocol::default())
     }
 
-    /// Keeps a copy of `descriptor` for the next generation, as [`Generation::keep`](super::Generation::keep) does.
+    /// Keeps a copy of `descriptor` for the next generation, like [`Generation::keep`](super::Generation::keep).
     pub fn keep(&mut self, name: &str, descriptor: impl AsFd) -> Result<(), Error> {
         self.state.holdings()?.keep(name, descriptor)
     }
 
-    /// Hands the sockets of that name over no more, and closes the copies that were kept for it.
+    /// Closes the copies of the sockets with that name. The next generation does not receive them.
     pub fn forget(&mut self, name: &str) -> Result<(), Error> {
         self.state.holdings()?.forget(name);
         Ok(())
     }
 
-    /// Waits for what the server is to do next. Meanwhile upgrades are started, watched and decided.
+    /// Waits for what the server is to do next. Upgrades happen meanwhile.
     pub fn wait(&mut self) -> Result<Order, Error> {
         loop {
             if let Some(order) = self.pending()? {
@@ -162,7 +164,7 @@ impl Serving {
         }
     }
 
-    /// The same without waiting.
+    /// The same, without waiting.
     pub fn pending(&mut self) -> Result<Option<Order>, Error> {
         loop {
             if let Some(order) = self.signalled()? {
@@ -180,7 +182,7 @@ impl Serving {
         }
     }
 
-    /// The same, awaited. Dropped before it is ready, it loses nothing (feature `tokio`).
+    /// The same, awaited. Nothing is lost if the future is dropped (feature `tokio`).
     ///
     /// ```
     /// use portgrant_server::restart::{Generation, Order};
@@ -208,7 +210,7 @@ impl Serving {
     /// ```
     ///
     /// # Panics
-    /// Outside of a tokio runtime, or in one without I/O, as everything of tokio's does.
+    /// Outside of a tokio runtime, or in a runtime without I/O.
     #[cfg(feature = "tokio")]
     pub async fn next(&mut self) -> Result<Order, Error> {
         loop {
@@ -219,11 +221,11 @@ impl Serving {
         }
     }
 
-    /// Waits until every [`Token`](super::Token) is gone, until the drain's limit, or for SIGTERM or SIGINT. How many are
-    /// left: their connections end with the process. After it, end.
+    /// Waits until every [`Token`](super::Token) is dropped, until the limit of the drain, or for SIGTERM or SIGINT.
+    /// Returns how many are left; their connections end with the process. Exit afterwards.
     ///
-    /// After SIGQUIT the listening sockets' copies are closed first, and the control socket's file goes. After an
-    /// upgrade both are the successor's.
+    /// After SIGQUIT it first closes the copies of the listening sockets, and removes the control socket's file. After
+    /// an upgrade both belong to the successor.
     pub fn finish(mut self) -> Result<usize, Error> {
         self.stop()?;
         while !self.is_finished()? {
@@ -306,7 +308,7 @@ impl Serving {
         finishing
     }
 
-    /// From serving to finishing. Returns what it held, and whether its end is watched over.
+    /// From serving to finishing. Returns what it held, and whether the time limit could be set.
     pub(super) fn take_nothing_new(&mut self) -> (Option<Held>, Result<(), Error>) {
         let limit = self.settings.limits.drain;
         let Some(held) = self.state.finish(Instant::now() + limit) else { return (None, Ok(())) };
@@ -315,7 +317,7 @@ impl Serving {
     }
 
     fn say_stopping(&self) {
-        // Of one that was succeeded, the manager wants to know nothing any more.
+        // After an upgrade the manager watches the successor.
         if let (State::Serving(_), Some(manager)) = (&self.state, &self.settings.manager) {
             let _ = manager.stopping();
         }
@@ -346,14 +348,14 @@ impl Serving {
         Ok(order)
     }
 
-    /// Has the next moment at which something is due be an event.
+    /// Sets the timer to the next time at which something must be done.
     pub(super) fn wake_when_due(&mut self) -> Result<(), Error> {
         self.events.wake_at(self.state.due())
     }
 }
 
 impl AsFd for Serving {
-    /// Readable while [`Serving::pending`] may have something to tell.
+    /// Readable while [`Serving::pending`] may return something.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }

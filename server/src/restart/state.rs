@@ -1,4 +1,4 @@
-//! Where in its life a generation is, and which other generation there is.
+//! The state of a generation, and the other generation, if there is one.
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -17,13 +17,13 @@ use crate::daemon::PidFile;
 /// ```
 #[derive(Debug)]
 pub(super) enum State {
-    /// It takes what comes
+    /// It serves
     Serving(Box<Held>),
-    /// It takes nothing new, and finishes what is there
+    /// It accepts nothing new, and finishes its connections
     Finishing {
-        /// By then
+        /// The time limit
         until: Instant,
-        /// It may still finish what it has itself
+        /// The predecessor, which may still finish its own connections
         predecessor: Option<Draining>,
     },
 }
@@ -37,17 +37,17 @@ pub(super) struct Held {
     pub(super) other: Other,
 }
 
-/// The one other generation that there may be.
+/// The other generation. There is at most one.
 #[derive(Debug)]
 pub(super) enum Other {
     Nobody,
-    /// It finishes what it has
+    /// It finishes its connections
     Predecessor(Draining),
     /// It starts
     Successor(Upgrade),
 }
 
-/// A successor that starts, and the peer of the control socket that asked for it.
+/// A successor that starts, and the peer that asked for it by the control socket.
 #[derive(Debug)]
 pub(super) struct Upgrade {
     pub(super) successor: Successor,
@@ -55,7 +55,7 @@ pub(super) struct Upgrade {
 }
 
 impl State {
-    /// What it has, while it serves.
+    /// What it has while it serves.
     pub(super) fn held(&mut self) -> Option<&mut Held> {
         match self {
             State::Serving(held) => Some(held),
@@ -67,7 +67,7 @@ impl State {
         self.held().map(|held| &mut held.holdings).ok_or(RestartError::Retired)
     }
 
-    /// Why no successor is started now.
+    /// Why no successor can be started now.
     pub(super) fn refusal(&self) -> Option<RestartError> {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         match self {
@@ -126,7 +126,7 @@ impl State {
         }
     }
 
-    /// From serving to finishing by `until`. Returns what it had; `None` if it was finishing already.
+    /// Changes from serving to finishing. Returns what it held; `None` if it was finishing already.
     pub(super) fn finish(&mut self, until: Instant) -> Option<Held> {
         self.held()?;
         let predecessor = self.take_predecessor();
@@ -136,7 +136,7 @@ impl State {
         }
     }
 
-    /// The next moment at which something is to be done.
+    /// The next time at which something must be done.
     pub(super) fn due(&mut self) -> Option<Instant> {
         let predecessor = self.predecessor().and_then(|predecessor| predecessor.due);
         let successor = self.upgrade().map(|upgrade| upgrade.successor.deadline());

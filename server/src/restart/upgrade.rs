@@ -1,4 +1,4 @@
-//! An upgrade, from the order to the successor's last word: what it does to the generation that serves.
+//! An upgrade, from its start to its result, in the generation that serves.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -14,11 +14,12 @@ use super::successor::{Progress, Successor};
 use crate::failure::Error;
 
 impl Serving {
-    /// Starts an upgrade, as SIGUSR2 does. An [`Order`] tells how it went.
+    /// Starts an upgrade, like SIGUSR2. An [`Order`] reports the result.
     ///
     /// # Errors
-    /// [`RestartError::UpgradeUnderWay`], [`RestartError::PredecessorDrains`], [`RestartError::Retired`]: one at a time,
-    /// and at most two generations live. [`RestartError::Successor`] where the program cannot be executed.
+    /// [`RestartError::UpgradeUnderWay`], [`RestartError::PredecessorDrains`], [`RestartError::Retired`] and
+    /// [`RestartError::FirstProcess`]: there is one upgrade at a time, and two generations at most.
+    /// [`RestartError::Successor`] if the program cannot be executed.
     pub fn upgrade(&mut self) -> Result<(), Error> {
         match self.refusal() {
             Some(refusal) => Err(refusal.into()),
@@ -26,7 +27,7 @@ impl Serving {
         }
     }
 
-    /// A peer of the control socket is told of a refusal, and nobody else.
+    /// A refusal is reported to the peer that asked, or else to the server.
     pub(super) fn asked_to_upgrade(&mut self, asker: Option<OwnedFd>) -> Option<Order> {
         if let Some(refusal) = self.refusal() {
             let refusal = Error::from(refusal);
@@ -47,7 +48,7 @@ impl Serving {
         }
     }
 
-    /// Why no successor is started now.
+    /// Why no successor can be started now.
     fn refusal(&mut self) -> Option<RestartError> {
         if self.state.predecessor().is_some_and(|predecessor| predecessor.process.has_ended()) {
             self.forget_predecessor();
@@ -63,7 +64,7 @@ impl Serving {
         let items = held.holdings.items().chain(pid_file).chain(control).collect();
         let successor = Successor::start(program, number + 1, items, limits.start)?;
         if let Some(manager) = manager {
-            // A manager that is not there any more is no reason not to upgrade.
+            // If the manager cannot be notified, upgrade anyway.
             let _ = manager.reloading();
         }
         let spoke = self.events.watch(successor.conversation(), Event::SuccessorSpoke);
@@ -72,7 +73,7 @@ impl Serving {
         watched.and_then(|()| self.wake_when_due()).inspect_err(|_| self.abandon())
     }
 
-    /// The successor says something.
+    /// The successor sent something.
     pub(super) fn hear(&mut self) -> Result<Option<Order>, Error> {
         let drain = self.settings.limits.drain;
         let Some(Upgrade { successor, .. }) = self.state.upgrade() else { return Ok(None) };
@@ -88,15 +89,15 @@ impl Serving {
         }
     }
 
-    /// The successor's starter has ended, and so has the successor, unless it serves.
+    /// The starter has ended, and so has the successor, unless it serves.
     pub(super) fn starter_ended(&mut self) -> Option<Order> {
         let drain = self.settings.limits.drain;
         let Upgrade { successor, .. } = self.state.upgrade()?;
         let ended = successor.ended()?;
         match successor.hear(drain) {
-            // It ended its starter by itself.
+            // The successor ended the starter.
             Ok(Progress::Serving) => self.retire(),
-            // Its own words, if it left some, say more.
+            // The successor's own message says more, if there is one.
             Err(said) => self.fail(said),
             Ok(Progress::Waiting | Progress::HungUp) => self.fail(ended.into()),
         }
@@ -115,7 +116,7 @@ impl Serving {
         Some(Order::Failed(error))
     }
 
-    /// Ends a successor that is starting, as this process is to end.
+    /// Ends a successor that is starting, since this process is ending.
     pub(super) fn abandon(&mut self) {
         if let Some(asker) = self.end_successor() {
             tell(asker.as_ref(), None, Err(&RestartError::Retired.into()));
@@ -131,23 +132,23 @@ impl Serving {
         Some(upgrade)
     }
 
-    /// Ends a successor that is starting. Returns who asked for it.
+    /// Ends a successor that is starting. Returns the peer that asked for it.
     fn end_successor(&mut self) -> Option<Option<OwnedFd>> {
         let Upgrade { successor, asker } = self.take_upgrade()?;
         successor.end();
         if let Some(Held { pid_file: Some(pid_file), .. }) = self.state.held() {
-            // It may have come as far as to write its own.
+            // The successor may have written its own pid.
             pid_file.rewrite();
         }
         Some(asker)
     }
 
-    /// The successor serves. What it has is its own from now on: the files too.
+    /// The successor serves. From now on it owns the sockets and the files.
     fn retire(&mut self) -> Option<Order> {
         let Upgrade { mut successor, asker } = self.take_upgrade()?;
         let generation = self.settings.number + 1;
         let upgraded = Upgraded { generation, pid: successor.pid(), closed: successor.closed() };
-        // Without a thread to watch over the end of this process, the successor still does.
+        // If no thread can limit the time of this process, the successor does.
         let (held, _) = self.take_nothing_new();
         if let Some(Held { pid_file, peers, .. }) = held {
             if let Some(pid_file) = pid_file {

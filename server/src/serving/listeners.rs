@@ -180,7 +180,9 @@ impl Stopper {
 impl Listeners {
     /// Without listeners.
     ///
-    /// # Errors [`SystemError`](crate::error::SystemError) if epoll(7), eventfd(2) or timerfd_create(2) fail for lack of descriptors or memory.
+    /// # Errors
+    /// [`SystemError`](crate::error::SystemError) if epoll(7), eventfd(2) or timerfd_create(2) fail for lack of
+    /// descriptors or memory.
     pub fn new() -> Result<Listeners, Error> {
         let failed = |errno: Errno| Error::system("cannot wait for several sockets at once", errno);
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
@@ -257,7 +259,9 @@ impl Listeners {
 
     /// Waits for the next event.
     ///
-    /// # Errors [`ListenerError::Failed`] if a listener failed permanently. It is no longer served; the others go on. [`ListenerError::NoListener`] if there is none (any more).
+    /// # Errors
+    /// [`ListenerError::Failed`] if a listener failed permanently. It is no longer served; the others go on.
+    /// [`ListenerError::NoListener`] if there is none (any more).
     pub fn event(&mut self) -> Result<Event, Error> {
         loop {
             if let Some(event) = self.try_event()? {

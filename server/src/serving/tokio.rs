@@ -44,7 +44,8 @@ pub struct AsyncListeners {
 impl AsyncListeners {
     /// Registers them with the current runtime.
     ///
-    /// # Panics Outside of a tokio runtime, or in a runtime without I/O.
+    /// # Panics
+    /// Outside of a tokio runtime, or in a runtime without I/O.
     pub fn new(listeners: Listeners) -> Result<AsyncListeners, Error> {
         let copy = listeners.as_fd().try_clone_to_owned().map_err(failed)?;
         Ok(AsyncListeners { readiness: descriptor::awaited(copy, Interest::READABLE).map_err(failed)?, listeners })

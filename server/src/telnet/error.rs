@@ -1,11 +1,11 @@
-//! A program on a pseudo-terminal.
+//! Errors of a program on a pseudo-terminal.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::failure::{Report, failure, shown};
 
-/// Why no program runs on a terminal
+/// Why a program does not run on a terminal
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TelnetError {
@@ -14,9 +14,9 @@ pub enum TelnetError {
         /// Why not
         source: io::Error,
     },
-    /// The program behind a terminal could not be started
+    /// The program on the terminal could not be started
     Program {
-        /// Which
+        /// Its path
         program: PathBuf,
         /// Why not
         source: io::Error,

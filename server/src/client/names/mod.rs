@@ -195,7 +195,9 @@ impl NamesBuilder {
 
     /// Starts.
     ///
-    /// # Errors [`NameServiceError`] if /etc/resolv.conf or /etc/hosts exists but cannot be read; [`SystemError`](crate::error::SystemError) if the thread cannot be started.
+    /// # Errors
+    /// [`NameServiceError`] if /etc/resolv.conf or /etc/hosts exists but cannot be read;
+    /// [`SystemError`](crate::error::SystemError) if the thread cannot be started.
     pub fn build(self) -> Result<Names, Error> {
         let sources = Sources {
             resolv_conf: self.resolv_conf.clone(),
@@ -218,7 +220,8 @@ impl NamesBuilder {
 impl Names {
     /// With the servers and names of /etc/resolv.conf and /etc/hosts.
     ///
-    /// # Errors Those of [`NamesBuilder::build`].
+    /// # Errors
+    /// Those of [`NamesBuilder::build`].
     pub fn from_system() -> Result<Names, Error> {
         Names::builder().build()
     }
