@@ -27,11 +27,11 @@ fn main() -> ExitCode {
 
 /// finger's protocol (RFC 1288): one line of question, then lines of answer up to the end of the connection.
 fn answer(client: &Connection) -> io::Result<()> {
-    client.stream().set_read_timeout(Some(Duration::from_secs(5)))?;
+    client.stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut question = String::new();
-    BufReader::new(client.stream().take(512)).read_line(&mut question)?;
+    BufReader::new((&client.stream).take(512)).read_line(&mut question)?;
     println!("this goes nowhere: descriptor 1 was the connection, too");
     let uid = rustix::process::getuid().as_raw();
-    let line = format!("you are {} and asked uid {uid} at {}", client.peer().ip(), client.local());
-    write!(client.stream(), "{line} about '{}'\r\n", question.trim_end().escape_default())
+    let line = format!("you are {} and asked uid {uid} at {}", client.peer.ip(), client.local()?);
+    write!(&client.stream, "{line} about '{}'\r\n", question.trim_end().escape_default())
 }

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use portgrant_server::error::ListenerError;
 use portgrant_server::{
-    Accepted, AsyncListeners, Error, Event, KeepAlive, Listeners, Patience, Signal, Signals, Sockets, StreamOptions,
-    close_gracefully,
+    AsyncListeners, CloseLimits, Connection, Error, Event, KeepAlive, Listeners, Signal, Signals, Sockets,
+    StreamOptions, close_gracefully,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -35,7 +35,7 @@ const LINES: usize = 64;
 /// How long somebody may say nothing, and how long a line may take to be sent to them.
 const SILENCE: Duration = Duration::from_secs(3600);
 const WRITE: Duration = Duration::from_secs(10);
-const FAREWELL: Patience = Patience { time: Duration::from_secs(2), bytes: 64 << 10 };
+const FAREWELL: CloseLimits = CloseLimits { time: Duration::from_secs(2), bytes: 64 << 10 };
 
 /// Who said it, and what: nobody hears themselves.
 type Said = (SocketAddr, Arc<str>);
@@ -116,8 +116,8 @@ fn said(by: SocketAddr, what: &str) -> Said {
 }
 
 /// One person, from coming to going.
-async fn visit(client: Accepted<TcpStream>, others: usize, heard: Receiver<Said>, room: WeakSender<Said>) {
-    let Accepted { name, mut stream, peer, .. } = client;
+async fn visit(client: Connection<TcpStream>, others: usize, heard: Receiver<Said>, room: WeakSender<Said>) {
+    let Connection { name, mut stream, peer, .. } = client;
     let say = |what: &str| drop(room.upgrade().map(|room| room.send(said(peer, what))));
     let welcome = format!("{name}: you are {peer}, with {others} others\r\n");
     if stream.write_all(welcome.as_bytes()).await.is_ok() {

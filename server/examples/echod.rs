@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use portgrant_server::{
-    Error, KeepAlive, Origin, Patience, Protocol, Server, Socket, StreamOptions, close_gracefully, steer_by_cpu,
+    CloseLimits, Error, KeepAlive, Origin, Protocol, Server, Socket, StreamOptions, close_gracefully, steer_by_cpu,
 };
 
 fn main() -> ExitCode {
@@ -66,7 +66,7 @@ fn sockets(endpoints: &[String], workers: usize) -> Result<Vec<Socket>, Error> {
 fn serve(sockets: Vec<Socket>) -> Result<(), Error> {
     let mut threads = Vec::new();
     for socket in sockets {
-        let facts = *socket.facts()?;
+        let facts = *socket.info()?;
         let origin = match socket.origin() {
             Origin::Adopted => "adopted",
             Origin::Bound => "bound",
@@ -117,9 +117,9 @@ fn echo(mut stream: TcpStream) -> Result<(), Box<dyn std::error::Error>> {
     if echoed == 64 << 10 {
         stream.write_all(b"\nthat is enough\n")?;
     }
-    let farewell = close_gracefully(stream, Patience::default())?;
-    if !farewell.is_complete() {
-        eprintln!("echod: {:?} after {echoed} bytes, in {}", farewell.peer, farewell.state);
+    let outcome = close_gracefully(stream, CloseLimits::default())?;
+    if !outcome.is_complete() {
+        eprintln!("echod: {:?} after {echoed} bytes, in {}", outcome.peer, outcome.state);
     }
     Ok(())
 }

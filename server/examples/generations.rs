@@ -28,7 +28,7 @@ use std::time::Duration;
 use portgrant_server::daemon::Daemon;
 use portgrant_server::error::ListenerError;
 use portgrant_server::restart::{Drain, Generation, Order, Serving, Token, ask};
-use portgrant_server::{Error, Event, Listeners, Notify, Patience, Socket, close_gracefully};
+use portgrant_server::{CloseLimits, Error, Event, Listeners, Notify, Socket, close_gracefully};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -182,7 +182,7 @@ fn endpoints(words: &[String]) -> Result<Vec<String>, Error> {
 
 fn add(listeners: &mut Listeners, socket: Socket) -> Result<(), Error> {
     let name = socket.name().to_owned();
-    if socket.facts()?.protocol.is_stream() {
+    if socket.info()?.protocol.is_stream() {
         listeners.tcp(&name, socket.into_tcp()?)
     } else {
         listeners.udp(&name, socket.into_udp()?)
@@ -271,7 +271,7 @@ fn accept(mut listeners: Listeners, drain: &Drain, token: &Token, greeting: &Arc
 
 fn converse(stream: TcpStream, token: &Token, greeting: &str) {
     if let Ok(stream) = answers(stream, token, greeting) {
-        let _ = close_gracefully(stream, Patience { time: Duration::from_secs(1), ..Patience::default() });
+        let _ = close_gracefully(stream, CloseLimits { time: Duration::from_secs(1), ..CloseLimits::default() });
     }
 }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portgrant_server::{Error, KeepAlive, Patience, Server, Sockets, StreamOptions, close_gracefully, status};
+use portgrant_server::{CloseLimits, Error, KeepAlive, Server, Sockets, StreamOptions, close_gracefully, status};
 
 /// Clients at once, on all sockets together.
 const THREADS: usize = 64;
@@ -73,7 +73,7 @@ fn serve(sockets: Sockets) -> Result<(), Error> {
     let listeners: Result<Vec<TcpListener>, Error> = sockets.into_iter().map(|socket| socket.into_tcp()).collect();
     let listeners = listeners?;
     let threads = THREADS.div_ceil(listeners.len().max(1));
-    let blocking = |source| Error::system("cannot make a listener block", source);
+    let blocking = |source| Error::system("cannot make a listener blocking", source);
     let mut all = Vec::new();
     for listener in listeners {
         options.apply(&listener)?;
@@ -115,7 +115,7 @@ fn converse(client: TcpStream) -> Result<(), Error> {
             break;
         }
     }
-    close_gracefully(client, Patience { time: PATIENCE, ..Patience::default() }).map(drop)
+    close_gracefully(client, CloseLimits { time: PATIENCE, ..CloseLimits::default() }).map(drop)
 }
 
 /// Reads up to a moment: a client that sends one byte now and then does not prolong it.

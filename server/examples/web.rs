@@ -29,7 +29,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use portgrant_server::error::ListenerError;
 use portgrant_server::{
-    Accepted, AsyncListeners, Error, Event, KeepAlive, Listeners, Server, Signal, Signals, StreamOptions,
+    AsyncListeners, Connection, Error, Event, KeepAlive, Listeners, Server, Signal, Signals, StreamOptions,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -134,7 +134,7 @@ impl Default for Site {
 
 impl Site {
     /// Answers the requests of one connection, in a task of its own.
-    fn answer(&self, client: Accepted<TcpStream>, place: OwnedSemaphorePermit, ending: &GracefulShutdown) {
+    fn answer(&self, client: Connection<TcpStream>, place: OwnedSemaphorePermit, ending: &GracefulShutdown) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         let (pages, peer) = (if &*client.name == "status" { &self.status } else { &self.pages }.clone(), client.peer);
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -155,7 +155,7 @@ impl Site {
     }
 }
 
-/// [`Accepted::peer`]: IPv4 where it is, also on a socket for both.
+/// [`Connection::peer`]: IPv4 where it is, also on a socket for both.
 async fn hello(Extension(peer): Extension<SocketAddr>) -> String {
     format!("hello, {}\n", peer.ip())
 }

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use portgrant_server::{Accepted, Error, Event, Listeners, Names, Sockets};
+use portgrant_server::{Connection, Error, Event, Listeners, Names, Sockets};
 
 fn main() -> ExitCode {
     match serve() {
@@ -51,7 +51,7 @@ fn serve() -> Result<(), Error> {
     }
 }
 
-fn tell(client: &Accepted<TcpStream>, names: &Names) -> io::Result<()> {
+fn tell(client: &Connection<TcpStream>, names: &Names) -> io::Result<()> {
     let ip = client.peer.ip();
     let name = names.of(ip);
     println!("{ip}: {name}");

@@ -1,6 +1,6 @@
-//! The one error type of this crate, and what every error reports.
+//! The error type of this crate, and what every error reports.
 //!
-//! Each subject has an enum of its own, which knows its messages. [`Error`] holds one of them and knows none.
+//! Each subject has its own enum, with its messages. [`Error`] holds any of them without knowing one.
 
 use std::any::Any;
 use std::fmt;
@@ -12,15 +12,15 @@ use portgrant_protocol::{Kind, Message};
 
 /// Why something failed: an error of one of the kinds in [`error`](crate::error).
 ///
-/// It prints as a person reads it. `Display` is one line, `what: why; fix`; `Debug`, which `main` prints when it returns
-/// an error, has a line for each part:
+/// `Display` prints one line, `what: why; fix`. `Debug` prints one line for each part; `main` prints it when it returns
+/// an error:
 ///
 /// ```text
 /// Error: 80/tcp is in use
 ///   why: nginx (pid 812, user www-data) listens at 0.0.0.0:80
 ///   fix: stop it, or serve at another address or port
 /// ```
-/// A program asks for the kind that it can do something about:
+/// A program checks for the kind that it can handle:
 ///
 /// ```
 /// use portgrant_server::error::BindError;
@@ -38,17 +38,17 @@ pub struct Error(Box<dyn Failure>);
 
 /// An error of one subject.
 pub(crate) trait Failure: Any + std::error::Error + Send + Sync {
-    /// All that it tells.
+    /// Everything that it reports.
     fn report(&self) -> Report<'_>;
 }
 
 impl Error {
-    /// The exit status that says it ([`status`](crate::status)), for a program that ends with it.
+    /// The exit status for a program that ends with this error (see [`status`](crate::status)).
     pub fn status(&self) -> u8 {
         self.0.report().message.status
     }
 
-    /// What failed, why, and what to do about it, each in a line of printable ASCII.
+    /// What failed, why, and what to do: each in one line of printable ASCII.
     pub fn message(&self) -> Message {
         self.0.report().message
     }
@@ -63,8 +63,8 @@ impl Error {
         Error(Box::new(error))
     }
 
-    /// The error of a system call, with what it was needed for: `cannot read the list of users`. For a server that reports
-    /// its own failures in the same way.
+    /// The error of a system call. `what` says what it was needed for: `cannot read the list of users`. A server can
+    /// use it to report its own failures in the same form.
     pub fn system(what: &'static str, source: impl Into<io::Error>) -> Error {
         SystemError { what, source: source.into() }.into()
     }
@@ -88,13 +88,13 @@ impl fmt::Debug for Error {
 }
 
 impl std::error::Error for Error {
-    /// What the operating system or another library said, if the error is about that.
+    /// The error of the operating system or of another library, if there is one.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.report().source
     }
 }
 
-/// Makes an enum the error of its subject: it is printed as its `report` says, and becomes an [`Error`] by `?`.
+/// Makes an enum the error of its subject. It prints what its `report` says, and `?` converts it into an [`Error`].
 macro_rules! failure {
     ($error:ident) => {
         impl std::fmt::Display for $error {
@@ -125,44 +125,44 @@ macro_rules! failure {
 
 pub(crate) use failure;
 
-/// All that an error tells, in one place: its message, and the error behind it.
+/// Everything that an error reports: its message, and the error behind it.
 pub(crate) struct Report<'a> {
     pub(crate) message: Message,
     pub(crate) source: Option<&'a (dyn std::error::Error + 'static)>,
 }
 
 impl<'a> Report<'a> {
-    /// What failed. Nothing stands behind it, and the kind is [`Kind::System`], until more is said.
+    /// What failed. There is no error behind it, and the kind is [`Kind::System`], unless more is added.
     pub(crate) fn what(what: impl Into<String>) -> Report<'a> {
         Report { message: Message::new(what), source: None }
     }
 
-    /// The same, with the reason.
+    /// Adds the reason.
     pub(crate) fn why(self, why: impl Into<String>) -> Report<'a> {
         Report { message: self.message.why(why), ..self }
     }
 
-    /// The same, with the reason where it is known.
+    /// Adds the reason, if it is known.
     pub(crate) fn why_if_known(self, why: Option<String>) -> Report<'a> {
         Report { message: Message { why, ..self.message }, ..self }
     }
 
-    /// The same, with the error behind it, which is the reason.
+    /// Adds the error behind it, which is the reason.
     pub(crate) fn because<E: std::error::Error + 'static>(self, source: &'a E) -> Report<'a> {
         Report { source: Some(source), ..self.why(source.to_string()) }
     }
 
-    /// The same, with what to do.
+    /// Adds what to do.
     pub(crate) fn fix(self, fix: impl Into<String>) -> Report<'a> {
         Report { message: self.message.fix(fix), ..self }
     }
 
-    /// The same, of another kind and with its status.
+    /// Sets another kind, with its status.
     pub(crate) fn kind(self, kind: Kind) -> Report<'a> {
         Report { message: Message { kind, status: kind.status(), ..self.message }, ..self }
     }
 
-    /// The same, with another status.
+    /// Sets another status.
     pub(crate) fn status(self, status: u8) -> Report<'a> {
         Report { message: Message { kind: Kind::of_status(status), status, ..self.message }, ..self }
     }

@@ -1,4 +1,4 @@
-//! From an endpoint's text to numbers: parsed, and its service looked up in services(5).
+//! From the text of an endpoint to addresses and numbers: parsed, with its service looked up in services(5).
 
 use portgrant_protocol::endpoint::{Endpoint, EndpointError, Port, Resolved};
 use portgrant_protocol::service::{self, Services};
@@ -18,13 +18,13 @@ pub struct InvalidEndpoint {
 }
 
 impl InvalidEndpoint {
-    /// `text` is not an endpoint, because of `source`.
+    /// `source` says what is wrong with `text`.
     pub fn new(text: String, source: EndpointError) -> InvalidEndpoint {
         InvalidEndpoint { text, source }
     }
 
     fn report(&self) -> Report<'_> {
-        Report::what(format!("'{}' is no endpoint", printable(self.text.as_bytes())))
+        Report::what(format!("'{}' is not a valid endpoint", printable(self.text.as_bytes())))
             .because(&self.source)
             .status(status::USAGE)
     }
@@ -32,12 +32,12 @@ impl InvalidEndpoint {
 
 failure!(InvalidEndpoint);
 
-/// `text` as an endpoint.
+/// Parses `text`.
 pub(crate) fn parse(text: &str) -> Result<Endpoint, Error> {
     text.parse().map_err(|source| InvalidEndpoint { text: text.to_owned(), source }.into())
 }
 
-/// `text` as an endpoint, looked up; of `transport` where it names no other.
+/// Parses `text` and looks up its service. The protocol is `transport` unless the text names another.
 pub(crate) fn of_text(text: &str, transport: Protocol) -> Result<Resolved, Error> {
     let mut endpoint = parse(text)?;
     if endpoint.protocol == Protocol::default() {
@@ -46,13 +46,13 @@ pub(crate) fn of_text(text: &str, transport: Protocol) -> Result<Resolved, Error
     of(endpoint)
 }
 
-/// `endpoint`, looked up.
+/// Looks up the service of `endpoint`.
 pub(crate) fn of(endpoint: Endpoint) -> Result<Resolved, Error> {
     let services = services(std::slice::from_ref(&endpoint));
     resolve(endpoint, &services)
 }
 
-/// Each of `endpoints`, looked up.
+/// Looks up the services of all `endpoints`.
 pub(crate) fn all(endpoints: &[Endpoint]) -> Result<Vec<Resolved>, Error> {
     let services = services(endpoints);
     endpoints.iter().map(|endpoint| resolve(endpoint.clone(), &services)).collect()
@@ -63,8 +63,8 @@ fn resolve(endpoint: Endpoint, services: &Services) -> Result<Resolved, Error> {
     endpoint.resolve(services).map_err(|source| InvalidEndpoint { text, source }.into())
 }
 
-/// services(5), read only if one of `endpoints` has a name to look up. A file that cannot be read holds no names: the
-/// error then says which name is not in it.
+/// Reads services(5), if one of `endpoints` has a service name. A file that cannot be read counts as empty: the error
+/// then says which name is unknown.
 fn services(endpoints: &[Endpoint]) -> Services {
     let any_named = endpoints.iter().any(|endpoint| matches!(endpoint.port, Port::Service(_)));
     Services::parse(&if any_named { std::fs::read(service::PATH).unwrap_or_default() } else { Vec::new() })

@@ -1,4 +1,4 @@
-//! Which port: services(5) both ways, and who has the last word on it.
+//! Service names and ports (services(5)), and the choice of a server's port.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use portgrant_protocol::{Protocol, service};
 use crate::failure::{Error, Report, failure, shown};
 use crate::resolved::InvalidEndpoint;
 
-/// Names for ports and ports for names, as services(5) has them; names of the user's own may stand before those.
+/// Ports by name and names by port, from services(5). Entries of your own can come first.
 ///
 /// ```
 /// # use portgrant_server::{Protocol, Services};
@@ -28,7 +28,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// The entries of `/etc/services`; none where there is no such file, as in many containers.
+    /// The entries of `/etc/services`. Empty if the file does not exist, as in many containers.
     pub fn system() -> Result<Services, Error> {
         match Services::open(service::PATH.as_ref()) {
             Err(ServicesError { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Services::default()),
@@ -36,7 +36,7 @@ impl Services {
         }
     }
 
-    /// The entries of another file of that form.
+    /// The entries of another file in that format.
     pub fn read(path: impl AsRef<Path>) -> Result<Services, Error> {
         Ok(Services::open(path.as_ref())?)
     }
@@ -46,29 +46,30 @@ impl Services {
         Ok(Services { own: service::Services::default(), system: service::Services::parse(&text) })
     }
 
-    /// The same with the entries of `text`, in the same form, in front: for what they name, they win. They replace
-    /// those of an earlier `with`.
+    /// Adds the entries of `text`, in the same format. They take precedence over the file, and replace those of an
+    /// earlier `with`.
     pub fn with(self, text: &[u8]) -> Services {
         Services { own: service::Services::parse(text), ..self }
     }
 
-    /// The port of service `name`, or of an alias of it: getservbyname(3).
+    /// The port of the service `name`, or of an alias (getservbyname(3)).
     pub fn port(&self, name: &str, protocol: Protocol) -> Option<u16> {
         self.own.port(name, protocol).or_else(|| self.system.port(name, protocol))
     }
 
-    /// The name of `port`, the first and no alias: getservbyport(3).
+    /// The name of `port`: the first one, not an alias (getservbyport(3)).
     pub fn name(&self, port: u16, protocol: Protocol) -> Option<&str> {
         self.own.name(port, protocol).or_else(|| self.system.name(port, protocol))
     }
 
-    /// The endpoint of a server that calls itself `service` and is at home on port `usual`. Three may say which:
-    /// 1. the user, by `wish`, any endpoint (`8119`, `127.0.0.1:nntp`, `[::1]:8119`), from an argument or a
+    /// The endpoint of the server `service`, whose usual port is `usual`. In this order, it is chosen by
+    /// 1. the user, with `wish`: any endpoint (`8119`, `127.0.0.1:nntp`, `[::1]:8119`) from an argument or a
     ///    configuration file;
-    /// 2. else the administrator, by an entry for `service`;
-    /// 3. else the server, by `usual`.
+    /// 2. the administrator, with an entry for `service`;
+    /// 3. the server, with `usual`.
     ///
-    /// Its name is `service`, unless the wish gives one, and its protocol `protocol`, unless the wish names another.
+    /// The name of the endpoint is `service` unless the wish has another one. Its protocol is `protocol` unless the
+    /// wish names another.
     ///
     /// ```
     /// # use portgrant_server::{Protocol, Request, Services};
@@ -101,9 +102,9 @@ impl Services {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ServicesError {
-    /// Which
+    /// The file
     pub path: PathBuf,
-    /// Why not
+    /// Why it could not be read
     pub source: io::Error,
 }
 
@@ -111,7 +112,7 @@ impl ServicesError {
     fn report(&self) -> Report<'_> {
         Report::what(format!("cannot read {}", shown(&self.path)))
             .because(&self.source)
-            .fix("see that the file is there and that this user may read it")
+            .fix("check that the file exists and that this user may read it")
     }
 }
 
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_user_decides_then_the_administrator_then_the_server() {
-        /// What the user wishes, the service, and the endpoint.
+        /// The wish of the user, the service, and the endpoint.
         const CHOICES: &[(Option<&str>, &str, &str)] = &[
             (None, "unheard-of", "unheard-of=7001"),
             (None, "mydaemon", "mydaemon=7002"),

@@ -112,7 +112,7 @@ fn each_way_to_be_handed_the_wrong_thing_is_its_own_complaint() {
         ),
         (
             "export LISTEN_FDS=2 LISTEN_PID=$$ LISTEN_FDNAMES=a:b; exec \"$0\" 3<&0",
-            "descriptor 4 ('b') was not handed over",
+            "descriptor 4 ('b') was not inherited",
         ),
         (
             "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" 3</dev/null",
@@ -161,7 +161,7 @@ fn a_helper_that_fails_is_reported_also_with_sigchld_ignored() {
     let told = complaint_with(folder.script("dies", "exit 3"));
     assert!(told.contains("ended without an answer") && told.contains("SIGCHLD is ignored"), "{told}");
     let told = complaint_with(folder.join("not-there"));
-    assert!(told.contains("portgrant-binder, is not there") && told.contains("not-there"), "{told}");
+    assert!(told.contains("portgrant-binder is not installed") && told.contains("not-there"), "{told}");
     let unusable = folder.script("unusable", "");
     let told = complaint_with({
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);

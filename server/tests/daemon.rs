@@ -48,6 +48,18 @@ fn pid(file: &Path) -> Pid {
     Pid::from_raw(pid).expect("a pid")
 }
 
+/// Ends the daemon that a pid file names, also where a test fails.
+struct End(PathBuf);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+        if let Some(pid) = text.trim_end().parse().ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+}
+
 fn eventually(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !is_so() {
@@ -66,6 +78,7 @@ fn stat(process: &str) -> Vec<String> {
 fn exit_status_0_means_that_it_serves_as_a_daemon() {
     let (folder, port) = (Folder::new("serves"), free_port());
     let pid_file = folder.join("pid");
+    let _end = End(pid_file.clone());
 
     let output = start(&folder, Path::new("pid"), port);
 
@@ -91,7 +104,7 @@ fn exit_status_0_means_that_it_serves_as_a_daemon() {
     let second = start(&folder, &pid_file, free_port());
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(71));
-    assert!(said.contains("the daemon is up already") && said.contains(&format!("process {}", pid.as_raw_pid())));
+    assert!(said.contains("the daemon is already running") && said.contains(&format!("process {}", pid.as_raw_pid())));
 
     kill_process(pid, Signal::HUP).expect("sent");
     eventually("reloaded", || answer(port).ends_with("generation 2\n"));
@@ -117,9 +130,9 @@ fn a_daemon_that_does_not_come_up_gives_its_status_and_its_words_to_who_started_
     let output = command.env("PORTGRANT_BINDER", &helper).output().expect("started");
     assert_eq!(output.status.code(), Some(71), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("the daemon ended before it was up"), "{said}");
+    assert!(said.contains("the daemon exited before it was ready"), "{said}");
+    let _end = End(pid_file.clone());
     assert!(start(&folder, &pid_file, free_port()).status.success(), "and what it left is taken over");
-    kill_process(pid(&pid_file), Signal::TERM).expect("sent");
 }
 
 #[test]
@@ -130,6 +143,7 @@ fn closed_standard_descriptors_are_no_place_for_the_daemons_own() {
     let script = format!("exec \"$0\" {} 127.0.0.1:{port} <&- >&- 2>&-", pid_file.display());
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", &script]).arg(program.get_program()).env("PORTGRANT_BINDER", folder.granting_helper());
+    let _end = End(pid_file.clone());
     assert!(shell.status().expect("started").success());
     let pid = pid(&pid_file);
     assert_eq!(answer(port), format!("pid {} generation 1\n", pid.as_raw_pid()));
@@ -137,7 +151,6 @@ fn closed_standard_descriptors_are_no_place_for_the_daemons_own() {
         let target = std::fs::read_link(format!("/proc/{}/fd/{number}", pid.as_raw_pid())).expect("open");
         assert_eq!(target, Path::new("/dev/null"), "descriptor {number}");
     }
-    kill_process(pid, Signal::TERM).expect("sent");
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn a_file_that_a_dead_server_left_is_replaced() {
     let path = folder.join("held");
     let held = std::os::unix::net::UnixListener::bind(&path).expect("bound");
     let error = Mailbox::bind(&path).expect_err("held, though by a socket of another kind").to_string();
-    assert!(error.contains("somebody holds"), "{error}");
+    assert!(error.contains("another process uses"), "{error}");
     drop(held);
 
     let path = folder.join("left");
@@ -138,13 +138,13 @@ fn a_peer_that_says_nothing_does_not_hold_it() {
 }
 
 #[test]
-fn what_is_no_answer_or_miscounted_is_an_error() {
+fn an_invalid_or_miscounted_answer_is_an_error() {
     let folder = Folder::new("wrong");
     let mailbox = Mailbox::bind(folder.join("mailbox")).expect("bound");
     for (record, expected) in [
-        ("rubbish", "no answer"),
-        ("PORTGRANT=1\nSTATUS=0\nNAMES=a:b\n", "2 names and 0 descriptors"),
-        ("PORTGRANT=1\nSTATUS=0\nNAMES=a\nUID=0\n", "1 names and 0 descriptors"),
+        ("rubbish", "the answer is not valid"),
+        ("PORTGRANT=1\nSTATUS=0\nNAMES=a:b\n", "received 2 names and 0 descriptors"),
+        ("PORTGRANT=1\nSTATUS=0\nNAMES=a\nUID=0\n", "received 1 names and 0 descriptors"),
     ] {
         send(mailbox.path(), record, &[]);
         let error = mailbox.receive().expect_err(record).to_string();

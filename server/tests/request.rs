@@ -74,12 +74,12 @@ fn a_refusal_carries_its_parts() {
 }
 
 #[test]
-fn an_answer_that_does_not_fit_the_question_is_not_believed() {
+fn an_answer_that_does_not_match_the_request_is_an_error() {
     /// A record, how many descriptors come with it, and what the error says.
     const WRONG: &[(&str, usize, &str)] = &[
-        ("PORTGRANT=1\nSTATUS=0\nNAMES=80/tcp\n", 0, "1 names and 0 descriptors"),
-        ("PORTGRANT=1\nSTATUS=0\nNAMES=80/tcp\n", 2, "1 names and 2 descriptors"),
-        ("PORTGRANT=1\nSTATUS=0\nNAMES=81/tcp\n", 1, "'81/tcp' came, and was not asked for"),
+        ("PORTGRANT=1\nSTATUS=0\nNAMES=80/tcp\n", 0, "received 1 names and 0 descriptors"),
+        ("PORTGRANT=1\nSTATUS=0\nNAMES=80/tcp\n", 2, "received 1 names and 2 descriptors"),
+        ("PORTGRANT=1\nSTATUS=0\nNAMES=81/tcp\n", 1, "'81/tcp' was received, but was not requested"),
         ("PORTGRANT=1\nSTATUS=0\nNAMES=80/tcp\n", 1, "'80/tcp' is of the wrong kind: it is not a socket"),
         ("PORTGRANT=2\nSTATUS=0\nNAMES=80/tcp\n", 1, "PORTGRANT=1 here"),
         ("hello", 0, "not a line of the form"),

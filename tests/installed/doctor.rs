@@ -139,7 +139,7 @@ fn a_helper_that_is_not_there_or_cannot_be_reached_is_found_and_told_in_the_erro
         .complains("doctor: PORTGRANT_BINDER names /no/such/helper")
         .complains("unset PORTGRANT_BINDER");
     fs::rename(BINDER, "/usr/libexec/away").expect("mv");
-    broken(world.as_user("alice"), "portgrant-binder, is not there", "install portgrant");
+    broken(world.as_user("alice"), "portgrant-binder is not installed", "install portgrant");
     symlink("/no/such", BINDER).expect("symlink");
     broken(world.as_user("alice"), "is a symlink that leads to no file", "as root, put the helper itself there");
     exec(world.as_user("alice")).exits(78).complains("is a symlink that leads to no file");

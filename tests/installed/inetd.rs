@@ -60,5 +60,5 @@ fn a_wait_service_is_told_that_descriptor_0_is_no_connection(world: &World) {
         assert!(Instant::now() < deadline, "nothing was said");
         thread::sleep(Duration::from_millis(10));
     };
-    assert!(said.contains("'descriptor 0' is a listener, and no connection") && said.contains("nowait"), "{said}");
+    assert!(said.contains("'descriptor 0' is a listener, not a connection") && said.contains("nowait"), "{said}");
 }

@@ -50,7 +50,7 @@ fn a_server_of_another_user_says_that_it_turned_the_caller_away(world: &World) {
         "{received:?}"
     );
     let outcome = pass.wait(std::time::Duration::from_secs(10));
-    outcome.exits(77).complains("the server says: uid 1000 came to the mailbox, and was turned away");
+    outcome.exits(77).complains("the server says: a message from uid 1000 to the mailbox was rejected");
     outcome.complains("only uid 0 and root");
     assert_eq!(world.listening(), []);
 }

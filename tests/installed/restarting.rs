@@ -76,7 +76,7 @@ fn upgrade(world: &World) -> u32 {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let outcome = world.as_user("alice").run([PROGRAM, "--upgrade", CONTROL]);
-        if outcome.stderr.contains("the last upgrade is not over") {
+        if outcome.stderr.contains("the last upgrade is not finished") {
             assert!(Instant::now() < deadline, "{outcome}");
             continue;
         }
@@ -145,7 +145,7 @@ fn nobody_else_can_pose_as_the_predecessor(world: &World) {
     // root's, which is this test's process and the parent as well.
     let (_ours, theirs) = transfer::pair().expect("a pair");
     let caller = world.as_user("alice").env("PORTGRANT_PREDECESSOR", std::process::id().to_string()).fd(0, theirs);
-    caller.run([PROGRAM, "80"]).exits(71).complains("descriptor 0 leads to another user's process");
+    caller.run([PROGRAM, "80"]).exits(71).complains("descriptor 0 is connected to another user's process");
 }
 
 fn a_daemon_is_upgraded_without_privilege_and_its_pid_file_follows(world: &World) {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt};
-use portgrant_server::Facts;
+use portgrant_server::SocketInfo;
 use portgrant_tests::{LAUNCHER, Outcome, Running, World, both_installs};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
@@ -65,7 +65,7 @@ fn one_call_gets_a_socket_in_three_ways_with_the_same_options(world: &World) {
         assert_eq!(server.output().0, format!("https at [::]:443, {origin}\n"), "{words:?}");
         assert!(world.process(server.pid()).is_powerless());
         let socket = socket_of(world, &server);
-        let facts = Facts::of(std::os::fd::AsFd::as_fd(&socket)).expect("a socket");
+        let facts = SocketInfo::of(std::os::fd::AsFd::as_fd(&socket)).expect("a socket");
         assert!(facts.listening && !facts.dual_stack && facts.local.to_string() == "[::]:443", "{facts:?}");
         assert!(getsockopt(&socket, sockopt::ReusePort).expect("get"), "{origin}");
         assert!(getsockopt(&socket, sockopt::ReuseAddr).expect("get"), "{origin}");

@@ -71,7 +71,7 @@ fn prepare(asked: &Exec, image: &Image, sockets: Sockets) -> Result<Supervisor, 
 
     let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
     for socket in sockets {
-        let facts = *socket.facts()?;
+        let facts = *socket.info()?;
         let name = socket.name().to_owned();
         if facts.protocol.is_stream() {
             let listener = Listener::new(socket.into_fd(), facts.protocol, facts.local);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use portgrant_server::error::ListenerError;
 use portgrant_server::{
-    Accepted, Error, Event, KeepAlive, Listeners, Patience, Signal, Signals, Sockets, Stopper, StreamOptions,
+    CloseLimits, Connection, Error, Event, KeepAlive, Listeners, Signal, Signals, Sockets, Stopper, StreamOptions,
     close_gracefully,
 };
 
@@ -100,7 +100,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn new(client: Accepted, stopping: &Arc<AtomicBool>) -> Client {
+    fn new(client: Connection, stopping: &Arc<AtomicBool>) -> Client {
         let peer = client.peer.ip();
         let stopping = Arc::clone(stopping);
         let patient = Patient { stream: client.stream, until: Instant::now(), stopping, is_held: false };
@@ -108,10 +108,10 @@ impl Client {
     }
 
     fn talk(mut self, talk: &dyn Fn(&mut Client) -> io::Result<()>) {
-        // Who is gone needs no farewell.
+        // Who is gone needs no outcome.
         let set = self.reader.get_ref().stream.set_write_timeout(Some(LINE));
         if set.and_then(|()| talk(&mut self)).and_then(|()| self.send()).is_ok() {
-            let _ = close_gracefully(self.reader.into_inner().stream, Patience::default());
+            let _ = close_gracefully(self.reader.into_inner().stream, CloseLimits::default());
         }
     }
 

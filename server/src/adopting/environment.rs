@@ -1,9 +1,9 @@
-//! What the children of a server must not inherit: the variables by which it was itself handed its sockets and told
-//! about its service manager.
+//! Removes variables that the children of a server must not inherit: those that passed it its sockets, and those of its
+//! service manager.
 //!
-//! A child that has them may take descriptors for its own that are none, or speak to the service manager in the server's
-//! name. `unsetenv` in the server itself is no way out: it is unsafe in a program with threads. So the child's
-//! environment is made, and the server's own stays.
+//! With these variables a child may adopt descriptors that do not exist, or notify the service manager in the name of
+//! the server. Do not use `unsetenv` in the server itself: it is unsafe in a program with threads. Change the
+//! environment of the child instead.
 //!
 //! ```
 //! use std::process::Command;
@@ -22,23 +22,23 @@ use std::process::Command;
 
 use portgrant_protocol::listen;
 
-/// The variables of sd_notify(3) and sd_watchdog_enabled(3), which are the server's own affair too.
+/// The variables of sd_notify(3) and sd_watchdog_enabled(3), which are also meant for the server alone.
 const MANAGERS: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// By which a server tells the process that is to take its place (feature `restart`).
+/// Names the predecessor to the process that a server starts as its successor (feature `restart`).
 pub(crate) const PREDECESSOR: &str = "PORTGRANT_PREDECESSOR";
 
-/// Every variable that is cleaned away.
+/// All variables that are removed.
 pub fn variables() -> impl Iterator<Item = &'static str> {
     listen::VARIABLES.into_iter().chain(MANAGERS).chain([PREDECESSOR])
 }
 
-/// Has the child of `command` start without them.
+/// Removes the variables from the environment of `command`.
 pub fn clean(command: &mut Command) -> &mut Command {
     variables().fold(command, |command, name| command.env_remove(name))
 }
 
-/// `environment` without them, for those who execute a program by themselves.
+/// Removes the variables from `environment`, for a program that is executed in another way.
 ///
 /// ```
 /// # use portgrant_server::environment;

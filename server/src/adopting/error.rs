@@ -1,4 +1,4 @@
-//! Why what was handed over cannot be used: it cannot be adopted, or it is not what was asked for.
+//! Why a socket that was passed to this process cannot be used: it cannot be adopted, or it is not the expected one.
 
 use std::net::SocketAddr;
 
@@ -10,49 +10,49 @@ use portgrant_protocol::text::printable;
 
 use crate::failure::{Report, failure, quoted};
 
-/// Why what was handed over cannot be adopted
+/// Why a descriptor cannot be adopted
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AdoptionError {
-    /// `LISTEN_*` that cannot be meant for this process: stale, another's, or malformed
+    /// `LISTEN_*` variables that are stale, malformed, or meant for another process
     Announcement(AnnouncementError),
-    /// What is adopted once was adopted before
+    /// Something that can be adopted only once was already adopted
     AdoptedBefore {
         /// `LISTEN_FDS` or `descriptor 0`
         what: &'static str,
     },
-    /// A descriptor that was announced and not handed over
+    /// A descriptor that was announced but not inherited
     Missing {
         /// Its number
         number: i32,
         /// Its name
         name: String,
     },
-    /// A descriptor that was adopted before, by this or another convention
+    /// A descriptor that was already adopted, by this or by another convention
     NumberTaken {
         /// Its number
         number: i32,
     },
-    /// A variable that should hold descriptor numbers and does not
+    /// A variable that does not contain descriptor numbers
     Variable {
         /// The variable
         variable: String,
-        /// What it holds, made printable
+        /// Its value, made printable
         value: String,
     },
-    /// A descriptor that a variable numbers and that was not handed over
+    /// A descriptor that a variable names but that was not inherited
     NotInherited {
         /// Its number
         number: i32,
         /// The variable
         variable: String,
     },
-    /// A listener where one connection was expected
+    /// A listener where a connection was expected
     NotAConnection {
         /// The descriptor's name
         name: String,
     },
-    /// A connection whose peer is gone already
+    /// A connection whose client has already disconnected
     PeerGone {
         /// The descriptor's name
         name: String,
@@ -63,41 +63,44 @@ impl AdoptionError {
     pub(super) fn report(&self) -> Report<'_> {
         match self {
             AdoptionError::Announcement(source) => {
-                Report::what("the sockets that the environment announces are not for this process")
+                Report::what("the sockets announced in the environment are not for this process")
                     .because(source)
                     .fix(announce_better(source))
             }
-            AdoptionError::AdoptedBefore { what } => Report::what(format!("{what} is adopted a second time"))
+            AdoptionError::AdoptedBefore { what } => Report::what(format!("{what} was already adopted"))
                 .why(TWO_OWNERS)
-                .fix("adopt once, early in main, and hand the result on"),
+                .fix("adopt it once, early in main, and pass the result on"),
             AdoptionError::Missing { number, name } => {
-                Report::what(format!("descriptor {number} ({}) was not handed over", quoted(name)))
-                    .why("LISTEN_FDS counts it, and it was closed before this program began")
+                Report::what(format!("descriptor {number} ({}) was not inherited", quoted(name)))
+                    .why("LISTEN_FDS counts it, but it was closed before this program started")
                     .fix(LEAVE_IT_OPEN)
             }
-            AdoptionError::NumberTaken { number } => {
-                Report::what(format!("descriptor {number} is adopted a second time"))
-                    .why(TWO_OWNERS)
-                    .fix("adopt by one convention, once, early in main, and hand the result on")
-            }
+            AdoptionError::NumberTaken { number } => Report::what(format!("descriptor {number} was already adopted"))
+                .why(TWO_OWNERS)
+                .fix("adopt it once and by one convention, early in main, and pass the result on"),
             AdoptionError::Variable { variable, value } => {
                 Report::what(format!("{} is '{value}'", printable(variable.as_bytes())))
-                    .why(format!("expected at most {} descriptor numbers from 3 on", listen::MAX))
-                    .fix("write the numbers with commas, 3,4, or unset it if nothing was to be handed over")
+                    .why(format!("expected up to {} descriptor numbers, each 3 or more", listen::MAX))
+                    .fix("separate the numbers by commas (3,4), or unset the variable if no socket is passed")
             }
             AdoptionError::NotInherited { number, variable } => {
-                Report::what(format!("descriptor {number} was not handed over"))
-                    .why(format!("{} numbers it, and it was closed before", printable(variable.as_bytes())))
+                Report::what(format!("descriptor {number} was not inherited"))
+                    .why(format!(
+                        "{} names it, but it was closed before this program started",
+                        printable(variable.as_bytes())
+                    ))
                     .fix(LEAVE_IT_OPEN)
             }
             AdoptionError::NotAConnection { name } => {
-                Report::what(format!("{} is a listener, and no connection", quoted(name)))
-                    .why("inetd's `wait` hands over the listener itself")
-                    .fix("say nowait in inetd.conf (Accept=yes in a socket unit), or adopt a listener")
+                Report::what(format!("{} is a listener, not a connection", quoted(name)))
+                    .why("inetd passes the listener itself to a `wait` service")
+                    .fix("write nowait in inetd.conf (Accept=yes in a socket unit), or adopt a listener")
             }
-            AdoptionError::PeerGone { name } => Report::what(format!("the client of {} is gone already", quoted(name)))
-                .why("it is not connected any more")
-                .fix("end quietly: nobody waits for an answer"),
+            AdoptionError::PeerGone { name } => {
+                Report::what(format!("the client of {} has already disconnected", quoted(name)))
+                    .why("the socket is no longer connected")
+                    .fix("exit without a message: no client waits for an answer")
+            }
         }
     }
 }
@@ -105,29 +108,29 @@ impl AdoptionError {
 failure!(AdoptionError);
 
 const TWO_OWNERS: &str = "two owners would close each other's descriptors";
-const LEAVE_IT_OPEN: &str = "look at what starts this program: it must leave the descriptor open across execve";
+const LEAVE_IT_OPEN: &str = "change what starts this program: it must keep the descriptor open across execve";
 
 fn announce_better(wrong: &AnnouncementError) -> &'static str {
     match wrong {
-        AnnouncementError::TooMany { .. } => "hand over fewer, or spread them over more processes",
+        AnnouncementError::TooMany { .. } => "pass fewer sockets, or divide them among several processes",
         AnnouncementError::Stale { .. } => {
-            "look at what starts this program: the variables are an earlier process's, and must not be inherited"
+            "change what starts this program: these variables belong to an earlier process and must not be inherited"
         }
         AnnouncementError::Names { .. } => {
-            "give each descriptor one name without a colon, as FileDescriptorName= in a socket unit does"
+            "give each descriptor one name without a colon (FileDescriptorName= in a socket unit)"
         }
         AnnouncementError::Variable { .. } | AnnouncementError::ForAnother { .. } => {
-            "start this program itself, with exec where a script starts it; or unset LISTEN_FDS, LISTEN_PID and \
-             LISTEN_FDNAMES if nothing was to be handed over"
+            "start this program directly (a script must use exec), or unset LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES if no \
+             socket is passed"
         }
     }
 }
 
-/// Why none of the sockets that are there is the one that was asked for
+/// Why none of the sockets is the requested one
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SocketError {
-    /// No socket, none of the internet, or one of another protocol
+    /// Not a socket, not an internet socket, or one of another protocol
     WrongKind {
         /// The socket's name
         name: String,
@@ -143,33 +146,33 @@ pub enum SocketError {
     WrongAddress {
         /// The socket's name
         name: String,
-        /// Where it should be, `[::]:443/tcp`
+        /// The requested address, `[::]:443/tcp`
         expected: String,
-        /// Where it is
+        /// The actual address
         found: SocketAddr,
-        /// Whether it takes IPv4 as well
+        /// Whether it accepts IPv4 as well
         dual_stack: bool,
     },
-    /// It lacks an option that has to be set before it is bound
+    /// An option that must be set before bind(2) is not set
     OptionTooLate {
         /// The socket's name
         name: String,
         /// The endpoint's option: `reuseport`, `dev`
         option: &'static str,
     },
-    /// No socket bears this name
+    /// No socket has this name
     UnknownName {
         /// The name
         name: String,
-        /// The names that there are
+        /// The names that exist
         known: Vec<String>,
     },
-    /// Several sockets bear this name
+    /// Several sockets have this name
     NameTwice {
         /// The name
         name: String,
     },
-    /// The socket of this name was taken already
+    /// The socket of this name was already taken
     Taken {
         /// The name
         name: String,
@@ -177,7 +180,7 @@ pub enum SocketError {
 }
 
 impl SocketError {
-    /// How `name`'s socket differs from what was `asked` for.
+    /// How the socket `name` differs from the one that was `asked` for.
     pub(crate) fn mismatch(name: &str, asked: &Resolved, mismatch: Mismatch) -> SocketError {
         let name = name.to_owned();
         match mismatch {
@@ -198,27 +201,27 @@ impl SocketError {
                 .fix(match mismatch {
                     Mismatch::Protocol { found, .. } => take_as(*found),
                     Mismatch::NotASocket | Mismatch::NotInet | Mismatch::NotListening | Mismatch::Address { .. } => {
-                        "look at what starts this program: that name goes with another descriptor"
+                        "change what starts this program: the name belongs to another descriptor"
                     }
                 }),
             SocketError::NotListening { name } => Report::what(format!("{} is not listening", quoted(name)))
-                .why("it is bound, and listen(2) was not called on it")
-                .fix("whoever bound it must call listen(2), as portgrant does"),
+                .why("it is bound, but listen(2) was not called on it")
+                .fix("the program that binds it must also call listen(2), as portgrant does"),
             SocketError::WrongAddress { name, expected, found, dual_stack } => {
                 Report::what(format!("{} is not at {expected}", quoted(name)))
                     .why(Mismatch::Address { found: *found, dual_stack: *dual_stack }.to_string())
-                    .fix("make the endpoint that was granted and the address that is served the same")
+                    .fix("use the same address in the endpoint and in the server")
             }
             SocketError::OptionTooLate { name, option } => Report::what(format!("{} lacks {option}", quoted(name)))
                 .why("it must be set before bind(2)")
-                .fix("have who starts this program set it: as an option of the endpoint, or of the socket unit"),
+                .fix("set it where the socket is bound: as an option of the endpoint, or in the socket unit"),
             SocketError::UnknownName { name, known } => Report::what(format!("no socket is named {}", quoted(name)))
                 .why(there_are(known))
-                .fix("give the endpoint that name (https=443), or take one of those that are there"),
+                .fix("give the endpoint that name (https=443), or use one of the names that exist"),
             SocketError::NameTwice { name } => Report::what(format!("several sockets are named {}", quoted(name)))
-                .fix("give each endpoint a name of its own, or say at which address"),
-            SocketError::Taken { name } => Report::what(format!("{} was taken already", quoted(name)))
-                .fix("take each socket once, and clone it where two need it"),
+                .fix("give each endpoint its own name, or ask for an address as well"),
+            SocketError::Taken { name } => Report::what(format!("{} was already taken", quoted(name)))
+                .fix("take each socket once, and clone it if two parts of the program need it"),
         }
     }
 }
@@ -227,9 +230,9 @@ failure!(SocketError);
 
 fn take_as(found: Protocol) -> &'static str {
     match found.transport() {
-        Protocol::Udp => "take it as a datagram socket, or have it made as tcp",
-        Protocol::Tcp => "take it as a listener, or have it made as udp (PORT/udp)",
-        Protocol::Sctp | Protocol::Mptcp => "take it as a plain descriptor, or have it made as tcp or udp",
+        Protocol::Udp => "take it as a udp socket, or bind it as tcp",
+        Protocol::Tcp => "take it as a listener, or bind it as udp (PORT/udp)",
+        Protocol::Sctp | Protocol::Mptcp => "take it as a plain descriptor, or bind it as tcp or udp",
     }
 }
 

@@ -1,4 +1,4 @@
-//! What another process sends over a Unix socket: a record, and descriptors with it.
+//! What another process sends over a Unix socket: a record, with descriptors.
 
 use std::os::fd::OwnedFd;
 
@@ -13,15 +13,15 @@ use crate::failure::{Report, failure};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum HandoverError {
-    /// A record or its descriptors did not get through
+    /// A record or its descriptors could not be transferred
     Transfer(TransferError),
-    /// What came is no record
+    /// The record is not valid
     Record(RecordError),
-    /// Not as many descriptors as names
+    /// The numbers of names and descriptors differ
     Count {
-        /// How many names came
+        /// The number of names
         names: usize,
-        /// How many descriptors came
+        /// The number of descriptors
         descriptors: usize,
     },
 }
@@ -30,17 +30,17 @@ impl HandoverError {
     fn report(&self) -> Report<'_> {
         match self {
             HandoverError::Transfer(source) => {
-                let report = Report::what("the sockets did not get through").because(source);
+                let report = Report::what("the sockets could not be transferred").because(source);
                 if matches!(source, TransferError::Truncated) {
                     report.fix("raise the limit of open files (ulimit -n)")
                 } else {
                     report
                 }
             }
-            HandoverError::Record(source) => Report::what("what came is no answer").because(source).fix(ONE_VERSION),
+            HandoverError::Record(source) => Report::what("the answer is not valid").because(source).fix(ONE_VERSION),
             HandoverError::Count { names, descriptors } => {
-                Report::what(format!("{names} names and {descriptors} descriptors came"))
-                    .why("each descriptor has one name")
+                Report::what(format!("received {names} names and {descriptors} descriptors"))
+                    .why("each descriptor must have one name")
                     .fix(ONE_VERSION)
             }
         }
@@ -49,10 +49,10 @@ impl HandoverError {
 
 failure!(HandoverError);
 
-/// Where what one version of portgrant sent does not fit another.
-pub(crate) const ONE_VERSION: &str = "see that the helper and this program are of one version of portgrant";
+/// For a record that another version of portgrant may have sent.
+pub(crate) const ONE_VERSION: &str = "install the helper and this program from the same version of portgrant";
 
-/// The answer is no
+/// The request was refused
 #[derive(Debug)]
 pub struct Refused(pub Message);
 
@@ -64,7 +64,7 @@ impl Refused {
 
 failure!(Refused);
 
-/// Names and descriptors that came in one reply.
+/// The names and descriptors of one reply.
 pub(crate) fn pair(names: Vec<String>, descriptors: Vec<OwnedFd>) -> Result<Vec<Socket>, HandoverError> {
     if names.len() != descriptors.len() {
         return Err(HandoverError::Count { names: names.len(), descriptors: descriptors.len() });

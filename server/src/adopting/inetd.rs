@@ -1,6 +1,6 @@
-//! Adoption of descriptor 0: inetd's services, `wait` and `nowait`, and `portgrant exec --inetd`.
+//! Adoption of descriptor 0: services of inetd (`wait` and `nowait`), and `portgrant exec --inetd`.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,65 +15,41 @@ use rustix::stdio;
 use super::error::{AdoptionError, SocketError};
 use super::socket::Socket;
 use super::sockets::Sockets;
-use crate::client::canonical;
+use crate::client::Connection;
 use crate::failure::Error;
 
 const NAME: &str = "descriptor 0";
 
-/// Whether descriptor 0 was taken already; it is /dev/null since.
+/// Whether descriptor 0 was already taken. It is /dev/null since then.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// One connection, which inetd accepted: descriptor 0 of a `nowait` service, of a systemd socket unit with
-/// `Accept=yes` and `StandardInput=socket`, and of tcpserver.
-///
-/// ```no_run
-/// use std::io::Write;
-///
-/// use portgrant_server::Connection;
-///
-/// // finger  stream  tcp  nowait  nobody  /usr/local/bin/this-program
-/// let client = Connection::inetd()?;
-/// writeln!(client.stream(), "you are {}", client.peer().ip())?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug)]
-pub struct Connection {
-    stream: TcpStream,
-    peer: SocketAddr,
-    local: SocketAddr,
-}
-
 impl Connection {
-    /// Adopts descriptor 0. It becomes /dev/null, and so do 1 and 2 where they are the same socket: nothing that is
-    /// printed by mistake reaches the client.
+    /// Adopts descriptor 0 as a connection that was accepted by inetd (`nowait`), by a systemd socket unit with
+    /// `Accept=yes` and `StandardInput=socket`, or by tcpserver. Its name is `PORT/tcp`.
     ///
-    /// A listener is [`AdoptionError::NotAConnection`], and a client that hung up before this program began
-    /// [`AdoptionError::PeerGone`].
+    /// Descriptor 0 becomes /dev/null. So do 1 and 2 if they are the same socket: text that is printed by mistake does
+    /// not reach the client.
+    ///
+    /// ```no_run
+    /// use std::io::Write;
+    ///
+    /// use portgrant_server::Connection;
+    ///
+    /// // finger  stream  tcp  nowait  nobody  /usr/local/bin/this-program
+    /// let client = Connection::inetd()?;
+    /// writeln!(&client.stream, "you are {}", client.peer.ip())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdoptionError::NotAConnection`] for a listener; [`AdoptionError::PeerGone`] if the client disconnected before
+    /// this program started.
     pub fn inetd() -> Result<Connection, Error> {
         once(|| {
             let (peer, local) = ends(stdio::stdin())?;
-            Ok(Connection { stream: take_standard_input()?.into(), peer, local })
+            let name = format!("{}/{}", local.port(), Protocol::Tcp.word());
+            Ok(Connection::new(name.into(), take_standard_input()?.into(), peer))
         })
-    }
-
-    /// Who is connected; an IPv4-mapped address is shown as IPv4.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
-    /// The address that was asked for; an IPv4-mapped one is shown as IPv4.
-    pub fn local(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// The connection, to read from and to write to.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
-    /// The connection itself.
-    pub fn into_stream(self) -> TcpStream {
-        self.stream
     }
 }
 
@@ -88,14 +64,14 @@ fn ends(input: BorrowedFd<'_>) -> Result<(SocketAddr, SocketAddr), Error> {
         return Err(AdoptionError::NotAConnection { name: name() }.into());
     }
     let peer = getpeername(input).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
-    Ok((canonical(peer.ok_or_else(|| AdoptionError::PeerGone { name: name() })?), facts.local))
+    Ok((peer.ok_or_else(|| AdoptionError::PeerGone { name: name() })?, facts.local))
 }
 
 impl Sockets {
-    /// Adopts descriptor 0 as inetd's `wait` services and `portgrant exec --inetd` give it: a listening or a datagram
-    /// socket. It is named `PORT/PROTOCOL`.
+    /// Adopts descriptor 0 of an inetd service with `wait` or of `portgrant exec --inetd`: a listening or a udp socket.
+    /// Its name is `PORT/PROTOCOL`.
     ///
-    /// Descriptor 0 becomes /dev/null, and so do 1 and 2 where they are the same socket.
+    /// Descriptor 0 becomes /dev/null. So do 1 and 2 if they are the same socket.
     pub fn inetd() -> Result<Sockets, Error> {
         adopt()
     }
@@ -108,7 +84,7 @@ fn adopt() -> Result<Sockets, Error> {
     })
 }
 
-/// After an error descriptor 0 is as it was, and may be asked for again.
+/// After an error descriptor 0 is unchanged, and can be adopted again.
 pub(crate) fn once<T>(adopt: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     if TAKEN.swap(true, Ordering::SeqCst) {
         return Err(AdoptionError::AdoptedBefore { what: NAME }.into());
@@ -121,7 +97,7 @@ pub(crate) fn once<T>(adopt: impl FnOnce() -> Result<T, Error>) -> Result<T, Err
 pub(crate) fn take_standard_input() -> Result<OwnedFd, Error> {
     let failed = |errno: Errno| Error::system("cannot adopt descriptor 0", errno);
     let socket = fcntl_dupfd_cloexec(stdio::stdin(), FIRST).map_err(failed)?;
-    // Not closed: the next file that is opened would become standard input.
+    // Not closed, or the next file that is opened would become standard input.
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
     if is_same(stdio::stdin(), stdio::stdout()) {
         stdio::dup2_stdout(&null).map_err(failed)?;
@@ -133,7 +109,7 @@ pub(crate) fn take_standard_input() -> Result<OwnedFd, Error> {
     Ok(socket)
 }
 
-/// inetd gives no name: it is the endpoint's, as if none had been written. Refuses what cannot be served.
+/// inetd passes no name. The name is that of an endpoint without one. Returns an error if the socket cannot be served.
 fn name(input: BorrowedFd<'_>) -> Result<String, Error> {
     let facts = Facts::of(input).map_err(|mismatch| SocketError::WrongKind { name: NAME.to_owned(), mismatch })?;
     if facts.protocol.is_stream() && !facts.listening {

@@ -1,4 +1,4 @@
-//! Adoption of what a process was started with: sd_listen_fds(3).
+//! Adoption of the sockets that a process was started with: sd_listen_fds(3).
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -14,22 +14,22 @@ use super::sockets::Sockets;
 use crate::descriptor::{self, Unavailable};
 use crate::failure::Error;
 
-/// The file system of pidfds that have an inode of their own (`PID_FS_MAGIC`, since Linux 6.9).
+/// The file system in which each pidfd has an inode of its own (`PID_FS_MAGIC`, since Linux 6.9).
 const PIDFS: u32 = 0x5049_4446;
 
-/// Whether this process's descriptors were taken already: two owners would close each other's.
+/// Whether the descriptors of this process were already taken: two owners would close each other's.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 impl Sockets {
-    /// Adopts what this process was started with: `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES` (sd_listen_fds(3)).
-    /// `None` where nothing is announced.
+    /// Adopts the sockets that this process was started with: `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES`
+    /// (sd_listen_fds(3)). Returns `None` if the variables are not set.
     ///
-    /// Call it early in `main`, and once: the descriptors are owned from then on, and a second call is
-    /// [`AdoptedBefore`](crate::error::AdoptionError::AdoptedBefore). They are made close-on-exec, so that the server's
-    /// children do not hold its ports. A number that is announced but was not inherited is
-    /// [`Missing`](crate::error::AdoptionError::Missing); no other number is ever touched. `LISTEN_PIDFDID` of another
-    /// process than this one voids the announcement (sd_pidfd_get_inode_id(3)). What is no internet socket is kept too,
-    /// for [`Sockets::fd`].
+    /// Call it once, early in `main`. The descriptors are owned from then on, and a second call returns
+    /// [`AdoptedBefore`](crate::error::AdoptionError::AdoptedBefore). They are made close-on-exec, so that the children
+    /// of the server do not hold its ports. A descriptor that is announced but was not inherited is
+    /// [`Missing`](crate::error::AdoptionError::Missing); no other number is touched. The announcement is ignored if
+    /// `LISTEN_PIDFDID` names another process (sd_pidfd_get_inode_id(3)). Descriptors that are not internet sockets are
+    /// kept for [`Sockets::fd`].
     ///
     /// ```
     /// # use portgrant_server::Sockets;
@@ -49,8 +49,8 @@ fn adopt() -> Result<Option<Sockets>, Error> {
     adopt_from(FIRST, |name| std::env::var_os(name), std::process::id(), &TAKEN)
 }
 
-/// What sd_pidfd_get_inode_id(3) says of this process. `None` where the kernel has no pidfs, or where inodes are too
-/// short to hold the number.
+/// The inode of this process's pidfd (sd_pidfd_get_inode_id(3)). `None` without pidfs, or if inode numbers are too
+/// short for it.
 fn pidfd_id() -> Option<u64> {
     let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
     let is_pidfs = u64::try_from(fstatfs(&pidfd).ok()?.f_type).is_ok_and(|kind| kind == u64::from(PIDFS));
@@ -73,7 +73,7 @@ fn adopt_from(
     }
     let numbers: Vec<RawFd> = (first..).take(announced.names.len()).collect();
     let adopted = descriptor::take(&numbers);
-    // After an error each descriptor is as it was, and may be asked for again.
+    // After an error each descriptor is unchanged, and can be adopted again.
     taken.store(adopted.is_ok(), Ordering::SeqCst);
     match adopted {
         Ok(descriptors) => {

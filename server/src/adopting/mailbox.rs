@@ -1,4 +1,4 @@
-//! A running server's own Unix socket, to which somebody sends one more.
+//! The Unix socket of a running server, to which another program sends further sockets.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,13 +17,14 @@ use super::sockets::Sockets;
 use crate::accept::PAUSE;
 use crate::failure::{Error, Report, failure, shown};
 
-/// How long a peer may keep its conversation silent.
+/// How long a peer may stay silent.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A socket file at which this server takes further sockets, from its own user and from root.
+/// A socket file at which this server accepts further sockets from its own user and from root.
 ///
-/// Whoever holds some (`portgrant pass --to`, or `portgrant-binder pass --to` with a connection to this file) sends one
-/// record and the descriptors with it, and gets a record as an answer. The file is made with mode 0600 and removed when the mailbox is dropped.
+/// The sender (`portgrant pass --to`, or `portgrant-binder pass --to` with a connection to this file) sends one record
+/// with the descriptors, and receives a record as the answer. The file has mode 0600, and is removed when the mailbox
+/// is dropped.
 ///
 /// ```no_run
 /// # use portgrant_server::Mailbox;
@@ -49,8 +50,8 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Makes the socket file. One that a server left behind when it died is replaced; one that is answered, and
-    /// whatever else is at `path`, is left alone and an error.
+    /// Creates the socket file. A file that a dead server left behind is replaced. A socket that another process uses,
+    /// or any other file at `path`, is left unchanged and is an error.
     pub fn bind(path: impl Into<PathBuf>) -> Result<Mailbox, Error> {
         let path = path.into();
         match SocketFile::bind(path.clone()) {
@@ -60,25 +61,25 @@ impl Mailbox {
         }
     }
 
-    /// Gives each peer `patience` to speak, instead of five seconds. Zero is no limit.
+    /// Waits for each peer for `patience` instead of five seconds. Zero means no limit.
     pub fn patience(mut self, patience: Duration) -> Mailbox {
         self.patience = patience;
         self
     }
 
-    /// Where its file is.
+    /// The path of its file.
     pub fn path(&self) -> &Path {
         self.file.path()
     }
 
-    /// Waits for the next peer and receives what it sends. To wait for other things as well, poll(2) the mailbox: it is
-    /// readable when a peer is there.
+    /// Waits for the next peer and receives its sockets. To wait for other events as well, poll(2) the mailbox: it is
+    /// readable when a peer has connected.
     ///
-    /// A peer of another user (root aside) is turned away before a byte of it is read, and one that says nothing is not
-    /// waited for any longer than a few seconds. After an error the mailbox goes on as before.
+    /// A peer of another user (except root) is rejected before anything is read from it. A silent peer delays the
+    /// server by a few seconds only. The mailbox can be used again after an error.
     ///
-    /// The peer is told what became of it: a record with the names that were taken, or one with the reason. One that does
-    /// not wait for it misses nothing.
+    /// The peer receives an answer: a record with the names of the sockets, or with the reason why they were not
+    /// accepted. It need not wait for the answer.
     pub fn receive(&self) -> Result<Sockets, Error> {
         let failed = |source| MailboxError::Unusable { path: self.path().to_owned(), source };
         let peer = self.file.accept().map_err(|errno| {
@@ -94,13 +95,13 @@ impl Mailbox {
     fn take_from(&self, peer: &OwnedFd) -> Result<Sockets, Error> {
         let asked = stranger(peer.as_fd());
         if let Some(Stranger { uid, own }) =
-            asked.map_err(|source| Error::system("cannot tell who the peer is", source))?
+            asked.map_err(|source| Error::system("cannot identify the peer", source))?
         {
             return Err(MailboxError::ForeignPeer { uid, own }.into());
         }
         let limit = Some(self.patience).filter(|patience| !patience.is_zero());
         sockopt::set_socket_timeout(peer, sockopt::Timeout::Recv, limit)
-            .map_err(|errno| Error::system("cannot limit the time of a peer", errno))?;
+            .map_err(|errno| Error::system("cannot set a time limit for a peer", errno))?;
         let (record, descriptors) = match transfer::receive(peer.as_fd()) {
             Err(TransferError::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(MailboxError::SilentPeer { patience: self.patience }.into());
@@ -118,30 +119,30 @@ impl Mailbox {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MailboxError {
-    /// Its file could not be made or used
+    /// The socket file could not be created or used
     Unusable {
-        /// Where
+        /// Its path
         path: PathBuf,
-        /// Why not
+        /// Why it failed
         source: io::Error,
     },
-    /// There is something at its path that is not to be replaced
+    /// The path is in use by something that must not be replaced
     Occupied {
-        /// Where
+        /// The path
         path: PathBuf,
-        /// What it is
+        /// What is there
         by: &'static str,
     },
-    /// A peer of another user came
+    /// A peer of another user connected
     ForeignPeer {
         /// Its effective uid
         uid: u32,
         /// This server's effective uid
         own: u32,
     },
-    /// A peer came and said nothing
+    /// A peer connected and sent nothing
     SilentPeer {
-        /// How long it was waited for
+        /// How long the mailbox waited
         patience: Duration,
     },
 }
@@ -151,26 +152,25 @@ impl MailboxError {
         match self {
             MailboxError::Unusable { path, source } => Report::what(format!("cannot use {} as a mailbox", shown(path)))
                 .because(source)
-                .fix("see that the folder is there and that this user may write to it"),
-            MailboxError::Occupied { path, by } => Report::what(format!("cannot make a mailbox at {}", shown(path)))
-                .why(format!("there is {by}"))
-                .fix("choose another path, or stop what holds this one"),
+                .fix("check that the folder exists and that this user may write to it"),
+            MailboxError::Occupied { path, by } => Report::what(format!("cannot create a mailbox at {}", shown(path)))
+                .why(format!("the path is {by}"))
+                .fix("choose another path, or stop the program that uses this one"),
             MailboxError::ForeignPeer { uid, own } => {
-                Report::what(format!("uid {uid} came to the mailbox, and was turned away"))
+                Report::what(format!("a message from uid {uid} to the mailbox was rejected"))
                     .why(format!("only uid {own} and root may send sockets"))
-                    .fix("send as the user that the server runs as")
+                    .fix("send the sockets as the user of the server")
             }
-            MailboxError::SilentPeer { patience } => Report::what(format!(
-                "a peer came to the mailbox and said nothing for {} seconds",
-                patience.as_secs_f32()
-            )),
+            MailboxError::SilentPeer { patience } => {
+                Report::what(format!("a peer of the mailbox sent nothing for {} seconds", patience.as_secs_f32()))
+            }
         }
     }
 }
 
 failure!(MailboxError);
 
-/// Best effort, and without waiting. It may be gone (no SIGPIPE for that).
+/// Sends the answer if it can, without waiting. The peer may have disconnected (so no SIGPIPE).
 fn answer(peer: &OwnedFd, received: &Result<Sockets, Error>) {
     let reply = match received {
         Ok(sockets) => Reply::Granted { names: sockets.names().map(str::to_owned).collect() },

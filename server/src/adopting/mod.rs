@@ -1,4 +1,4 @@
-//! Sockets that somebody else bound, and how this process comes by them.
+//! Sockets that another program bound, and the ways in which this process receives them.
 
 pub mod environment;
 mod error;
@@ -9,12 +9,15 @@ mod mailbox;
 mod socket;
 pub(crate) mod socket_file;
 mod sockets;
+#[cfg(feature = "tokio")]
+mod tokio;
 mod variable;
 
 pub use error::{AdoptionError, SocketError};
 pub use handover::{HandoverError, Refused};
 pub(crate) use handover::{ONE_VERSION, pair};
-pub use inetd::Connection;
 pub use mailbox::{Mailbox, MailboxError};
 pub use socket::{Origin, Socket};
 pub use sockets::Sockets;
+#[cfg(feature = "tokio")]
+pub use tokio::TokioSocket;

@@ -1,4 +1,4 @@
-//! One descriptor with its name, and what the kernel says it is.
+//! One descriptor with its name and what the kernel reports about it.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,11 +13,11 @@ use crate::failure::Error;
 /// Who bound a [`Socket`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// It was handed over: inherited, by inetd, to a mailbox
+    /// Another program: it was inherited, passed by inetd, or received by a mailbox
     Adopted,
     /// This process
     Bound,
-    /// The helper, which this process asked
+    /// The helper, for this process
     Helper,
 }
 
@@ -26,13 +26,13 @@ pub enum Origin {
 pub struct Socket {
     name: String,
     origin: Origin,
-    facts: Result<Facts, Mismatch>,
+    info: Result<Facts, Mismatch>,
     descriptor: OwnedFd,
 }
 
 impl Socket {
     pub(crate) fn new(name: String, descriptor: OwnedFd) -> Socket {
-        Socket { facts: Facts::of(descriptor.as_fd()), origin: Origin::Adopted, name, descriptor }
+        Socket { info: Facts::of(descriptor.as_fd()), origin: Origin::Adopted, name, descriptor }
     }
 
     pub(crate) fn of(self, origin: Origin) -> Socket {
@@ -48,7 +48,7 @@ impl Socket {
         Socket { name, ..self }
     }
 
-    /// Its name: `https`, or `443/tcp` where none was given. `unknown` if the announcer named none.
+    /// Its name: `https`, or `443/tcp` if the endpoint has no name. `unknown` if it was announced without a name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -58,37 +58,38 @@ impl Socket {
         self.origin
     }
 
-    /// What the kernel said of it when it was adopted; an error for what is no internet socket (a service manager may
-    /// hand over a Unix socket as well).
-    pub fn facts(&self) -> Result<&Facts, Error> {
-        self.facts.as_ref().map_err(|&mismatch| SocketError::WrongKind { name: self.name.clone(), mismatch }.into())
+    /// What the kernel reported about it when it was adopted. An error if it is not an internet socket: a service
+    /// manager may pass a Unix socket as well.
+    pub fn info(&self) -> Result<&Facts, Error> {
+        self.info.as_ref().map_err(|&mismatch| SocketError::WrongKind { name: self.name.clone(), mismatch }.into())
     }
 
-    /// The address that it is bound to; an IPv4-mapped one is shown as IPv4.
+    /// The address that it is bound to. An IPv4-mapped address is shown as IPv4.
     pub fn local(&self) -> Result<SocketAddr, Error> {
-        self.facts().map(|facts| facts.local)
+        self.info().map(|facts| facts.local)
     }
 
-    /// As a listener, for tcp and mptcp. What is no listening socket of these is an error, and closes.
+    /// As a listener, for tcp and mptcp. If it is not a listening socket of these, it is closed and an error is
+    /// returned.
     pub fn into_tcp(self) -> Result<TcpListener, Error> {
         self.fit(Protocol::Tcp, None)?;
         Ok(TcpListener::from(self.descriptor))
     }
 
-    /// As a udp socket. What is none is an error, and closes.
+    /// As a udp socket. If it is not one, it is closed and an error is returned.
     pub fn into_udp(self) -> Result<UdpSocket, Error> {
         self.fit(Protocol::Udp, None)?;
         Ok(UdpSocket::from(self.descriptor))
     }
 
-    /// The descriptor, whatever it is.
+    /// The descriptor, of whatever kind.
     pub fn into_fd(self) -> OwnedFd {
         self.descriptor
     }
 
-    /// Whether it serves `transport`, at the address that is asked for, if one is.
+    /// Checks that it serves `transport`, and that it is at the requested address, if there is one.
     pub(super) fn fit(&self, transport: Protocol, asked: Option<&Resolved>) -> Result<(), Error> {
-        let facts = self.facts()?;
+        let facts = self.info()?;
         if facts.protocol.transport() != transport {
             let mismatch = Mismatch::Protocol { found: facts.protocol, expected: transport };
             return Err(SocketError::WrongKind { name: self.name.clone(), mismatch }.into());
@@ -96,7 +97,7 @@ impl Socket {
         if let Some(asked) = asked {
             let mut asked = asked.clone();
             if asked.endpoint.protocol.transport() == transport {
-                // An address is what was asked for here; tcp may be mptcp.
+                // The request is about the address here; a tcp socket may be mptcp.
                 asked.endpoint.protocol = facts.protocol;
             }
             facts.fit(&asked).map_err(|mismatch| SocketError::mismatch(&self.name, &asked, mismatch))?;

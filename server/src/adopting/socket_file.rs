@@ -1,4 +1,4 @@
-//! A socket file: a listening Unix socket that only its own user and root can reach, and whose file goes with it.
+//! A socket file: a listening Unix socket that only its own user and root can reach.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -13,7 +13,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
 };
 
-/// Peers that may wait for their turn.
+/// How many peers may wait to be accepted.
 const BACKLOG: i32 = 8;
 
 /// A listening SOCK_SEQPACKET socket at a path, with mode 0600.
@@ -22,14 +22,14 @@ pub(crate) struct SocketFile {
     socket: OwnedFd,
     path: PathBuf,
     file: Identity,
-    /// Whether the file goes with this value
+    /// Whether the file is removed with this value
     is_ours: bool,
 }
 
-/// Why there is no such file; whose it is to be knows what to call it.
+/// Why the socket file was not created. The caller knows what to call it.
 #[derive(Debug)]
 pub(crate) enum NotBound {
-    /// Something is there that is not to be replaced
+    /// The path is in use by something that must not be replaced
     Occupied(&'static str),
     /// A system call failed
     System(io::Error),
@@ -42,13 +42,12 @@ impl From<Errno> for NotBound {
 }
 
 impl SocketFile {
-    /// Makes it. One that a server left behind when it died is replaced; one that is answered, and whatever else is at
-    /// `path`, is left alone.
+    /// Creates it. A file that a dead server left behind is replaced. A socket that another process uses, or any other
+    /// file at `path`, is left unchanged.
     pub(crate) fn bind(path: PathBuf) -> Result<SocketFile, NotBound> {
         let address = SocketAddrUnix::new(&path)?;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        // The mode of the socket is the mode that bind(2) gives the file (less the umask): it is never wider for a
-        // moment.
+        // bind(2) gives the file the mode of the socket (less the umask), so that it is never wider for a moment.
         fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
         match bind(&socket, &address) {
             Err(Errno::ADDRINUSE) => {
@@ -63,18 +62,18 @@ impl SocketFile {
         Ok(made)
     }
 
-    /// Where it is.
+    /// Its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// One that was made by somebody else, who handed over the socket, and not yet the file.
+    /// A socket that another process created and passed to this one. The file still belongs to that process.
     #[cfg(feature = "restart")]
     pub(crate) fn of(path: PathBuf, file: Identity, socket: OwnedFd) -> SocketFile {
         SocketFile { socket, path, file, is_ours: false }
     }
 
-    /// Has the file go with this value.
+    /// Removes the file with this value.
     #[cfg(feature = "restart")]
     pub(crate) fn own(&mut self) {
         self.is_ours = true;
@@ -86,13 +85,13 @@ impl SocketFile {
         self.file
     }
 
-    /// Leaves the file to somebody who holds the socket as well.
+    /// Leaves the file to a process that also holds the socket.
     #[cfg(feature = "restart")]
     pub(crate) fn leave(mut self) {
         self.is_ours = false;
     }
 
-    /// The next peer, as soon as one is there.
+    /// Waits for the next peer.
     pub(crate) fn accept(&self) -> Result<OwnedFd, Errno> {
         loop {
             match accept_with(&self.socket, SocketFlags::CLOEXEC) {
@@ -103,7 +102,7 @@ impl SocketFile {
     }
 }
 
-/// A peer that is neither this process's own user nor root: those two could do to it what they like anyway.
+/// A peer that is neither this process's own user nor root. Those two have full control of this process anyway.
 pub(crate) struct Stranger {
     /// The peer's effective uid
     pub(crate) uid: u32,
@@ -129,7 +128,7 @@ impl AsFd for SocketFile {
 }
 
 impl Drop for SocketFile {
-    /// Removes the file, if it is still the one that was made here: a successor may have put its own there.
+    /// Removes the file, if it is still the same file: a successor may have created its own.
     fn drop(&mut self) {
         if self.is_ours && Identity::of(&self.path).is_ok_and(|file| file == self.file) {
             let _ = fs::remove_file(&self.path);
@@ -137,7 +136,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Which file it is, whatever its name.
+/// The identity of a file, whatever its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) device: u64,
@@ -156,21 +155,21 @@ impl From<&Metadata> for Identity {
     }
 }
 
-/// Removes the socket file of a server that is gone, and nothing else.
+/// Removes the socket file of a dead server, and nothing else.
 fn remove_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), NotBound> {
     let metadata = fs::symlink_metadata(path).map_err(NotBound::System)?;
     if !metadata.file_type().is_socket() {
-        return Err(NotBound::Occupied("something that is no socket"));
+        return Err(NotBound::Occupied("not a socket"));
     }
-    // Not blocking: a server that holds it and accepts nothing must not hold us.
+    // Non-blocking: a server that holds the socket but accepts nothing must not block this process.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
     match probe.and_then(|probe| connect(&probe, address)) {
         Err(Errno::CONNREFUSED) => {}
-        _ => return Err(NotBound::Occupied("a socket that somebody holds")),
+        _ => return Err(NotBound::Occupied("a socket that another process uses")),
     }
-    // Another server may have come to the same conclusion and be there already: what is taken out of the way must be
-    // the very file that did not answer.
+    // Another server may have removed the file and created its own. Only the very file that did not answer may be
+    // removed.
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".{}", std::process::id()));
     let aside = PathBuf::from(aside);
@@ -180,7 +179,7 @@ fn remove_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), NotBound> {
         return fs::remove_file(&aside).map_err(NotBound::System);
     }
     let _ = rename(&aside, path);
-    Err(NotBound::Occupied("a socket that somebody made just now"))
+    Err(NotBound::Occupied("a socket that another process has just created"))
 }
 
 #[cfg(test)]

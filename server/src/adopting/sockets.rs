@@ -1,4 +1,4 @@
-//! Adopted sockets: an ordered collection, from which each is taken by its name.
+//! Adopted sockets: an ordered collection from which sockets are taken by name.
 
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use super::socket::Socket;
 use crate::failure::Error;
 use crate::resolved;
 
-/// Adopted sockets in the order in which they came. Those that are not taken close when this is dropped.
+/// Adopted sockets, in the order in which they were passed. The sockets that are not taken are closed with it.
 #[derive(Debug, Default)]
 pub struct Sockets {
     sockets: Vec<Socket>,
@@ -19,62 +19,62 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Takes the tcp (or mptcp) listener that bears `name`. It blocks, or not, as whoever made it left it.
+    /// Takes the tcp (or mptcp) listener `name`. Whether it blocks is unchanged.
     pub fn tcp(&mut self, name: &str) -> Result<TcpListener, Error> {
         self.take(name, Protocol::Tcp, None).map(TcpListener::from)
     }
 
-    /// Takes the tcp listener that bears `name` and is bound to `address`, an endpoint such as `[::]:443`,
-    /// `127.0.0.1:25` or `443`: another address is [`SocketError::WrongAddress`]. Where several bear the name, the one
-    /// at `address`.
+    /// Takes the tcp listener `name` that is bound to `address`, an endpoint such as `[::]:443`, `127.0.0.1:25` or
+    /// `443`. Another address is [`SocketError::WrongAddress`]. If several sockets have the name, the one at `address`
+    /// is taken.
     pub fn tcp_at(&mut self, name: &str, address: &str) -> Result<TcpListener, Error> {
         let asked = resolved::of_text(address, Protocol::Tcp)?;
         self.take(name, Protocol::Tcp, Some(&asked)).map(TcpListener::from)
     }
 
-    /// Takes the udp socket that bears `name`. It blocks, or not, as whoever made it left it.
+    /// Takes the udp socket `name`. Whether it blocks is unchanged.
     pub fn udp(&mut self, name: &str) -> Result<UdpSocket, Error> {
         self.take(name, Protocol::Udp, None).map(UdpSocket::from)
     }
 
-    /// Takes the udp socket that bears `name` and is bound to `address`, as [`Sockets::tcp_at`] does.
+    /// Takes the udp socket `name` that is bound to `address`, like [`Sockets::tcp_at`].
     pub fn udp_at(&mut self, name: &str, address: &str) -> Result<UdpSocket, Error> {
         let asked = resolved::of_text(address, Protocol::Udp)?;
         self.take(name, Protocol::Udp, Some(&asked)).map(UdpSocket::from)
     }
 
-    /// Takes the descriptor that bears `name`, whatever it is: sctp, or what a service manager added.
+    /// Takes the descriptor `name`, of whatever kind: sctp, or something that a service manager added.
     pub fn fd(&mut self, name: &str) -> Result<OwnedFd, Error> {
         let index = self.find(name, None)?;
         Ok(self.remove(index))
     }
 
-    /// The names of those that are still here, in order.
+    /// The names of the remaining sockets, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.sockets.iter().map(Socket::name)
     }
 
-    /// Those that are still here, in order.
+    /// The remaining sockets, in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Socket> {
         self.sockets.iter()
     }
 
-    /// How many are still here.
+    /// The number of remaining sockets.
     pub fn len(&self) -> usize {
         self.sockets.len()
     }
 
-    /// Whether none is here any more.
+    /// Whether no socket remains.
     pub fn is_empty(&self) -> bool {
         self.sockets.is_empty()
     }
 
-    /// The names and the descriptors of those that are still here, in order.
+    /// The names and descriptors of the remaining sockets, in order.
     pub fn into_fds(self) -> (Vec<String>, Vec<OwnedFd>) {
         self.sockets.into_iter().map(Socket::into_parts).unzip()
     }
 
-    /// Checks before it takes: after an error the socket is still here.
+    /// Checks before it takes: after an error the socket remains.
     fn take(&mut self, name: &str, transport: Protocol, asked: Option<&Resolved>) -> Result<OwnedFd, Error> {
         let index = self.find(name, asked)?;
         if let Some(socket) = self.sockets.get(index) {
@@ -103,9 +103,8 @@ impl Sockets {
         }
     }
 
-    /// Takes the socket that is what is asked for, with the options that are asked for: one of that name if there is,
-    /// else one at that address. One of that name that is something else is an error, and none at all is `None`. It stays
-    /// where `prepare` fails.
+    /// Takes the requested socket and prepares it: the one of that name, else one at that address. A socket of that
+    /// name that does not match is an error; no socket at all is `None`. The socket remains if `prepare` fails.
     pub(crate) fn take_asked(
         &mut self,
         asked: &Resolved,
@@ -121,7 +120,7 @@ impl Sockets {
         }
     }
 
-    /// The same, whatever else bears that name.
+    /// The same, but another socket of that name is not an error.
     pub(crate) fn take_fitting(
         &mut self,
         asked: &Resolved,

@@ -1,4 +1,4 @@
-//! Adoption of descriptors whose numbers stand in a variable of some program's own: `UNICORN_FD=3`, `NGINX=3;4;`.
+//! Adoption of descriptors whose numbers are in a variable of another convention: `UNICORN_FD=3`, `NGINX=3;4;`.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, RawFd};
@@ -14,12 +14,12 @@ use crate::descriptor::{self, Unavailable};
 use crate::failure::Error;
 
 impl Sockets {
-    /// Adopts the descriptors whose numbers stand in the environment variable `variable`, as some servers have it:
-    /// `UNICORN_FD=3`, `GUNICORN_FD=3,4`, `NGINX=3;4;`. `None` where it is not set.
+    /// Adopts the descriptors whose numbers are in the environment variable `variable`, as in `UNICORN_FD=3`,
+    /// `GUNICORN_FD=3,4` or `NGINX=3;4;`. Returns `None` if the variable is not set.
     ///
-    /// Each is named `PORT/PROTOCOL`, or `descriptor N` where it is no internet socket. A number that was not inherited
-    /// is [`NotInherited`](crate::error::AdoptionError::NotInherited), one that was adopted before, by whichever
-    /// convention, [`NumberTaken`](crate::error::AdoptionError::NumberTaken); then none is taken.
+    /// Each socket is named `PORT/PROTOCOL`, or `descriptor N` if it is not an internet socket. A number that was not
+    /// inherited is [`NotInherited`](crate::error::AdoptionError::NotInherited). A number that was already adopted, by
+    /// any convention, is [`NumberTaken`](crate::error::AdoptionError::NumberTaken). After an error none is adopted.
     ///
     /// ```
     /// # use portgrant_server::Sockets;
@@ -55,8 +55,8 @@ fn adopt_from(variable: &str, value: &OsStr) -> Result<Sockets, Error> {
     }
 }
 
-/// One number or several, with `,`, `;`, `:` or space between them and perhaps after the last. The standard descriptors
-/// are no sockets in this convention.
+/// One number or several, separated by `,`, `;`, `:` or a space, which may also follow the last one. The standard
+/// descriptors are not valid here.
 fn numbers(value: &str) -> Option<Vec<RawFd>> {
     let separated = value.trim_end_matches([',', ';', ':', ' ']);
     let number = |word: &str| {

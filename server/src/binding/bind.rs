@@ -1,5 +1,4 @@
-//! Binding a socket without privilege, with the options that keep it safe; and the same options on one that was
-//! adopted.
+//! Binds sockets without privilege, with safe options, and sets the same options on adopted sockets.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,18 +18,18 @@ use crate::client::{KeepAlive, Linger, SocketOptionError, StreamOptions};
 use crate::failure::Error;
 use crate::{descriptor, resolved};
 
-/// The backlog where none was asked for; the kernel caps it at net.core.somaxconn.
+/// The default backlog. The kernel limits it to net.core.somaxconn.
 const BACKLOG: u32 = 4096;
 
-/// A socket to be bound by this process itself, without asking anybody: for ports that the kernel gives to everybody
-/// (from `ip_unprivileged_port_start` on). [`Server::listen`](crate::Server::listen) asks for the others.
+/// A socket that this process binds itself, without the helper: for ports that every user may bind (from
+/// `ip_unprivileged_port_start` on). For other ports use [`Server::listen`](crate::Server::listen).
 ///
 /// | option | stream | datagram | why |
 /// |---|---|---|---|
-/// | SO_REUSEADDR | on | never | a restarted server need not wait for TIME_WAIT, and a second listener is still refused; among datagram sockets it would let another bind the same port and take the packets |
-/// | SO_REUSEPORT | when asked | when asked | a second server that is started by mistake is an error, and not half of the connections; the kernel lets none but the same user share |
-/// | IPV6_V6ONLY | written out | written out | what `[::]` means does not depend on net.ipv6.bindv6only |
-/// | close-on-exec | on | on | children do not hold the port |
+/// | SO_REUSEADDR | on | never | A restarted server need not wait for TIME_WAIT, and a second listener is still refused. With it on udp sockets, another process could bind the same port and take the packets. |
+/// | SO_REUSEPORT | on request | on request | A second server that is started by mistake gets an error, and not half of the connections. Only sockets of the same user can share the port. |
+/// | IPV6_V6ONLY | always set | always set | The meaning of `[::]` does not depend on net.ipv6.bindv6only. |
+/// | close-on-exec | on | on | Children do not hold the port. |
 ///
 /// ```
 /// use portgrant_server::Bind;
@@ -40,7 +39,7 @@ const BACKLOG: u32 = 4096;
 /// let listener: std::net::TcpListener = Bind::to(&endpoint)?.backlog(128).tcp()?; // 127.0.0.1:8080
 /// // Once more: the error says who is there, with program, pid and user.
 /// let error = Bind::to(&endpoint)?.tcp().expect_err("in use");
-/// assert!(error.to_string().contains("this very process"), "{error}");
+/// assert!(error.to_string().contains("this process"), "{error}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -51,38 +50,39 @@ pub struct Bind {
 }
 
 impl Bind {
-    /// To `endpoint`, the text of one, with its options (see [`endpoint`](crate::endpoint)).
+    /// Binds to `endpoint`, given as text, with its options (see [`endpoint`](crate::endpoint)).
     pub fn to(endpoint: &str) -> Result<Bind, Error> {
         resolved::parse(endpoint).map(Bind::endpoint)
     }
 
-    /// To `endpoint`.
+    /// Binds to `endpoint`.
     pub fn endpoint(endpoint: Endpoint) -> Bind {
         Bind { endpoint, stream: StreamOptions::new() }
     }
 
-    /// With SO_REUSEPORT, the endpoint's option `reuseport`: several sockets of this user share the port, and the
-    /// kernel deals connections and datagrams out among them. All of them must have it. See
+    /// Sets SO_REUSEPORT, the endpoint option `reuseport`. Several sockets of this user share the port, and the kernel
+    /// distributes connections and datagrams among them. All of them must have the option. See
     /// [`steer_by_cpu`](crate::steer_by_cpu).
     pub fn reuse_port(mut self) -> Bind {
         self.endpoint.options.reuseport = true;
         self
     }
 
-    /// With room for `connections` that are not accepted yet, the endpoint's option `backlog`; 4096 otherwise.
+    /// Sets how many connections may wait to be accepted, the endpoint option `backlog`. The default is 4096.
     pub fn backlog(mut self, connections: u32) -> Bind {
         self.endpoint.options.backlog = Some(connections);
         self
     }
 
-    /// With these as well, after those that the endpoint names. Datagram sockets have none of them.
+    /// Sets these options after those of the endpoint. They do not apply to datagram sockets.
     pub fn stream_options(self, stream: StreamOptions) -> Bind {
         Bind { stream, ..self }
     }
 
-    /// Binds it, and listens if it is a stream socket.
+    /// Binds the socket, and listens if it is a stream socket.
     ///
-    /// Errors: each [`BindError`], [`BindError::Privileged`] for a port that is not for everybody;
+    /// # Errors
+    /// [`BindError`], of which [`BindError::Privileged`] is for ports that not every user may bind;
     /// [`SocketOptionError`].
     pub fn socket(&self) -> Result<Socket, Error> {
         let socket = bind(&resolved::of(self.endpoint.clone())?)?;
@@ -90,18 +90,18 @@ impl Bind {
         Ok(socket)
     }
 
-    /// Binds it, as a listener of the standard library.
+    /// Binds a listener of the standard library.
     pub fn tcp(&self) -> Result<TcpListener, Error> {
         self.socket()?.into_tcp()
     }
 
-    /// Binds it, as a udp socket of the standard library. An endpoint that names no protocol is tcp: write `53/udp`.
+    /// Binds a udp socket of the standard library. The default protocol is tcp, so write `53/udp`.
     pub fn udp(&self) -> Result<UdpSocket, Error> {
         self.socket()?.into_udp()
     }
 }
 
-/// Makes, binds and listens on what is asked for.
+/// Creates the socket, binds it and listens.
 pub(crate) fn bind(asked: &Resolved) -> Result<Socket, Error> {
     let options = &asked.endpoint.options;
     let address = address(asked)?;
@@ -121,7 +121,7 @@ pub(crate) fn bind(asked: &Resolved) -> Result<Socket, Error> {
     if let Some(dev) = &options.dev {
         bind_to_device(fd.as_fd(), dev)?;
     }
-    // Before listen(2): window scaling is told in the first segment, and connections inherit the rest.
+    // Before listen(2): window scaling is part of the first segment, and connections inherit the other options.
     set_options(fd.as_fd(), options, address.is_ipv4())?;
     net::bind(&fd, &address).map_err(|errno| failed(asked, errno))?;
     if asked.endpoint.protocol.is_stream() {
@@ -130,9 +130,9 @@ pub(crate) fn bind(asked: &Resolved) -> Result<Socket, Error> {
     Ok(Socket::new(asked.name(), fd).of(Origin::Bound))
 }
 
-/// Sets on a socket that is bound already what the endpoint's options ask for, or says which of them comes too late.
+/// Sets the options of an endpoint on a bound socket. Returns an error for an option that must be set before bind(2).
 pub(crate) fn adjust(socket: &Socket, options: &Options) -> Result<(), Error> {
-    let facts = *socket.facts()?;
+    let facts = *socket.info()?;
     let fd = socket.as_fd();
     let too_late = |option| Err(SocketError::OptionTooLate { name: socket.name().to_owned(), option }.into());
     if options.reuseport && !sockopt::socket_reuseport(fd).unwrap_or(false) {
@@ -149,7 +149,7 @@ pub(crate) fn adjust(socket: &Socket, options: &Options) -> Result<(), Error> {
     let v4 = sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::INET);
     set_options(fd, options, v4)?;
     if let (true, Some(_)) = (facts.protocol.is_stream(), options.backlog) {
-        // On a socket that listens already it changes the backlog, and nothing else.
+        // For a socket that listens, this only changes the backlog.
         let result = net::listen(fd, backlog(options));
         result.map_err(|errno| SocketOptionError { option: "backlog", source: errno.into() })?;
     }
@@ -157,7 +157,7 @@ pub(crate) fn adjust(socket: &Socket, options: &Options) -> Result<(), Error> {
 }
 
 fn address(asked: &Resolved) -> Result<SocketAddr, BindError> {
-    // A link-local address needs its interface (ipv6(7)); the grammar has no zones, `dev` is the interface.
+    // A link-local address needs its interface (ipv6(7)). Endpoints have no zones, so `dev` names the interface.
     let scope = || asked.endpoint.options.dev.as_deref().and_then(|dev| if_nametoindex(dev).ok()).unwrap_or(0);
     match asked.endpoint.address {
         Address::Any => Ok(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, asked.port, 0, 0).into()),
@@ -185,7 +185,7 @@ fn make(asked: &Resolved, v4: bool) -> Result<OwnedFd, BindError> {
     })
 }
 
-/// What may be set at any time.
+/// Options that can be set at any time.
 fn set_options(fd: BorrowedFd<'_>, options: &Options, v4: bool) -> Result<(), Error> {
     let set =
         |option: &'static str, result: io::Result<()>| result.map_err(|source| SocketOptionError { option, source });
@@ -234,7 +234,7 @@ fn failed(asked: &Resolved, errno: Errno) -> BindError {
     let endpoint = asked.to_string();
     let any_v6 = matches!(asked.endpoint.address, Address::Any | Address::V6(Ipv6Addr::UNSPECIFIED));
     match errno {
-        // Who holds it is said as far as it can be found out; that it is held is certain.
+        // The address is certainly in use. Its holders are reported as far as they are known.
         Errno::ADDRINUSE => BindError::InUse { endpoint, holders: holder::of(asked).unwrap_or_default() },
         Errno::ADDRNOTAVAIL if any_v6 => BindError::NoIpv6 { endpoint, port: asked.port },
         Errno::ADDRNOTAVAIL => BindError::NotThere { endpoint },
@@ -251,7 +251,7 @@ mod tests {
     use super::holder::HolderState;
     use super::*;
 
-    /// A port that nobody has at the moment, of either family.
+    /// A port that is free at the moment, for both families.
     fn free_port() -> u16 {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
         TcpListener::bind(any).expect("a listener").local_addr().expect("bound").port()
@@ -277,19 +277,19 @@ mod tests {
         let (tcp, udp) = (bound(&format!("web={port}")), bound(&format!("{port}/udp")));
         assert_eq!((tcp.name(), udp.name()), ("web", format!("{port}/udp").as_str()));
         for (socket, is_stream) in [(&tcp, true), (&udp, false)] {
-            let facts = socket.facts().expect("a socket");
+            let facts = socket.info().expect("a socket");
             assert!(facts.local.ip().is_unspecified() && facts.dual_stack, "{facts:?}");
             assert_eq!(facts.listening, is_stream);
             assert_eq!(sockopt::socket_reuseaddr(socket).expect("get"), is_stream);
             assert!(!sockopt::socket_reuseport(socket).expect("get"));
         }
-        assert!(!bound(&format!("[::1]:{}", free_port())).facts().expect("a socket").dual_stack);
+        assert!(!bound(&format!("[::1]:{}", free_port())).info().expect("a socket").dual_stack);
     }
 
     #[test]
     fn what_overlaps_is_in_use_and_the_holder_is_named() {
         let port = free_port();
-        let own = format!("this very process (pid {})", std::process::id());
+        let own = format!("this process (pid {})", std::process::id());
         let wildcard = bound(&format!("{port}"));
         for endpoint in [format!("{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
             let error = in_use(&endpoint);
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_closed_connection_keeps_no_port_from_who_sets_reuseaddr_and_is_named_where_nobody_did() {
-        // As this crate binds: the server closes first, so TIME_WAIT is at its port, and it starts again.
+        // As this crate binds: the server closes first, so its port is in TIME_WAIT, and it starts again.
         let endpoint = format!("127.0.0.1:{}", free_port());
         let time_wait = |listener: TcpListener| {
             let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
@@ -327,7 +327,7 @@ mod tests {
         };
         time_wait(Bind::to(&endpoint).and_then(|bind| bind.tcp()).expect("bound"));
         let again = Bind::to(&endpoint).and_then(|bind| bind.tcp()).expect("bound again");
-        // As a careless server does: the next one has to wait, also if it sets SO_REUSEADDR itself.
+        // As a careless server binds: the next one has to wait, even if it sets SO_REUSEADDR itself.
         sockopt::set_socket_reuseaddr(&again, false).expect("set");
         time_wait(again);
         let error = in_use(&endpoint);
@@ -350,7 +350,7 @@ mod tests {
         let text = format!("[::1]:{port},{options}");
         check(&bound(&text), port);
 
-        // Adopted: made with what must be there before, the rest is set.
+        // Adopted: created with the options that must be set before bind(2). The others are set now.
         let endpoint: Endpoint = text.parse().expect("an endpoint");
         let adopted = bound(&format!("[::1]:{port},reuseport"));
         adjust(&adopted, &endpoint.options).expect("adjusted");
@@ -369,7 +369,7 @@ mod tests {
         assert_eq!(sockopt::socket_recv_buffer_size(socket).expect("get"), 2 * 65536, "the kernel doubles it");
         assert_eq!(sockopt::socket_send_buffer_size(socket).expect("get"), 2 * 32768);
         assert_eq!(sockopt::ipv6_tclass(socket).expect("get"), 16);
-        // Of a listening socket TCP_INFO's unacked and sacked are the queue and the backlog.
+        // For a listening socket, TCP_INFO's unacked and sacked are the queue and the backlog.
         let info = descriptor::tcp_info(socket.as_fd()).expect("get");
         assert_eq!(u32::from_ne_bytes(*info[28..].first_chunk().expect("a word")), 7, "backlog");
     }

@@ -1,4 +1,4 @@
-//! Why there is no socket: this process cannot bind it, or the helper gave none.
+//! Why there is no socket: this process cannot bind it, or the helper returned none.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -16,47 +16,47 @@ use crate::failure::{Report, failure, quoted, shown};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BindError {
-    /// An address that another socket holds, or one that overlaps it
+    /// Another socket holds the address, or an overlapping one
     InUse {
-        /// What was to be bound, `127.0.0.1:80/tcp`
+        /// The endpoint, `127.0.0.1:80/tcp`
         endpoint: String,
-        /// Who is in the way, the likeliest first; empty where the kernel does not say
+        /// The sockets in the way, the most likely one first. Empty if the kernel does not report them
         holders: Vec<Holder>,
     },
     /// No interface has the address
     NotThere {
-        /// What was to be bound
+        /// The endpoint
         endpoint: String,
     },
     /// This host has no IPv6
     NoIpv6 {
-        /// What was to be bound
+        /// The endpoint
         endpoint: String,
         /// Its port
         port: u16,
     },
-    /// This kernel has no such protocol
+    /// The kernel does not support the protocol
     NoProtocol {
-        /// What was to be bound
+        /// The endpoint
         endpoint: String,
         /// The protocol
         protocol: Protocol,
     },
-    /// A port that is not for everybody, where nobody was asked or there is nobody to ask
+    /// Not every user may bind the port, and no helper was asked or is installed
     Privileged {
-        /// What was to be bound
+        /// The endpoint
         endpoint: String,
     },
-    /// `each` is several sockets, and one was asked for
+    /// `each` stands for several sockets, and one was requested
     EachIsSeveral {
         /// The endpoint
         endpoint: String,
     },
-    /// The socket could not be made, bound or listened on, for another reason
+    /// The socket could not be created or bound, or could not listen, for another reason
     Other {
-        /// What was to be bound
+        /// The endpoint
         endpoint: String,
-        /// Why not
+        /// Why it failed
         source: io::Error,
     },
 }
@@ -81,18 +81,16 @@ impl BindError {
                 .fix(format!("as root, modprobe {0}, or enable it (sysctl)", protocol.word()))
                 .status(status::UNAVAILABLE),
             BindError::Privileged { endpoint } => cannot_be_bound(endpoint)
-                .why("ports below net.ipv4.ip_unprivileged_port_start are not for every user")
+                .why("only privileged processes may bind ports below net.ipv4.ip_unprivileged_port_start")
                 .fix(
-                    "have portgrant installed and a rule made (portgrant explain), or start this program with the \
-                     socket: portgrant exec, a systemd socket unit",
+                    "install portgrant and permit the port (see portgrant explain), or have the socket \
+                     passed to this program by portgrant exec or a systemd socket unit",
                 )
                 .status(status::REFUSED),
-            BindError::EachIsSeveral { endpoint } => {
-                Report::what(format!("{endpoint} is several sockets, and one is asked for"))
-                    .why("each is a socket for every address")
-                    .fix("take all of them: Sockets::request")
-                    .status(status::USAGE)
-            }
+            BindError::EachIsSeveral { endpoint } => Report::what(format!("{endpoint} stands for several sockets"))
+                .why("each means a socket for every address, and one socket was expected")
+                .fix("take all of them, with Sockets::request")
+                .status(status::USAGE),
             BindError::Other { endpoint, source } => cannot_be_bound(endpoint).because(source),
         }
     }
@@ -116,64 +114,64 @@ fn in_use(holders: &[Holder]) -> String {
 fn make_room(endpoint: &str, holders: &[Holder]) -> String {
     let flag = if endpoint.ends_with("/udp") { "u" } else { "t" };
     match holders.first() {
-        None => format!("as root, see who: ss -Hanp{flag}"),
-        Some(holder) if holder.is_own() => "take the socket that is there, or close it first".to_owned(),
+        None => format!("to see its program, run as root: ss -Hanp{flag}"),
+        Some(holder) if holder.is_own() => "use the socket that exists, or close it first".to_owned(),
         Some(Holder { state: HolderState::TimeWait { .. } | HolderState::Connection(_), .. }) => {
-            "wait until it is over; it would not matter if that connection's server had set SO_REUSEADDR".to_owned()
+            "wait until the connection is over, or set SO_REUSEADDR in the server that accepted it".to_owned()
         }
         Some(Holder { process: Some(_), .. }) => "stop it, or serve at another address or port".to_owned(),
         Some(Holder { local, .. }) => format!(
-            "stop it, or serve at another address or port; that user and root see its program: ss -Hanp{flag} \
+            "stop it, or serve at another address or port; to see its program, run as that user or root: ss -Hanp{flag} \
              'sport = :{}'",
             local.port()
         ),
     }
 }
 
-/// Why the helper gave no socket, other than that the answer is no
+/// Why the helper returned no socket, apart from a refusal
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RequestError {
     /// No endpoint, or more than one message can carry
     Endpoints {
-        /// How many were asked for
+        /// The number of endpoints
         count: usize,
     },
-    /// `PORTGRANT_BINDER` is not absolute
+    /// `PORTGRANT_BINDER` is not an absolute path
     HelperNotAbsolute {
-        /// What it is
+        /// Its value
         path: PathBuf,
     },
-    /// The helper is in none of the places where it may be
+    /// The helper does not exist at any of the usual paths
     HelperMissing {
-        /// The places
+        /// The paths
         places: Vec<PathBuf>,
     },
     /// The helper could not be started
     Helper {
         /// Its path
         helper: PathBuf,
-        /// Why not
+        /// Why it failed
         source: io::Error,
     },
     /// The helper ended without an answer, and was not killed
     NoAnswer {
         /// Its path
         helper: PathBuf,
-        /// How it ended; unknown where SIGCHLD is ignored
+        /// How it ended; unknown if SIGCHLD is ignored
         status: Option<ExitStatus>,
     },
-    /// The helper was killed (SIGKILL). A helper that was stopped is, when its time limit is over
+    /// The helper was killed (SIGKILL), as a stopped helper is when its time limit is over
     HelperKilled {
         /// Its path
         helper: PathBuf,
     },
-    /// A socket that was asked for did not come
+    /// A requested socket was not received
     NotReceived {
         /// Its name
         name: String,
     },
-    /// A socket came that was not asked for, or not at this place
+    /// A socket was received that was not requested, or not at this place
     NotAskedFor {
         /// Its name
         name: String,
@@ -192,31 +190,31 @@ impl RequestError {
 
     pub(super) fn report(&self) -> Report<'_> {
         match self {
-            RequestError::Endpoints { count: 0 } => Report::what("no endpoint is asked for")
-                .fix("ask for one: 80, 443/udp, https=[::]:443")
+            RequestError::Endpoints { count: 0 } => Report::what("the request names no endpoint")
+                .fix("name one, such as 80, 443/udp or https=[::]:443")
                 .status(status::USAGE),
-            RequestError::Endpoints { count } => Report::what(format!("{count} endpoints are asked for at once"))
+            RequestError::Endpoints { count } => Report::what(format!("the request names {count} endpoints"))
                 .why(format!("one message carries at most {} descriptors", listen::MAX))
-                .fix("ask for some of them in another request")
+                .fix("divide them among several requests")
                 .status(status::USAGE),
             RequestError::HelperNotAbsolute { path } => Report::what(format!("PORTGRANT_BINDER is '{}'", shown(path)))
-                .why("it must be an absolute path")
-                .fix("give the whole path of portgrant-binder, or unset it")
+                .why("expected an absolute path")
+                .fix("set it to the absolute path of portgrant-binder, or unset it")
                 .status(status::BROKEN),
             RequestError::HelperMissing { places } => {
                 let places: Vec<String> = places.iter().map(|place| shown(place)).collect();
-                Report::what("the helper, portgrant-binder, is not there")
-                    .why(format!("it is none of {}", places.join(", ")))
-                    .fix("install portgrant, or name the helper's path in the environment variable PORTGRANT_BINDER")
+                Report::what("the helper portgrant-binder is not installed")
+                    .why(format!("none of these files exists: {}", places.join(", ")))
+                    .fix("install portgrant, or set the environment variable PORTGRANT_BINDER to the helper's path")
                     .status(status::BROKEN)
             }
             RequestError::Helper { helper, source } => {
                 let report = Report::what(format!("cannot run the helper {}", shown(helper))).because(source);
                 if is_out_of_something(source) {
-                    report.fix("raise the limit (ulimit -u, ulimit -n), or stop something that uses it up")
+                    report.fix("raise the limit (ulimit -u, ulimit -n), or stop other processes")
                 } else {
                     report
-                        .fix("as root, look at its mode: everybody who may ask for ports must be able to execute it")
+                        .fix("as root, check its mode: every user who may ask for ports must be able to execute it")
                         .status(status::BROKEN)
                 }
             }
@@ -226,10 +224,9 @@ impl RequestError {
             ))
             .why_if_known(status.map(|status| format!("it ended with {status}")))
             .fix(match status {
-                Some(_) => "run it by hand with the same endpoints: portgrant explain",
+                Some(_) => "run portgrant explain with the same endpoints",
                 None => {
-                    "run it by hand with the same endpoints: portgrant explain (SIGCHLD is ignored here, so how \
-                             it ended is not known)"
+                    "run portgrant explain with the same endpoints (SIGCHLD is ignored, so how the helper ended is not known)"
                 }
             })
             .status(status.and_then(said_by).unwrap_or(status::SYSTEM)),
@@ -238,10 +235,10 @@ impl RequestError {
                 .fix("try again")
                 .kind(Kind::TryAgain),
             RequestError::NotReceived { name } => {
-                Report::what(format!("{} did not come", quoted(name))).why(DOES_NOT_FIT).fix(ONE_VERSION)
+                Report::what(format!("{} was not received", quoted(name))).why(DOES_NOT_FIT).fix(ONE_VERSION)
             }
             RequestError::NotAskedFor { name } => {
-                Report::what(format!("{} came, and was not asked for there", quoted(name)))
+                Report::what(format!("{} was received, but was not requested at that place", quoted(name)))
                     .why(DOES_NOT_FIT)
                     .fix(ONE_VERSION)
             }
@@ -253,15 +250,15 @@ failure!(RequestError);
 
 const SIGKILL: i32 = 9;
 const KILLED: &str = "its time limit of 10 s was over: it was stopped, or the machine is overloaded";
-const DOES_NOT_FIT: &str = "the answer does not fit the request";
+const DOES_NOT_FIT: &str = "the answer does not match the request";
 
-/// What the helper told by its exit status alone.
+/// What the helper reported by its exit status alone.
 fn said_by(ended: ExitStatus) -> Option<u8> {
     let known = [status::USAGE, status::UNAVAILABLE, status::SYSTEM, status::REFUSED, status::BROKEN];
     known.into_iter().find(|known| ended.code() == Some(i32::from(*known)))
 }
 
-/// Processes, descriptors, memory: EAGAIN, EMFILE, ENFILE, ENOMEM.
+/// Too many processes or descriptors, or too little memory: EAGAIN, EMFILE, ENFILE, ENOMEM.
 fn is_out_of_something(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM))

@@ -1,4 +1,4 @@
-//! The privileged helper, `portgrant-binder`: where it is, and how it is asked for sockets.
+//! The privileged helper, `portgrant-binder`: where it is installed, and how it is asked for sockets.
 
 use std::ffi::OsString;
 use std::net::UdpSocket;
@@ -14,17 +14,18 @@ use super::error::RequestError;
 use crate::adopting::{HandoverError, Refused};
 use crate::failure::Error;
 
-/// The variable that names a helper in another place, by an absolute path.
+/// The variable that names a helper at another path, which must be absolute.
 pub const VARIABLE: &str = "PORTGRANT_BINDER";
 
-/// Where installations put the helper, below their prefix.
+/// The path of the helper below the prefix of an installation.
 const BELOW_PREFIX: &str = "libexec/portgrant/portgrant-binder";
 const PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
 
-/// The path of the helper: the variable `PORTGRANT_BINDER`, else `../libexec/portgrant/portgrant-binder` as seen from
-/// the folder of the running program, else the same below /usr/local and /usr. The first that is there.
+/// The path of the helper. It is the first of these that exists: the variable `PORTGRANT_BINDER`;
+/// `../libexec/portgrant/portgrant-binder` relative to the folder of the running program; the same below /usr/local and
+/// /usr.
 ///
-/// The variable is the caller's word, so a program that runs with another's privilege (setuid, setgid) ignores it.
+/// A program that runs with another user's privilege (setuid, setgid) ignores the variable, which its caller controls.
 pub fn locate() -> Result<PathBuf, Error> {
     let places = places()?;
     match places.iter().find(|place| place.is_file()) {
@@ -33,10 +34,10 @@ pub fn locate() -> Result<PathBuf, Error> {
     }
 }
 
-/// Every path at which [`locate`] looks, in its order.
+/// All paths at which [`locate`] looks, in order.
 pub fn places() -> Result<Vec<PathBuf>, Error> {
     let variable = std::env::var_os(VARIABLE).filter(|_| !is_setid());
-    // The link itself, not where it leads to after an upgrade has replaced the program.
+    // The path of the link itself. After an upgrade it no longer leads to the running program.
     let program = std::fs::read_link("/proc/self/exe").ok();
     places_of(variable, program.as_deref())
 }
@@ -57,12 +58,12 @@ fn is_setid() -> bool {
     getuid() != geteuid() || getgid() != getegid()
 }
 
-/// Runs `helper` to bind `endpoints`, and receives its one reply with the descriptors that came along.
+/// Runs `helper` to bind `endpoints`, and receives its reply with the descriptors.
 ///
-/// Whatever happens, no child is left behind: the helper's end of the conversation closes with it, and it is waited
-/// for.
+/// No child is left behind in any case: the helper's end of the conversation closes when the helper ends, and the
+/// helper is waited for.
 pub(crate) fn pass(helper: &Path, endpoints: &[Endpoint]) -> Result<(Reply, Vec<OwnedFd>), Error> {
-    let (ours, theirs) = transfer::pair().map_err(|source| Error::system("cannot make a pair of sockets", source))?;
+    let (ours, theirs) = transfer::pair().map_err(|source| Error::system("cannot create a pair of sockets", source))?;
     let child = start(helper, endpoints, theirs)?;
     let received = transfer::receive(ours.as_fd());
     drop(ours);
@@ -78,9 +79,9 @@ pub(crate) fn pass(helper: &Path, endpoints: &[Endpoint]) -> Result<(Reply, Vec<
     Ok((reply, descriptors))
 }
 
-/// Runs `helper` to bind this process's own `socket` to `endpoint`.
+/// Runs `helper` to bind `socket`, which this process created, to `endpoint`.
 pub(crate) fn bind(helper: &Path, endpoint: &Endpoint, socket: &UdpSocket) -> Result<(), Error> {
-    let failed = |source| Error::system("cannot hand a socket to the helper", source);
+    let failed = |source| Error::system("cannot pass a socket to the helper", source);
     let copy: OwnedFd = socket.try_clone().map_err(failed)?.into();
     let (ours, theirs) = transfer::pair().map_err(failed)?;
     let mut command = Command::new(helper);
@@ -90,7 +91,7 @@ pub(crate) fn bind(helper: &Path, endpoint: &Endpoint, socket: &UdpSocket) -> Re
     drop(command);
     let answer = transfer::receive(ours.as_fd());
     let status = wait(child);
-    // The socket tells, not the status: that is not known where SIGCHLD is ignored.
+    // Check the socket, not the status, which is unknown if SIGCHLD is ignored.
     if socket.local_addr().is_ok_and(|local| local.port() != 0) {
         return Ok(());
     }
@@ -100,10 +101,10 @@ pub(crate) fn bind(helper: &Path, endpoint: &Endpoint, socket: &UdpSocket) -> Re
     }
 }
 
-/// The command, and with it our copy of the helper's end, is gone when this returns: only so is its silence noticed.
+/// Starts the helper. When this returns, only the helper has its end of the conversation, so that its end is noticed.
 ///
-/// Nothing is set on the command that would make std fork by itself (a folder, a uid, a hook): its posix_spawn(3)
-/// reports a failed execve also where SIGCHLD is ignored, and there its own fork panics.
+/// Set nothing on the command for which std would fork by itself (a folder, a uid, a hook). With posix_spawn(3) std
+/// reports a failed execve even if SIGCHLD is ignored; with its own fork it panics then.
 fn start(helper: &Path, endpoints: &[Endpoint], conversation: OwnedFd) -> Result<Child, RequestError> {
     let mut command = Command::new(helper);
     command.arg("pass");
@@ -114,7 +115,7 @@ fn start(helper: &Path, endpoints: &[Endpoint], conversation: OwnedFd) -> Result
     command.spawn().map_err(|source| RequestError::Helper { helper: helper.to_owned(), source })
 }
 
-/// `None` where the kernel kept no status: SIGCHLD is ignored (ECHILD then), or a handler of the server's was faster.
+/// Returns `None` if the status is lost: SIGCHLD is ignored (ECHILD), or a handler of the server was faster.
 fn wait(mut child: Child) -> Option<ExitStatus> {
     child.wait().ok()
 }

@@ -17,29 +17,29 @@ use crate::client::TcpState;
 use crate::failure::Error;
 use crate::resolved;
 
-/// A socket that stands in the way of an endpoint.
+/// A socket that conflicts with an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
-    /// Where it is bound: the address that is asked for, or one that overlaps it
+    /// Where it is bound: the requested address, or an overlapping one
     pub local: SocketAddr,
-    /// Whether that is a wildcard for IPv4 as well
+    /// Whether it is a wildcard for IPv4 as well
     pub dual_stack: bool,
-    /// Whom it is connected to
+    /// The address to which it is connected
     pub peer: Option<SocketAddr>,
-    /// What it does
+    /// Its state
     pub state: HolderState,
-    /// Its owner; `None` where nobody owns it any more
+    /// Its owner; `None` if it has none any more
     pub uid: Option<u32>,
-    /// The owner's name, where it has one
+    /// The name of the owner, if there is one
     pub user: Option<String>,
     /// The interface that it is bound to (SO_BINDTODEVICE)
     pub device: Option<String>,
-    /// Its number in `socket:[NUMBER]` below /proc/PID/fd; `None` where no process holds it
+    /// Its number in `socket:[NUMBER]` below /proc/PID/fd; `None` if no process holds it
     pub inode: Option<u32>,
-    /// The number of the control group that it was made in: of a folder of cgroup2, as ls -di has it (Linux 5.7)
+    /// The number of its control group: the inode of the cgroup2 folder, as ls -di shows it (Linux 5.7)
     pub cgroup: Option<u64>,
-    /// A process that has it open, where this user may see it: one's own, or for root everybody's
+    /// A process that holds it, if this user may see it: a process of the same user, or any process for root
     pub process: Option<Process>,
 }
 
@@ -52,35 +52,36 @@ pub struct Process {
     pub program: String,
 }
 
-/// What a [`Holder`] does.
+/// The state of a [`Holder`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HolderState {
-    /// It listens (stream)
+    /// It listens (stream sockets)
     Listening,
     /// It is bound: a datagram socket, or a stream socket that does not listen
     Bound,
-    /// A connection in this state, whose socket was bound without SO_REUSEADDR
+    /// It is a connection in this state, and was bound without SO_REUSEADDR
     Connection(TcpState),
-    /// No socket any more: the kernel waits for late segments of a closed connection
+    /// The socket is closed: the kernel waits for late segments of a connection
     TimeWait {
-        /// For how long it still does
+        /// How much longer
         left: Duration,
     },
 }
 
 impl Holder {
-    /// Whether it is this process that holds it.
+    /// Whether this process holds it.
     pub fn is_own(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.pid == std::process::id())
     }
 }
 
-/// Who holds `endpoint`, or an address that overlaps it (a wildcard beside a specific address, `[::]` beside IPv4).
-/// Those that listen or are bound come first, connections after them, TIME_WAIT last. Empty where nobody does, or where
-/// the kernel does not say.
+/// The sockets that hold `endpoint`, or an overlapping address (a wildcard and a specific address, or `[::]` and IPv4).
+/// Sockets that listen or are bound come first, then connections, then TIME_WAIT. The list is empty if no socket does,
+/// or if the kernel does not report them.
 ///
-/// Everybody sees address, state and owner; pid and program only of one's own processes, and root of all.
+/// Every user sees address, state and owner. A user sees the pid and the program only of their own processes; root sees
+/// all.
 ///
 /// ```
 /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -105,7 +106,7 @@ pub(crate) fn of(asked: &Resolved) -> io::Result<Vec<Holder>> {
     Ok(entries.into_iter().map(|entry| holder(entry, &processes)).collect())
 }
 
-/// Where a socket is, as bind(2) compares: address, both families or one, interface.
+/// The place of a socket as bind(2) compares places: address, one family or both, interface.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     ip: IpAddr,
@@ -181,8 +182,8 @@ fn interface(index: u32) -> Option<String> {
     if_indextoname(index).ok().map(|name| printable(name.as_bytes()))
 }
 
-/// The processes that have these sockets open, as far as proc_pid_fd(5) lets this one see; this one first. /proc is gone
-/// through once, however many connections there are.
+/// The processes that hold these sockets, as far as this process may see them (proc_pid_fd(5)). This process comes
+/// first. /proc is read only once, for any number of connections.
 fn processes(entries: &[Entry]) -> HashMap<u32, Process> {
     let mut unknown: HashSet<u32> = entries.iter().map(|entry| entry.inode).filter(|&inode| inode != 0).collect();
     let mut found = HashMap::new();
@@ -205,7 +206,7 @@ fn processes(entries: &[Entry]) -> HashMap<u32, Process> {
     found
 }
 
-/// The numbers of the sockets that a process has open.
+/// The numbers of the sockets that a process holds.
 fn sockets_of(pid: u32) -> impl Iterator<Item = u32> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     descriptors.filter_map(|entry| {
@@ -229,7 +230,7 @@ impl fmt::Display for Holder {
             (None, None) => "nobody".to_owned(),
         };
         match &self.process {
-            Some(_) if self.is_own() => write!(f, "this very process (pid {})", std::process::id())?,
+            Some(_) if self.is_own() => write!(f, "this process (pid {})", std::process::id())?,
             Some(process) => write!(f, "{} (pid {}, {user})", process.program, process.pid)?,
             None => write!(f, "a socket of {user}")?,
         }
@@ -285,7 +286,7 @@ mod tests {
             assert_eq!(holder.uid, Some(rustix::process::geteuid().as_raw()));
             let text = holder.to_string();
             let own = std::process::id();
-            assert_eq!(text, format!("this very process (pid {own}) listens at {local}"));
+            assert_eq!(text, format!("this process (pid {own}) listens at {local}"));
         }
         assert!(holders(&format!("127.0.0.9:{}", local.port())).expect("asked").is_empty(), "another address");
         assert!(holders(&format!("{local}/udp")).expect("asked").is_empty(), "another protocol");

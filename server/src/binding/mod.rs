@@ -1,4 +1,4 @@
-//! Sockets that are bound for this process: by itself, or by the helper; and whoever is in the way.
+//! Sockets that are bound for this process, by itself or by the helper; and sockets that are in the way.
 
 mod bind;
 mod error;

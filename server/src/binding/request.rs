@@ -1,4 +1,4 @@
-//! Asking for sockets while the server runs: what is asked for, who is asked, and whether that is what came.
+//! Requests to the helper while the server runs, and the check of what was received.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::adopting::{Origin, Refused, Socket, SocketError, Sockets, pair};
 use crate::failure::Error;
 use crate::resolved;
 
-/// A request for sockets: endpoints, all or none of which are bound.
+/// A request for sockets. Either all endpoints are bound or none.
 ///
 /// ```no_run
 /// # use portgrant_server::Request;
@@ -31,32 +31,31 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request for nothing yet.
+    /// A request without endpoints.
     pub fn new() -> Request {
         Request::default()
     }
 
-    /// Asks for `endpoint` as well, the text of one (see [`endpoint`](crate::endpoint)).
+    /// Adds `endpoint`, given as text (see [`endpoint`](crate::endpoint)).
     pub fn listen(self, endpoint: &str) -> Result<Request, Error> {
         resolved::parse(endpoint).map(|parsed| self.endpoint(parsed))
     }
 
-    /// Asks for `endpoint` as well.
+    /// Adds `endpoint`.
     pub fn endpoint(mut self, endpoint: Endpoint) -> Request {
         self.endpoints.push(endpoint);
         self
     }
 
-    /// Asks the helper at `path` instead of the one that [`helper::locate`] finds.
+    /// Uses the helper at `path` instead of the one that [`helper::locate`] finds.
     pub fn helper(self, path: impl Into<PathBuf>) -> Request {
         Request { helper: Some(path.into()), ..self }
     }
 
-    /// Asks, and receives. Each socket is compared with what was asked for: its name, protocol, address, port, and
-    /// that it listens.
+    /// Sends the request and receives the sockets. Each socket is compared with the request: its name, protocol,
+    /// address and port, and that it listens.
     ///
-    /// The helper runs as a child for a moment. A server that ignores SIGCHLD, or reaps every child that ends, may go
-    /// on doing so.
+    /// The helper runs as a child for a moment. The server may still ignore SIGCHLD, or wait for all of its children.
     pub fn send(self) -> Result<Sockets, Error> {
         if self.endpoints.is_empty() || self.endpoints.len() > listen::MAX {
             return Err(RequestError::Endpoints { count: self.endpoints.len() }.into());
@@ -74,7 +73,7 @@ impl Request {
 }
 
 impl Sockets {
-    /// Asks the helper for `endpoints`, all or none: [`Request`] with its defaults.
+    /// Requests `endpoints` from the helper, all or none. Same as a [`Request`] with its defaults.
     ///
     /// ```no_run
     /// # use portgrant_server::Sockets;
@@ -92,7 +91,7 @@ impl Sockets {
     }
 }
 
-/// The refusal; of an address that is in use who holds it, which the helper does not look into.
+/// The refusal. If an address is in use, it is completed by the holders, which the helper does not look up.
 fn refused(asked: &[Resolved], message: Message) -> Error {
     let is_meant = |asked: &&Resolved| message.endpoint.as_ref() == Some(&asked.to_string());
     match asked.iter().find(is_meant) {
@@ -103,7 +102,7 @@ fn refused(asked: &[Resolved], message: Message) -> Error {
     }
 }
 
-/// Whether `received` is what was asked for, in that order: one socket an endpoint, and of `each` at least one.
+/// Checks that `received` is what was asked for, in order: one socket for each endpoint, and at least one for `each`.
 fn verify(asked: &[Resolved], received: Vec<Socket>) -> Result<Sockets, Error> {
     let mut rest = received.iter().peekable();
     for asked in asked {
@@ -127,5 +126,5 @@ fn is_asked(socket: &Socket, name: &str, asked: &Resolved) -> Result<(), Error> 
     if socket.name() != name {
         return Err(RequestError::NotAskedFor { name: socket.name().to_owned() }.into());
     }
-    socket.facts()?.fit(asked).map_err(|mismatch| SocketError::mismatch(name, asked, mismatch).into())
+    socket.info()?.fit(asked).map_err(|mismatch| SocketError::mismatch(name, asked, mismatch).into())
 }

@@ -1,4 +1,4 @@
-//! One call for a socket, wherever it has to come from: adopted, bound by this process itself, or asked for.
+//! One call for a socket, which is adopted, bound by this process, or requested from the helper.
 
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
@@ -13,16 +13,14 @@ use crate::adopting::{Origin, Socket, Sockets};
 use crate::failure::Error;
 use crate::resolved;
 
-/// Where a server's sockets come from. For each endpoint, in this order:
+/// Provides the sockets of a server. For each endpoint it tries, in this order,
 ///
-/// 1. what this process inherited under the endpoint's name or at its address (`portgrant exec`, a systemd socket
-///    unit);
-/// 2. its own bind(2), where the kernel lets it: from `ip_unprivileged_port_start` on, or with whatever else permits
-///    it;
-/// 3. the helper, which asks the policy. (The one place that knows whom to ask is [`helper`](crate::helper).)
+/// 1. the inherited socket with the endpoint's name or at its address (`portgrant exec`, a systemd socket unit);
+/// 2. bind(2) by this process, which works from `ip_unprivileged_port_start` on, or with any other permission;
+/// 3. the helper, which checks the policy (see [`helper`](crate::helper)).
 ///
-/// Which of them it was makes no difference to what comes: name, protocol, address and port are as asked, and so are
-/// all of the endpoint's options. [`Socket::origin`] tells.
+/// The socket is the same in each case: its name, protocol, address, port and options are those of the endpoint.
+/// [`Socket::origin`] returns who bound it.
 ///
 /// ```no_run
 /// use portgrant_server::Server;
@@ -35,11 +33,11 @@ use crate::resolved;
 /// # Ok::<(), portgrant_server::Error>(())
 /// ```
 ///
-/// An inherited socket of the endpoint's name that is at another address is an error, not a reason to go on: whoever
-/// started the program meant something. (Who wants it wherever it is takes it from [`Sockets`] by its name alone.) What
-/// must be set before bind(2) and is not, `reuseport` or another `dev`, is
-/// [`SocketError::OptionTooLate`](crate::error::SocketError::OptionTooLate); `freebind` has served its purpose on a
-/// socket that is bound.
+/// An inherited socket with the endpoint's name but at another address is an error, since the program was probably
+/// started with the wrong address. (To use it anyway, take it from [`Sockets`] by its name alone.) An option that must
+/// be set before bind(2) and is not set, `reuseport` or another `dev`, is
+/// [`SocketError::OptionTooLate`](crate::error::SocketError::OptionTooLate). `freebind` has no effect on an inherited
+/// socket.
 #[derive(Debug, Default)]
 pub struct Server {
     inherited: Sockets,
@@ -47,22 +45,24 @@ pub struct Server {
 }
 
 impl Server {
-    /// Adopts what this process was started with, if anything: once, as [`Sockets::inherited`].
+    /// Adopts the sockets that this process was started with, if there are any. Call it once, like
+    /// [`Sockets::inherited`].
     pub fn new() -> Result<Server, Error> {
         Ok(Server::from(Sockets::inherited()?.unwrap_or_default()))
     }
 
-    /// Asks the helper at `path` instead of the one that [`helper::locate`](crate::helper::locate) finds.
+    /// Uses the helper at `path` instead of the one that [`helper::locate`](crate::helper::locate) finds.
     pub fn helper(self, path: impl Into<PathBuf>) -> Server {
         Server { helper: Some(path.into()), ..self }
     }
 
-    /// The socket for `endpoint`, the text of one (see [`endpoint`](crate::endpoint)): bound, and listening if it is a
-    /// stream socket.
+    /// Returns the socket for `endpoint`, given as text (see [`endpoint`](crate::endpoint)). It is bound, and listens
+    /// if it is a stream socket.
     ///
-    /// Errors: those of [`Bind::socket`](crate::Bind::socket) and of [`Request::send`]; of an inherited socket
-    /// [`SocketError`](crate::error::SocketError)'s `WrongAddress`, `WrongKind`, `NotListening` and `OptionTooLate`;
-    /// [`BindError::Privileged`] where the port is not for everybody and portgrant is not installed.
+    /// # Errors
+    /// Those of [`Bind::socket`](crate::Bind::socket) and of [`Request::send`]. For an inherited socket,
+    /// `WrongAddress`, `WrongKind`, `NotListening` and `OptionTooLate` of [`SocketError`](crate::error::SocketError).
+    /// [`BindError::Privileged`] if not every user may bind the port and portgrant is not installed.
     pub fn listen(&mut self, endpoint: &str) -> Result<Socket, Error> {
         self.one(resolved::of_text(endpoint, Protocol::default())?)
     }
@@ -72,16 +72,16 @@ impl Server {
         self.listen(endpoint)?.into_tcp()
     }
 
-    /// The same, as a udp socket of the standard library. `53` need not say `/udp` here.
+    /// The same, as a udp socket of the standard library. `53` means `53/udp` here.
     pub fn udp(&mut self, endpoint: &str) -> Result<UdpSocket, Error> {
         self.one(resolved::of_text(endpoint, Protocol::Udp)?)?.into_udp()
     }
 
-    /// As many sockets for one endpoint as there are `workers`, all with `reuseport`: each worker, thread or process,
-    /// accepts from its own, without a lock or a thundering herd, and the kernel deals out by a hash of the addresses;
-    /// by CPU after [`steer_by_cpu`](crate::steer_by_cpu).
+    /// Returns one socket for each of `workers`, all for one endpoint and with `reuseport`. Each worker, thread or
+    /// process, accepts from its own socket, without a lock or a thundering herd. The kernel distributes connections by
+    /// a hash of the addresses, or by CPU after [`steer_by_cpu`](crate::steer_by_cpu).
     ///
-    /// Nobody but this user can join the group. A rule must grant `reuseport` where the helper is asked.
+    /// Only sockets of this user can join the group. If the helper is asked, a rule must permit `reuseport`.
     ///
     /// ```
     /// # use portgrant_server::Server;
@@ -102,7 +102,7 @@ impl Server {
         self.several(&asked, workers)
     }
 
-    /// What was inherited and not asked for by any endpoint yet.
+    /// The inherited sockets that no endpoint has used yet.
     pub fn unused(&self) -> &Sockets {
         &self.inherited
     }
@@ -121,7 +121,7 @@ impl Server {
             match self.more(asked, count - found.len()) {
                 Ok(more) => found.extend(more),
                 Err(error) => {
-                    // All or none, and what was inherited cannot be had again.
+                    // All or none, and inherited sockets cannot be obtained again.
                     found.retain(|socket| socket.origin() == Origin::Adopted);
                     self.inherited.put_back(found);
                     return Err(error);
@@ -131,7 +131,7 @@ impl Server {
         Ok(found)
     }
 
-    /// One socket more, or all that are `missing`.
+    /// Returns one more socket, or all that are `missing`.
     fn more(&mut self, asked: &Resolved, missing: usize) -> Result<Vec<Socket>, Error> {
         if let Some(socket) =
             self.inherited.take_asked(asked, |socket| bind::adjust(socket, &asked.endpoint.options))?
@@ -146,7 +146,7 @@ impl Server {
         }
     }
 
-    /// All or none of `count` sockets, from whoever may bind what this process may not.
+    /// Requests `count` sockets from the helper, all or none.
     fn ask(&self, asked: &Resolved, count: usize) -> Result<Sockets, Error> {
         let endpoints = std::iter::repeat_n(&asked.endpoint, count).cloned();
         let request = endpoints.fold(Request::new(), Request::endpoint);
@@ -164,14 +164,14 @@ impl Server {
 }
 
 impl From<Sockets> for Server {
-    /// A server whose sockets were handed over in another way: by [`Sockets::inetd`], a [`Mailbox`](crate::Mailbox).
+    /// Uses sockets that were passed in another way: by [`Sockets::inetd`] or a [`Mailbox`](crate::Mailbox).
     fn from(inherited: Sockets) -> Server {
         Server { inherited, helper: None }
     }
 }
 
-/// The socket for `endpoint`: [`Server::listen`], of one [`Server`] that the process has. The first call adopts what
-/// was inherited, so that [`Sockets::inherited`] and [`Server::new`] come too late from then on.
+/// Returns the socket for `endpoint`: [`Server::listen`] of one [`Server`] for the whole process. The first call adopts
+/// the inherited sockets, so that later calls of [`Sockets::inherited`] and [`Server::new`] fail.
 ///
 /// ```
 /// # let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
@@ -205,7 +205,7 @@ mod tests {
         Bind::to(endpoint).and_then(|bind| bind.socket()).expect(endpoint)
     }
 
-    /// As if it had been inherited: bound by somebody else, announced under the endpoint's name.
+    /// As if inherited: bound by another process, and announced under the endpoint's name.
     fn inheriting(endpoints: &[&str]) -> Server {
         let sockets = endpoints.iter().map(|text| bound(text));
         Server::from(sockets.map(|socket| Socket::new(socket.name().to_owned(), socket.into_fd())).collect::<Sockets>())
@@ -272,7 +272,7 @@ mod tests {
         assert!(group.iter().all(|socket| sockopt::socket_reuseport(socket).expect("get")));
         assert!(server.group(&endpoint, 0).expect("none").is_empty());
 
-        // An address that is not there (yet): one was inherited, another cannot be bound.
+        // An address that does not exist (yet): one socket was inherited, another cannot be bound.
         let endpoint = format!("198.51.100.7:{}", free_port());
         let mut server = inheriting(&[&format!("{endpoint},reuseport,freebind")]);
         assert!(matches!(

@@ -1,8 +1,8 @@
-//! The kernel's table of sockets, asked for one port: sock_diag(7).
+//! The kernel's table of sockets, for one port: sock_diag(7).
 //!
-//! By hand, and without a dependency: it is one request and one fixed answer, and the crate for it
-//! (netlink-packet-sock-diag 0.5) drops how long TIME_WAIT lasts, which people want to know, and brings a macro
-//! compiler. Everything is read within its bounds; what is not understood ends the entry.
+//! Written by hand, without a dependency: there is one request and one fixed answer. The crate for it
+//! (netlink-packet-sock-diag 0.5) omits how long TIME_WAIT lasts, and depends on a macro compiler. Everything is read
+//! within its bounds; an unknown attribute ends the entry.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,7 +20,7 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CGROUP_ID: u16 = 21;
-/// `idiag_timer`: how long TIME_WAIT (or a FIN_WAIT2 that nobody holds any more) still lasts
+/// `idiag_timer`: how long TIME_WAIT (or a FIN_WAIT2 that no process holds) still lasts
 const TIME_WAIT_TIMER: u8 = 3;
 
 /// The length of a `struct nlmsghdr`.
@@ -31,11 +31,11 @@ const ANSWER: usize = 72;
 /// One socket of this network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// As tcp_states.h numbers them
+    /// Numbered as in tcp_states.h
     pub(crate) state: u8,
-    /// Where it is bound; an IPv4-mapped address is shown as IPv4
+    /// Where it is bound. An IPv4-mapped address is shown as IPv4
     pub(crate) local: SocketAddr,
-    /// Whom it is connected to
+    /// Where it is connected
     pub(crate) remote: SocketAddr,
     /// The interface that it is bound to; 0 for none
     pub(crate) device: u32,
@@ -43,15 +43,15 @@ pub(crate) struct Entry {
     pub(crate) expires: Option<Duration>,
     /// Its owner
     pub(crate) uid: u32,
-    /// Its number below /proc/PID/fd; 0 where no process holds it
+    /// Its number below /proc/PID/fd; 0 if no process holds it
     pub(crate) inode: u32,
-    /// IPv6 only
+    /// Only for IPv6
     pub(crate) v6only: bool,
-    /// The number of its control group, where the kernel tells (since 5.7, cgroup v2)
+    /// The number of its control group, if the kernel reports it (since 5.7, cgroup v2)
     pub(crate) cgroup: Option<u64>,
 }
 
-/// The sockets of `protocol` whose local port is `port`.
+/// The sockets of `protocol` with the local port `port`.
 pub(crate) fn sockets(protocol: Protocol, port: u16) -> io::Result<Vec<Entry>> {
     let kind = SocketType::DGRAM;
     let socket = net::socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
@@ -90,7 +90,7 @@ fn request(family: AddressFamily, protocol: Protocol, port: u16) -> Vec<u8> {
     bytes
 }
 
-/// Reads one packet of messages; true at the end of the answer.
+/// Reads one packet of messages. Returns true at the end of the answer.
 fn read(mut packet: &[u8], port: u16, entries: &mut Vec<Entry>) -> io::Result<bool> {
     while let Some(length) = u32_at(packet, 0).and_then(|length| usize::try_from(length).ok()) {
         let Some(message) = packet.get(HEADER..length) else { return Ok(true) };
@@ -108,7 +108,7 @@ fn read(mut packet: &[u8], port: u16, entries: &mut Vec<Entry>) -> io::Result<bo
     Ok(false)
 }
 
-/// Reads a `struct inet_diag_msg` and the attributes behind it.
+/// Reads a `struct inet_diag_msg` and the attributes after it.
 fn entry(message: &[u8]) -> Option<Entry> {
     let v6 = match AddressFamily::from_raw((*message.first()?).into()) {
         AddressFamily::INET => false,

@@ -1,4 +1,4 @@
-//! Closing a connection so that the peer gets everything, and knowing whether it did.
+//! Closing a connection so that the peer receives everything, and learning whether it did.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -13,73 +13,73 @@ use super::tcp_info::{TcpInfo, TcpState};
 use crate::error_queue;
 use crate::failure::Error;
 
-/// How long, and how much, a peer may go on after our end.
+/// How long a peer may go on after our end, and how much it may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
-    /// In all, not from one read to the next: a peer that sends a byte a second does not prolong it
+pub struct CloseLimits {
+    /// The whole time, not the time between two reads: a peer that sends a byte a second does not extend it
     pub time: Duration,
-    /// Bytes that are read and thrown away
+    /// The number of bytes that are read and discarded
     pub bytes: u64,
 }
 
-impl Default for Patience {
-    /// Five seconds and a mebibyte.
-    fn default() -> Patience {
-        Patience { time: Duration::from_secs(5), bytes: 1 << 20 }
+impl Default for CloseLimits {
+    /// Five seconds and one mebibyte.
+    fn default() -> CloseLimits {
+        CloseLimits { time: Duration::from_secs(5), bytes: 1 << 20 }
     }
 }
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Farewell {
+pub struct CloseOutcome {
     /// What the peer did
-    pub peer: Peer,
-    /// How many bytes came after our end, and were thrown away
+    pub peer: PeerClose,
+    /// How many bytes arrived after our end, and were discarded
     pub drained: u64,
-    /// The connection's state at the end. Where it [is acknowledged](TcpState::is_acknowledged) the peer's kernel has
-    /// everything that was sent.
+    /// The state of the connection at its end. If it [is acknowledged](TcpState::is_acknowledged), the peer's kernel
+    /// has received everything
     pub state: TcpState,
 }
 
-/// What a peer did once it was told that nothing more comes.
+/// What the peer did after our end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Peer {
-    /// It closed as well: all is well
+pub enum PeerClose {
+    /// It closed as well: nothing is lost
     Closed,
-    /// It reset the connection, or the network lost it: it may not have read what was sent
+    /// It reset the connection, or the network lost it: the peer may not have read everything
     Reset,
     /// It did nothing until the time was over, and still holds the connection
     Silent,
-    /// It went on sending until the time or the bytes were over
+    /// It continued to send until a limit was reached
     Sending,
 }
 
-impl Farewell {
-    /// Whether both sides closed, and the peer has everything that was sent.
+impl CloseOutcome {
+    /// Whether both sides closed and the peer received everything.
     pub fn is_complete(&self) -> bool {
-        self.peer == Peer::Closed && self.state.is_acknowledged()
+        self.peer == PeerClose::Closed && self.state.is_acknowledged()
     }
 }
 
-/// Ends a connection: says that nothing more comes (`shutdown(SHUT_WR)`), reads on until the peer closes as well, waits
-/// until what was sent is acknowledged, and closes; all of it within `patience`.
+/// Ends a connection: it announces the end (`shutdown(SHUT_WR)`), reads until the peer closes as well, waits until
+/// everything sent is acknowledged, and closes. All of this happens within `limits`.
 ///
-/// A plain close(2) with something unread, say the rest of a request that is answered with an error, is a reset: it can
-/// overtake the answer, and the peer then never sees that. And close(2) does not tell whether the peer was there at
-/// all.
+/// If data is unread (such as the rest of a request that is answered with an error), a plain close(2) resets the
+/// connection. The reset can overtake the answer, and then the peer never receives it. A plain close(2) also does not
+/// report whether the peer was still there.
 ///
-/// When the patience is over it is closed all the same. If the peer was [`Silent`](Peer::Silent), the kernel goes on
-/// sending what is left, for some minutes (net.ipv4.tcp_orphan_retries), and needs no descriptor for it; if it was
-/// [`Sending`](Peer::Sending), what it sent is unread and so it is reset. Where that is to be so at once:
+/// When a limit is reached the connection is closed as well. If the peer was [`Silent`](PeerClose::Silent), the kernel
+/// sends the rest for some minutes (net.ipv4.tcp_orphan_retries), without a descriptor. If it was
+/// [`Sending`](PeerClose::Sending), data is unread, so the connection is reset. To reset it at once, use
 /// [`Linger::Reset`](crate::Linger::Reset).
 ///
-/// It blocks, also where the stream is non-blocking. Copies of the descriptor, here or in children, keep the
-/// connection's memory but not the peer waiting: shutdown(2) is for all of them.
+/// It blocks, even if the stream is non-blocking. Copies of the descriptor, in this process or in children, keep the
+/// memory of the connection, but do not keep the peer waiting: shutdown(2) applies to all copies.
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use portgrant_server::{Patience, Peer, close_gracefully};
+/// use portgrant_server::{CloseLimits, PeerClose, close_gracefully};
 ///
 /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
 /// # let mut client = std::net::TcpStream::connect(listener.local_addr()?)?;
@@ -87,66 +87,67 @@ impl Farewell {
 /// # let peer = std::thread::spawn(move || { let mut all = String::new(); client.read_to_string(&mut all).map(|_| all) });
 /// let (mut stream, _) = listener.accept()?;
 /// stream.write_all(b"413 too long\r\n")?;
-/// let farewell = close_gracefully(stream, Patience::default())?;
-/// assert!(farewell.is_complete(), "{farewell:?}");
-/// assert_eq!((farewell.peer, farewell.drained), (Peer::Closed, 31));
+/// let outcome = close_gracefully(stream, CloseLimits::default())?;
+/// assert!(outcome.is_complete(), "{outcome:?}");
+/// assert_eq!((outcome.peer, outcome.drained), (PeerClose::Closed, 31));
 /// # assert_eq!(peer.join().expect("no panic")?, "413 too long\r\n");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Errors: [`SystemError`](crate::error::SystemError) where the descriptor is not a connection any more, or the kernel is out of memory; it is
-/// closed then as well.
-pub fn close_gracefully(stream: TcpStream, patience: Patience) -> Result<Farewell, Error> {
+/// # Errors
+/// [`SystemError`](crate::error::SystemError) if the descriptor is no longer a connection, or if the kernel is out of
+/// memory. The connection is closed then as well.
+pub fn close_gracefully(stream: TcpStream, limits: CloseLimits) -> Result<CloseOutcome, Error> {
     let failed = |source| Error::system("cannot close the connection gracefully", source);
-    let deadline = Instant::now().checked_add(patience.time);
+    let deadline = Instant::now().checked_add(limits.time);
     match stream.shutdown(Shutdown::Write) {
         Ok(()) => {}
-        // Reset before we came to it. Which one it is depends on whether anybody has read the error already.
+        // Reset before. Which error it is depends on whether the reset was already reported.
         Err(error) if is_reset(&error) || error.kind() == io::ErrorKind::NotConnected => {
-            return Ok(Farewell { peer: Peer::Reset, drained: 0, state: TcpState::Close });
+            return Ok(CloseOutcome { peer: PeerClose::Reset, drained: 0, state: TcpState::Close });
         }
         Err(error) => return Err(failed(error)),
     }
-    let (peer, drained) = drain(&stream, patience.bytes, deadline).map_err(failed)?;
+    let (peer, drained) = drain(&stream, limits.bytes, deadline).map_err(failed)?;
     let mut state = TcpInfo::read(&stream).map_err(failed)?.state;
     // The peer may have closed before our last data reached it.
     let mut pause = Duration::from_millis(1);
-    while peer == Peer::Closed && !state.is_acknowledged() && left(deadline) > Duration::ZERO {
+    while peer == PeerClose::Closed && !state.is_acknowledged() && left(deadline) > Duration::ZERO {
         thread::sleep(pause.min(left(deadline)));
         pause = (pause * 2).min(Duration::from_millis(50));
         state = TcpInfo::read(&stream).map_err(failed)?.state;
     }
-    // A reset in the meantime ends in CLOSE too, and is no acknowledgement.
-    let reset = peer == Peer::Closed && stream.take_error().map_err(failed)?.is_some();
-    Ok(Farewell { peer: if reset { Peer::Reset } else { peer }, drained, state })
+    // A reset in the meantime also ends in CLOSE, but acknowledges nothing.
+    let reset = peer == PeerClose::Closed && stream.take_error().map_err(failed)?.is_some();
+    Ok(CloseOutcome { peer: if reset { PeerClose::Reset } else { peer }, drained, state })
 }
 
-fn drain(stream: &TcpStream, bytes: u64, deadline: Option<Instant>) -> io::Result<(Peer, u64)> {
+fn drain(stream: &TcpStream, bytes: u64, deadline: Option<Instant>) -> io::Result<(PeerClose, u64)> {
     let mut buffer = [0; 16 << 10];
     let mut drained = 0;
     loop {
         match recv(stream, buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
-            Ok((0, _)) => return Ok((Peer::Closed, drained)),
+            Ok((0, _)) => return Ok((PeerClose::Closed, drained)),
             Ok((length, _)) => drained += u64::try_from(length).unwrap_or(u64::MAX),
-            Err(Errno::CONNRESET) => return Ok((Peer::Reset, drained)),
+            Err(Errno::CONNRESET) => return Ok((PeerClose::Reset, drained)),
             Err(Errno::AGAIN) if left(deadline) == Duration::ZERO => {
-                return Ok((if drained == 0 { Peer::Silent } else { Peer::Sending }, drained));
+                return Ok((if drained == 0 { PeerClose::Silent } else { PeerClose::Sending }, drained));
             }
             Err(Errno::AGAIN) => wait(stream, deadline)?,
             Err(Errno::INTR) => {}
-            // What a router or the user time-out said: nobody is there any more.
+            // Reported by a router or by the user time-out: the peer is unreachable.
             Err(Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::PIPE) => {
-                return Ok((Peer::Reset, drained));
+                return Ok((PeerClose::Reset, drained));
             }
             Err(errno) => return Err(errno.into()),
         }
         if drained > bytes || (drained > 0 && left(deadline) == Duration::ZERO) {
-            return Ok((Peer::Sending, drained));
+            return Ok((PeerClose::Sending, drained));
         }
     }
 }
 
-/// Until there is something to read, or the time is over.
+/// Waits until there is something to read, or the time is over.
 fn wait(stream: &TcpStream, deadline: Option<Instant>) -> io::Result<()> {
     let left = deadline.map(|_| Timespec::try_from(left(deadline))).transpose().unwrap_or_default();
     let mut ends = [PollFd::new(stream, PollFlags::IN)];
@@ -163,7 +164,7 @@ fn wait(stream: &TcpStream, deadline: Option<Instant>) -> io::Result<()> {
     }
 }
 
-/// The time that is left; without a deadline (one beyond the clock's end) there is always some.
+/// The remaining time. Without a deadline (beyond the end of the clock) there is always some.
 fn left(deadline: Option<Instant>) -> Duration {
     deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()))
 }
@@ -186,8 +187,8 @@ mod tests {
         (client, listener.accept().expect("accepted").0)
     }
 
-    fn within(milliseconds: u64, bytes: u64) -> Patience {
-        Patience { time: Duration::from_millis(milliseconds), bytes }
+    fn within(milliseconds: u64, bytes: u64) -> CloseLimits {
+        CloseLimits { time: Duration::from_millis(milliseconds), bytes }
     }
 
     #[test]
@@ -199,12 +200,12 @@ mod tests {
             let mut answer = String::new();
             client.read_to_string(&mut answer).map(|_| answer)
         });
-        let farewell = close_gracefully(stream, Patience::default()).expect("closed");
-        assert_eq!((farewell.peer, farewell.drained), (Peer::Closed, 100_000));
-        assert!(farewell.is_complete(), "{farewell:?}");
+        let outcome = close_gracefully(stream, CloseLimits::default()).expect("closed");
+        assert_eq!((outcome.peer, outcome.drained), (PeerClose::Closed, 100_000));
+        assert!(outcome.is_complete(), "{outcome:?}");
         assert_eq!(peer.join().expect("no panic").expect("no reset"), "no");
 
-        // The same with a plain close: this is what it is good for.
+        // The same with a plain close(2) shows the difference.
         let (mut client, mut stream) = pair();
         client.write_all(&[b'x'; 100_000]).expect("sent");
         stream.write_all(b"no").expect("sent");
@@ -216,11 +217,11 @@ mod tests {
     fn a_silent_peer_is_left_when_the_time_is_over() {
         let (client, stream) = pair();
         let begin = Instant::now();
-        let farewell = close_gracefully(stream, within(150, 1000)).expect("closed");
+        let outcome = close_gracefully(stream, within(150, 1000)).expect("closed");
         let took = begin.elapsed();
         assert!((Duration::from_millis(150)..Duration::from_secs(10)).contains(&took), "{took:?}");
-        assert_eq!((farewell.peer, farewell.drained, farewell.state), (Peer::Silent, 0, TcpState::FinWait2));
-        assert!(!farewell.is_complete() && farewell.state.is_acknowledged(), "it has all, and did not close");
+        assert_eq!((outcome.peer, outcome.drained, outcome.state), (PeerClose::Silent, 0, TcpState::FinWait2));
+        assert!(!outcome.is_complete() && outcome.state.is_acknowledged(), "it has all, and did not close");
         drop(client);
     }
 
@@ -228,11 +229,11 @@ mod tests {
     fn a_peer_that_goes_on_sending_is_left_at_either_bound() {
         let (mut client, stream) = pair();
         client.write_all(&[b'x'; 50_000]).expect("sent");
-        let farewell = close_gracefully(stream, within(5_000, 20_000)).expect("closed");
-        assert_eq!(farewell.peer, Peer::Sending);
-        assert!((20_001..50_000).contains(&farewell.drained), "{farewell:?}");
+        let outcome = close_gracefully(stream, within(5_000, 20_000)).expect("closed");
+        assert_eq!(outcome.peer, PeerClose::Sending);
+        assert!((20_001..50_000).contains(&outcome.drained), "{outcome:?}");
 
-        // A byte now and then does not prolong it.
+        // A byte now and then does not extend the time.
         let (mut client, stream) = pair();
         let dribble = thread::spawn(move || {
             while client.write_all(b"x").is_ok() {
@@ -240,9 +241,9 @@ mod tests {
             }
         });
         let begin = Instant::now();
-        let farewell = close_gracefully(stream, within(200, 1000)).expect("closed");
+        let outcome = close_gracefully(stream, within(200, 1000)).expect("closed");
         assert!(begin.elapsed() < Duration::from_secs(10), "a thousand bytes take it twenty seconds");
-        assert!(farewell.peer == Peer::Sending && farewell.drained > 1, "{farewell:?}");
+        assert!(outcome.peer == PeerClose::Sending && outcome.drained > 1, "{outcome:?}");
         dribble.join().expect("it was reset, and ended");
     }
 
@@ -251,7 +252,7 @@ mod tests {
         let (client, mut stream) = pair();
         StreamOptions::new().linger(Linger::Reset).apply(&client).expect("set");
         drop(client);
-        assert_eq!(close_gracefully(stream, Patience::default()).expect("closed").peer, Peer::Reset);
+        assert_eq!(close_gracefully(stream, CloseLimits::default()).expect("closed").peer, PeerClose::Reset);
 
         let (client, again) = pair();
         stream = again;
@@ -260,7 +261,7 @@ mod tests {
             thread::sleep(Duration::from_millis(100));
             drop(client);
         });
-        assert_eq!(close_gracefully(stream, Patience::default()).expect("closed").peer, Peer::Reset);
+        assert_eq!(close_gracefully(stream, CloseLimits::default()).expect("closed").peer, PeerClose::Reset);
         later.join().expect("no panic");
     }
 
@@ -268,14 +269,14 @@ mod tests {
     fn a_peer_that_closed_first_has_not_everything_before_it_acknowledges() {
         let (client, mut stream) = pair();
         client.shutdown(Shutdown::Write).expect("its end");
-        // Much more than the peer's window takes while it does not read.
+        // Much more than the peer's window accepts while it does not read.
         stream.set_nonblocking(true).expect("set");
         while stream.write(&[b'x'; 65536]).is_ok() {}
         let copy = stream.try_clone().expect("a copy");
-        let farewell = close_gracefully(stream, within(150, 0)).expect("closed");
-        assert_eq!((farewell.peer, farewell.state), (Peer::Closed, TcpState::LastAck));
-        assert!(!farewell.is_complete());
-        // The copy observes what the kernel goes on doing.
+        let outcome = close_gracefully(stream, within(150, 0)).expect("closed");
+        assert_eq!((outcome.peer, outcome.state), (PeerClose::Closed, TcpState::LastAck));
+        assert!(!outcome.is_complete());
+        // The copy shows what the kernel still does.
         assert_eq!(TcpInfo::of(&copy).expect("asked").state, TcpState::LastAck);
         let read = thread::spawn(move || (&client).read_to_end(&mut Vec::new()));
         assert!(read.join().expect("no panic").is_ok());
@@ -296,8 +297,8 @@ mod tests {
             thread::sleep(Duration::from_millis(100));
             (&client).read_to_end(&mut Vec::new())
         });
-        let farewell = close_gracefully(stream, Patience::default()).expect("closed");
-        assert!(farewell.is_complete() && farewell.state == TcpState::Close, "{farewell:?}");
+        let outcome = close_gracefully(stream, CloseLimits::default()).expect("closed");
+        assert!(outcome.is_complete() && outcome.state == TcpState::Close, "{outcome:?}");
         assert!(later.join().expect("no panic").is_ok());
     }
 
@@ -309,7 +310,7 @@ mod tests {
             thread::sleep(Duration::from_millis(100));
             drop(client);
         });
-        assert!(close_gracefully(stream, Patience::default()).expect("closed").is_complete());
+        assert!(close_gracefully(stream, CloseLimits::default()).expect("closed").is_complete());
         later.join().expect("no panic");
     }
 
@@ -326,7 +327,7 @@ mod tests {
         let before = now();
         let farewell = close_gracefully(stream, within(1000, 1 << 20)).expect("closed");
         let spent = now() - before;
-        assert_eq!(farewell.peer, Peer::Silent);
+        assert_eq!(farewell.peer, PeerClose::Silent);
         assert!(spent < Duration::from_millis(100), "it spins: {spent:?} of a second");
     }
 }

@@ -1,12 +1,12 @@
-//! The other end of a connection.
+//! Addresses of clients.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// An address as people write it, and as rules and logs are to compare it: an IPv4-mapped one (`[::ffff:192.0.2.7]:80`,
-/// which is how IPv4 comes to a dual-stack socket) as IPv4. Any other stays as it is, with its scope.
+/// The address as people write it and as logs and rules compare it. An IPv4-mapped address (`[::ffff:192.0.2.7]:80`, as
+/// an IPv4 client has it at a dual-stack socket) becomes IPv4. Every other address is unchanged, with its scope.
 ///
-/// What this crate tells is like this already ([`Accepted::peer`](crate::Accepted::peer),
-/// [`Connection::peer`](crate::Connection::peer), [`Arrival`](crate::Arrival)); this is for a listener of your own.
+/// This crate returns all addresses in this form ([`Connection::peer`](crate::Connection::peer),
+/// [`Arrival`](crate::Arrival)). Use this function with listeners of your own.
 ///
 /// ```
 /// let mapped = "[::ffff:192.0.2.7]:4711".parse()?;

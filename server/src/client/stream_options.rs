@@ -1,4 +1,4 @@
-//! Keep-alive, user time-out and linger: per listener, whose connections inherit them, and per connection.
+//! Keep-alive, user time-out and linger: for one connection, or for a listener, whose connections inherit them.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,21 +10,21 @@ use rustix::net::sockopt;
 
 use crate::failure::{Error, Report, failure};
 
-/// When a silent connection is asked whether its peer is still there (SO_KEEPALIVE, tcp(7)).
+/// When the kernel probes a silent connection (SO_KEEPALIVE, tcp(7)).
 ///
-/// The kernel's own values find out after two hours and eleven minutes. Seconds, rounded up.
+/// By default it takes two hours and eleven minutes to notice a peer that vanished. Times are rounded up to seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepAlive {
     /// TCP_KEEPIDLE: silence before the first probe, 1 to 32767 seconds
     pub idle: Duration,
     /// TCP_KEEPINTVL: time between probes, 1 to 32767 seconds
     pub interval: Duration,
-    /// TCP_KEEPCNT: probes without answer until the connection ends, 1 to 127
+    /// TCP_KEEPCNT: probes without an answer before the connection ends, 1 to 127
     pub count: u32,
 }
 
 impl KeepAlive {
-    /// How long a vanished peer goes unnoticed, unless a user time-out is shorter.
+    /// How long it takes to notice a peer that vanished, unless a user time-out is shorter.
     pub fn notices_within(&self) -> Duration {
         self.idle.saturating_add(self.interval.saturating_mul(self.count))
     }
@@ -37,24 +37,24 @@ impl From<KeepAliveTimes> for KeepAlive {
     }
 }
 
-/// What close(2) does with data that is not yet acknowledged (SO_LINGER, socket(7)).
+/// What close(2) does with data that is not acknowledged yet (SO_LINGER, socket(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Linger {
-    /// It returns at once, and the kernel goes on sending. The default, and mostly what is wanted;
-    /// [`close_gracefully`](crate::close_gracefully) is what SO_LINGER is often taken for.
+    /// Return at once; the kernel sends the rest. This is the default, and nearly always the best. To wait for the peer
+    /// use [`close_gracefully`](crate::close_gracefully), not SO_LINGER
     Background,
-    /// It blocks until all is acknowledged, at most that long (in seconds, rounded up), also in a non-blocking program.
-    /// Zero is [`Linger::Reset`].
+    /// Block until everything is acknowledged, at most for this time (rounded up to seconds), even in a non-blocking
+    /// program. Zero is [`Linger::Reset`]
     Wait(Duration),
-    /// It throws the data away and resets the connection. There is no TIME_WAIT after it, and the peer may lose what it
-    /// had not read.
+    /// Discard the data and reset the connection. There is no TIME_WAIT afterwards, and the peer may lose data that it
+    /// had not read
     Reset,
 }
 
-/// Options of a tcp (or mptcp) socket. What is not set here is left as it is.
+/// Options of a tcp (or mptcp) socket. Options that are not set here are unchanged.
 ///
-/// On a listener they are those of every connection that it accepts from then on (Linux copies them); on a connection
-/// they are that one's alone.
+/// On a listener they apply to every connection that it accepts afterwards (Linux copies them). On a connection they
+/// apply to that connection alone.
 ///
 /// ```
 /// use std::net::{TcpListener, TcpStream};
@@ -81,7 +81,7 @@ pub struct StreamOptions {
 }
 
 impl StreamOptions {
-    /// Sets nothing yet.
+    /// Sets no option yet.
     pub fn new() -> StreamOptions {
         StreamOptions::default()
     }
@@ -91,27 +91,27 @@ impl StreamOptions {
         StreamOptions { keep_alive: Some(Some(times)), ..self }
     }
 
-    /// Probes nothing.
+    /// Does not probe.
     pub fn no_keep_alive(self) -> StreamOptions {
         StreamOptions { keep_alive: Some(None), ..self }
     }
 
-    /// TCP_USER_TIMEOUT: how long sent data may go unacknowledged before the connection ends, in milliseconds. (Without
-    /// it that is some 15 minutes.) With keep-alive it replaces `count`: a connection ends once nothing was heard for
-    /// so long. Zero is the system's default.
+    /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged before the connection ends, in milliseconds. (The
+    /// default is about 15 minutes.) With keep-alive it replaces `count`: a connection ends if the peer was silent for
+    /// this time. Zero is the default of the system.
     pub fn user_timeout(self, timeout: Duration) -> StreamOptions {
         StreamOptions { user_timeout: Some(timeout), ..self }
     }
 
-    /// What close(2) does with what is not yet acknowledged.
+    /// What close(2) does with data that is not acknowledged yet.
     pub fn linger(self, linger: Linger) -> StreamOptions {
         StreamOptions { linger: Some(linger), ..self }
     }
 
-    /// Sets them on a listener or a connection.
+    /// Sets the options on a listener or a connection.
     ///
-    /// A value that the kernel does not take is [`SocketOptionError`], which names the option; those before it are
-    /// set.
+    /// # Errors
+    /// [`SocketOptionError`] names the first option whose value the kernel rejects. The options before it are set.
     pub fn apply(&self, socket: impl AsFd) -> Result<(), Error> {
         let set = |option, result: Result<(), Errno>| {
             result.map_err(|errno| SocketOptionError { option, source: io::Error::from(errno) })
@@ -122,7 +122,7 @@ impl StreamOptions {
                 set("TCP_KEEPINTVL", sockopt::set_tcp_keepintvl(&socket, times.interval))?;
                 set("TCP_KEEPCNT", sockopt::set_tcp_keepcnt(&socket, times.count))?;
             }
-            // Last: probes of the system's own times must not begin.
+            // Last, so that no probe starts with the default times.
             set("SO_KEEPALIVE", sockopt::set_socket_keepalive(&socket, keep_alive.is_some()))?;
         }
         if let Some(timeout) = self.user_timeout {
@@ -142,13 +142,13 @@ impl StreamOptions {
     }
 }
 
-/// The kernel did not take a socket option's value
+/// The kernel rejected the value of a socket option
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SocketOptionError {
     /// The option: `TCP_KEEPIDLE`
     pub option: &'static str,
-    /// Why not
+    /// Why it failed
     pub source: io::Error,
 }
 

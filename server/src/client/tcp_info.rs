@@ -1,4 +1,4 @@
-//! What a connection is doing: TCP_INFO (tcp(7)).
+//! The state of a connection: TCP_INFO (tcp(7)).
 
 use std::fmt;
 use std::io;
@@ -8,38 +8,38 @@ use std::time::Duration;
 use crate::descriptor;
 use crate::failure::Error;
 
-/// The states of a connection (RFC 9293, 3.3.2), as Linux has them.
+/// The states of a connection (RFC 9293, 3.3.2), as Linux names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TcpState {
-    /// Both may send
+    /// Both sides may send
     Established,
-    /// connect(2) is under way
+    /// connect(2) is in progress
     SynSent,
-    /// A client's first segment was answered
+    /// The first segment of a client was answered
     SynReceived,
-    /// Our end is announced to the peer, which has not acknowledged it: it lacks data, or does not answer
+    /// Our end is not acknowledged yet: the peer lacks data, or does not answer
     FinWait1,
     /// Our end is acknowledged; the peer may still send
     FinWait2,
     /// Both ends are acknowledged; the kernel waits for late segments
     TimeWait,
-    /// No connection: before it, or after it
+    /// No connection: before it or after it
     Close,
-    /// The peer is at its end, we are not: it waits for our close(2)
+    /// The peer ended first, and waits for our close(2)
     CloseWait,
-    /// The peer was first, and has not acknowledged our end
+    /// The peer ended first, and has not acknowledged our end
     LastAck,
     /// It listens
     Listen,
-    /// Both ended at once, and ours is not acknowledged
+    /// Both ended at the same time, and our end is not acknowledged
     Closing,
-    /// One that this crate does not know
+    /// Unknown to this crate
     Other(u8),
 }
 
 impl TcpState {
-    /// As `tcp_states.h` numbers them.
+    /// Numbered as in `tcp_states.h`.
     pub(crate) fn from_number(number: u8) -> TcpState {
         match number {
             1 => TcpState::Established,
@@ -57,7 +57,7 @@ impl TcpState {
         }
     }
 
-    /// Whether the peer has everything that was sent, and our end.
+    /// Whether the peer has received everything, and our end.
     pub fn is_acknowledged(self) -> bool {
         matches!(self, TcpState::FinWait2 | TcpState::TimeWait | TcpState::Close)
     }
@@ -83,7 +83,7 @@ impl fmt::Display for TcpState {
     }
 }
 
-/// What the kernel knows of a connection at this moment.
+/// What the kernel knows about a connection at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpInfo {
@@ -97,12 +97,12 @@ pub struct TcpInfo {
     pub unsent: Duration,
     /// How long nothing was received
     pub silence: Duration,
-    /// The round trip, smoothed
+    /// The round trip time, smoothed
     pub round_trip: Duration,
 }
 
 impl TcpInfo {
-    /// Asks the kernel about a tcp socket; of another kind of socket it is an error.
+    /// Asks the kernel about a tcp socket. For other kinds of sockets this is an error.
     ///
     /// ```
     /// use portgrant_server::{TcpInfo, TcpState};
@@ -121,16 +121,16 @@ impl TcpInfo {
         Self::read(stream).map_err(|source| Error::system("cannot ask for TCP_INFO", source))
     }
 
-    /// How long nothing was sent and nothing was received, since the connection's beginning at most. What is sent again
-    /// counts as sent; acknowledgements, keep-alive and window probes do not.
+    /// How long nothing was sent or received, at most since the beginning of the connection. Data that is sent again
+    /// counts as sent. Acknowledgements, keep-alive probes and window probes do not count.
     pub fn idle(&self) -> Duration {
         self.unsent.min(self.silence)
     }
 
     pub(crate) fn read(stream: impl AsFd) -> io::Result<TcpInfo> {
         let bytes = descriptor::tcp_info(stream.as_fd())?;
-        // struct tcp_info: eight bytes of flags, then words of 32 bits; from the first version on these are at these
-        // places.
+        // struct tcp_info: eight bytes of flags, then words of 32 bits. These fields have had these places since the
+        // first version.
         let word = |index: usize| {
             let word = bytes.get(8 + 4 * index..).and_then(|bytes| bytes.first_chunk().copied());
             u32::from_ne_bytes(word.unwrap_or_default())

@@ -4,10 +4,10 @@ use super::error::DaemonError;
 use crate::descriptor::{self, Fork, NotForked};
 use crate::failure::Error;
 
-/// fork(2), in a process of one thread: with more it is [`DaemonError::Threads`], as the child could do next to nothing
-/// (signal-safety(7)).
+/// fork(2), in a process with one thread. With more threads it returns [`DaemonError::Threads`], since the child could
+/// do almost nothing (signal-safety(7)).
 ///
-/// Everything is there twice afterwards, descriptors among it: what only one of the two shall hold, the other drops. A
+/// Everything exists twice afterwards, descriptors too: drop in one process what only the other should have. A
 /// [`PidFile`](crate::daemon::PidFile) stays with the process that wrote it.
 ///
 /// ```

@@ -1,7 +1,7 @@
-//! A process that goes on by itself: daemon(7)'s steps for a program that is started by hand or by an init script.
+//! Daemons: the steps of daemon(7), for a program that is started by hand or by an init script.
 //!
-//! A service manager such as systemd wants none of this: there the program stays in the foreground, and [`Notify`] says
-//! when it is up.
+//! Under a service manager such as systemd do not use it: the program stays in the foreground, and [`Notify`] reports
+//! that it is ready.
 //!
 //! ```no_run
 //! use std::sync::atomic::Ordering;
@@ -63,7 +63,7 @@ pub use fork::fork;
 pub use crate::descriptor::{Fork, leave};
 use crate::failure::Error;
 
-/// What the daemon says over the pipe when it is up; another byte is the exit status of its failure.
+/// What the daemon writes to the pipe when it is ready. Any other byte is the exit status of its failure.
 const UP: u8 = 0;
 
 /// How to become a daemon. Nothing happens before [`Daemon::start`].
@@ -84,57 +84,58 @@ impl Default for Daemon {
 }
 
 impl Daemon {
-    /// A daemon with `/` as its working folder, 022 as its umask, and no pid file.
+    /// A daemon with the working folder `/`, the umask 022, and no pid file.
     pub fn new() -> Daemon {
         Daemon::default()
     }
 
-    /// Writes the pid to `path` and keeps that file locked (flock(2)): while it is, nobody else becomes a daemon with
-    /// it. What a dead one left there is taken over.
+    /// Writes the pid to `path` and locks that file (flock(2)). While it is locked, no other daemon starts with it. The
+    /// file of a dead daemon is replaced.
     pub fn pid_file(self, path: impl Into<PathBuf>) -> Daemon {
         Daemon { pid_file: Some(path.into()), ..self }
     }
 
-    /// The working folder, instead of `/`, which keeps no file system from being unmounted.
+    /// The working folder. The default, `/`, does not keep any file system from being unmounted.
     pub fn folder(self, path: impl Into<PathBuf>) -> Daemon {
         Daemon { folder: path.into(), ..self }
     }
 
-    /// The file mode mask, instead of 022.
+    /// The file mode mask. The default is 022.
     pub fn umask(self, umask: u32) -> Daemon {
         Daemon { umask, ..self }
     }
 
-    /// Forks once instead of twice. The daemon leads its session then, and gets a controlling terminal if it opens one
-    /// without O_NOCTTY (Rust's std sets that for no file); who wants its pid to be the one that fork(2) returned to
-    /// the shell's child needs this.
+    /// Forks once instead of twice, for a starter that needs the pid that its fork(2) returned. The daemon then leads
+    /// its session, and gets a controlling terminal if it opens one without O_NOCTTY (Rust's std never sets that).
     pub fn session_leader(self) -> Daemon {
         Daemon { leads: true, ..self }
     }
 
-    /// Leaves standard output and standard error as they are, instead of /dev/null once it is up: where they are a log.
+    /// Leaves standard output and standard error unchanged, for instance if they are a log. The default is /dev/null
+    /// once the daemon is ready.
     pub fn keep_output(self) -> Daemon {
         Daemon { keeps_output: true, ..self }
     }
 
-    /// Goes into the background. **This returns in the daemon**; the process that called it waits, and ends with status
-    /// 0 when [`Starting::ready`] says so, or with the status of [`Starting::fail`].
+    /// Goes into the background. **This returns in the daemon.** The process that called it waits. It exits with status
+    /// 0 after [`Starting::ready`], or with the status of [`Starting::fail`].
     ///
-    /// The steps: the pid file is locked; fork; a session of its own; fork again; the signal mask is emptied; working
-    /// folder, umask; the pid is written; standard input is /dev/null. Descriptors stay as they are: adopt sockets
+    /// The steps: lock the pid file; fork; create a session; fork again; clear the signal mask; set the working folder
+    /// and the umask; write the pid; open /dev/null as standard input. Other descriptors are unchanged: adopt sockets
     /// before.
     ///
-    /// It returns in the process that called it, with an error, where nothing was begun ([`DaemonError::Threads`],
-    /// [`DaemonError::PidFileHeld`]) and where the daemon ended before it was up ([`DaemonError::NotReady`]).
+    /// # Errors
+    /// They are returned in the process that called it: if nothing was started ([`DaemonError::Threads`],
+    /// [`DaemonError::PidFileHeld`]), or if the daemon exited before it was ready ([`DaemonError::NotReady`]).
     pub fn start(self) -> Result<Starting, Error> {
         let pid_file = self.pid_file.as_deref().map(PidFile::lock).transpose()?;
-        let (news, teller) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| system("cannot make a pipe", errno))?;
-        // What is buffered would be written twice.
+        let (news, teller) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| system("cannot create a pipe", errno))?;
+        // Or buffered output would be written twice.
         let _ = io::stdout().flush();
         match fork()? {
             Fork::Parent(child) => {
                 drop((teller, pid_file));
-                // The daemon itself where it leads, else the one between, which ends at once.
+                // The daemon itself, if it leads the session; otherwise the process between, which exits at once.
                 if !self.leads {
                     let _ = waitpid(Pid::from_raw(child.cast_signed()), None);
                 }
@@ -147,8 +148,8 @@ impl Daemon {
         }
     }
 
-    /// In a process that a daemon started to go on in its place, and that holds its pid file: what execve(2) did not
-    /// carry over, and what is to be different from now on.
+    /// For a process that a daemon started as its successor, and that has its pid file: sets what execve(2) does not
+    /// keep, and what has changed.
     #[cfg(feature = "restart")]
     pub(crate) fn go_on(self, handed: Option<BorrowedFd<'_>>) -> Result<Option<PidFile>, Error> {
         let pid_file = self.pid_file.as_deref().map(|path| PidFile::adopt_or_lock(path, handed)).transpose()?;
@@ -156,7 +157,7 @@ impl Daemon {
         Ok(pid_file)
     }
 
-    /// The working folder and the umask.
+    /// Sets the working folder and the umask.
     fn settle(&self) -> Result<(), Error> {
         rustix::process::chdir(&self.folder)
             .map_err(|errno| DaemonError::Folder { path: self.folder.clone(), source: errno.into() })?;
@@ -165,7 +166,7 @@ impl Daemon {
     }
 
     fn become_daemon(self, pid_file: Option<PidFile>, teller: OwnedFd) -> Result<Starting, Error> {
-        setsid().map_err(|errno| system("cannot make a session", errno))?;
+        setsid().map_err(|errno| system("cannot create a session", errno))?;
         if !self.leads
             && let Fork::Parent(_) = fork()?
         {
@@ -174,16 +175,16 @@ impl Daemon {
         SigSet::empty().thread_set_mask().map_err(|errno| system("cannot unblock signals", io_errno(errno)))?;
         self.settle()?;
         let pid_file = pid_file.map(PidFile::write).transpose()?;
-        stdio::dup2_stdin(null()?).map_err(|errno| system("cannot let go of standard input", errno))?;
+        stdio::dup2_stdin(null()?).map_err(|errno| system("cannot redirect standard input", errno))?;
         Ok(Starting { teller: teller.into(), pid_file, keeps_output: self.keeps_output })
     }
 }
 
-/// In the process that was called: the daemon's first and last word.
+/// In the process that called: waits for the daemon's first and last byte.
 fn wait_for(news: OwnedFd) -> Result<Starting, Error> {
     let mut word = [0];
     match File::from(news).read_exact(&mut word) {
-        // Not exit(3): what was registered for the end of the program is the daemon's.
+        // Not exit(3): the exit handlers belong to the daemon.
         Ok(()) => leave(word.first().copied().unwrap_or(UP)),
         Err(_) => Err(DaemonError::NotReady.into()),
     }
@@ -202,9 +203,9 @@ fn io_errno(errno: nix::errno::Errno) -> rustix::io::Errno {
     rustix::io::Errno::from_raw_os_error(errno as i32)
 }
 
-/// A daemon that is not up yet: whoever started it waits, and standard error is still theirs.
+/// A daemon that is not ready yet. Its starter waits, and still sees standard error.
 ///
-/// Dropped (as by an early return from `main`), it tells them that it did not come up.
+/// If it is dropped (as by an early return from `main`), the starter learns that the daemon failed.
 #[derive(Debug)]
 #[must_use = "whoever started the daemon waits for its word"]
 pub struct Starting {
@@ -214,30 +215,31 @@ pub struct Starting {
 }
 
 impl Starting {
-    /// It is up: standard output and standard error become /dev/null, and whoever started it gets status 0.
+    /// Reports that the daemon is ready. Standard output and standard error become /dev/null, and the starter exits
+    /// with status 0.
     pub fn ready(mut self) -> Result<Running, Error> {
         if !self.keeps_output {
             let null = null()?;
-            stdio::dup2_stdout(&null).map_err(|errno| system("cannot let go of standard output", errno))?;
-            stdio::dup2_stderr(&null).map_err(|errno| system("cannot let go of standard error", errno))?;
+            stdio::dup2_stdout(&null).map_err(|errno| system("cannot redirect standard output", errno))?;
+            stdio::dup2_stderr(&null).map_err(|errno| system("cannot redirect standard error", errno))?;
         }
-        // They may be gone, by ^C: that is no reason to end.
+        // The starter may be gone (^C). The daemon goes on.
         let _ = self.teller.write_all(&[UP]);
         Ok(Running { pid_file: self.pid_file })
     }
 
-    /// It does not come up: whoever started it gets `status` (1 for 0, which would be a lie), and says nothing more.
-    /// Tell why on standard error before; and end.
+    /// Reports that the daemon failed. The starter exits with `status` (1 instead of 0) and prints nothing. Print the
+    /// reason to standard error before, and exit afterwards.
     pub fn fail(mut self, status: u8) -> ExitCode {
         let status = status.max(1);
-        // The file goes first: who saw the failure may try again at once.
+        // Remove the file first: the starter may try again at once.
         drop(self.pid_file.take());
         let _ = self.teller.write_all(&[status]);
         ExitCode::from(status)
     }
 }
 
-/// A daemon that is up. Its pid file goes with this value.
+/// A daemon that is ready. Its pid file is removed with this value.
 #[derive(Debug)]
 #[must_use = "the pid file goes with it"]
 pub struct Running {
@@ -245,7 +247,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Where its pid file is.
+    /// The path of its pid file.
     pub fn pid_file(&self) -> Option<&Path> {
         self.pid_file.as_ref().map(PidFile::path)
     }

@@ -1,4 +1,4 @@
-//! What a server tells its service manager: sd_notify(3).
+//! Notifications for the service manager: sd_notify(3).
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
@@ -13,10 +13,10 @@ use rustix::time::{ClockId, clock_gettime};
 use super::error::DaemonError;
 use crate::failure::Error;
 
-/// How long a manager that does not read may hold the server up.
+/// How long a manager that does not read may delay the server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The way to the service manager that started this process: the socket in `NOTIFY_SOCKET`.
+/// The service manager that started this process, by the socket in `NOTIFY_SOCKET`.
 ///
 /// ```
 /// use portgrant_server::Notify;
@@ -40,7 +40,7 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// By `NOTIFY_SOCKET`; `None` where it is not set.
+    /// The manager in `NOTIFY_SOCKET`; `None` if it is not set.
     pub fn from_environment() -> Result<Option<Notify>, Error> {
         Notify::read(|name| std::env::var_os(name), std::process::id())
     }
@@ -52,7 +52,7 @@ impl Notify {
         Ok(Some(notify))
     }
 
-    /// At `address`: an absolute path, or `@` and the name of an abstract socket (unix(7)).
+    /// The manager at `address`: an absolute path, or `@` and the name of an abstract socket (unix(7)).
     pub fn at(address: impl AsRef<OsStr>) -> Result<Notify, Error> {
         let text = address.as_ref();
         let shown = printable(text.as_bytes());
@@ -70,48 +70,48 @@ impl Notify {
         Ok(Notify { socket, address, shown, watchdog: None })
     }
 
-    /// `READY=1`: it is up, or a reload is complete.
+    /// `READY=1`: the server is ready, or a reload is complete.
     pub fn ready(&self) -> Result<(), Error> {
         self.send("READY=1")
     }
 
-    /// `RELOADING=1`, with `MONOTONIC_USEC`, which `Type=notify-reload` asks for. [`Notify::ready`] follows.
+    /// `RELOADING=1`, with the `MONOTONIC_USEC` that `Type=notify-reload` needs. Call [`Notify::ready`] afterwards.
     pub fn reloading(&self) -> Result<(), Error> {
         let now = clock_gettime(ClockId::Monotonic);
         let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"))
     }
 
-    /// `STOPPING=1`: it ends.
+    /// `STOPPING=1`: the server is stopping.
     pub fn stopping(&self) -> Result<(), Error> {
         self.send("STOPPING=1")
     }
 
-    /// `STATUS=`: a line for people. Line feeds and other control characters become spaces: nothing in `text` can tell
-    /// the manager anything else.
+    /// `STATUS=`: one line for people. Line feeds and other control characters become spaces, so that `text` cannot
+    /// contain another notification.
     pub fn status(&self, text: &str) -> Result<(), Error> {
         self.send(&status_line(text))
     }
 
-    /// `MAINPID=`: this process is the service from now on, after a fork. (`NotifyAccess=all` must allow it.)
+    /// `MAINPID=`: this process is the main process of the service, after a fork. (The unit needs `NotifyAccess=all`.)
     pub fn main_pid(&self) -> Result<(), Error> {
         self.send(&format!("MAINPID={}", std::process::id()))
     }
 
-    /// `MAINPID=` of a successor, which is the service from now on and is up, and `STATUS=`. By default
-    /// (`NotifyAccess=main`) the manager believes this process, and no longer after this one message.
+    /// `MAINPID=` of a successor that is ready, and `STATUS=`. By default (`NotifyAccess=main`) the manager accepts
+    /// this from the main process, which this one is until this message.
     #[cfg(feature = "restart")]
     pub(crate) fn succeeded_by(&self, pid: u32, status: &str) -> Result<(), Error> {
         self.send(&format!("MAINPID={pid}\nREADY=1\n{}", status_line(status)))
     }
 
-    /// `WATCHDOG=1`: it is alive. To be told twice in each [`Notify::watchdog_interval`].
+    /// `WATCHDOG=1`: the server is alive. Call it twice in each [`Notify::watchdog_interval`].
     pub fn watchdog(&self) -> Result<(), Error> {
         self.send("WATCHDOG=1")
     }
 
-    /// After how long a silence the manager takes the server for dead (sd_watchdog_enabled(3)). `None` where it does
-    /// not watch this process.
+    /// How long the server may be silent before the manager considers it dead (sd_watchdog_enabled(3)). `None` if the
+    /// manager does not watch this process.
     pub fn watchdog_interval(&self) -> Option<Duration> {
         self.watchdog
     }
@@ -150,7 +150,7 @@ fn watchdog(variable: impl Fn(&str) -> Option<OsString>, own: u32) -> Result<Opt
 mod tests {
     use super::*;
 
-    /// A manager at `address`, and what one message to it says.
+    /// One message that the manager at `address` received.
     fn heard(manager: &UnixDatagram) -> String {
         manager.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out");
         let mut bytes = [0; 4096];

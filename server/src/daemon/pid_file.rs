@@ -71,7 +71,7 @@ impl PidFile {
             };
             let found = file.metadata().map_err(failed)?;
             if !found.is_file() {
-                return Err(occupied(if found.file_type().is_fifo() { "a FIFO" } else { "something that is no file" }));
+                return Err(occupied(if found.file_type().is_fifo() { "a FIFO" } else { "not a regular file" }));
             }
             if found.uid() != geteuid().as_raw() {
                 return Err(occupied("another user's file"));

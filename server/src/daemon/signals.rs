@@ -1,5 +1,5 @@
-//! Signals as flags, as something to poll(2), and as a future: SIGTERM, SIGINT and SIGHUP for every daemon, and what else
-//! another module asks to be caught.
+//! Signals as flags, for poll(2), and as a future: SIGTERM, SIGINT and SIGHUP for every daemon, and further ones for
+//! other modules.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,16 +18,16 @@ use crate::failure::Error;
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM or SIGINT: end
+    /// SIGTERM or SIGINT: stop
     Terminate,
     /// SIGHUP: read the configuration again
     Reload,
 }
 
-/// The signals that ask a server for something.
+/// The signals of a server.
 ///
-/// Several of one kind that come before they are looked at are one. All three ways tell the same signals: look at a
-/// flag, wait, or poll(2) this value (readable after a signal) among other things and then call [`Signals::pending`].
+/// Several signals of one kind count as one until it is taken. There are three ways to take them: check a flag, wait,
+/// or poll(2) this value (readable after a signal) and call [`Signals::pending`]. All three report the same signals.
 ///
 /// ```
 /// use std::sync::atomic::Ordering;
@@ -52,7 +52,7 @@ pub enum Signal {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// With the feature `tokio`, `signals.next().await` is the same without a thread.
+/// With the feature `tokio`, `signals.next().await` does the same without a thread.
 #[derive(Debug)]
 pub struct Signals {
     stopping: Arc<AtomicBool>,
@@ -62,15 +62,14 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches them from now on, for the rest of the process's life. Handlers that are there already, tokio's among
-    /// them, are called as well.
+    /// Catches the signals from now on, until the process ends. Handlers that exist, such as tokio's, are still called.
     pub fn install() -> Result<Signals, Error> {
         Signals::catch().map_err(|source| Error::system("cannot catch signals", source))
     }
 
     fn catch() -> io::Result<Signals> {
         let stopping = Arc::new(AtomicBool::new(false));
-        // Before the others: whoever is woken finds the flag set.
+        // Before the others, so that a thread that is woken finds the flag set.
         for signal in [SIGTERM, SIGINT] {
             flag::register(signal, Arc::clone(&stopping))?;
         }
@@ -82,12 +81,12 @@ impl Signals {
         })
     }
 
-    /// The flag that SIGTERM and SIGINT set, and nothing clears.
+    /// The flag that SIGTERM and SIGINT set. It is never cleared.
     pub fn stopping(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stopping)
     }
 
-    /// The next signal that came and was not told yet, if there is one. To end comes before all else.
+    /// The next signal that was not taken yet, if there is one. To stop comes before everything else.
     pub fn pending(&mut self) -> Option<Signal> {
         self.caught.rest();
         told(&self.caught)
@@ -106,7 +105,7 @@ impl Signals {
         }
     }
 
-    /// Waits for the next signal. Dropped before it is ready, it loses none.
+    /// Waits for the next signal. No signal is lost if the future is dropped.
     ///
     /// ```
     /// use portgrant_server::{Signal, Signals};
@@ -152,7 +151,8 @@ impl AsFd for Signals {
     }
 }
 
-/// Signals in groups that mean the same: a flag for each group, and one descriptor that is readable after any.
+/// Signals in groups with the same meaning: a flag for each group, and one descriptor that is readable after any
+/// signal.
 #[derive(Debug)]
 pub(crate) struct Caught<const N: usize> {
     flags: [Arc<AtomicBool>; N],
@@ -160,12 +160,12 @@ pub(crate) struct Caught<const N: usize> {
 }
 
 impl<const N: usize> Caught<N> {
-    /// Catches them from now on.
+    /// Catches the signals from now on.
     pub(crate) fn catch(groups: [&[i32]; N]) -> io::Result<Caught<N>> {
         let (woken, waker) = UnixStream::pair()?;
         woken.set_nonblocking(true)?;
         let flags = groups.map(|_| Arc::new(AtomicBool::new(false)));
-        // In this order they are called: whoever is woken finds the flag set.
+        // They are called in this order, so that a thread that is woken finds the flag set.
         for (group, flag) in groups.iter().zip(&flags) {
             for &signal in *group {
                 flag::register(signal, Arc::clone(flag))?;
@@ -177,13 +177,13 @@ impl<const N: usize> Caught<N> {
         Ok(Caught { flags, woken })
     }
 
-    /// Makes it unreadable. Before the flags are looked at: a signal that comes in between makes it readable again.
+    /// Makes it unreadable. Call it before the flags are checked: a signal in between makes it readable again.
     pub(crate) fn rest(&self) {
         let mut bytes = [0; 64];
         while (&self.woken).read(&mut bytes).is_ok_and(|length| length > 0) {}
     }
 
-    /// Whether a signal of that group came and was not told yet.
+    /// Whether a signal of that group came and was not taken yet.
     pub(crate) fn take(&self, group: usize) -> bool {
         self.flags.get(group).is_some_and(|flag| flag.swap(false, Ordering::SeqCst))
     }
@@ -204,10 +204,11 @@ mod tests {
 
     use super::*;
 
-    /// Signals reach every test of this process: one at a time.
+    /// Signals reach every test of this process: run one at a time.
     static ALONE: Mutex<()> = Mutex::new(());
 
-    /// To this thread, so that each is handled before the next line: one to the process may be handled later, by another.
+    /// Sends to this thread, so that each signal is handled before the next line. Another thread may handle a signal to
+    /// the process later.
     fn send(signals: &[Number]) {
         for &signal in signals {
             raise(signal).expect("sent");

@@ -1,28 +1,29 @@
-//! The control socket: whoever asks for an upgrade by it is told how it went.
+//! The control socket: a peer asks for an upgrade, and receives the result.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use portgrant_protocol::transfer::{self, TransferError};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use portgrant_protocol::transfer;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, getsockname, socket_with};
+use rustix::net::{SocketAddrUnix, getsockname};
 
-use super::conversation::{Item, answer, is_request, parse_answer, request, send};
+use super::conversation::{Item, answer, is_request, send};
 use super::error::RestartError;
+use super::events::{Event, Events};
 use super::order::Upgraded;
 use crate::adopting::HandoverError;
 use crate::adopting::socket_file::{Identity, NotBound, SocketFile, stranger};
 use crate::daemon::Notify;
 use crate::failure::Error;
 
-/// A socket file by which this server is asked to upgrade.
+/// The socket file by which this server is asked to upgrade.
 #[derive(Debug)]
 pub(super) struct Control(SocketFile);
 
 impl Control {
-    /// The one that was handed over, if it is at `path`; else a new one.
+    /// Takes the socket that was handed over, if it is at `path`; else creates a new one.
     pub(super) fn at(path: &Path, handed: Option<(Identity, OwnedFd)>) -> Result<Control, Error> {
         let failed = |source| RestartError::Control { path: path.to_owned(), source };
         let path = std::path::absolute(path).map_err(failed)?;
@@ -34,7 +35,7 @@ impl Control {
                 Err(NotBound::System(source)) => return Err(RestartError::Control { path, source }.into()),
             },
         };
-        // A peer that is gone again when it is to be accepted must not be waited for.
+        // Or accept(2) would wait if a peer has already disconnected.
         rustix::io::ioctl_fionbio(&file, true).map_err(|errno| RestartError::Control { path, source: errno.into() })?;
         Ok(Control(file))
     }
@@ -43,24 +44,24 @@ impl Control {
         Item::Control(self.0.identity())
     }
 
-    /// This process serves: the file goes with it, also where a predecessor made it.
+    /// This process serves: the file is removed with it, even if a predecessor created it.
     pub(super) fn own(&mut self) {
         self.0.own();
     }
 
-    /// Leaves the file to a successor, who holds the socket as well.
+    /// Leaves the file to a successor, which holds the socket as well.
     pub(super) fn leave(self) {
         self.0.leave();
     }
 
-    /// The next peer, if there is one that may ask.
+    /// The next peer that may ask, if there is one.
     pub(super) fn accept(&self) -> Result<Option<OwnedFd>, Errno> {
         loop {
             let peer = match self.0.accept() {
                 Err(Errno::AGAIN) => return Ok(None),
                 accepted => accepted?,
             };
-            // One that may not is turned away without a word, and the next has its turn.
+            // A stranger is rejected without an answer, and the next one is accepted.
             if matches!(stranger(peer.as_fd()), Ok(None)) && rustix::io::ioctl_fionbio(&peer, true).is_ok() {
                 return Ok(Some(peer));
             }
@@ -74,13 +75,110 @@ impl AsFd for Control {
     }
 }
 
-/// Whether `peer`, which is readable, asks for an upgrade.
+/// How many peers may be silent. With one more, the first one is disconnected.
+const PEERS: usize = 8;
+/// How long the control socket pauses if there is no descriptor for another peer.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The control socket of a serving generation, if it has one, and the peers that were silent so far.
+#[derive(Debug)]
+pub(super) struct Peers {
+    control: Option<Control>,
+    waiting: BTreeMap<u64, OwnedFd>,
+    next: u64,
+    rests_until: Option<Instant>,
+}
+
+impl Peers {
+    /// Serves `control` from now on.
+    pub(super) fn of(control: Option<Control>) -> Peers {
+        Peers { control, waiting: BTreeMap::new(), next: 0, rests_until: None }
+    }
+
+    pub(super) fn control(&self) -> Option<&Control> {
+        self.control.as_ref()
+    }
+
+    /// When the control socket stops pausing.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.rests_until
+    }
+
+    /// Accepts a peer.
+    pub(super) fn accept(&mut self, events: &mut Events) -> Result<(), Error> {
+        let Some(control) = &self.control else { return Ok(()) };
+        match control.accept() {
+            Ok(None) => {}
+            Ok(Some(peer)) => {
+                events.watch(&peer, Event::PeerSpoke(self.next))?;
+                self.waiting.insert(self.next, peer);
+                self.next += 1;
+                if self.waiting.len() > PEERS
+                    && let Some((_, silent)) = self.waiting.pop_first()
+                {
+                    events.forget(&silent);
+                }
+            }
+            // Probably out of descriptors: the socket would be readable again at once.
+            Err(_) => {
+                events.set(control, Event::Connect, false)?;
+                self.rests_until = Some(Instant::now() + PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts again, if the pause is over.
+    pub(super) fn resume(&mut self, now: Instant, events: &mut Events) -> Result<(), Error> {
+        if self.rests_until.take_if(|until| now >= *until).is_some()
+            && let Some(control) = &self.control
+        {
+            events.set(control, Event::Connect, true)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the request of a peer. Returns the peer if it asks for an upgrade.
+    pub(super) fn heard(&mut self, number: u64, events: &mut Events) -> Option<OwnedFd> {
+        let peer = self.waiting.remove(&number)?;
+        events.forget(&peer);
+        match asks(&peer) {
+            Ok(()) => Some(peer),
+            Err(error) => {
+                tell(Some(&peer), None, Err(&error.into()));
+                None
+            }
+        }
+    }
+
+    /// Disconnects all peers and removes the socket's file.
+    pub(super) fn close(self, events: &mut Events) {
+        self.forget(events);
+    }
+
+    /// Disconnects all peers, and leaves the socket to a successor, which holds it as well.
+    pub(super) fn leave(self, events: &mut Events) {
+        self.forget(events);
+        if let Some(control) = self.control {
+            control.leave();
+        }
+    }
+
+    /// Watches none of them any longer. To close them would not do: a successor has the control socket as well, and a child
+    /// that this server forked may have copies of all, which would be ready for ever.
+    fn forget(&self, events: &mut Events) {
+        self.control.iter().for_each(|control| events.forget(control));
+        self.waiting.values().for_each(|peer| events.forget(peer));
+    }
+}
+
+/// Checks that `peer`, which is readable, asks for an upgrade.
 pub(super) fn asks(peer: &OwnedFd) -> Result<(), HandoverError> {
     let (record, _) = transfer::receive(peer.as_fd()).map_err(HandoverError::Transfer)?;
     is_request(&record).map_err(HandoverError::Record)
 }
 
-/// Tells whoever asked, and the service manager, how it went. Neither has to be there any more.
+/// Sends the result to the peer and to the service manager. Either may be gone.
 pub(super) fn tell(peer: Option<&OwnedFd>, manager: Option<&Notify>, result: Result<&Upgraded, &Error>) {
     if let Some(peer) = peer {
         let records = answer(result).unwrap_or_default();
@@ -93,63 +191,8 @@ pub(super) fn tell(peer: Option<&OwnedFd>, manager: Option<&Notify>, result: Res
     };
 }
 
-/// Asks the server whose control socket is at `path` to replace itself, and waits for `limit` at most to learn the
-/// result.
-///
-/// ```no_run
-/// use std::time::Duration;
-/// use portgrant_server::restart;
-///
-/// match restart::ask("/run/my-server/control", Duration::from_secs(120)) {
-///     Ok(upgraded) => println!("{upgraded}"), // generation 2, process 4711, took over
-///     Err(error) => eprintln!("{error}"),     // and the old one serves on as if nothing had happened
-/// }
-/// ```
-///
-/// # Errors
-/// [`RestartError::Control`] where no server is there, [`Refused`](crate::error::Refused) with the reason why it was not replaced,
-/// [`RestartError::ControlSilent`] where it ended, or the time was over, without an answer.
-pub fn ask(path: impl AsRef<Path>, limit: Duration) -> Result<Upgraded, Error> {
-    let path: PathBuf = path.as_ref().to_owned();
-    let failed = |errno: Errno| RestartError::Control { path: path.clone(), source: errno.into() };
-    let address = SocketAddrUnix::new(&path).map_err(failed)?;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
-    let socket = socket.map_err(failed)?;
-    connect(&socket, &address).map_err(failed)?;
-    send(&socket, &request().map_err(HandoverError::Record)?, &[]).map_err(HandoverError::Transfer)?;
-    let deadline = Instant::now().checked_add(limit);
-    let mut closed = Vec::new();
-    loop {
-        if !is_readable(&socket, deadline).map_err(failed)? {
-            return Err(RestartError::ControlSilent { path }.into());
-        }
-        let record = match transfer::receive(socket.as_fd()) {
-            Ok((record, _)) => record,
-            Err(TransferError::Ended) => return Err(RestartError::ControlSilent { path }.into()),
-            Err(error) => return Err(HandoverError::Transfer(error).into()),
-        };
-        let (part, left) = parse_answer(&record)?;
-        closed.extend(part.closed);
-        if left == 0 {
-            return Ok(Upgraded { closed, ..part });
-        }
-    }
-}
-
-fn is_readable(socket: &OwnedFd, deadline: Option<Instant>) -> Result<bool, Errno> {
-    loop {
-        // What is too long for the kernel's clock is for ever.
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let left = left.and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut [PollFd::new(socket, PollFlags::IN)], left.as_ref()) {
-            Err(Errno::INTR) => {}
-            polled => return polled.map(|count| count > 0),
-        }
-    }
-}
-
 impl SocketFile {
-    /// `socket`, if it was bound to `path` and its `file` is still what is there.
+    /// Adopts `socket`, if it is bound to `path` and `file` is still there.
     fn adopt(path: PathBuf, file: Identity, socket: OwnedFd) -> Option<SocketFile> {
         let bound = getsockname(&socket).ok().and_then(|address| SocketAddrUnix::try_from(address).ok())?;
         let is_there = Identity::of(&path).is_ok_and(|there| there == file);

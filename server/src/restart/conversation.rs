@@ -1,4 +1,4 @@
-//! What two generations, and whoever asks for an upgrade, say to each other: records over SOCK_SEQPACKET.
+//! The records between two generations, and between a server and a peer that asks for an upgrade: SOCK_SEQPACKET.
 //!
 //! ```text
 //! predecessor  PORTGRANT=1  PHASE=handover  GENERATION=2  [PREDECESSOR=1 | SOCKET=name | STATE=name | PIDFILE=1 | CONTROL=dev:ino]…  LEFT=n
@@ -10,9 +10,9 @@
 //! whoever asks PORTGRANT=1  VERB=upgrade
 //! the server   PORTGRANT=1  STATUS=0  GENERATION=2  PID=n  [CLOSED=name]…  LEFT=n      or a refusal, as the helper's
 //! ```
-//! Each of PREDECESSOR, SOCKET, STATE, PIDFILE and CONTROL is one descriptor that comes along, in that order; with `started`
-//! comes one as well. PREDECESSOR's and that one are pidfds. Where a list is too long for a record, `LEFT` says how much of
-//! it follows in the next.
+//! Each PREDECESSOR, SOCKET, STATE, PIDFILE and CONTROL stands for one descriptor of the message, in this order.
+//! `started` has one as well. That one and PREDECESSOR's are pidfds. If a list is too long for a record, `LEFT` is the
+//! number of items that follow in further records.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -33,49 +33,49 @@ use crate::failure::Error;
 /// The longest name of a descriptor.
 pub(super) const NAME: usize = 128;
 
-/// What a descriptor is that goes from a generation to the next.
+/// A descriptor that one generation passes to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Item {
     /// The pidfd of the predecessor
     Predecessor,
-    /// A socket that is served, by its name
+    /// A socket, by its name
     Socket(String),
-    /// Something that the server keeps for its successor, by its name
+    /// A descriptor that the server keeps for its successor, by its name
     State(String),
     /// The locked pid file
     PidFile,
-    /// The control socket, and which file is its
+    /// The control socket, and its file
     Control(Identity),
 }
 
-/// What the predecessor says before it starts the successor.
+/// What the predecessor sends before it starts the successor.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Handover {
-    /// The successor's number
+    /// The number of the successor
     pub(super) generation: u64,
-    /// What comes with this record, in order
+    /// The items of this record, in order
     pub(super) items: Vec<Item>,
-    /// How many follow in further records
+    /// How many items follow in further records
     pub(super) left: usize,
 }
 
-/// What is said after that, on either side.
+/// What both send afterwards.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Word {
-    /// The successor runs, as this process; its pidfd comes along
+    /// The successor runs, with this pid; its pidfd is in the message
     Started { pid: u32 },
-    /// The successor could serve, and takes all but these; more names follow in further records
+    /// The successor could serve, and uses all sockets but these; more names follow in further records
     Ready { closed: Vec<String>, left: usize },
     /// The successor cannot serve
     Failed { why: String },
-    /// The successor is to serve; the predecessor drains for that long
+    /// The successor may serve; the predecessor drains for this time
     Take { drain: Duration },
     /// The successor serves
     Serving,
 }
 
 impl Handover {
-    /// As many records as `items` need.
+    /// As many records as the `items` need.
     pub(super) fn of(generation: u64, items: &[Item]) -> Vec<Handover> {
         let records = chunks(items, |item| item.line().1.len());
         let of = |(items, left): (&[Item], usize)| Handover { generation, items: items.to_vec(), left };
@@ -167,12 +167,12 @@ impl Word {
     }
 }
 
-/// The whole of what is asked of a running server.
+/// The request for an upgrade.
 pub(super) fn request() -> Result<Vec<u8>, RecordError> {
     record::encode([("VERB", "upgrade".to_owned())])
 }
 
-/// Whether these bytes ask for an upgrade.
+/// Checks that these bytes ask for an upgrade.
 pub(super) fn is_request(bytes: &[u8]) -> Result<(), RecordError> {
     match record::lines(bytes)?.as_slice() {
         [("VERB", "upgrade")] => Ok(()),
@@ -181,7 +181,7 @@ pub(super) fn is_request(bytes: &[u8]) -> Result<(), RecordError> {
     }
 }
 
-/// What whoever asked is told, record by record.
+/// The answer to a peer, in as many records as it needs.
 pub(super) fn answer(result: Result<&Upgraded, &Error>) -> Result<Vec<Vec<u8>>, RecordError> {
     let upgraded = match result {
         Ok(upgraded) => upgraded,
@@ -196,7 +196,7 @@ pub(super) fn answer(result: Result<&Upgraded, &Error>) -> Result<Vec<Vec<u8>>, 
     records.collect()
 }
 
-/// One record of the answer, and how many closed sockets the next ones name.
+/// Reads one record of the answer. Returns as well how many names of closed sockets follow.
 pub(super) fn parse_answer(bytes: &[u8]) -> Result<(Upgraded, usize), Error> {
     let fields = record::lines(bytes).map_err(HandoverError::Record)?;
     if !fields.contains(&("STATUS", "0")) {
@@ -224,7 +224,7 @@ fn success(fields: &[(&str, &str)]) -> Result<(Upgraded, usize), RecordError> {
     Ok((upgraded, number("LEFT", left)?))
 }
 
-/// Sends one record, and `descriptors` with it, without SIGPIPE and without waiting.
+/// Sends one record with `descriptors`, without SIGPIPE and without waiting.
 pub(super) fn send(to: impl AsFd, record: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), TransferError> {
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LINES))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -242,14 +242,15 @@ pub(super) fn send(to: impl AsFd, record: &[u8], descriptors: &[BorrowedFd<'_>])
     if sent == record.len() { Ok(()) } else { Err(TransferError::Truncated) }
 }
 
-/// Says `word`.
+/// Sends `word`.
 pub(super) fn say(to: &OwnedFd, word: &Word) -> Result<(), HandoverError> {
     send(to, &word.encode().map_err(HandoverError::Record)?, &[]).map_err(HandoverError::Transfer)
 }
 
-/// `all` in runs that fit into a record each, with the number of those that follow. Of none it is one run of none.
+/// Divides `all` into parts that fit into a record each, with the number of items that follow. An empty list is one
+/// empty part.
 fn chunks<T>(all: &[T], length: impl Fn(&T) -> usize) -> Vec<(&[T], usize)> {
-    // What stands around them, generously.
+    // Enough for the other lines of a record.
     const AROUND: (usize, usize) = (256, 8);
     let mut runs = Vec::new();
     let mut rest = all;
@@ -262,7 +263,7 @@ fn chunks<T>(all: &[T], length: impl Fn(&T) -> usize) -> Vec<(&[T], usize)> {
             fits
         };
         let count = rest.iter().take(MAX_LINES - AROUND.1).take_while(fits).count();
-        // One that fits into no record goes by itself, and is refused when it is encoded.
+        // An item that is too long gets its own record, and an error when that is encoded.
         let (run, left) = rest.split_at(count.max(1).min(rest.len()));
         runs.push((run, left.len()));
         rest = left;

@@ -1,4 +1,4 @@
-//! What is still to be finished before a process may end, and when it ends all the same.
+//! The work that is left before a process may end, and the time limit for it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,19 +12,19 @@ use crate::descriptor::leave;
 use crate::failure::Error;
 use crate::serving::Stopper;
 
-/// How long after the deadline a process that has not ended is ended.
+/// How long after the time limit a process is killed.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
-/// What is longer is as good as for ever, and the clock ends somewhere.
+/// A longer time is as good as none, and might exceed the clock.
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
-/// Counts what a server still has to finish: a [`Token`] for each connection, and for each loop that accepts.
+/// Counts the work that a server still has to finish: a [`Token`] for each connection, and for each loop that accepts.
 ///
-/// When it begins, [`Token::is_stopping`] turns true, the [`Stopper`]s given to it stop their listeners, and the
-/// descriptor behind [`AsFd`] becomes readable and stays so, for loops that poll(2).
+/// When the drain begins, [`Token::is_stopping`] becomes true, the [`Stopper`]s stop their listeners, and the
+/// descriptor behind [`AsFd`] becomes readable for loops that poll(2).
 ///
-/// A loop that accepts holds a token itself until it has ended. Otherwise the last connection could end, and the process
-/// with it, between its accept(2) and the new connection's token.
+/// A loop that accepts must hold a token until it has ended. Otherwise the last connection could end, and the process
+/// with it, between an accept(2) and the token for the new connection.
 #[derive(Debug, Clone)]
 pub struct Drain(Arc<Shared>);
 
@@ -32,9 +32,9 @@ pub struct Drain(Arc<Shared>);
 struct Shared {
     tokens: AtomicUsize,
     stopping: AtomicBool,
-    /// Readable from the beginning on
+    /// Readable once the drain has begun
     begun: OwnedFd,
-    /// Readable when a token went and none was left
+    /// Readable when the last token was dropped
     idle: OwnedFd,
     stoppers: Mutex<Vec<Stopper>>,
     #[cfg(feature = "tokio")]
@@ -44,7 +44,7 @@ struct Shared {
 impl Drain {
     pub(super) fn new() -> Result<Drain, Error> {
         let made = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let failed = |errno: rustix::io::Errno| Error::system("cannot make an eventfd", errno);
+        let failed = |errno: rustix::io::Errno| Error::system("cannot create an eventfd", errno);
         Ok(Drain(Arc::new(Shared {
             tokens: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
@@ -56,13 +56,13 @@ impl Drain {
         })))
     }
 
-    /// A token for something that is to be finished: it is, when the token is dropped.
+    /// A token for some work. The work is finished when the token is dropped.
     pub fn token(&self) -> Token {
         self.0.tokens.fetch_add(1, Ordering::SeqCst);
         Token(self.clone())
     }
 
-    /// Has `stopper` stop its listeners when it begins; at once if it has begun.
+    /// Stops the listeners of `stopper` when the drain begins, or now if it has begun.
     pub fn stop(&self, stopper: Stopper) {
         let mut stoppers = self.0.stoppers.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_stopping() {
@@ -72,12 +72,12 @@ impl Drain {
         }
     }
 
-    /// Whether it has begun.
+    /// Whether the drain has begun.
     pub fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::SeqCst)
     }
 
-    /// How many tokens there are.
+    /// The number of tokens.
     pub fn left(&self) -> usize {
         self.0.tokens.load(Ordering::SeqCst)
     }
@@ -93,7 +93,7 @@ impl Drain {
         self.0.told.send_replace(true);
     }
 
-    /// What is readable when it may be that no token is left.
+    /// Readable when the last token may have been dropped.
     pub(super) fn idle(&self) -> BorrowedFd<'_> {
         self.0.idle.as_fd()
     }
@@ -105,23 +105,23 @@ impl AsFd for Drain {
     }
 }
 
-/// Something that is to be finished before the process ends. Each clone counts.
+/// Work that must be finished before the process ends. Each clone counts.
 #[derive(Debug)]
 #[must_use = "what it stands for counts as finished when it is dropped"]
 pub struct Token(Drain);
 
 impl Token {
-    /// Whether the process is to end: answer what was asked, say that the connection ends with that, and take nothing
-    /// new. (HTTP/1.1: `Connection: close`.)
+    /// Whether the process is to end. Then answer the current request, announce the end of the connection, and accept
+    /// no new request. (HTTP/1.1: `Connection: close`.)
     pub fn is_stopping(&self) -> bool {
         self.0.is_stopping()
     }
 
-    /// Waits until the process is to end; never, if it is not (feature `tokio`).
+    /// Waits until the process is to end (feature `tokio`).
     #[cfg(feature = "tokio")]
     pub async fn stopping(&self) {
         let mut told = self.0.0.told.subscribe();
-        // It fails only when the sender is gone, which this token holds.
+        // It fails only when the sender is gone, but this token holds it.
         let _ = told.wait_for(|&stopping| stopping).await;
     }
 }
@@ -147,20 +147,20 @@ impl Drop for Token {
     }
 }
 
-/// It fails only at 2^64 - 1, and then it is readable all the same.
+/// It fails only at 2^64 - 1, and then it is readable anyway.
 fn wake(eventfd: &OwnedFd) {
     let _ = rustix::io::write(eventfd, &1u64.to_ne_bytes());
 }
 
-/// Ends this process `limit` and a second from now, whatever its other threads do then.
+/// Ends this process one second after `limit`, whatever its other threads do.
 pub(super) fn watch_over(limit: Duration) -> Result<(), Error> {
     let watch = move || {
         std::thread::sleep(limit.saturating_add(GRACE));
-        // Not exit(3): what hangs may hold what its handlers wait for.
+        // Not exit(3): a thread that hangs may hold a lock that an exit handler needs.
         leave(status::SYSTEM)
     };
     let thread = std::thread::Builder::new().name("drain deadline".to_owned()).spawn(watch);
-    thread.map(drop).map_err(|source| Error::system("cannot watch over the end", source))
+    thread.map(drop).map_err(|source| Error::system("cannot limit the time of the drain", source))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A generation that starts: what it takes over, what it adds, and the moment from which it serves.
+//! A generation that starts: what it takes over, what it adds, and when it serves.
 
 use std::fmt;
 use std::net::{TcpListener, UdpSocket};
@@ -15,17 +15,17 @@ use super::drain::{Drain, LONGEST};
 use super::holdings::{Holdings, Names};
 use super::predecessor::{self, Predecessor};
 use super::program::Program;
-use super::serving::{Hangup, Limits, Parts, Serving};
+use super::serving::{Hangup, Limits, Prepared, Serving, Settings};
 use super::signals::UpgradeSignals;
 use crate::adopting::socket_file::Identity;
 use crate::adopting::{Socket, Sockets};
 use crate::daemon::{Daemon, Notify, PidFile, Starting};
 use crate::failure::Error;
 
-/// This process, while it starts: the first generation of its server, or one that a predecessor started to take its
-/// place. See the [module](super).
+/// This process while it starts: the first generation of its server, or one that a predecessor started as its
+/// successor. See the [module](super).
 ///
-/// A successor that is dropped, or whose process ends, before [`Generation::ready`] leaves the predecessor serving.
+/// If a successor is dropped or ends before [`Generation::ready`], the predecessor continues to serve.
 #[derive(Debug)]
 #[must_use = "it does not serve before it is ready"]
 pub struct Generation {
@@ -45,15 +45,15 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Finds out which generation this is, and adopts what was handed over: by a predecessor, or by whoever started the
-    /// first one ([`Sockets::inherited`]). Call it once, first thing in `main` and before any thread.
+    /// Finds out which generation this process is, and adopts its sockets: from a predecessor, or for the first
+    /// generation from [`Sockets::inherited`]. Call it once, first in `main` and before any thread.
     ///
-    /// In a process that a predecessor started this starts the program once more, which is the successor, and returns only
+    /// In a process that a predecessor started, this starts the program once more as the successor, and returns only
     /// there. See [What runs twice](super#what-runs-twice).
     ///
     /// # Errors
-    /// [`NotPredecessor`] where `PORTGRANT_PREDECESSOR` is set and is not meant for this process; [`PredecessorGone`]
-    /// where it ended before it handed over everything; those of [`Sockets::inherited`].
+    /// [`NotPredecessor`] if `PORTGRANT_PREDECESSOR` is set but not meant for this process; [`PredecessorGone`] if the
+    /// predecessor ended during the handover; those of [`Sockets::inherited`].
     ///
     /// [`NotPredecessor`]: crate::error::RestartError::NotPredecessor
     /// [`PredecessorGone`]: crate::error::RestartError::PredecessorGone
@@ -77,7 +77,7 @@ impl Generation {
         match predecessor::meet(&generation.program)? {
             Some((predecessor, handed)) => {
                 generation.predecessor = Some(predecessor);
-                // Somebody may mean this process by its name already, and SIGUSR2 ends whoever does not catch it.
+                // A signal may be sent to this process by its name already, and an uncaught SIGUSR2 would end it.
                 generation.signals = Some(UpgradeSignals::catch()?);
                 generation.number = handed.generation;
                 generation.adopt(handed.items);
@@ -95,52 +95,51 @@ impl Generation {
                 Item::State(name) => states.push((name, descriptor)),
                 Item::PidFile => self.handed_pid_file = Some(descriptor),
                 Item::Control(file) => self.handed_control = Some((file, descriptor)),
-                // Its receiver took it.
+                // It was taken when it was received.
                 Item::Predecessor => {}
             }
         }
         self.holdings = Holdings::new(sockets.into_iter().collect(), Names::Describe, states);
     }
 
-    /// Its number: 1 for the first, and one more for each that took over.
+    /// Its number: 1 for the first generation, and one more for each successor.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// The process that started this one to take its place.
+    /// The pid of the process that started this one as its successor.
     pub fn predecessor(&self) -> Option<u32> {
         self.predecessor.as_ref().map(Predecessor::pid)
     }
 
-    /// How long a successor may take to become ready, instead of 30 seconds. Then it is ended, and this process serves
-    /// on.
+    /// How long a successor may take to become ready. The default is 30 seconds. After that time it is ended, and this
+    /// process continues to serve.
     pub fn start_limit(mut self, limit: Duration) -> Generation {
         self.limits.start = limit.min(LONGEST);
         self
     }
 
-    /// How long this process may take to finish what it has, instead of 30 seconds, once a successor serves or it is
-    /// to end gracefully. A second later it is ended, whatever it does.
+    /// How long this process may take to finish its connections, once a successor serves or it is to end gracefully.
+    /// The default is 30 seconds. One second later it is killed.
     pub fn drain_limit(mut self, limit: Duration) -> Generation {
         self.limits.drain = limit.min(LONGEST);
         self
     }
 
-    /// Has SIGHUP start an upgrade, as SIGUSR2 does, for a server that reads its configuration when it starts and not
-    /// again.
+    /// Lets SIGHUP start an upgrade, like SIGUSR2: for a server that reads its configuration only when it starts.
     pub fn upgrade_on_hangup(mut self) -> Generation {
         self.hangup = Hangup::Upgrades;
         self
     }
 
-    /// Asks the helper at `path` instead of the one that [`helper::locate`](crate::helper::locate) finds.
+    /// Uses the helper at `path` instead of the one that [`helper::locate`](crate::helper::locate) finds.
     pub fn helper(mut self, path: impl Into<PathBuf>) -> Generation {
         self.holdings.ask_helper(path.into());
         self
     }
 
-    /// The first generation goes into the background, as [`Daemon::start`] does, and its starter waits for
-    /// [`Generation::ready`]. A successor is there already: only the pid file, working folder and umask are as told.
+    /// Becomes a daemon. The first generation goes into the background, like [`Daemon::start`], and its starter waits
+    /// for [`Generation::ready`]. A successor only sets the pid file, the working folder and the umask.
     pub fn daemon(&mut self, daemon: Daemon) -> Result<(), Error> {
         if self.predecessor.is_none() {
             self.starting = Some(daemon.start()?);
@@ -150,29 +149,31 @@ impl Generation {
         Ok(())
     }
 
-    /// A pid file for a server that stays in the foreground. It is locked from now on (its lock goes from generation to
-    /// generation), and says this process's pid from [`Generation::ready`] on.
+    /// Uses a pid file, for a server that stays in the foreground. The file is locked from now on (the lock passes from
+    /// generation to generation), and contains the pid of this process from [`Generation::ready`] on.
     pub fn pid_file(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
         let handed = self.handed_pid_file.as_ref().map(AsFd::as_fd);
         self.pid_file = Some(PidFile::adopt_or_lock(path.as_ref(), handed)?);
         Ok(())
     }
 
-    /// A socket file by which [`ask`](super::ask) asks for an upgrade and learns the result: mode 0600, and nobody but
-    /// this user and root is heard. It goes from generation to generation.
+    /// Creates a socket file by which [`ask`](super::ask) asks for an upgrade and receives the result. It has mode
+    /// 0600, and only this user and root are accepted. It passes from generation to generation. A relative path starts
+    /// at the folder in which the program was started, whatever the working folder is now.
     pub fn control(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
-        self.control = Some(Control::at(path.as_ref(), self.handed_control.take())?);
+        let path = self.program.absolute(path.as_ref());
+        self.control = Some(Control::at(&path, self.handed_control.take())?);
         Ok(())
     }
 
-    /// The socket for `endpoint`, as [`Server::listen`](crate::Server::listen) gets it: handed over, bound, or asked
-    /// for. The next generation gets a copy.
+    /// Returns the socket for `endpoint`, like [`Server::listen`](crate::Server::listen): handed over, bound, or
+    /// requested from the helper. The next generation receives a copy.
     ///
-    /// What a predecessor handed over is found at its address. Another one of the same name is no error here, unlike
-    /// one from whoever started the first generation: the configuration may have changed.
+    /// A socket that a predecessor handed over is found by its address. Unlike for the first generation, another socket
+    /// of the same name is not an error: the configuration may have changed.
     ///
-    /// Copies share their flags: where one generation makes a socket non-blocking, it is so for the other as well.
-    /// [`Listeners`](crate::Listeners) does not mind.
+    /// Copies share their flags: if one generation makes a socket non-blocking, it is non-blocking for the other as
+    /// well. [`Listeners`](crate::Listeners) works with both.
     pub fn listen(&mut self, endpoint: &str) -> Result<Socket, Error> {
         self.holdings.listen(endpoint, Protocol::default())
     }
@@ -182,77 +183,77 @@ impl Generation {
         self.listen(endpoint)?.into_tcp()
     }
 
-    /// The same, as a udp socket of the standard library. `53` need not say `/udp` here.
+    /// The same, as a udp socket of the standard library. `53` means `53/udp` here.
     pub fn udp(&mut self, endpoint: &str) -> Result<UdpSocket, Error> {
         self.holdings.listen(endpoint, Protocol::Udp)?.into_udp()
     }
 
-    /// A SO_REUSEPORT group, as [`Server::group`](crate::Server::group): of `workers`, **and at least of as many as the
-    /// predecessor had**. A member that closes resets the connections in its queue, so none is closed; where there are
-    /// more than workers, some worker serves two ([`Listeners`](crate::Listeners)).
+    /// Returns a SO_REUSEPORT group, like [`Server::group`](crate::Server::group): one socket for each of `workers`,
+    /// **but at least as many as the predecessor had**. If a socket of a group is closed, the connections in its queue
+    /// are reset, so none is closed. If there are fewer workers than sockets, a worker serves several
+    /// ([`Listeners`](crate::Listeners)).
     pub fn group(&mut self, endpoint: &str, workers: usize) -> Result<Vec<Socket>, Error> {
         self.holdings.group(endpoint, workers)
     }
 
-    /// What was handed over and not taken yet, to take from by name: the several sockets of an `each`, or one of a kind
-    /// that no endpoint describes. [`Generation::keep_socket`] hands it on.
+    /// The sockets that were handed over and not used yet, to take by name: the sockets of an `each`, or of a kind that
+    /// no endpoint describes. [`Generation::keep_socket`] passes them on.
     pub fn handed(&mut self) -> &mut Sockets {
         &mut self.holdings.handed
     }
 
-    /// Keeps a copy of `socket` for the next generation, under `name`.
+    /// Keeps a copy of `socket` for the next generation as `name`.
     pub fn keep_socket(&mut self, name: &str, socket: impl AsFd) -> Result<(), Error> {
         self.holdings.keep_socket(name, socket)
     }
 
-    /// Keeps a copy of `descriptor` for the next generation, which finds it by [`Generation::state`]: a memfd with what
-    /// it should know, say. Instead of what was kept under `name`, if anything.
+    /// Keeps a copy of `descriptor` for the next generation, which takes it by [`Generation::state`]: for instance a
+    /// memfd with data. It replaces what was kept as `name`.
     pub fn keep(&mut self, name: &str, descriptor: impl AsFd) -> Result<(), Error> {
         self.holdings.keep(name, descriptor)
     }
 
-    /// Takes what the predecessor kept under `name`.
+    /// Takes what the predecessor kept as `name`.
     pub fn state(&mut self, name: &str) -> Option<OwnedFd> {
         self.holdings.state(name)
     }
 
-    /// What counts the connections.
+    /// Counts the connections.
     pub fn drain(&self) -> Drain {
         self.drain.clone()
     }
 
-    /// It could serve. Sockets that were handed over and not taken are closed. A successor waits until the predecessor
-    /// lets it; then the pid file is written, the service manager and whoever started a daemon are told. **When this
-    /// returns, accept.**
+    /// Reports that this generation could serve. Sockets that were handed over and not taken are closed. A successor
+    /// waits for the permission of its predecessor. Then the pid file is written, and the service manager and the
+    /// starter of a daemon are notified. **Accept when this returns.**
     ///
-    /// If the predecessor died meanwhile, whatever killed it, this process serves all the same.
+    /// If the predecessor died meanwhile, for whatever reason, this process serves anyway.
     ///
     /// # Errors
-    /// After one, end: the predecessor serves on.
+    /// Exit after an error: the predecessor continues to serve.
     pub fn ready(mut self) -> Result<Serving, Error> {
         let signals = match self.signals.take() {
             Some(signals) => signals,
             None => UpgradeSignals::catch()?,
         };
         let manager = Notify::from_environment()?;
-        let mut serving = Serving::new(Parts {
+        let settings = Settings {
             number: self.number,
             program: self.program,
-            signals,
-            control: self.control,
             drain: self.drain,
             limits: self.limits,
             hangup: self.hangup,
             manager,
-        })?;
+        };
+        let prepared = Prepared::new(settings, signals, self.control)?;
         let closed = self.holdings.close_unused();
         let drain = self.predecessor.as_ref().map(|predecessor| predecessor.ready(&closed)).transpose()?.flatten();
         let pid_file = self.pid_file.map(PidFile::write).transpose()?;
         let draining = self.predecessor.as_mut().and_then(|predecessor| predecessor.draining(drain));
-        serving.take_over(self.holdings, pid_file, draining)?;
+        let mut serving = prepared.serve(self.holdings, pid_file, draining)?;
         match (self.predecessor, self.starting) {
-            // The last thing that may fail: the predecessor stops for this word, and what comes after it is no reason
-            // to leave nobody who serves.
+            // The last step that may fail: the predecessor stops because of it. No later failure may leave the service
+            // without a process.
             (Some(predecessor), _) => predecessor.serving()?,
             (None, Some(starting)) => serving.started(starting.ready()?),
             (None, None) => {}
@@ -261,8 +262,8 @@ impl Generation {
         Ok(serving)
     }
 
-    /// It cannot serve, and will end with `status`. Why is told to whom it concerns: the predecessor, which tells
-    /// whoever asked for the upgrade; or, by the status alone, whoever started the daemon.
+    /// Reports that this generation cannot serve and will exit with `status`. The predecessor learns the reason, and
+    /// passes it to the one who asked for the upgrade. The starter of a daemon learns the status.
     pub fn fail(self, status: u8, why: impl fmt::Display) -> ExitCode {
         if let Some(predecessor) = self.predecessor {
             predecessor.failed(&why.to_string());

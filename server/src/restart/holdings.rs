@@ -1,4 +1,4 @@
-//! What a generation holds and its successor gets: the sockets that it serves, and what else it keeps for it.
+//! The descriptors that a generation holds for its successor: its sockets, and what else it keeps.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -14,21 +14,21 @@ use crate::resolved;
 
 #[derive(Debug)]
 pub(super) struct Holdings {
-    /// What this process was started with, and has not taken yet
+    /// The sockets that this process was started with and has not taken yet
     pub(super) handed: Sockets,
-    /// Whether a socket of an endpoint's name that is elsewhere is an error
+    /// Whether a socket with the name of an endpoint but at another address is an error
     names: Names,
     server: Server,
     kept: Vec<(Item, OwnedFd)>,
     states: Vec<(String, OwnedFd)>,
 }
 
-/// What the name of a socket that was handed over says.
+/// What the name of a socket that was handed over means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Names {
-    /// Whoever started the program meant this endpoint by it
+    /// Its starter meant this endpoint by it
     Bind,
-    /// An earlier configuration's endpoint had it
+    /// It had this name in an earlier configuration
     Describe,
 }
 
@@ -64,7 +64,7 @@ impl Holdings {
         Ok(group)
     }
 
-    /// One that was handed over, under the name that it has from now on.
+    /// Takes a socket that was handed over, under its new name.
     fn take(&mut self, asked: &Resolved) -> Result<Option<Socket>, Error> {
         let prepare = |socket: &Socket| adjust(socket, &asked.endpoint.options);
         let taken = match self.names {
@@ -79,14 +79,14 @@ impl Holdings {
         Ok(())
     }
 
-    /// Keeps a copy of `socket` under `name`, beside others of that name.
+    /// Keeps a copy of `socket` as `name`, beside others with that name.
     pub(super) fn keep_socket(&mut self, name: &str, socket: impl AsFd) -> Result<(), Error> {
         check(name)?;
         self.kept.push((Item::Socket(name.to_owned()), copy(socket)?));
         Ok(())
     }
 
-    /// Keeps a copy of `descriptor` under `name`, instead of what was kept under it.
+    /// Keeps a copy of `descriptor` as `name`, and replaces the one that was kept as `name`.
     pub(super) fn keep(&mut self, name: &str, descriptor: impl AsFd) -> Result<(), Error> {
         check(name)?;
         let (item, copy) = (Item::State(name.to_owned()), copy(descriptor)?);
@@ -95,7 +95,7 @@ impl Holdings {
         Ok(())
     }
 
-    /// Closes the copies of the sockets of that name.
+    /// Closes the copies of the sockets with that name.
     pub(super) fn forget(&mut self, name: &str) {
         self.kept.retain(|(item, _)| !matches!(item, Item::Socket(socket) if socket == name));
     }
@@ -105,7 +105,7 @@ impl Holdings {
         Some(self.states.remove(index).1)
     }
 
-    /// Closes what was handed over and not taken; the names of the sockets among it.
+    /// Closes what was handed over and not taken. Returns the names of the closed sockets.
     pub(super) fn close_unused(&mut self) -> Vec<String> {
         self.states.clear();
         std::mem::take(&mut self.handed).into_iter().map(|socket| socket.name().to_owned()).collect()
@@ -117,7 +117,7 @@ impl Holdings {
 }
 
 fn copy(descriptor: impl AsFd) -> Result<OwnedFd, Error> {
-    let failed = |source| Error::system("cannot keep a copy of a descriptor", source);
+    let failed = |source| Error::system("cannot copy a descriptor", source);
     descriptor.as_fd().try_clone_to_owned().map_err(failed)
 }
 

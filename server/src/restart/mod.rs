@@ -1,9 +1,10 @@
-//! A server that replaces itself with a new generation of its program, without refusing a connection (feature `restart`).
+//! A server that replaces itself with a new generation of its program, without refusing a connection (feature
+//! `restart`).
 //!
-//! SIGUSR2, or [`ask`] by the control socket, has the process start its program file anew, whatever is in it by then,
-//! with the arguments and the environment that it had itself. The new process gets the very sockets; it reads its
-//! configuration, says that it could serve, and is let. Only then does the old one stop accepting, finish its connections
-//! within a limit, and end.
+//! After SIGUSR2, or when it is asked by its control socket ([`ask`]), the process starts the current content of its
+//! program file, with its own arguments and environment. The new process receives the sockets, reads its configuration,
+//! and reports that it could serve. Only then does the old process stop accepting, finish its connections within a
+//! limit, and end.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -48,54 +49,58 @@
 //! }
 //! ```
 //!
-//! * **No old code is left running.** The drain has a limit. A thread of the old process ends it a second after that,
-//!   even if every other one hangs; and if it cannot (the process is stopped, say), the new process does, by SIGKILL, a
-//!   second later.
-//! * **A new generation that fails is harmless**, up to the last moment: it crashes, says that it cannot, hangs, or its
-//!   program is gone. The old one has stopped nothing until the new one says that it serves, and tells why it failed.
-//!   Its pid file says its pid, its sockets block or not as they did.
-//! * **An old generation that fails as well.** From its first moment on the new one has everything. If the old one dies,
-//!   whatever kills it, the new one serves. (One that was told to end, by SIGTERM, SIGINT or SIGQUIT, or that returns
-//!   from `main`, takes a successor that is starting with it.)
-//! * **One upgrade at a time, two generations at most.** While a successor starts, and while a predecessor drains, another
-//!   upgrade is refused, and the refusal says who is in the way and for how long at most.
-//! * **Who asked is told**: who took over and which sockets it closed, or why none did.
+//! * **No old code keeps running.** The drain has a limit. One second later a thread of the old process ends it, even
+//!   if all other threads hang. If that fails (because the process is stopped, for instance), the new process kills it
+//!   by SIGKILL another second later.
+//! * **A new generation that fails does no harm**, up to the last moment. It may crash, report that it cannot serve,
+//!   hang, or be missing. The old process stops nothing until the new one serves, and reports why it failed. Its pid
+//!   file, and whether its sockets block, are unchanged.
+//! * **An old generation that dies does no harm either.** The new one has everything from its first moment on. If the
+//!   old one dies, for whatever reason, the new one serves. (If the old one is told to end, by SIGTERM, SIGINT or
+//!   SIGQUIT, or returns from `main`, it ends a successor that is starting.)
+//! * **One upgrade at a time, two generations at most.** While a successor starts, and while a predecessor drains,
+//!   another upgrade is refused. The refusal names the process, and how long it may still take.
+//! * **The result is reported** to the one who asked: the new process and the sockets that it closed, or why the
+//!   upgrade failed.
 //!
-//! | signal | what it does |
+//! | signal | effect |
 //! |---|---|
-//! | SIGUSR2 | upgrade, as nginx does. The old one need not be told to go |
-//! | SIGHUP | [`Order::Reload`], the server's own business; or upgrade ([`Generation::upgrade_on_hangup`]) |
+//! | SIGUSR2 | upgrade, as with nginx; the old process ends by itself |
+//! | SIGHUP | [`Order::Reload`], for the server itself; or upgrade ([`Generation::upgrade_on_hangup`]) |
 //! | SIGQUIT | end gracefully: [`Order::Finish`] |
 //! | SIGTERM, SIGINT | end: [`Order::Terminate`] |
-//! | SIGWINCH | nothing. nginx's old generation is told by it to drain, which is done here; and a terminal sends it to whoever is in the foreground when its window changes |
+//! | SIGWINCH | nothing. (nginx's old generation drains after it. A terminal sends it to the foreground process when its window changes.) |
 //!
 //! With systemd, `Type=notify` and `ExecReload=kill -USR2 $MAINPID` are enough, or `Type=notify-reload` and
-//! `ReloadSignal=USR2`. The old process tells systemd the new main process (`MAINPID=`), which needs no `NotifyAccess=all`.
-//! By then the new process is systemd's own child, so `systemctl stop` and `restart` let it finish its connections
-//! (`KillSignal=SIGQUIT`), and systemd sees how it ends.
+//! `ReloadSignal=USR2`. The old process tells systemd the new main process (`MAINPID=`), which needs no
+//! `NotifyAccess=all`. By then the new process is systemd's own child, so `systemctl stop` and `restart` let it finish
+//! its connections (`KillSignal=SIGQUIT`), and systemd sees how it ends.
 //!
 //! # What runs twice
-//! The process that the server starts for an upgrade starts the successor itself, in [`Generation::begin`], and waits for
-//! it. So what `main` does before `Generation::begin` is done twice in each upgrade: call it first. Until the successor
-//! serves there is one process more, which ends as the successor ends.
+//! The process that the server starts for an upgrade starts the successor itself, in [`Generation::begin`], and waits
+//! for it. So the part of `main` before `Generation::begin` runs twice in each upgrade: call it first. Until the
+//! successor serves there is one process more, which ends as the successor ends.
 //!
 //! # Where it does not work
-//! * Process 1 of a container cannot be replaced, since the kernel ends the container with it: an upgrade is refused. The
-//!   same happens, without a refusal, under an init program that ends when its child ends (`docker run --init`, tini).
-//! * A supervisor that waits for its own child (runit, s6, supervisord) takes the end of the old process for the end of the
-//!   service. [`Generation::daemon`] with a pid file is for servers without a supervisor.
-//! * Where a process between systemd and the server adopts orphans (PR_SET_CHILD_SUBREAPER), as `portgrant run` does under
-//!   Yama, the new main process is no child of systemd's, and `systemctl stop` does not wait for it.
+//! * Process 1 of a container cannot be replaced, since the kernel ends the container with it: an upgrade is refused.
+//!   Under an init program that ends when its child ends (`docker run --init`, tini), the container ends without a
+//!   refusal.
+//! * A supervisor that waits for its own child (runit, s6, supervisord) takes the end of the old process for the end of
+//!   the service. For servers without a supervisor there is [`Generation::daemon`] with a pid file.
+//! * If a process between systemd and the server adopts orphans (PR_SET_CHILD_SUBREAPER), as `portgrant run` does under
+//!   Yama, the new main process is not systemd's child, and `systemctl stop` does not wait for it.
 //!
-//! No privilege and no helper is needed to upgrade, so it works under no_new_privs; only a socket that the new
-//! configuration adds is asked for as in the beginning. State in memory goes along as a descriptor ([`Generation::keep`]).
+//! An upgrade needs no privilege and no helper, so it works under no_new_privs. Only a socket that the new
+//! configuration adds is requested as usual. Data in memory can be passed on as a descriptor ([`Generation::keep`]).
 //!
-//! What is not meant for children is cleaned from their environment by [`environment`](crate::environment).
+//! [`environment`](crate::environment) removes the variables that children must not inherit.
 
+mod ask;
 mod control;
 mod conversation;
 mod drain;
 mod error;
+mod events;
 mod generation;
 mod holdings;
 mod order;
@@ -105,9 +110,11 @@ mod program;
 mod serving;
 mod signals;
 mod starter;
+mod state;
 mod successor;
+mod upgrade;
 
-pub use control::ask;
+pub use ask::ask;
 pub use drain::{Drain, Token};
 pub use error::RestartError;
 pub use generation::Generation;

@@ -1,4 +1,4 @@
-//! What a serving generation is to do.
+//! What a serving generation is told to do.
 
 use std::fmt;
 
@@ -15,18 +15,18 @@ pub enum Order {
     Finish,
     /// SIGTERM, SIGINT: end
     Terminate,
-    /// An upgrade failed, and nothing else changed: for the log
+    /// An upgrade failed, and nothing else has changed: write it to the log
     Failed(Error),
 }
 
-/// Who took over.
+/// The successor that took over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgraded {
-    /// Its number
+    /// The number of its generation
     pub generation: u64,
-    /// Its process
+    /// Its pid
     pub pid: u32,
-    /// The sockets that it closed, as its configuration has them no more
+    /// The sockets that it closed, since its configuration no longer has them
     pub closed: Vec<String>,
 }
 

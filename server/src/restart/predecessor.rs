@@ -1,4 +1,4 @@
-//! The successor's side: whether a predecessor started this process, what it hands over, and when it lets go.
+//! The successor's side: whether a predecessor started this process, what it hands over, and when it stops.
 
 use std::env;
 use std::io;
@@ -23,59 +23,59 @@ use crate::adopting::environment::PREDECESSOR;
 use crate::adopting::{HandoverError, inetd};
 use crate::failure::Error;
 
-/// How long the starter may take to end, once it is killed.
+/// How long the starter may take to end after SIGKILL.
 const STARTER_ENDS: Duration = Duration::from_secs(1);
 
-/// The process whose place this one is to take.
+/// The process that this one replaces.
 #[derive(Debug)]
 pub(super) struct Predecessor {
     pid: u32,
     conversation: OwnedFd,
-    /// This process's parent
+    /// The parent of this process
     starter: Process,
-    /// What it handed over of itself
+    /// Its pidfd, which it handed over
     process: Option<Process>,
 }
 
-/// What came from it.
+/// What it handed over.
 #[derive(Debug)]
 pub(super) struct Handed {
-    /// This process's number
+    /// The number of this generation
     pub(super) generation: u64,
-    /// What came, in order
+    /// The descriptors, in order
     pub(super) items: Vec<(Item, OwnedFd)>,
 }
 
-/// A predecessor that finishes what it has.
+/// A predecessor that finishes its connections.
 #[derive(Debug)]
 pub(super) struct Draining {
     pub(super) process: Process,
-    /// When it is to have ended
+    /// When it must have ended
     pub(super) until: Instant,
-    /// When it is ended from here, unless it was
+    /// When this process kills it; `None` afterwards
     pub(super) due: Option<Instant>,
 }
 
-/// Meets the predecessor, if there is one: descriptor 0 is its conversation then, and /dev/null afterwards.
+/// Finds the predecessor, if there is one. Descriptor 0 is the conversation with it, and /dev/null afterwards.
 ///
 /// The process that the predecessor itself started is the [starter](super::starter), and does not return from here.
 ///
-/// The variable alone proves nothing, as a child of a server may have it by mistake. Descriptor 0 must be a
-/// conversation with the process that it names, which has this process's user, and the parent must be the one that the
-/// variable names.
+/// The variable alone proves nothing, since a child of a server may have inherited it. Descriptor 0 must be connected
+/// to the process that it names, which must have this process's user. The parent must be the one that the variable
+/// names.
 pub(super) fn meet(program: &Program) -> Result<Option<(Predecessor, Handed)>, Error> {
     let Some(value) = env::var_os(PREDECESSOR) else { return Ok(None) };
     let refuse = |why| Error::from(RestartError::NotPredecessor { value: printable(value.as_encoded_bytes()), why });
     let ancestors = value.to_str().and_then(Ancestors::parse).ok_or_else(|| refuse("expected a process id"))?;
     inetd::once(|| {
-        transfer::check(stdio::stdin()).map_err(|_| refuse("descriptor 0 is no conversation with it"))?;
+        transfer::check(stdio::stdin()).map_err(|_| refuse("descriptor 0 is not connected to it"))?;
         let credentials = getsockopt(&stdio::stdin(), PeerCredentials)
-            .map_err(|errno| Error::system("cannot tell who the predecessor is", errno))?;
+            .map_err(|errno| Error::system("cannot identify the predecessor", errno))?;
         if credentials.uid() != geteuid().as_raw() {
-            return Err(refuse("descriptor 0 leads to another user's process"));
+            return Err(refuse("descriptor 0 is connected to another user's process"));
         }
         if credentials.pid() != ancestors.predecessor.as_raw_pid() {
-            return Err(refuse("descriptor 0 leads to another process"));
+            return Err(refuse("descriptor 0 is connected to another process"));
         }
         let Some(starter) = ancestors.starter else {
             return if Process::parent(ancestors.predecessor)?.is_some() || is_hung_up() {
@@ -85,10 +85,11 @@ pub(super) fn meet(program: &Program) -> Result<Option<(Predecessor, Handed)>, E
             };
         };
         let conversation = inetd::take_standard_input()?;
-        // In this order. A predecessor that gives this upgrade up ends the starter, and then looks for this record: it
-        // finds the record and ends this process, or the parent is not the starter any more and nothing is taken over.
+        // The order matters. A predecessor that abandons this upgrade ends the starter first, and then looks for this
+        // record. Either it finds the record and ends this process, or the starter is no longer the parent, and nothing
+        // is taken over.
         introduce(&conversation)?;
-        let starter = Process::parent(starter)?.ok_or_else(|| refuse("the upgrade was given up"))?;
+        let starter = Process::parent(starter)?.ok_or_else(|| refuse("the upgrade was abandoned"))?;
         let pid = ancestors.predecessor.as_raw_pid().cast_unsigned();
         let mut predecessor = Predecessor { pid, conversation, starter, process: None };
         let handed = predecessor.receive()?;
@@ -96,7 +97,7 @@ pub(super) fn meet(program: &Program) -> Result<Option<(Predecessor, Handed)>, E
     })
 }
 
-/// Says which process the successor is.
+/// Tells the predecessor which process the successor is.
 fn introduce(conversation: &OwnedFd) -> Result<(), Error> {
     let this = Process::this()?;
     let record = Word::Started { pid: this.pid() }.encode().map_err(HandoverError::Record)?;
@@ -106,7 +107,7 @@ fn introduce(conversation: &OwnedFd) -> Result<(), Error> {
     }
 }
 
-/// Whether nobody holds the other end of descriptor 0 any more.
+/// Whether no process holds the other end of descriptor 0 any more.
 fn is_hung_up() -> bool {
     let mut input = [PollFd::from_borrowed_fd(stdio::stdin(), PollFlags::empty())];
     poll(&mut input, Some(&Timespec::default())).is_ok() && input[0].revents().contains(PollFlags::HUP)
@@ -121,7 +122,7 @@ impl Predecessor {
         let mut handed = Handed { generation: 0, items: Vec::new() };
         loop {
             let (record, descriptors) = match transfer::receive(self.conversation.as_fd()) {
-                // It died and left something unread. What it sent is still here.
+                // It died before it had read everything. What it sent is still here.
                 Err(TransferError::System(error)) if error.kind() == io::ErrorKind::ConnectionReset => continue,
                 Err(TransferError::Ended) => return Err(RestartError::PredecessorGone { pid: self.pid }.into()),
                 received => received.map_err(HandoverError::Transfer)?,
@@ -144,8 +145,8 @@ impl Predecessor {
         }
     }
 
-    /// Says that this process could serve, and waits until it is to. How long the predecessor drains, unless it is
-    /// gone: then nobody else serves.
+    /// Reports that this process could serve, and waits for the permission. Returns how long the predecessor drains;
+    /// `None` if it died, so that no other process serves.
     pub(super) fn ready(&self, closed: &[String]) -> Result<Option<Duration>, Error> {
         for word in Word::ready(closed) {
             self.say(&word)?;
@@ -157,37 +158,37 @@ impl Predecessor {
                     Err(HandoverError::Record(RecordError::Missing("DRAIN")).into())
                 }
             },
-            // With ECONNRESET where it left something unread.
+            // ECONNRESET if it had not read everything.
             Err(TransferError::Ended) => Ok(None),
             Err(TransferError::System(error)) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             Err(error) => Err(HandoverError::Transfer(error).into()),
         }
     }
 
-    /// What is to be watched of it from now on, if it is still there: it finishes what it has within `drain`.
+    /// The predecessor that is to be watched from now on, if it is still there: it finishes within `drain`.
     pub(super) fn draining(&mut self, drain: Option<Duration>) -> Option<Draining> {
         let (drain, process) = drain.zip(self.process.take())?;
         let until = Instant::now() + drain.min(LONGEST);
-        // Its own watch comes first.
+        // It ends itself first.
         Some(Draining { process, until, due: Some(until + 2 * GRACE) })
     }
 
-    /// Says that this process serves, from which moment the predecessor does not, and becomes the service manager's
-    /// child by ending the starter.
+    /// Reports that this process serves, so that the predecessor stops. Then becomes the service manager's child by
+    /// ending the starter.
     pub(super) fn serving(self) -> Result<(), Error> {
         self.say(&Word::Serving)?;
-        // The predecessor may have ended it already. If it cannot be ended, this process serves all the same.
+        // The predecessor may have ended it already. If it cannot be ended, this process serves anyway.
         let _ = self.starter.end(STARTER_ENDS);
         Ok(())
     }
 
-    /// Says that this process cannot serve, and why.
+    /// Reports that this process cannot serve, and why.
     pub(super) fn failed(self, why: &str) {
-        // Whoever is gone need not know.
+        // A predecessor that died need not know.
         let _ = self.say(&Word::Failed { why: why.to_owned() });
     }
 
-    /// Somebody who is gone is no error: this process goes on alone.
+    /// It is not an error if the predecessor died: this process continues alone.
     fn say(&self, word: &Word) -> Result<(), HandoverError> {
         match say(&self.conversation, word) {
             Err(HandoverError::Transfer(TransferError::Ended)) => Ok(()),
@@ -197,11 +198,7 @@ impl Predecessor {
 }
 
 impl Draining {
-    pub(super) fn has_ended(&self) -> bool {
-        self.process.has_ended()
-    }
-
-    /// Ends it once it is past its time, whatever it does: stopped, say, so that its own watch cannot.
+    /// Kills it after its time, for instance if it is stopped and so cannot end itself.
     pub(super) fn kill_when_due(&mut self, now: Instant) {
         if self.due.take_if(|due| now >= *due).is_some() {
             self.process.kill();

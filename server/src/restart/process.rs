@@ -1,4 +1,4 @@
-//! Another process, held by its pidfd (see pidfd_open(2)): a pid alone may belong to a stranger by the time it is used.
+//! Another process, by its pidfd (see pidfd_open(2)): a pid may belong to another process by the time it is used.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
@@ -9,7 +9,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidf
 
 use crate::failure::Error;
 
-/// A process, whether or not it has ended. Readable (its [`AsFd`]) once it has.
+/// A process that may have ended. Readable (its [`AsFd`]) once it has.
 #[derive(Debug)]
 pub(super) struct Process {
     pid: u32,
@@ -17,7 +17,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// The process `pid`, by a pidfd that somebody else opened.
+    /// The process `pid`, by a pidfd that another process opened.
     pub(super) fn new(pid: u32, pidfd: OwnedFd) -> Process {
         Process { pid, pidfd }
     }
@@ -27,18 +27,18 @@ impl Process {
         Process::open(getpid())
     }
 
-    /// A child, which keeps its number until it is waited for.
+    /// A child. It keeps its pid until it is waited for.
     pub(super) fn child(child: &Child) -> Result<Process, Error> {
         Process::open(Pid::from_child(child))
     }
 
-    /// The parent of this process; `None` unless that is `pid`.
+    /// The parent of this process; `None` unless its pid is `pid`.
     pub(super) fn parent(pid: Pid) -> Result<Option<Process>, Error> {
         if getppid() != Some(pid) {
             return Ok(None);
         }
         let parent = Process::open(pid);
-        // Checked again: while it is the parent, no other process has its number.
+        // Checked again: while it is the parent, no other process has its pid.
         if getppid() == Some(pid) { parent.map(Some) } else { Ok(None) }
     }
 
@@ -56,8 +56,8 @@ impl Process {
         self.wait(Duration::ZERO)
     }
 
-    /// Sends SIGKILL, and waits for `limit` at most. Returns whether the process has ended: its children are no longer
-    /// its children then.
+    /// Sends SIGKILL, and waits for `limit` at most. Returns whether the process has ended, so that its children have
+    /// another parent.
     pub(super) fn end(&self, limit: Duration) -> bool {
         self.kill();
         self.wait(limit)

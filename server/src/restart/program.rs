@@ -1,4 +1,4 @@
-//! Which program the next generation runs: the file that this process was started by, whatever is in it by then.
+//! The program of the next generation: the file that this process was started from, with its current content.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A path, `argv`, and the working folder, as they were when this process began.
+/// The path, `argv`, and the working folder from the beginning of this process.
 #[derive(Debug, Clone)]
 pub(super) struct Program {
     path: PathBuf,
@@ -31,12 +31,17 @@ impl Program {
         &self.path
     }
 
-    /// As this process was started: in the folder in which it was, so that relative paths among the arguments still
-    /// lead to the same files after a daemon's chdir(2).
+    /// The absolute form of `path`, relative to the folder in which this process began.
+    pub(super) fn absolute(&self, path: &Path) -> PathBuf {
+        self.folder.as_ref().map_or_else(|| path.to_owned(), |folder| folder.join(path))
+    }
+
+    /// Starts it like this process: in the same folder, so that relative paths among the arguments lead to the same
+    /// files after a daemon's chdir(2).
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.arg0(&self.name).args(&self.arguments);
-        // Only where it makes a difference, and is still there.
+        // Only if it differs and still exists.
         if let Some(folder) = self.folder.as_ref().filter(|folder| folder.is_dir())
             && env::current_dir().ok().as_ref() != Some(folder)
         {
@@ -46,8 +51,8 @@ impl Program {
     }
 }
 
-/// The path by which `name`, which is `argv[0]`, was found: not /proc/self/exe, which leads past every symbolic link and,
-/// once the file is replaced, to the old one. `argv[0]` is whatever the caller wrote, so the file must be the one that runs.
+/// The path by which `name`, which is `argv[0]`, was found. Not /proc/self/exe: it leads past symbolic links, and to
+/// the old file once that was replaced. The caller chooses `argv[0]`, so the path must lead to the running file.
 fn resolve(name: &OsStr, path: Option<OsString>, folder: Option<&Path>) -> PathBuf {
     let running = fs::metadata("/proc/self/exe");
     let runs = |path: &PathBuf| {

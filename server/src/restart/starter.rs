@@ -1,17 +1,17 @@
-//! The process between a predecessor and its successor. It is the parent of the successor, and ends before the successor
-//! is the main process of the service.
+//! The starter: the process between a predecessor and its successor. It is the parent of the successor, and ends before
+//! the successor becomes the main process of the service.
 //!
-//! systemd stops a main process gracefully only if that is its own child: it sends SIGTERM to another's child, does not
-//! wait, and sends SIGKILL. A process becomes systemd's child when its parent ends. The predecessor cannot be that
-//! parent, since it has to live on to finish its connections. So the predecessor starts the program, and the program, in
-//! [`Generation::begin`](super::Generation::begin), starts itself once more:
+//! systemd stops a main process gracefully only if it is systemd's own child. To another process it sends SIGTERM and
+//! at once SIGKILL. A process becomes systemd's child when its parent ends. The predecessor cannot be that parent,
+//! since it must live on to finish its connections. So the predecessor starts the program, and the program starts
+//! itself once more in [`Generation::begin`](super::Generation::begin):
 //!
 //! ```text
 //! predecessor ── starts ─→ starter ── starts ─→ successor
 //!                             │  waits for the successor, ends as the successor ends
 //!                             └─ is killed, by either of the others, when the successor serves
 //! ```
-//! Whoever kills the starter first waits until it is gone, and then tells the service manager the successor's pid.
+//! Both wait until the starter has ended. Only then is the successor's pid announced to the service manager.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -30,7 +30,7 @@ use crate::adopting::inetd;
 use crate::descriptor::leave;
 use crate::failure::Error;
 
-/// What [`PREDECESSOR`] holds: the predecessor's pid for its child, the starter; both pids for the successor.
+/// The value of [`PREDECESSOR`]: the predecessor's pid for the starter; both pids for the successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ancestors {
     pub(super) predecessor: Pid,
@@ -60,7 +60,8 @@ impl Ancestors {
 
 /// Starts the successor, which takes over descriptor 0, and ends as it ends. Returns only if there is no successor.
 pub(super) fn run(program: &Program, predecessor: Pid) -> Error {
-    // `pkill -USR2 program` means this process too. The successor begins with the signals' defaults (see execve(2)).
+    // `pkill -USR2 program` also reaches this process. In the successor the signals have their defaults again (see
+    // execve(2)).
     let _caught = UpgradeSignals::catch();
     let mut successor = match start(program, predecessor) {
         Ok(successor) => successor,
@@ -68,7 +69,7 @@ pub(super) fn run(program: &Program, predecessor: Pid) -> Error {
     };
     match successor.wait() {
         Ok(ended) => end_as(ended),
-        // SIGCHLD is ignored, so nobody learns how it ended.
+        // SIGCHLD is ignored, so its status is lost.
         Err(_) => leave(status::SYSTEM),
     }
 }
@@ -80,7 +81,7 @@ fn start(program: &Program, predecessor: Pid) -> Result<Child, Error> {
     let ancestors = Ancestors { predecessor, starter: Some(getpid()) };
     let mut command = program.command();
     command.env(PREDECESSOR, ancestors.value()).stdin(Stdio::from(copy));
-    // Neither copy of the conversation outlives this function: the predecessor must notice when the successor closes it.
+    // No copy of the conversation outlives this function: the predecessor must notice when the successor closes it.
     command.spawn().map_err(|source| {
         let error = Error::from(RestartError::Successor { program: program.path().to_owned(), source });
         let _ = say(&conversation, &Word::Failed { why: error.to_string() });
@@ -88,7 +89,7 @@ fn start(program: &Program, predecessor: Pid) -> Result<Child, Error> {
     })
 }
 
-/// Ends this process with the status or by the signal of another one. A core file would be of the wrong process.
+/// Ends this process with the status or the signal of another one. A core file would be of the wrong process.
 fn end_as(ended: ExitStatus) -> ! {
     if let Some(signal) = ended.signal() {
         let limit = getrlimit(Resource::Core);

@@ -1,4 +1,4 @@
-//! The predecessor's side: a successor is started, watched, believed or ended.
+//! The predecessor's side: starts a successor, watches it, and ends it if it fails.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,16 +19,16 @@ use crate::adopting::HandoverError;
 use crate::adopting::environment::PREDECESSOR;
 use crate::failure::Error;
 
-/// How long a successor that hung up has to end, so that its exit status is known.
+/// How long a successor that closed its conversation may take to end, so that its status is known.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The next generation, until it serves.
 #[derive(Debug)]
 pub(super) struct Successor {
-    /// The child that starts it, and ends as it ends
+    /// The child that starts it and ends as it ends
     starter: Child,
     starter_process: Process,
-    /// The successor itself, once it has said which process it is
+    /// The successor itself, once it has introduced itself
     process: Option<Process>,
     conversation: OwnedFd,
     phase: Phase,
@@ -44,26 +44,26 @@ enum Phase {
     Launched,
     /// It starts
     Starting,
-    /// It was told to serve
+    /// It was given permission to serve
     Taking,
-    /// It hung up
+    /// It closed its conversation
     Ending,
 }
 
-/// Where an upgrade is.
+/// The progress of an upgrade.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// Nothing is decided yet
     Waiting,
-    /// It says no more; how it ended will show
+    /// It sends nothing more; its status will follow
     HungUp,
     /// It serves
     Serving,
 }
 
 impl Successor {
-    /// Starts `program` with everything that it is to get. All of it is sent first: from its first moment on the
-    /// successor needs nothing of this process any more.
+    /// Starts `program`. Everything is sent to it first, so that it does not need this process from its first moment
+    /// on.
     pub(super) fn start(
         program: &Program,
         generation: u64,
@@ -71,7 +71,7 @@ impl Successor {
         limit: Duration,
     ) -> Result<Successor, Error> {
         let failed = |what| move |source: io::Error| Error::system(what, source);
-        let (ours, theirs) = transfer::pair().map_err(failed("cannot make a pair of sockets"))?;
+        let (ours, theirs) = transfer::pair().map_err(failed("cannot create a pair of sockets"))?;
         let this = Process::this()?;
         let items = [(Item::Predecessor, this.as_fd())].into_iter().chain(items);
         let (items, descriptors): (Vec<Item>, Vec<BorrowedFd<'_>>) = items.unzip();
@@ -82,7 +82,7 @@ impl Successor {
             rest = later;
         }
         rustix::io::ioctl_fionbio(&ours, true)
-            .map_err(|errno| failed("cannot make a socket not block")(errno.into()))?;
+            .map_err(|errno| failed("cannot make a socket non-blocking")(errno.into()))?;
         let modes = Modes::of(&descriptors);
         let mut starter = spawn(program, theirs)?;
         let starter_process = match Process::child(&starter) {
@@ -105,7 +105,7 @@ impl Successor {
         })
     }
 
-    /// Its pid; its starter's, until it is known.
+    /// Its pid, or that of its starter until its own is known.
     pub(super) fn pid(&self) -> u32 {
         self.process.as_ref().map_or(self.starter.id(), Process::pid)
     }
@@ -114,22 +114,22 @@ impl Successor {
         self.deadline
     }
 
-    /// Readable when it says something, or hung up.
+    /// Readable when it has sent something or closed its conversation.
     pub(super) fn conversation(&self) -> BorrowedFd<'_> {
         self.conversation.as_fd()
     }
 
-    /// Readable when its starter has ended, and so itself.
-    pub(super) fn exit(&self) -> BorrowedFd<'_> {
+    /// Readable when its starter has ended, and so it has ended as well.
+    pub(super) fn starter(&self) -> BorrowedFd<'_> {
         self.starter_process.as_fd()
     }
 
-    /// The names of the sockets that it did not take.
+    /// The names of the sockets that it did not use.
     pub(super) fn closed(&mut self) -> Vec<String> {
         std::mem::take(&mut self.closed)
     }
 
-    /// Hears what it says, and answers. An error is the end of this upgrade.
+    /// Receives its records and answers them. An error ends this upgrade.
     pub(super) fn hear(&mut self, drain: Duration) -> Result<Progress, Error> {
         loop {
             let (record, descriptors) = match transfer::receive(self.conversation.as_fd()) {
@@ -157,12 +157,12 @@ impl Successor {
                 (Word::Failed { why }, _) => {
                     return Err(RestartError::SuccessorFailed { pid: self.pid(), said: why }.into());
                 }
-                // What has ended since serves nobody: this process stopped nothing yet.
+                // It has ended since, and this process has stopped nothing yet.
                 (Word::Serving, Phase::Taking) if self.process.as_ref().is_some_and(Process::has_ended) => {
                     return Ok(self.hung_up());
                 }
                 (Word::Serving, Phase::Taking) => {
-                    // The service manager is told the successor's pid next, and by then must be its parent.
+                    // The pid of the successor is announced next. By then its parent must be the service manager.
                     end(&mut self.starter);
                     return Ok(Progress::Serving);
                 }
@@ -175,7 +175,7 @@ impl Successor {
 
     fn tell_to_take(&mut self, drain: Duration) -> Result<(), HandoverError> {
         match say(&self.conversation, &Word::Take { drain }) {
-            // Its end will be seen, and told.
+            // Its end will be noticed.
             Ok(()) | Err(HandoverError::Transfer(TransferError::Ended)) => {
                 self.phase = Phase::Taking;
                 Ok(())
@@ -192,7 +192,7 @@ impl Successor {
         Progress::HungUp
     }
 
-    /// How it ended, once it has. Unknown where SIGCHLD is ignored.
+    /// How it ended, if it has ended. The status is unknown if SIGCHLD is ignored.
     pub(super) fn ended(&mut self) -> Option<RestartError> {
         let pid = self.pid();
         let gone = |status| Some(RestartError::SuccessorEnded { pid, status });
@@ -203,7 +203,7 @@ impl Successor {
         }
     }
 
-    /// Why it is ended at its deadline.
+    /// Why it is ended at its time limit.
     pub(super) fn late(&self) -> RestartError {
         let pid = self.pid();
         match self.phase {
@@ -212,11 +212,11 @@ impl Successor {
         }
     }
 
-    /// Ends it, and undoes what it may have done to the sockets that it shares with this process.
+    /// Ends it, and restores the flags of the sockets that it shares with this process.
     pub(super) fn end(mut self) {
         end(&mut self.starter);
-        // The starter may have started it a moment ago. A successor that says so later than this finds that its starter is
-        // gone, and ends by itself.
+        // The starter may have started it a moment ago. A successor that introduces itself later than this finds that
+        // its starter is gone, and ends by itself.
         while self.process.is_none()
             && let Ok((record, descriptors)) = transfer::receive(self.conversation.as_fd())
         {
@@ -231,7 +231,7 @@ impl Successor {
     }
 }
 
-/// The successor, by the pidfd that came with its first word.
+/// The successor, by the pidfd in its first record.
 fn introduced(pid: u32, descriptors: Vec<OwnedFd>) -> Result<Process, HandoverError> {
     let [pidfd] = <[OwnedFd; 1]>::try_from(descriptors)
         .map_err(|descriptors| HandoverError::Count { names: 1, descriptors: descriptors.len() })?;
@@ -245,19 +245,20 @@ fn spawn(program: &Program, conversation: OwnedFd) -> Result<Child, RestartError
     }
     command.env(PREDECESSOR, std::process::id().to_string()).stdin(Stdio::from(conversation));
     let spawned = command.spawn();
-    // The command holds a copy of the successor's end; with it here, nobody would hear it hang up.
+    // The command holds a copy of the successor's end. With it, this process would not notice when the successor closes
+    // it.
     drop(command);
     spawned.map_err(|source| RestartError::Successor { program: program.path().to_owned(), source })
 }
 
-/// Ends a child. Its own children have another parent when this returns.
+/// Ends a child. When this returns, the children of that process have another parent.
 fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
 }
 
-/// Copies of descriptors, and whether each blocked. O_NONBLOCK is the open file's, which two generations share: a
-/// successor that sets or clears it, and then does not come up, must not have changed how this one waits.
+/// Copies of descriptors, and whether each blocked. Both generations share O_NONBLOCK. If a successor sets or clears it
+/// and then fails, this process must still wait as before.
 #[derive(Debug)]
 struct Modes(Vec<(OwnedFd, OFlags)>);
 

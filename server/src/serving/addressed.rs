@@ -1,5 +1,5 @@
-//! A udp socket that is told which address each datagram came for, and answers from that one: IP_PKTINFO and
-//! IPV6_PKTINFO (ip(7), ipv6(7)).
+//! A udp socket that knows the destination of each datagram, and answers from that address: IP_PKTINFO and IPV6_PKTINFO
+//! (ip(7), ipv6(7)).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -12,12 +12,12 @@ use nix::sys::socket::{
 
 use crate::failure::Error;
 
-/// Room for both kinds of packet info, and for what whoever made the socket may have turned on besides.
+/// Room for both kinds of packet info, and for others that were switched on before.
 const CONTROL: usize = 512;
 
-/// A udp socket on a host with several addresses: each datagram comes with the address that it was sent to, and the
-/// answer leaves from there. Without it the kernel chooses the source by route, and a client that asked another of the
-/// host's addresses takes the answer for a stranger's.
+/// A udp socket on a host with several addresses. Each datagram comes with the address that it was sent to, and the
+/// answer is sent from there. Otherwise the kernel chooses the source by the route, and a client that asked another
+/// address of the host does not recognize the answer.
 ///
 /// ```no_run
 /// # use portgrant_server::{AddressedUdp, Sockets};
@@ -32,58 +32,57 @@ const CONTROL: usize = 512;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// **This, or [`EachUdp`](crate::EachUdp)?** This one: one socket serves every address, those that come later too,
-/// there is nothing to follow and no queue between datagram and answer, and on a low port one grant for the wildcard
-/// is all it needs. [`EachUdp`](crate::EachUdp) is for what tells addresses apart by socket: a buffer and a queue for
-/// each address, an event when an address comes or goes, and no other program of this user that binds one of the
-/// addresses and takes its datagrams unnoticed.
+/// **This, or [`EachUdp`](crate::EachUdp)?** This one is simpler. One socket serves all addresses, including later
+/// ones; there is no queue between a datagram and its answer; and on a low port one rule for the wildcard is enough.
+/// [`EachUdp`](crate::EachUdp) has a socket for each address: its own buffer and queue, an event when an address is
+/// added or removed, and no other program of this user can bind one of the addresses and take its datagrams.
 #[derive(Debug)]
 pub struct AddressedUdp {
     socket: UdpSocket,
     local: SocketAddr,
 }
 
-/// Who sent a datagram, and to which of this host's addresses. IPv4-mapped addresses are shown as IPv4.
+/// The sender of a datagram, and the address of this host that it was sent to. IPv4-mapped addresses are shown as IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Arrival {
-    /// Who sent it
+    /// The sender
     pub peer: SocketAddr,
-    /// The address that it was sent to: one of this host's, a broadcast or a multicast address
+    /// The destination: an address of this host, a broadcast or a multicast address
     pub asked: IpAddr,
-    /// The address that an answer leaves from: [`asked`](Arrival::asked), and for a broadcast the one of this host's
-    /// that the peer reaches it by. `None` where the kernel is to choose (an IPv6 multicast).
+    /// The source address for an answer: [`asked`](Arrival::asked), or for a broadcast the address by which the peer
+    /// reaches this host. `None` if the kernel has to choose it (IPv6 multicast)
     pub from: Option<IpAddr>,
-    /// The index of the interface that it came in by (if_indextoname(3))
+    /// The index of the interface that received it (if_indextoname(3))
     pub interface: u32,
-    /// Whether the buffer was too short, and the rest of it is lost
+    /// Whether the buffer was too short, so that the rest is lost
     pub truncated: bool,
 }
 
 impl AddressedUdp {
-    /// Has the kernel tell the destination of each datagram on `socket`, which is bound.
+    /// Asks the kernel for the destination of each datagram on `socket`, which must be bound.
     ///
-    /// It goes on blocking, or not, as it was.
+    /// Whether it blocks is unchanged.
     pub fn new(socket: UdpSocket) -> Result<AddressedUdp, Error> {
-        let failed = |source: io::Error| Error::system("cannot have destination addresses told", source);
+        let failed = |source: io::Error| Error::system("cannot ask for destination addresses", source);
         let local = socket.local_addr().map_err(failed)?;
         if local.is_ipv6() {
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true).map_err(|errno| failed(errno.into()))?;
         }
-        // For the IPv4 clients of an IPv6 socket too: only IP_PKTINFO names the address that answers a broadcast.
+        // Also for the IPv4 clients of an IPv6 socket: only IP_PKTINFO has the address that answers a broadcast.
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true).map_err(|errno| failed(errno.into()))?;
         Ok(AddressedUdp { socket, local })
     }
 
-    /// Waits for a datagram and reads it into `buffer`: its length, and where it came from and for. What is longer than
-    /// `buffer` is cut off.
+    /// Waits for a datagram and reads it into `buffer`. Returns its length, its sender and its destination. A datagram
+    /// that is longer than `buffer` is cut off.
     ///
-    /// A socket that does not block has [`io::ErrorKind::WouldBlock`] instead.
+    /// A non-blocking socket returns [`io::ErrorKind::WouldBlock`] instead of waiting.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<(usize, Arrival)> {
         self.receive(buffer, MsgFlags::empty())
     }
 
-    /// The same without ever waiting: [`io::ErrorKind::WouldBlock`] where there is none.
+    /// The same, without waiting: [`io::ErrorKind::WouldBlock`] if there is no datagram.
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<(usize, Arrival)> {
         self.receive(buffer, MsgFlags::MSG_DONTWAIT)
     }
@@ -93,23 +92,23 @@ impl AddressedUdp {
         self.send(bytes, arrival.from, arrival.interface, arrival.peer, MsgFlags::empty())
     }
 
-    /// The same without ever waiting: [`io::ErrorKind::WouldBlock`] while the send buffer is full.
+    /// The same, without waiting: [`io::ErrorKind::WouldBlock`] while the send buffer is full.
     pub fn try_reply(&self, arrival: &Arrival, bytes: &[u8]) -> io::Result<()> {
         self.send(bytes, arrival.from, arrival.interface, arrival.peer, MsgFlags::MSG_DONTWAIT)
     }
 
-    /// Sends `bytes` to `peer`, from `from`, which is one of this host's addresses (else EINVAL).
+    /// Sends `bytes` to `peer`, from `from`, which must be an address of this host (else EINVAL).
     pub fn send_from(&self, bytes: &[u8], from: IpAddr, peer: SocketAddr) -> io::Result<()> {
         let scope = if let SocketAddr::V6(peer) = peer { peer.scope_id() } else { 0 };
         self.send(bytes, Some(from.to_canonical()), scope, peer, MsgFlags::empty())
     }
 
-    /// The address that it is bound to; an IPv4-mapped one is shown as IPv4.
+    /// The address that it is bound to. An IPv4-mapped address is shown as IPv4.
     pub fn local(&self) -> SocketAddr {
         SocketAddr::new(self.local.ip().to_canonical(), self.local.port())
     }
 
-    /// The socket itself, for its options. (What is received through it has lost its destination.)
+    /// The socket itself, for its options. (A datagram that is received through it has no destination.)
     pub fn socket(&self) -> &UdpSocket {
         &self.socket
     }
@@ -140,7 +139,7 @@ impl AddressedUdp {
                 arrival.interface = u32::try_from(info.ipi_ifindex).unwrap_or_default();
             } else if let ControlMessageOwned::Ipv6PacketInfo(info) = info {
                 let asked = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                // Mapped: the IPv4 info, which comes too, knows better.
+                // A mapped address: the IPv4 info, which is also there, is more precise.
                 if asked.to_ipv4_mapped().is_none() {
                     arrival.asked = asked.into();
                     arrival.from = Some(asked.into()).filter(|_| !asked.is_multicast());
@@ -166,14 +165,14 @@ impl AddressedUdp {
         let peer = SockaddrStorage::from(peer);
         let (number, pieces) = (self.socket.as_raw_fd(), [IoSlice::new(bytes)]);
         let v4 = |from: Ipv4Addr| in_pktinfo {
-            // Not the interface: the route back may be another one than the way in.
+            // Not the interface: the route back may differ from the way in.
             ipi_ifindex: 0,
             ipi_spec_dst: in_addr { s_addr: u32::from(from).to_be() },
             ipi_addr: in_addr { s_addr: 0 },
         };
         let v6 = |from: Ipv6Addr| in6_pktinfo {
             ipi6_addr: in6_addr { s6_addr: from.octets() },
-            // An address of one link says nothing without it.
+            // A link-local address needs its interface.
             ipi6_ifindex: if from.is_unicast_link_local() { interface } else { 0 },
         };
         loop {
@@ -193,7 +192,7 @@ impl AddressedUdp {
             };
             match sent {
                 Err(nix::Error::EINTR) => {}
-                // A datagram goes whole or not at all.
+                // A datagram is sent whole or not at all.
                 sent => return Ok(sent.map(|_| ())?),
             }
         }
@@ -217,7 +216,7 @@ fn canonical(address: &SockaddrStorage) -> Option<SocketAddr> {
     })
 }
 
-/// As an IPv6 socket wants it.
+/// In the form for an IPv6 socket.
 fn mapped(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
@@ -226,14 +225,17 @@ fn mapped(address: SocketAddr) -> SocketAddr {
 }
 
 fn unaddressed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the kernel told no address with a datagram (was an option cleared?)")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the kernel gave no address with a datagram (was IP_PKTINFO switched off?)",
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What a client on `from` that asks `asked` sees: the arrival, and who answered.
+    /// What a client at `from` that asks `asked` sees: the arrival, and the sender of the answer.
     fn ask(server: &AddressedUdp, from: &str, asked: &str) -> (Arrival, SocketAddr) {
         let client = UdpSocket::bind((from, 0)).expect("a client");
         client.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("set");

@@ -1,4 +1,4 @@
-//! A udp socket for each address of the host, and for those that come later.
+//! A udp socket for each address of the host, and for later addresses.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 
 use super::addressed::{AddressedUdp, Arrival};
-use super::epoll::Ready;
+use super::epoll::Epoll;
 use super::error::ListenerError;
 use super::interfaces::{self, Changes, Place};
 use crate::adopting::{Refused, Socket, Sockets};
@@ -21,12 +21,12 @@ use crate::binding::{Request, helper};
 use crate::failure::Error;
 use crate::{error_queue, resolved};
 
-/// The wildcard's number, and that of word about interfaces; the addresses have those above.
+/// The numbers of the wildcard and of changes of interfaces. The addresses have higher ones.
 const WILDCARD: u64 = 0;
 const CHANGES: u64 = 1;
 
-/// One udp socket for every unicast and every broadcast address of this host, and one for the wildcard. Addresses and
-/// interfaces that come and go are followed. It is served by [`Listeners`](crate::Listeners):
+/// One udp socket for each unicast and broadcast address of this host, and one for the wildcard. Addresses and
+/// interfaces that are added or removed later are followed. [`Listeners`](crate::Listeners) serves it:
 ///
 /// ```no_run
 /// # use portgrant_server::{EachUdp, Event, Listeners};
@@ -43,15 +43,15 @@ const CHANGES: u64 = 1;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// * **No datagram is told twice.** The kernel gives a broadcast to the socket of its address and to the wildcard's as
-///   well; the copy is dropped.
-/// * **None is missed.** What reaches an address before it has its socket is the wildcard's, which answers from the
-///   right address too (it is an [`AddressedUdp`]). So does the wildcard of an address that cannot have one
-///   ([`Change::Shared`]), of 255.255.255.255, and of the multicast groups that it is made to join.
-/// * **Nobody else gets in between.** To bind an address beside the wildcard, both have SO_REUSEPORT for the moment of
-///   that bind(2), which only sockets of the same user can share.
+/// * **No datagram is reported twice.** The kernel gives a broadcast to the socket of its address and to the wildcard.
+///   The copy is dropped.
+/// * **No datagram is missed.** The wildcard receives what reaches an address before its socket exists, and answers
+///   from the right address as well (it is an [`AddressedUdp`]). It also serves addresses that cannot have their own
+///   socket ([`AddressChange::Shared`]), 255.255.255.255, and the multicast groups that it joins.
+/// * **No other user can bind in between.** To bind an address beside the wildcard, both sockets have SO_REUSEPORT
+///   during that bind(2). Only sockets of the same user can share a port by it.
 ///
-/// [`AddressedUdp`] alone is the simpler way, and says which to use when.
+/// [`AddressedUdp`] is the simpler way. Its documentation compares the two.
 #[derive(Debug)]
 pub struct EachUdp {
     name: String,
@@ -60,12 +60,12 @@ pub struct EachUdp {
     helper: Option<PathBuf>,
     wildcard: Arc<AddressedUdp>,
     bound: Vec<Bound>,
-    /// Addresses that could not be bound: they are not tried again before they went and came.
+    /// Addresses that could not be bound. They are not tried again until they are removed and added.
     shared: Vec<Place>,
-    ready: Ready,
+    ready: Epoll,
     changes: Changes,
-    /// What happened to addresses and was not told yet, the latest first
-    untold: Vec<Change>,
+    /// Changes that were not reported yet, the latest first
+    untold: Vec<AddressChange>,
 }
 
 #[derive(Debug)]
@@ -75,19 +75,19 @@ struct Bound {
     socket: Arc<AddressedUdp>,
 }
 
-/// What became of an address of this host.
+/// A change of this host's addresses.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Change {
-    /// It came, and has a socket of its own
+pub enum AddressChange {
+    /// It was added, and has its own socket
     Added(SocketAddr),
-    /// It went, and its socket is closed
+    /// It was removed, and its socket is closed
     Removed(SocketAddr),
-    /// It came and can have no socket of its own: the wildcard's serves it
+    /// It was added, but cannot have its own socket: the wildcard serves it
     Shared {
         /// The address
         address: SocketAddr,
-        /// Why it has none
+        /// Why not
         error: Error,
     },
 }
@@ -98,26 +98,26 @@ fn is_not_there(error: &Error) -> bool {
         if source.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
-/// Something that there was to read.
+/// What was read.
 pub(crate) enum Heard {
     Datagram(usize, Arrival, Arc<AddressedUdp>),
-    Change(Change),
+    Change(AddressChange),
 }
 
 impl EachUdp {
-    /// Binds `endpoint`, `[NAME=]each:PORT/udp`, all of it or nothing: by itself, or where that takes privilege, by the
-    /// helper, whose policy must permit the wildcard. Of the options, `dev` limits it to one interface; `reuseport` and
-    /// `freebind` are not for it.
+    /// Binds `endpoint`, `[NAME=]each:PORT/udp`: all sockets or none. If that needs privilege, the helper binds them,
+    /// and a rule must permit the wildcard. The option `dev` limits it to one interface. `reuseport` and `freebind` are
+    /// not allowed.
     pub fn listen(endpoint: &str) -> Result<EachUdp, Error> {
         EachUdp::listen_with(endpoint, None)
     }
 
-    /// The same, with the helper at a path of its own instead of the one that [`helper::locate`] finds.
+    /// The same, with the helper at another path than the one that [`helper::locate`] finds.
     pub fn listen_with(endpoint: &str, helper: Option<PathBuf>) -> Result<EachUdp, Error> {
         let asked = resolved::of(resolved::parse(endpoint)?)?;
         let (name, options) = (asked.name(), asked.endpoint.options.clone());
         if asked.endpoint.address != Address::Each || options.reuseport || options.freebind {
-            let expected = "each:PORT/udp, not to be shared";
+            let expected = "each:PORT/udp without reuseport and freebind";
             return Err(ListenerError::NotEach { name: endpoint.to_owned(), expected }.into());
         }
         let wildcard = make(Ipv6Addr::UNSPECIFIED.into(), &options)?;
@@ -128,8 +128,8 @@ impl EachUdp {
                     let each = EachUdp::adopt(sockets)?;
                     return Ok(EachUdp { options, helper, ..each });
                 }
-                // The helper binds all or none, and one address may not be proved to be unique yet: one by one, then.
-                // What is in use is in use that way too.
+                // The helper binds all or none, and an IPv6 address may not be known to be unique yet. So bind one by
+                // one. An address in use is still reported as in use.
                 Err(error) if matches!(error.downcast_ref(), Some(Refused(message)) if matches!(message.kind, Kind::InUse | Kind::NotThere)) =>
                 {
                     ask(helper.clone(), Address::Any, asked.port, &wildcard)?;
@@ -143,14 +143,14 @@ impl EachUdp {
         each.follow()?;
         // These were there from the start.
         each.untold.drain(..).try_for_each(|change| match change {
-            Change::Shared { error, .. } => Err(error),
-            Change::Added(_) | Change::Removed(_) => Ok(()),
+            AddressChange::Shared { error, .. } => Err(error),
+            AddressChange::Added(_) | AddressChange::Removed(_) => Ok(()),
         })?;
         Ok(each)
     }
 
-    /// Takes up what `portgrant exec -l each:PORT/udp` or a [`Request`] for it gave: the wildcard's socket first, then
-    /// those of addresses, all of one port. What has changed since they were bound is caught up with.
+    /// Adopts the sockets of `portgrant exec -l each:PORT/udp` or of a [`Request`] for it: the wildcard's socket first,
+    /// then those of addresses, all with one port. Changes since they were bound are caught up with.
     ///
     /// ```no_run
     /// # use portgrant_server::{EachUdp, Sockets};
@@ -174,7 +174,7 @@ impl EachUdp {
             let name = socket.name().to_owned();
             let socket = socket.into_udp()?;
             let local =
-                socket.local_addr().map_err(|source| Error::system("cannot tell where a socket is bound", source))?;
+                socket.local_addr().map_err(|source| Error::system("cannot read the address of a socket", source))?;
             if local.port() != port || local.ip().is_unspecified() {
                 return Err(not_each(&name, "a socket of one address, at the wildcard's port"));
             }
@@ -186,22 +186,22 @@ impl EachUdp {
         Ok(each)
     }
 
-    /// Its name: that of the endpoint, else `PORT/udp`.
+    /// Its name: the one of the endpoint, else `PORT/udp`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The addresses that have a socket of their own at the moment, unicast and broadcast.
+    /// The addresses that currently have their own socket, unicast and broadcast.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.bound.iter().map(|bound| bound.place.at(self.port))
     }
 
-    /// The wildcard's socket, to join multicast groups on.
+    /// The wildcard's socket, to join multicast groups on it.
     pub fn wildcard(&self) -> &AddressedUdp {
         &self.wildcard
     }
 
-    /// Reads one datagram into `buffer`, or one change of addresses, without waiting for it.
+    /// Reads one datagram into `buffer`, or one change of addresses, without waiting.
     pub(crate) fn try_recv(&mut self, buffer: &mut [u8]) -> Result<Option<Heard>, Error> {
         loop {
             if let Some(change) = self.untold.pop() {
@@ -236,14 +236,14 @@ impl EachUdp {
         }
     }
 
-    /// Whether there is something to tell although nothing is readable.
+    /// Whether there is something to report although nothing is readable.
     pub(crate) fn has_word(&self) -> bool {
         !self.untold.is_empty()
     }
 
     fn around(name: String, port: u16, options: Options, wildcard: UdpSocket) -> Result<EachUdp, Error> {
-        // Before the addresses are listed for the first time: none can slip in between.
-        let (changes, mut ready) = (Changes::subscribe()?, Ready::new()?);
+        // Before the addresses are listed for the first time, so that none is missed.
+        let (changes, mut ready) = (Changes::subscribe()?, Epoll::new()?);
         let wildcard = Arc::new(AddressedUdp::new(wildcard)?);
         ready.add(&*wildcard, WILDCARD)?;
         ready.add(&changes, CHANGES)?;
@@ -258,8 +258,8 @@ impl EachUdp {
         self.bound.iter().find(|bound| bound.number == number).map(|bound| &bound.socket)
     }
 
-    /// Whether what came to the wildcard came to a broadcast address's own socket too. (A unicast datagram goes to one
-    /// socket: here it came before its address had one.)
+    /// Whether a datagram that reached the wildcard also reached the socket of a broadcast address. (A unicast datagram
+    /// goes to one socket. It came before its address had one.)
     fn has_copy(&self, arrival: &Arrival) -> bool {
         arrival.from != Some(arrival.asked) && self.bound.iter().any(|bound| bound.place.ip == arrival.asked)
     }
@@ -272,7 +272,7 @@ impl EachUdp {
         Ok(())
     }
 
-    /// Closes the sockets of addresses that are gone, and binds those that are new.
+    /// Closes the sockets of removed addresses, and binds the new ones.
     fn follow(&mut self) -> Result<(), Error> {
         let places = interfaces::places(self.options.dev.as_deref())?;
         let is_there = |place: &Place| places.iter().any(|there| there.is(place));
@@ -282,7 +282,7 @@ impl EachUdp {
         self.bound = kept;
         for bound in gone {
             self.ready.remove(&*bound.socket);
-            told.push(Change::Removed(bound.place.at(self.port)));
+            told.push(AddressChange::Removed(bound.place.at(self.port)));
         }
         self.shared.retain(is_there);
         for place in &places {
@@ -291,12 +291,12 @@ impl EachUdp {
             }
             let address = place.at(self.port);
             match self.bind(place).and_then(|socket| self.insert(place.clone(), socket)) {
-                Ok(()) => told.push(Change::Added(address)),
-                // Gone again, or an IPv6 address that is not proved to be unique yet: there will be word of it.
+                Ok(()) => told.push(AddressChange::Added(address)),
+                // Removed again, or an IPv6 address that is not known to be unique yet: another notification follows.
                 Err(error) if is_not_there(&error) => {}
                 Err(error) => {
                     self.shared.push(place.clone());
-                    told.push(Change::Shared { address, error });
+                    told.push(AddressChange::Shared { address, error });
                 }
             }
         }
@@ -304,12 +304,12 @@ impl EachUdp {
         Ok(())
     }
 
-    /// A socket for `place`, beside the wildcard's.
+    /// Binds a socket for `place`, beside the wildcard.
     ///
-    /// SO_REUSEPORT, not SO_REUSEADDR: while it is on, it lets in sockets of this user alone (see socket(7)).
+    /// SO_REUSEPORT, not SO_REUSEADDR: while it is on, only sockets of this user can share the port (see socket(7)).
     fn bind(&self, place: &Place) -> Result<UdpSocket, Error> {
         if place.ip.is_ipv6() {
-            // On any port, and without the helper: whether the address may be used yet (see RFC 4862, 5.4).
+            // On any port, and without the helper, to see whether the address can be used yet (see RFC 4862, 5.4).
             bind(make(place.ip, &self.options)?, &place.at(0))
                 .map_err(|errno| ListenerError::NotBound { address: place.at(self.port), source: errno.into() })?;
         }
@@ -330,7 +330,7 @@ impl EachUdp {
             bound => return bound.map_err(|errno| ListenerError::NotBound { address, source: errno.into() }.into()),
         }
         if place.scope != 0 {
-            // The helper's endpoints have no zones; of a socket that has its interface the address needs none.
+            // The helper's endpoints have no zones. A socket that is bound to its interface needs none.
             setsockopt(socket, BindToDevice, &place.interface.clone().into())
                 .map_err(|errno| ListenerError::NotBound { address, source: errno.into() })?;
         }
@@ -348,17 +348,17 @@ impl AsFd for EachUdp {
     }
 }
 
-impl std::fmt::Display for Change {
+impl std::fmt::Display for AddressChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Change::Added(address) => write!(f, "{address}/udp came"),
-            Change::Removed(address) => write!(f, "{address}/udp went"),
-            Change::Shared { address, error } => write!(f, "{address}/udp has no socket of its own: {error}"),
+            AddressChange::Added(address) => write!(f, "{address}/udp came"),
+            AddressChange::Removed(address) => write!(f, "{address}/udp went"),
+            AddressChange::Shared { address, error } => write!(f, "{address}/udp has no socket of its own: {error}"),
         }
     }
 }
 
-/// Asks the helper for the whole set.
+/// Requests all sockets from the helper.
 fn whole_set(endpoint: Endpoint, helper: Option<PathBuf>) -> Result<Sockets, Error> {
     let request = Request::new().endpoint(endpoint);
     match helper {
@@ -367,14 +367,14 @@ fn whole_set(endpoint: Endpoint, helper: Option<PathBuf>) -> Result<Sockets, Err
     }
 }
 
-/// Asks the helper to bind `socket`.
+/// Has the helper bind `socket`.
 fn ask(helper: Option<PathBuf>, address: Address, port: u16, socket: &UdpSocket) -> Result<(), Error> {
     let helper = helper.map_or_else(helper::locate, Ok)?;
     let (port, protocol, options) = (Port::Number(port), Protocol::Udp, Options::default());
     helper::bind(&helper, &Endpoint { name: None, address, port, protocol, options }, socket)
 }
 
-/// Whether an error of recvmsg(2) is one datagram's or one moment's, and the socket goes on.
+/// Whether an error of recvmsg(2) concerns one datagram or one moment, so that the socket still works.
 pub(crate) fn is_passing(error: &io::Error) -> bool {
     const PASSING: &[Errno] = &[
         Errno::AGAIN,

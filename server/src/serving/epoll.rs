@@ -1,4 +1,4 @@
-//! Which descriptors have something to read: epoll(7), and whose turn it is.
+//! Which descriptors are readable: epoll(7), in rounds.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,23 +10,23 @@ use rustix::io::Errno;
 
 use crate::failure::Error;
 
-/// How many are asked for at once. Where more are ready, the kernel names the others the next time.
+/// How many are requested at once. If more are ready, the kernel reports the others the next time.
 const ROUND: usize = 64;
 
-/// Descriptors under numbers, and a round of those that are ready. In a round each has one turn, so that none, however
-/// busy, keeps another waiting for longer than a turn of each.
+/// Numbered descriptors, and a round of those that are ready. Each has one turn in a round, so that a busy one delays
+/// the others by one turn only.
 ///
-/// Itself a descriptor that is readable while one of its own is.
+/// It is readable itself while one of them is.
 #[derive(Debug)]
-pub(crate) struct Ready {
+pub(crate) struct Epoll {
     epoll: OwnedFd,
     round: VecDeque<u64>,
 }
 
-impl Ready {
-    pub(crate) fn new() -> Result<Ready, Error> {
+impl Epoll {
+    pub(crate) fn new() -> Result<Epoll, Error> {
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(failed)?;
-        Ok(Ready { epoll, round: VecDeque::new() })
+        Ok(Epoll { epoll, round: VecDeque::new() })
     }
 
     /// Watches `descriptor` under `number`.
@@ -34,8 +34,8 @@ impl Ready {
         epoll::add(&self.epoll, descriptor, EventData::new_u64(number), EventFlags::IN).map_err(failed)
     }
 
-    /// Goes on watching it, or lets it rest. A descriptor that is watched for nothing would still be ready where it was shut
-    /// down (EPOLLHUP), so one that rests is not there at all.
+    /// Watches it again, or pauses. A descriptor that is watched for nothing would still be ready after a shutdown
+    /// (EPOLLHUP), so one that pauses is removed.
     pub(crate) fn set(&mut self, descriptor: impl AsFd, number: u64, watched: bool) -> Result<(), Error> {
         if !watched {
             self.remove(descriptor);
@@ -47,12 +47,12 @@ impl Ready {
         }
     }
 
-    /// Watches it no more. Closing it would not do, where somebody holds a copy.
+    /// Stops watching it. Closing it is not enough if another process has a copy.
     pub(crate) fn remove(&mut self, descriptor: impl AsFd) {
         let _ = epoll::delete(&self.epoll, descriptor);
     }
 
-    /// The next whose turn it is; `None` at the end of a round.
+    /// The next one in this round; `None` at the end.
     pub(crate) fn turn(&mut self) -> Option<u64> {
         self.round.pop_front()
     }
@@ -62,10 +62,10 @@ impl Ready {
         self.round.push_back(number);
     }
 
-    /// Begins a round, waiting for `limit` at most where nothing is ready (`None` is for ever). Whether there is one;
-    /// a signal ends the wait too.
+    /// Starts a round. Waits at most for `limit` if nothing is ready (`None` means without limit). Returns whether
+    /// there is a round; a signal also ends the wait.
     pub(crate) fn begin(&mut self, limit: Option<Duration>) -> Result<bool, Error> {
-        // What is too long for the kernel's clock is for ever.
+        // A time that is too long for the kernel means without limit.
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let mut events = Vec::with_capacity(ROUND);
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), limit.as_ref()) {
@@ -79,7 +79,7 @@ impl Ready {
     }
 }
 
-impl AsFd for Ready {
+impl AsFd for Epoll {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }

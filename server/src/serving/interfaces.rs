@@ -1,4 +1,4 @@
-//! The addresses of this host's interfaces, and word of it when they change (rtnetlink(7)).
+//! The addresses of this host's interfaces, and notifications when they change (rtnetlink(7)).
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -16,7 +16,7 @@ use crate::failure::Error;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) ip: IpAddr,
-    /// The interface that a link-local address means, else 0
+    /// The interface of a link-local address, else 0
     pub(crate) scope: u32,
     pub(crate) interface: String,
 }
@@ -29,13 +29,13 @@ impl Place {
         }
     }
 
-    /// Two interfaces may have the same address; it is bound once.
+    /// Two interfaces may have the same address, which is bound once.
     pub(crate) fn is(&self, other: &Place) -> bool {
         (self.ip, self.scope) == (other.ip, other.scope)
     }
 }
 
-/// Every one of them, each once; those of interface `only`, where one is named. As the helper's `each` has it.
+/// All addresses, each once; those of the interface `only`, if there is one. Same as for the helper's `each`.
 pub(crate) fn places(only: Option<&str>) -> Result<Vec<Place>, Error> {
     let failed = |errno: nix::Error| Error::system("cannot list the interfaces", errno);
     let mut places: Vec<Place> = Vec::new();
@@ -61,15 +61,14 @@ fn address(address: &SockaddrStorage) -> Option<(IpAddr, u32)> {
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| (v6.ip().into(), v6.scope_id())))
 }
 
-/// Word from the kernel that an address or an interface came, went or changed.
+/// The kernel's notifications that an address or an interface was added, removed or changed.
 ///
-/// What it says is not read: whoever hears it lists the interfaces again. So a message that was lost, or that was not
-/// the kernel's, does no harm.
+/// Their content is not read: after each the interfaces are listed again. So a lost or forged message does no harm.
 #[derive(Debug)]
 pub(crate) struct Changes(OwnedFd);
 
 impl Changes {
-    /// From now on. It needs no privilege.
+    /// Subscribes from now on. This needs no privilege.
     pub(crate) fn subscribe() -> Result<Changes, Error> {
         let failed = |errno: nix::Error| Error::system("cannot follow the interfaces", errno);
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -80,11 +79,11 @@ impl Changes {
         Ok(Changes(socket))
     }
 
-    /// Whether there was word since the last time.
+    /// Whether there was a notification since the last call.
     pub(crate) fn happened(&self) -> bool {
         let mut happened = false;
         loop {
-            // ENOBUFS is one too: there were more than its queue held.
+            // ENOBUFS counts as well: there were more than fit into the queue.
             match recv(self.0.as_raw_fd(), &mut [0; 64], MsgFlags::MSG_DONTWAIT) {
                 Ok(_) | Err(nix::Error::ENOBUFS) => happened = true,
                 Err(nix::Error::EINTR) => {}

@@ -1,7 +1,7 @@
-//! Several ports at once: one place to wait for all of them.
+//! Several ports at once, with one place to wait for all of them.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +13,12 @@ use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use super::addressed::{AddressedUdp, Arrival};
-use super::each::{Change, EachUdp, Heard, is_passing};
-use super::epoll::Ready;
+use super::each::{AddressChange, EachUdp, Heard, is_passing};
+use super::epoll::Epoll;
 use super::error::ListenerError;
 use crate::accept::{PAUSE, is_the_clients, would_recur};
 use crate::adopting::{Socket, Sockets};
-use crate::client::canonical;
+use crate::client::Connection;
 use crate::error_queue;
 use crate::failure::Error;
 
@@ -29,7 +29,7 @@ const DATAGRAM: usize = 65_535;
 const STOP: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
 
-/// Everything that a server listens on, tcp and udp, as one: what comes next, and by which name it came in.
+/// All listeners of a server, tcp and udp. It returns the next event with the name of its listener.
 ///
 /// ```no_run
 /// use std::io::Write;
@@ -53,22 +53,22 @@ const TIMER: u64 = u64::MAX - 1;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// * **Fair.** Whatever is ready has a turn in each round, one connection or datagram a turn: a flood at one port delays
-///   the others by one event each.
+/// * **Fair.** Each listener that is ready has one turn in a round, for one connection or datagram. So a flood at one
+///   port delays the others by one event each.
 /// * **Out of descriptors** (EMFILE, ENFILE) or memory, or where accept(2) is forbidden (EPERM), it would fail again at
-///   once, as the connection stays where it is. It is told once, and connections are let wait in their queues for a tenth
-///   of a second at a time, while datagrams are served on.
-/// * **Errors of datagrams** that were sent (IP_RECVERR, in ip(7)) are dropped when no datagram waits: nobody here reads
-///   them, and the socket would be ready for ever.
-/// * **Stopped** by a [`Stopper`], from anywhere.
-/// * **A port among others** that fails for good is told as [`ListenerError::Failed`], and the others go on.
+///   once, since the connection stays in its queue. This is reported once. Connections then wait in their queues for a tenth of a second at a time,
+///   while datagrams are still served.
+/// * **Errors of datagrams** that were sent (IP_RECVERR, in ip(7)) are dropped if no datagram waits: nobody here reads
+///   them, and the socket would stay ready for ever.
+/// * **Stopped** by a [`Stopper`], from any thread.
+/// * **One listener fails** permanently: it is reported as [`ListenerError::Failed`], and the others go on.
 ///
-/// It is readable (poll(2), by its [`AsFd`]) while an event is there, for a loop of your own with
+/// It is readable (poll(2), by its [`AsFd`]) while there is an event, for your own loop with
 /// [`try_event`](Listeners::try_event). For tokio there is `AsyncListeners` (feature `tokio`).
 #[derive(Debug)]
 pub struct Listeners {
     entries: Vec<Option<Entry>>,
-    ready: Ready,
+    ready: Epoll,
     stop: Arc<Stop>,
     timer: OwnedFd,
     pause: Pause,
@@ -91,84 +91,71 @@ enum Source {
 /// Whether connections are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pause {
-    /// They are.
+    /// Yes
     Off,
-    /// They are let wait, and that was told.
+    /// No: they wait, and that was reported
     On,
-    /// They are accepted again, and whether there is room for one will show.
+    /// Yes, again: whether one succeeds will show
     Trial,
 }
 
-/// Something that came in.
+/// Something that happened at a listener.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<S = TcpStream> {
     /// A client connected
-    Connection(Accepted<S>),
-    /// A datagram came
+    Connection(Connection<S>),
+    /// A datagram arrived
     Datagram(Datagram),
-    /// An address of an [`EachUdp`] came or went
+    /// An address of an [`EachUdp`] was added or removed
     Address {
-        /// The set's name
+        /// The name of the set
         name: Arc<str>,
-        /// What became of which
-        change: Change,
+        /// The change
+        change: AddressChange,
     },
     /// Descriptors or memory ran out, or accept(2) is forbidden, and connections wait. Reported once, until one succeeds
     Exhausted {
-        /// The listener that noticed
+        /// The name of the listener
         name: Arc<str>,
         /// EMFILE, ENFILE, ENOBUFS, ENOMEM or EPERM
         source: io::Error,
     },
-    /// A [`Stopper`] said so. Nothing else is told any more
+    /// A [`Stopper`] stopped the listeners. No other event follows
     Stopped,
 }
 
-/// A client that connected.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Accepted<S = TcpStream> {
-    /// The name of the listener that it came in by
-    pub name: Arc<str>,
-    /// The connection; it blocks, whatever the listener does (tokio's does not)
-    pub stream: S,
-    /// Who connected; an IPv4-mapped address is shown as IPv4
-    pub peer: SocketAddr,
-}
-
-/// A datagram, and the way back to who sent it.
+/// A datagram, and the way to answer it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Datagram {
-    /// The name of the socket that it came in by
+    /// The name of its socket
     pub name: Arc<str>,
-    /// What it says
+    /// Its content
     pub bytes: Vec<u8>,
-    /// Who sent it, and to which address
+    /// Its sender and its destination
     pub arrival: Arrival,
     socket: Arc<AddressedUdp>,
 }
 
 impl Datagram {
-    /// Answers, from the address that was asked. Where the send buffer is full it waits, unless the socket was made
-    /// not to block.
+    /// Answers from the address that was asked. If the send buffer is full it waits, unless the socket is non-blocking.
     pub fn reply(&self, bytes: &[u8]) -> io::Result<()> {
         self.socket.reply(&self.arrival, bytes)
     }
 
-    /// The same without ever waiting: [`io::ErrorKind::WouldBlock`] while the send buffer is full.
+    /// The same, without waiting: [`io::ErrorKind::WouldBlock`] while the send buffer is full.
     pub fn try_reply(&self, bytes: &[u8]) -> io::Result<()> {
         self.socket.try_reply(&self.arrival, bytes)
     }
 
-    /// The socket that it came in by.
+    /// The socket that received it.
     pub fn socket(&self) -> &AddressedUdp {
         &self.socket
     }
 }
 
-/// Wakes [`Listeners`] to tell [`Event::Stopped`]: from another thread, or from a signal handler.
+/// Stops [`Listeners`], from another thread or from a signal handler: they return [`Event::Stopped`].
 #[derive(Debug, Clone)]
 pub struct Stopper(Arc<Stop>);
 
@@ -179,41 +166,43 @@ struct Stop {
 }
 
 impl Stopper {
-    /// Stops the listeners, now if they wait, else before the next event. Once is enough, and it cannot be undone.
+    /// Stops the listeners: immediately if they wait, else before the next event. One call is enough, and it cannot be
+    /// undone.
     ///
-    /// It stores a flag and calls write(2), both of which a signal handler may do.
+    /// It sets a flag and calls write(2). A signal handler may do both.
     pub fn stop(&self) {
         self.0.asked.store(true, Ordering::SeqCst);
-        // It fails only at 2^64 - 1, and then it is readable all the same.
+        // It fails only at 2^64 - 1, and then it is readable anyway.
         let _ = rustix::io::write(&self.0.wake, &1u64.to_ne_bytes());
     }
 }
 
 impl Listeners {
-    /// Of nothing yet.
+    /// Without listeners.
     ///
     /// # Errors
-    /// [`SystemError`](crate::error::SystemError) where epoll(7), eventfd(2) or timerfd_create(2) find no descriptor or memory.
+    /// [`SystemError`](crate::error::SystemError) if epoll(7), eventfd(2) or timerfd_create(2) fail for lack of
+    /// descriptors or memory.
     pub fn new() -> Result<Listeners, Error> {
         let failed = |errno: Errno| Error::system("cannot wait for several sockets at once", errno);
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(failed)?;
-        let mut ready = Ready::new()?;
+        let mut ready = Epoll::new()?;
         ready.add(&wake, STOP)?;
         ready.add(&timer, TIMER)?;
         let stop = Arc::new(Stop { asked: AtomicBool::new(false), wake });
         Ok(Listeners { entries: Vec::new(), ready, stop, timer, pause: Pause::Off, buffer: vec![0; DATAGRAM] })
     }
 
-    /// Of all `sockets`, each by its name. What is neither a tcp listener nor a udp socket is an error.
+    /// With all `sockets`, by their names. A socket that is neither a tcp listener nor a udp socket is an error.
     ///
-    /// What an `each:PORT/udp` gave is one [`EachUdp`], by the one name.
+    /// The sockets of an `each:PORT/udp` become one [`EachUdp`] with one name.
     pub fn from_sockets(sockets: Sockets) -> Result<Listeners, Error> {
         let mut listeners = Listeners::new()?;
         let mut sockets = sockets.into_iter().peekable();
         while let Some(first) = sockets.next() {
-            if first.facts()?.protocol.transport() != Protocol::Udp {
+            if first.info()?.protocol.transport() != Protocol::Udp {
                 let name = first.name().to_owned();
                 listeners.tcp(&name, first.into_tcp()?)?;
                 continue;
@@ -239,38 +228,40 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// Accepts from `listener` as well. It is made not to block, so that nobody is waited for who is gone again.
+    /// Adds a tcp listener. It becomes non-blocking, so that a client that is gone again does not block it.
     pub fn tcp(&mut self, name: &str, listener: TcpListener) -> Result<(), Error> {
-        listener.set_nonblocking(true).map_err(|source| Error::system("cannot make a listener not block", source))?;
+        listener
+            .set_nonblocking(true)
+            .map_err(|source| Error::system("cannot make a listener non-blocking", source))?;
         self.add(name, Source::Tcp(listener))
     }
 
-    /// Receives from `socket` as well, which is bound.
+    /// Adds a udp socket, which must be bound.
     pub fn udp(&mut self, name: &str, socket: UdpSocket) -> Result<(), Error> {
         self.add(name, Source::Udp(Arc::new(AddressedUdp::new(socket)?)))
     }
 
-    /// Receives from the sockets of `each` as well, and follows the interfaces for it.
+    /// Adds the sockets of `each`, and follows its interfaces.
     pub fn each(&mut self, each: EachUdp) -> Result<(), Error> {
         let name = each.name().to_owned();
         self.add(&name, Source::Each(Box::new(each)))
     }
 
-    /// What stops it.
+    /// Returns what stops the listeners.
     pub fn stopper(&self) -> Stopper {
         Stopper(Arc::clone(&self.stop))
     }
 
-    /// The names of what is listened on.
+    /// The names of the listeners.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().flatten().map(|entry| &*entry.name)
     }
 
-    /// Waits for what comes next.
+    /// Waits for the next event.
     ///
     /// # Errors
-    /// [`ListenerError::Failed`] where one failed for good; it is served no more, and the others go on.
-    /// [`ListenerError::NoListener`] where there is none (any more).
+    /// [`ListenerError::Failed`] if a listener failed permanently. It is no longer served; the others go on.
+    /// [`ListenerError::NoListener`] if there is none (any more).
     pub fn event(&mut self) -> Result<Event, Error> {
         loop {
             if let Some(event) = self.try_event()? {
@@ -280,7 +271,7 @@ impl Listeners {
         }
     }
 
-    /// The same for `limit` at most; `None` where nothing came.
+    /// The same, for at most `limit`. `None` if there was no event.
     pub fn event_within(&mut self, limit: Duration) -> Result<Option<Event>, Error> {
         let end = Instant::now().checked_add(limit);
         loop {
@@ -295,7 +286,7 @@ impl Listeners {
         }
     }
 
-    /// The same without waiting.
+    /// The same, without waiting.
     pub fn try_event(&mut self) -> Result<Option<Event>, Error> {
         loop {
             if self.stop.asked.load(Ordering::SeqCst) {
@@ -321,7 +312,7 @@ impl Listeners {
     fn add(&mut self, name: &str, source: Source) -> Result<(), Error> {
         let number = self.entries.len() as u64;
         self.ready.add(source.as_fd(), number)?;
-        // What happened to its addresses so far is told without anything to read.
+        // Changes of its addresses so far are reported without anything to read.
         self.ready.again(number);
         self.entries.push(Some(Entry { name: Arc::from(name), source }));
         Ok(())
@@ -341,7 +332,7 @@ impl Listeners {
             Source::Tcp(listener) => match listener.accept() {
                 Ok((stream, peer)) => {
                     self.pause = Pause::Off;
-                    return Ok(Some(Event::Connection(Accepted { name, stream, peer: canonical(peer) })));
+                    return Ok(Some(Event::Connection(Connection::new(name, stream, peer))));
                 }
                 Err(error) if would_recur(&error) => return self.exhausted(name, error),
                 Err(error) if is_the_clients(&error) => return Ok(None),
@@ -371,14 +362,14 @@ impl Listeners {
                 }));
             }
         };
-        // Left where it is, it would be ready and fail for ever.
+        // If it were still watched, it would be ready and fail for ever.
         self.ready.remove(entry.source.as_fd());
         let name = entry.name.to_string();
         self.entries[index] = None;
         Err(ListenerError::Failed { name, source: failed }.into())
     }
 
-    /// Lets connections wait for a moment; told the first time.
+    /// Lets connections wait for a moment. Reported the first time.
     fn exhausted(&mut self, name: Arc<str>, source: io::Error) -> Result<Option<Event>, Error> {
         let told = self.pause == Pause::Trial;
         self.pause = Pause::On;

@@ -1,4 +1,4 @@
-//! What a server waits for: clients and datagrams, at several ports and addresses.
+//! Listeners: clients and datagrams, at several ports and addresses.
 
 mod addressed;
 mod each;
@@ -11,9 +11,9 @@ mod steering;
 mod tokio;
 
 pub use addressed::{AddressedUdp, Arrival};
-pub use each::{Change, EachUdp};
+pub use each::{AddressChange, EachUdp};
 pub use error::ListenerError;
-pub use listeners::{Accepted, Datagram, Event, Listeners, Stopper};
+pub use listeners::{Datagram, Event, Listeners, Stopper};
 pub use steering::steer_by_cpu;
 #[cfg(feature = "tokio")]
 pub use tokio::AsyncListeners;

@@ -1,4 +1,4 @@
-//! Which socket of a SO_REUSEPORT group gets a connection or a datagram.
+//! Which socket of a SO_REUSEPORT group receives a connection or a datagram.
 
 use std::os::fd::AsFd;
 
@@ -9,13 +9,13 @@ use nix::sys::socket::sockopt::AttachReusePortCbpf;
 use crate::client::SocketOptionError;
 use crate::failure::Error;
 
-/// Has the kernel deal out by CPU instead of by a hash: what arrives on CPU _n_ goes to socket _n_ modulo the length of
-/// `group`. With as many sockets as CPUs and each worker kept on its own, a connection stays where its packets arrive.
+/// Has the kernel distribute by CPU instead of by a hash: what arrives on CPU _n_ goes to socket _n_ modulo the length
+/// of `group`. With as many sockets as CPUs, and each worker on its own CPU, a connection stays where its packets
+/// arrive.
 ///
-/// `group` must be the whole of a SO_REUSEPORT group in the order in which it was bound, as [`Server::group`] gives it:
-/// the kernel counts that way. When one of them closes, the last takes its place in the count, and a CPU without a
-/// socket is dealt out by hash again. It takes no privilege (SO_ATTACH_REUSEPORT_CBPF, socket(7); Linux 4.5, for tcp
-/// 4.6).
+/// `group` must be the whole SO_REUSEPORT group in the order in which it was bound, as [`Server::group`] returns it:
+/// the kernel counts in that order. When a socket closes, the last one takes its number. A CPU without a socket uses
+/// the hash again. This needs no privilege (SO_ATTACH_REUSEPORT_CBPF, socket(7); Linux 4.5, for tcp 4.6).
 ///
 /// [`Server::group`]: crate::Server::group
 ///
@@ -29,18 +29,18 @@ use crate::failure::Error;
 /// ```
 pub fn steer_by_cpu<S: AsFd>(group: &[S]) -> Result<(), Error> {
     let (Some(any), Ok(length)) = (group.first(), u32::try_from(group.len())) else { return Ok(()) };
-    // `raw_smp_processor_id() % length`: the kernel's documentation of socket filters has the words.
+    // `raw_smp_processor_id() % length`. The kernel documentation of socket filters describes the words.
     let mut program = [
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, (libc::SKF_AD_OFF + libc::SKF_AD_CPU).cast_unsigned()),
         instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, length),
         instruction(libc::BPF_RET | BPF_A, 0),
     ];
-    // The kernel copies the program during the call; `program` outlives it, and `len` is its length.
+    // The kernel copies the program during the call. `program` outlives it, and `len` is its length.
     let attached = AttachReusePortCbpf.set(any, &sock_fprog { len: 3, filter: program.as_mut_ptr() });
     attached.map_err(|errno| SocketOptionError { option: "SO_ATTACH_REUSEPORT_CBPF", source: errno.into() }.into())
 }
 
-/// linux/filter.h's, of which libc has only the others.
+/// From linux/filter.h; libc has only the others.
 const BPF_A: u32 = 0x10;
 
 fn instruction(code: u32, k: u32) -> sock_filter {
@@ -61,7 +61,7 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").expect("a listener").local_addr().expect("bound").port()
     }
 
-    /// Runs `act` on each CPU that this thread may use (at most 8 of them).
+    /// Runs `act` on each CPU that this thread may use (at most 8).
     fn on_each_cpu(act: impl Fn(usize)) {
         let allowed = sched_getaffinity(None).expect("a set");
         for cpu in (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).take(8) {
@@ -83,7 +83,8 @@ mod tests {
             listener.set_nonblocking(true).expect("set");
         }
         on_each_cpu(|cpu| {
-            // Over the loopback a packet arrives on the CPU that sends it. By a hash, 3^-20 would all go to one.
+            // Over the loopback a packet arrives on the CPU that sent it. By the hash, all would reach one socket with
+            // a probability of 3^-20.
             let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(&endpoint).expect("connected")).collect();
             for worker in 0..group.len() {
                 let expected = if worker == cpu % group.len() { clients.len() } else { 0 };

@@ -1,4 +1,4 @@
-//! The same for a tokio runtime: what makes [`Listeners`] readable makes a task run.
+//! Listeners for a tokio runtime: when [`Listeners`] become readable, a task runs.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,7 +8,8 @@ use ::tokio::io::unix::AsyncFd;
 use ::tokio::net::TcpStream;
 
 use super::each::EachUdp;
-use super::listeners::{Accepted, Datagram, Event, Listeners, Stopper};
+use super::listeners::{Datagram, Event, Listeners, Stopper};
+use crate::client::Connection;
 use crate::descriptor;
 use crate::failure::Error;
 
@@ -35,28 +36,28 @@ use crate::failure::Error;
 /// ```
 #[derive(Debug)]
 pub struct AsyncListeners {
-    /// A copy of theirs, registered with the runtime
+    /// A copy of their descriptor, registered with the runtime
     readiness: AsyncFd<OwnedFd>,
     listeners: Listeners,
 }
 
 impl AsyncListeners {
-    /// Registers them with the runtime that this is called in.
+    /// Registers them with the current runtime.
     ///
     /// # Panics
-    /// Outside of a tokio runtime, or in one without I/O, as everything of tokio's does.
+    /// Outside of a tokio runtime, or in a runtime without I/O.
     pub fn new(listeners: Listeners) -> Result<AsyncListeners, Error> {
         let copy = listeners.as_fd().try_clone_to_owned().map_err(failed)?;
         Ok(AsyncListeners { readiness: descriptor::awaited(copy, Interest::READABLE).map_err(failed)?, listeners })
     }
 
-    /// What comes next, as [`Listeners::event`] tells it. Nothing is lost where the future is dropped, so it may stand
-    /// in `select!`.
+    /// Waits for the next event, like [`Listeners::event`]. No event is lost if the future is dropped, so it can be
+    /// used in `select!`.
     ///
-    /// Other tasks of the thread have their turn between events, whatever comes in.
+    /// Other tasks of the thread run between events, however many there are.
     pub async fn event(&mut self) -> Result<Event<TcpStream>, Error> {
         ::tokio::task::consume_budget().await;
-        // A round goes on without anything new to read.
+        // A round continues without anything new to read.
         if let Some(event) = self.listeners.try_event()? {
             return with_tokio(event);
         }
@@ -69,36 +70,36 @@ impl AsyncListeners {
         }
     }
 
-    /// What stops them.
+    /// Returns what stops them.
     pub fn stopper(&self) -> Stopper {
         self.listeners.stopper()
     }
 
-    /// To add another, as [`Listeners::tcp`] does.
+    /// Adds a listener, like [`Listeners::tcp`].
     pub fn tcp(&mut self, name: &str, listener: std::net::TcpListener) -> Result<(), Error> {
         self.listeners.tcp(name, listener)
     }
 
-    /// To add another, as [`Listeners::udp`] does.
+    /// Adds a socket, like [`Listeners::udp`].
     pub fn udp(&mut self, name: &str, socket: std::net::UdpSocket) -> Result<(), Error> {
         self.listeners.udp(name, socket)
     }
 
-    /// To add another, as [`Listeners::each`] does.
+    /// Adds sockets, like [`Listeners::each`].
     pub fn each(&mut self, each: EachUdp) -> Result<(), Error> {
         self.listeners.each(each)
     }
 }
 
 impl Datagram {
-    /// Answers, from the address that was asked; where the send buffer is full, the task waits (feature `tokio`).
+    /// Answers from the address that was asked. If the send buffer is full, the task waits (feature `tokio`).
     pub async fn reply_async(&self, bytes: &[u8]) -> io::Result<()> {
         loop {
             match self.try_reply(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 replied => return replied,
             }
-            // Seldom enough to register a copy for it: the socket itself belongs to the listeners.
+            // Rare enough to register a copy for it: the socket itself belongs to the listeners.
             let copy = self.socket().as_fd().try_clone_to_owned()?;
             let copy = descriptor::awaited(copy, Interest::WRITABLE)?;
             let _ = copy.writable().await?;
@@ -108,9 +109,9 @@ impl Datagram {
 
 fn with_tokio(event: Event) -> Result<Event<TcpStream>, Error> {
     Ok(match event {
-        Event::Connection(Accepted { name, stream, peer }) => {
+        Event::Connection(Connection { name, stream, peer }) => {
             stream.set_nonblocking(true).map_err(failed)?;
-            Event::Connection(Accepted { name, stream: TcpStream::from_std(stream).map_err(failed)?, peer })
+            Event::Connection(Connection::new(name, TcpStream::from_std(stream).map_err(failed)?, peer))
         }
         Event::Datagram(datagram) => Event::Datagram(datagram),
         Event::Address { name, change } => Event::Address { name, change },

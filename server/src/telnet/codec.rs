@@ -1,4 +1,5 @@
-//! Bytes of the connection from and to bytes of the terminal: commands taken out, IAC doubled, ends of lines (RFC 854).
+//! Translates between the bytes of the connection and those of the terminal: commands, doubled IAC, ends of lines (RFC
+//! 854).
 
 use std::mem;
 
@@ -17,19 +18,19 @@ const WONT: u8 = 252;
 const DO: u8 = 253;
 const DONT: u8 = 254;
 const IAC: u8 = 255;
-/// RFC 1184's, which clients send without its option, too.
+/// Of RFC 1184. Clients send them without its option, too.
 const END_OF_FILE: u8 = 236;
 const SUSPEND: u8 = 237;
 const ABORT: u8 = 238;
 
-/// TERMINAL-TYPE's two words.
+/// The two commands of TERMINAL-TYPE.
 const IS: u8 = 0;
 const SEND: u8 = 1;
 
-/// Of a subnegotiation that is longer, no more is kept than shows that it is; none that means anything here is.
+/// More is not kept of a subnegotiation: a longer one has no meaning here.
 const MAX_SUBNEGOTIATION: usize = 64;
 
-/// What both sides may do. Nothing else is agreed to: no environment (RFC 1572), no X display, no line mode.
+/// What both sides may do. Nothing else is accepted: no environment (RFC 1572), no X display, no line mode.
 const AGREED: &[(Side, u8)] = &[
     (Side::Local, ECHO),
     (Side::Local, SUPPRESS_GO_AHEAD),
@@ -38,16 +39,16 @@ const AGREED: &[(Side, u8)] = &[
     (Side::Remote, TERMINAL_TYPE),
 ];
 
-/// What the end of a line is on this side of the codec.
+/// The end of a line on this side of the codec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lines {
-    /// A text's: CR LF of the connection is LF, in both directions
+    /// As in a text: CR LF on the connection is LF here, in both directions
     Text,
-    /// A terminal's: the key Enter is CR, however it comes; LF goes out as it is
+    /// As on a terminal: the Enter key is CR, however it is sent; LF is sent unchanged
     Terminal,
 }
 
-/// Where in the stream of the other side this is.
+/// The position in the stream from the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reading {
     Data,
@@ -101,7 +102,7 @@ impl Codec {
         self.negotiation.is_on(side, option)
     }
 
-    /// Whether everything that was asked is answered.
+    /// Whether all requests are answered.
     pub(crate) fn is_settled(&self) -> bool {
         let told = |option, is_known| is_known || !self.is_on(Side::Remote, option);
         self.negotiation.is_settled()
@@ -117,7 +118,7 @@ impl Codec {
         self.terminal.as_deref()
     }
 
-    /// What came from the other side: its data goes to `data`, answers to the output.
+    /// Reads bytes from the other side: data goes to `data`, answers go to the output.
     pub(crate) fn decode(&mut self, bytes: &[u8], data: &mut Vec<u8>) {
         for &byte in bytes {
             self.reading = self.read(byte, data);
@@ -149,7 +150,7 @@ impl Codec {
                 self.end_subnegotiation();
                 Reading::Data
             }
-            // It was not ended: what was collected is void, and the command stands for itself.
+            // It has no end: discard what was collected, and treat the command by itself.
             Reading::SubnegotiationCommand => self.read_command(byte, data),
         }
     }
@@ -158,7 +159,7 @@ impl Codec {
         match (byte, self.lines) {
             (IAC, _) => Reading::Command,
             (b'\r', Lines::Text) => Reading::Return,
-            // At once: it is a key, and nobody knows whether anything follows.
+            // At once: it may be a key, and nothing may follow.
             (b'\r', Lines::Terminal) => {
                 data.push(b'\r');
                 Reading::Return
@@ -167,7 +168,7 @@ impl Codec {
         }
     }
 
-    /// The functions of the old keyboards are control characters, as on a terminal.
+    /// The function keys of old keyboards are control characters, as on a terminal.
     fn read_command(&mut self, byte: u8, data: &mut Vec<u8>) -> Reading {
         match byte {
             IAC => emit(data, IAC),
@@ -212,7 +213,7 @@ impl Codec {
         }
     }
 
-    /// One more than the bound, so that what is too long is known to be.
+    /// One byte more than the limit, to recognize what is too long.
     fn collect(&mut self, byte: u8) -> Reading {
         if self.subnegotiation.len() <= MAX_SUBNEGOTIATION {
             self.subnegotiation.push(byte);
@@ -234,7 +235,7 @@ impl Codec {
         }
     }
 
-    /// What goes to the other side: `data` to the output, as the connection has it.
+    /// Writes `data` to the output, in the form of the connection.
     pub(crate) fn encode(&mut self, data: &[u8]) {
         for &byte in data {
             let after_return = mem::replace(&mut self.after_return, byte == b'\r');
@@ -258,8 +259,8 @@ fn emit(data: &mut Vec<u8>, byte: u8) -> Reading {
     Reading::Data
 }
 
-/// A terminal's name as terminfo has it, in small letters. What a program could take for anything else, a path say, is
-/// none: it becomes TERM.
+/// A terminal name of terminfo, in lower case. A name that a program could take for something else, such as a path, is
+/// not valid: it becomes TERM.
 fn terminal(name: &[u8]) -> Option<String> {
     let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'_');
     let fits = (1..=40).contains(&name.len()) && name.iter().all(fits);
@@ -350,7 +351,7 @@ mod tests {
             (Lines::Terminal, b"a\nb\r\nc\rd\xff", b"a\nb\r\nc\r\0d\xff\xff"),
         ] {
             let mut codec = Codec::new(lines);
-            // In pieces: what a piece ends with counts for the next.
+            // In pieces: the end of a piece affects the next one.
             data.iter().for_each(|byte| codec.encode(&[*byte]));
             assert_eq!(codec.output, expected, "{lines:?}");
         }
@@ -372,7 +373,7 @@ mod tests {
             let mut receiver = Codec::new(Lines::Text);
             let mut received = Vec::new();
             sender.output.chunks(cut).for_each(|piece| receiver.decode(piece, &mut received));
-            // A newline may have been CR LF before; and of a CR at the very end it is not known what follows.
+            // A newline may have been CR LF before. For a CR at the very end it is not known what follows.
             let text = String::from_utf8_lossy(&data).into_owned();
             let expected = text.replace("\r\n", "\n");
             let expected = expected.strip_suffix('\r').unwrap_or(&expected);

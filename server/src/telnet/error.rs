@@ -1,11 +1,11 @@
-//! A program on a pseudo-terminal.
+//! Errors of a program on a pseudo-terminal.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::failure::{Report, failure, shown};
 
-/// Why no program runs on a terminal
+/// Why a program does not run on a terminal
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TelnetError {
@@ -14,9 +14,9 @@ pub enum TelnetError {
         /// Why not
         source: io::Error,
     },
-    /// The program behind a terminal could not be started
+    /// The program on the terminal could not be started
     Program {
-        /// Which
+        /// Its path
         program: PathBuf,
         /// Why not
         source: io::Error,
@@ -28,10 +28,10 @@ impl TelnetError {
         match self {
             TelnetError::Terminal { source } => Report::what("cannot open a terminal")
                 .because(source)
-                .fix("see that /dev/ptmx and /dev/pts are there, and not all in use (kernel.pty.max)"),
+                .fix("check that /dev/ptmx and /dev/pts exist, and that a terminal is free (kernel.pty.max)"),
             TelnetError::Program { program, source } => Report::what(format!("cannot run {}", shown(program)))
                 .because(source)
-                .fix("name a program along PATH, or its path, that this user may execute"),
+                .fix("give a program in PATH, or the path of one, that this user may execute"),
         }
     }
 }

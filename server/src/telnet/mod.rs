@@ -1,11 +1,11 @@
-//! One character at a time: telnet's negotiation as a filter on a stream, and a program on a pseudo-terminal behind it.
+//! One character at a time: telnet's negotiation as a filter on a stream, and a program on a pseudo-terminal.
 //!
-//! A plain connection delivers a line when the user presses Enter, because the client keeps and edits it. A telnet
-//! server that says WILL ECHO and WILL SUPPRESS-GO-AHEAD (RFC 857, 858) gets each key as it is pressed, and shows it
-//! itself. Requests and answers follow RFC 1143, so that no two sides answer each other for ever, whatever they are.
+//! On a plain connection the client keeps and edits a line, and sends it when the user presses Enter. A telnet server
+//! that sends WILL ECHO and WILL SUPPRESS-GO-AHEAD (RFC 857, 858) receives each key as it is pressed, and shows it
+//! itself. Requests and answers follow RFC 1143, so that two sides never answer each other for ever.
 //!
-//! [`Telnet`] is for a program that reads keys; [`Terminal`] runs one on a terminal of its own, whose size follows the
-//! client's window (NAWS, RFC 1073). Nothing here is encrypted, and nobody is asked for a password.
+//! [`Telnet`] is for a program that reads keys. [`Terminal`] runs a program on its own terminal, whose size follows the
+//! client's window (NAWS, RFC 1073). Nothing is encrypted here, and nobody is asked for a password.
 
 mod codec;
 mod error;
@@ -23,7 +23,7 @@ use negotiation::Side;
 pub use negotiation::{ECHO, NAWS, SUPPRESS_GO_AHEAD, TERMINAL_TYPE};
 pub use terminal::Terminal;
 
-/// The size of the client's window in characters. Zero where the client does not know.
+/// The size of the client's window in characters. Zero if the client does not know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// Characters in a line
@@ -32,12 +32,13 @@ pub struct Window {
     pub rows: u16,
 }
 
-/// A stream without its telnet commands: what is read is what was typed, what is written is what is shown.
+/// A stream without telnet commands: it reads what the user typed, and writes what the client shows.
 ///
-/// Requests of the other side are answered while it is read. Nothing is agreed to but echo and suppress-go-ahead here,
-/// and suppress-go-ahead, window size and terminal type there. The ends of lines are text's: `\n` is CR LF on the
-/// connection, in both directions, and a lone CR is CR NUL. Interrupt, erase and their like are read as control
-/// characters (`\x03`, `\x7f`). The stream must block (a time-out is well), as answers are written whole.
+/// Requests from the other side are answered while you read. Only these options are accepted: echo and
+/// suppress-go-ahead on this side; suppress-go-ahead, window size and terminal type on the other. The ends of lines are
+/// those of a text: `\n` is CR LF on the connection, in both directions, and a single CR is CR NUL. Interrupt, erase
+/// and similar commands are read as control characters (`\x03`, `\x7f`). The stream must block (a time-out is allowed),
+/// since answers are written whole.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -68,9 +69,9 @@ pub struct Telnet<S> {
 }
 
 impl Telnet<TcpStream> {
-    /// Asks the client for one character at a time, its window's size and its terminal's type.
+    /// Asks the client for one character at a time, the size of its window and the type of its terminal.
     ///
-    /// It also has urgent data delivered in line, as telnet's Synch needs: taken out of line, half a command is lost.
+    /// It also has urgent data delivered in line, as telnet's Synch needs. Out of line, half of a command is lost.
     pub fn by_character(stream: TcpStream) -> io::Result<Telnet<TcpStream>> {
         prepare(&stream)?;
         let mut telnet = Telnet::new(stream);
@@ -80,7 +81,7 @@ impl Telnet<TcpStream> {
     }
 }
 
-/// No command may be cut by urgent data, and no key wait for the next.
+/// No command may be cut by urgent data, and no key may wait for the next one.
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_oobinline(stream, true)?;
     stream.set_nodelay(true)
@@ -92,39 +93,40 @@ impl<S: Read + Write> Telnet<S> {
         Telnet { stream, codec: Codec::new(Lines::Text), data: Vec::new(), read: 0 }
     }
 
-    /// Offers to do `option` here, or to stop it: WILL, WONT.
+    /// Offers `option` on this side, or ends it: WILL, WONT.
     pub fn offer(&mut self, option: u8, on: bool) -> io::Result<()> {
         self.codec.ask(Side::Local, option, on);
         self.send()
     }
 
-    /// Asks the other side to do `option`, or to stop it: DO, DONT.
+    /// Asks the other side for `option`, or to end it: DO, DONT.
     pub fn ask(&mut self, option: u8, on: bool) -> io::Result<()> {
         self.codec.ask(Side::Remote, option, on);
         self.send()
     }
 
-    /// Whether `option` is done here, agreed to by both.
+    /// Whether `option` is on at this side, accepted by both.
     pub fn does(&self, option: u8) -> bool {
         self.codec.is_on(Side::Local, option)
     }
 
-    /// Whether the other side does `option`, agreed to by both.
+    /// Whether `option` is on at the other side, accepted by both.
     pub fn peer_does(&self, option: u8) -> bool {
         self.codec.is_on(Side::Remote, option)
     }
 
-    /// The size of the client's window, as it was last told.
+    /// The size of the client's window, as it was last reported.
     pub fn window(&self) -> Option<Window> {
         self.codec.window()
     }
 
-    /// The type of the client's terminal, fit for TERM: letters, digits, `-`, `+`, `_`; `unknown` for anything else.
+    /// The type of the client's terminal, suitable for TERM: letters, digits, `-`, `+`, `_`. `unknown` for any other
+    /// value.
     pub fn terminal_type(&self) -> Option<&str> {
         self.codec.terminal()
     }
 
-    /// The stream below.
+    /// The underlying stream.
     pub fn stream(&self) -> &S {
         &self.stream
     }

@@ -1,25 +1,25 @@
-//! Which options are on: the method of RFC 1143, by which no two sides can answer each other for ever.
+//! Which options are on: the method of RFC 1143, by which two sides cannot answer each other for ever.
 
-/// Echo (RFC 857): on this side, the server shows what is typed, and the client does not.
+/// Echo (RFC 857). On this side: the server shows what the user types, and the client does not.
 pub const ECHO: u8 = 1;
-/// Suppress Go Ahead (RFC 858): neither side waits for its turn; with [`ECHO`], one character at a time.
+/// Suppress Go Ahead (RFC 858): neither side waits for its turn. With [`ECHO`] it means one character at a time.
 pub const SUPPRESS_GO_AHEAD: u8 = 3;
-/// Terminal type (RFC 1091): what becomes TERM.
+/// Terminal type (RFC 1091): the value of TERM.
 pub const TERMINAL_TYPE: u8 = 24;
 /// Negotiate about window size (RFC 1073).
 pub const NAWS: u8 = 31;
 
-/// Whose option it is.
+/// The side of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// This side does it: WILL and WONT are sent, DO and DONT are heard
+    /// This side: it sends WILL and WONT, and receives DO and DONT
     Local,
-    /// The other side does it: DO and DONT are sent, WILL and WONT are heard
+    /// The other side: this one sends DO and DONT, and receives WILL and WONT
     Remote,
 }
 
-/// One option of one side, in RFC 1143's words. `opposite` is its queue bit: the answer is to be followed by the
-/// contrary request.
+/// One option of one side, in the terms of RFC 1143. `opposite` is its queue bit: the opposite request follows the
+/// answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     No,
@@ -30,11 +30,11 @@ enum State {
 
 use State::{No, WantNo, WantYes, Yes};
 
-/// A request or an answer to be sent: on (WILL, DO) or off (WONT, DONT).
+/// A request or an answer to send: on (WILL, DO) or off (WONT, DONT).
 pub(crate) type Say = Option<bool>;
 
 impl State {
-    /// The other side said that it is on or off. `agrees`: whether this side wants what the other offers.
+    /// The other side switched it on or off. `agrees`: whether this side accepts an offer.
     fn hear(self, on: bool, agrees: bool) -> (State, Say) {
         match (self, on) {
             (No, true) if agrees => (Yes, Some(true)),
@@ -44,7 +44,7 @@ impl State {
             (WantYes { opposite: false }, true) => (Yes, None),
             (WantYes { opposite: true }, true) => (WantNo { opposite: false }, Some(false)),
             (WantNo { opposite: true }, false) => (WantYes { opposite: false }, Some(true)),
-            // An offer is no answer to a refusal; but to say so again would be the loop.
+            // The other side should not offer after a refusal; but a second refusal could start a loop.
             (WantNo { opposite: true }, true) => (Yes, None),
             (WantNo { opposite: false }, _) | (No | WantYes { .. }, false) => (No, None),
         }
@@ -62,7 +62,7 @@ impl State {
     }
 }
 
-/// Every option of both sides.
+/// All options of both sides.
 #[derive(Debug, Clone)]
 pub(crate) struct Negotiation {
     local: [State; 256],
@@ -71,7 +71,7 @@ pub(crate) struct Negotiation {
 }
 
 impl Negotiation {
-    /// All are off, and those in `agreed` are agreed to when the other side asks.
+    /// All are off. Those in `agreed` are accepted when the other side asks.
     pub(crate) fn new(agreed: &'static [(Side, u8)]) -> Negotiation {
         Negotiation { local: [No; 256], remote: [No; 256], agreed }
     }
@@ -90,7 +90,7 @@ impl Negotiation {
         states.get(usize::from(option)) == Some(&Yes)
     }
 
-    /// Whether no answer is awaited.
+    /// Whether no answer is outstanding.
     pub(crate) fn is_settled(&self) -> bool {
         self.local.iter().chain(&self.remote).all(|state| matches!(state, No | Yes))
     }
@@ -155,7 +155,7 @@ mod tests {
         assert!(negotiation.is_on(Side::Local, ECHO) && negotiation.is_settled());
     }
 
-    /// What happens next between two sides that are connected by two queues.
+    /// A step between two sides that are connected by two queues.
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Ask { first: bool, on: bool },
@@ -170,7 +170,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever both ask for and whenever, once nobody asks any more they fall silent and are of one mind.
+        /// Whatever both ask for, and whenever: once they stop asking, they become silent and agree.
         #[test]
         fn two_sides_fall_silent_and_agree(steps in prop::collection::vec(step(), 0..60), agrees: [bool; 2]) {
             let mut states = [No, No];

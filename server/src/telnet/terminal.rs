@@ -1,4 +1,4 @@
-//! A program on a pseudo-terminal, whose other end is a telnet client.
+//! A program on a pseudo-terminal with a telnet client at the other end.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -18,20 +18,20 @@ use super::{Window, prepare};
 use crate::adopting::environment;
 use crate::failure::Error;
 
-/// How long a client may take to answer what it was asked, before the program starts without.
+/// How long a client may take to answer, before the program is started anyway.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a program may go on without its terminal, and a client take for the last of its output.
+/// How long a program may run without its terminal, and a client may take for the last output.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long a program that has closed its terminal may take to end before it is told.
+/// How long a program that closed its terminal may take to end before it gets SIGHUP.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// What waits for the other side, at most; a side that is this far ahead is not read any more.
+/// How much may wait for the other side. A side that is this far ahead is not read.
 const AHEAD: usize = 64 << 10;
 
-/// Between the opening of a terminal and the start of its program: pty-process opens it without close-on-exec, so a
-/// program that another thread starts just then would hold it open after its client is gone.
+/// Held between opening a terminal and starting its program. pty-process opens the terminal without close-on-exec, so a
+/// program that another thread starts at that moment would hold it open after its client is gone.
 static OPENING: Mutex<()> = Mutex::new(());
 
-/// A program that gets a terminal of its own, for one telnet client.
+/// A program with its own terminal, for one telnet client.
 ///
 /// ```no_run
 /// use std::process::Command;
@@ -47,24 +47,24 @@ static OPENING: Mutex<()> = Mutex::new(());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The program leads a session and has the terminal as its standard input, output and error. TERM is what the client
-/// says, if it is a name at all, else `dumb`; the terminal has the size of the client's window, and follows it
-/// (SIGWINCH). Variables that were meant for the server are cleaned away ([`environment`]).
+/// The program leads a session. The terminal is its standard input, output and error. TERM is the client's value if
+/// that is a valid name, else `dumb`. The terminal has the size of the client's window, and follows it (SIGWINCH). The
+/// variables that were meant for the server are removed ([`environment`]).
 #[derive(Debug)]
 pub struct Terminal {
     command: Command,
 }
 
 impl Terminal {
-    /// `command` on a terminal. What is set as its standard input, output and error is replaced.
+    /// Runs `command` on a terminal. Its standard input, output and error are replaced.
     pub fn new(command: Command) -> Terminal {
         Terminal { command }
     }
 
-    /// Serves `client` until the program ends or the client hangs up; the program gets SIGHUP then, and SIGKILL if it is
-    /// still there five seconds later. Returns how the program ended; `None` where SIGCHLD is ignored.
+    /// Serves `client` until the program ends or the client hangs up. The program then gets SIGHUP, and SIGKILL five
+    /// seconds later. Returns how the program ended; `None` if SIGCHLD is ignored.
     ///
-    /// A client that hangs up, however, is no error: only what keeps the program from starting is.
+    /// A client that hangs up, in whatever way, is not an error. Only a program that cannot be started is one.
     pub fn serve(self, client: TcpStream) -> Result<Option<ExitStatus>, Error> {
         let connection = |source| Error::system("cannot use the client's connection", source);
         prepare(&client).map_err(connection)?;
@@ -77,17 +77,17 @@ impl Terminal {
         let (pty, mut child) = start(self.command, &session.codec)?;
         if session.relay(&pty) == Ended::Program {
             session.finish();
-            // It may close its terminal and then end by itself, as coreutils do: SIGHUP would spoil its status.
+            // It may close its terminal and then end by itself, as coreutils do: SIGHUP would change its status.
             if ends_within(FAREWELL, &mut child) {
                 return Ok(child.wait().ok());
             }
         }
-        // The kernel hangs the terminal up, and tells the program (SIGHUP).
+        // The kernel hangs up the terminal, and sends SIGHUP to the program.
         drop(pty);
         if !ends_within(GRACE, &mut child) {
             let _ = child.kill();
         }
-        // An error where SIGCHLD is ignored.
+        // An error if SIGCHLD is ignored.
         Ok(child.wait().ok())
     }
 }
@@ -108,7 +108,7 @@ fn start(mut command: Command, codec: &Codec) -> Result<(Pty, Child), TelnetErro
     Ok((pty, child))
 }
 
-/// What a client does not know is as on the terminals of old.
+/// A client that does not know its window has the size of old terminals.
 fn resize(pty: &Pty, window: Option<Window>) -> pty_process::Result<()> {
     let known = |told: Option<u16>, usual| told.filter(|&told| told > 0).unwrap_or(usual);
     let (rows, columns) = (window.map(|window| window.rows), window.map(|window| window.columns));
@@ -133,8 +133,8 @@ enum Ended {
     Program,
 }
 
-/// The client's end, and what is on its way. Neither side is ever waited for alone: a program that writes while it does
-/// not read, as cat does of a long paste, would wait for us as we for it.
+/// The client's end, and the data on its way. Never wait for one side alone: a program that writes while it does not
+/// read, as cat does with a long paste, would wait for this process as this one for it.
 struct Session {
     client: TcpStream,
     codec: Codec,
@@ -142,7 +142,7 @@ struct Session {
 }
 
 impl Session {
-    /// Until the client has answered all that it was asked, hangs up, or takes too long.
+    /// Waits until the client has answered all requests, hangs up, or takes too long.
     fn settle(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         while !self.codec.is_settled() && self.typed.len() < AHEAD {
@@ -157,7 +157,7 @@ impl Session {
 
     fn wanted(&self) -> PollFlags {
         let mut wanted = PollFlags::empty();
-        // Answers are output as well: who does not take them is not read.
+        // Answers are output as well: a client that does not read them is not read.
         wanted.set(PollFlags::IN, self.typed.len() < AHEAD && self.codec.output.len() < AHEAD);
         wanted.set(PollFlags::OUT, !self.codec.output.is_empty());
         wanted
@@ -170,7 +170,7 @@ impl Session {
             wanted.set(PollFlags::IN, self.codec.output.len() < AHEAD);
             wanted.set(PollFlags::OUT, !self.typed.is_empty());
             let mut fds = [PollFd::new(&self.client, self.wanted()), PollFd::new(pty, wanted)];
-            // A hang-up is reported also where nothing is wanted; of the program's, the output comes first.
+            // A hang-up is reported even if nothing is watched. The program's output comes first.
             let count = if wanted.is_empty() { 1 } else { 2 };
             match poll(fds.get_mut(..count).unwrap_or_default(), None) {
                 Ok(_) => {}
@@ -194,7 +194,7 @@ impl Session {
         }
     }
 
-    /// Reads and writes what can be; false once the client is gone.
+    /// Reads and writes what is possible. Returns false once the client is gone.
     fn exchange(&mut self) -> bool {
         let mut bytes = [0; 4096];
         if self.wanted().contains(PollFlags::IN) {
@@ -208,7 +208,7 @@ impl Session {
         write_some(&self.client, &mut self.codec.output)
     }
 
-    /// Reads and writes what can be; false once the program has ended: nobody has the terminal open (EIO).
+    /// Reads and writes what is possible. Returns false once no process has the terminal open (EIO).
     fn exchange_with(&mut self, mut pty: &Pty) -> bool {
         let mut bytes = [0; 4096];
         if self.codec.output.len() < AHEAD {
@@ -219,14 +219,14 @@ impl Session {
                 Err(_) => return false,
             }
         }
-        // What the program does not read any more is lost with it; its end is known by reading.
+        // Input that the program no longer reads is lost with it. Its end is noticed by reading.
         if !write_some(pty, &mut self.typed) {
             self.typed.clear();
         }
         true
     }
 
-    /// The last of the output, as far as the client takes it in time.
+    /// Writes the last output, as far as the client accepts it in time.
     fn finish(&mut self) {
         let output = std::mem::take(&mut self.codec.output);
         let blocks = self.client.set_nonblocking(false).and_then(|()| self.client.set_write_timeout(Some(GRACE)));

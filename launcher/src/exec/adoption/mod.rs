@@ -276,7 +276,7 @@ fn one_socket(option: &str, listen: &[Endpoint], fix: &str) -> Result<(), Error>
 /// The sockets that came.
 pub(crate) fn received(sockets: &Sockets, places: Places) -> Result<Vec<Descriptor>, Error> {
     let described = places.numbers().zip(sockets.iter()).map(|(number, socket)| {
-        let facts = socket.facts()?;
+        let facts = socket.info()?;
         Ok(Descriptor { name: socket.name().to_owned(), number, local: facts.local })
     });
     described.collect()

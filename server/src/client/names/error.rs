@@ -1,17 +1,17 @@
-//! Why no name service can be asked.
+//! Why the name service cannot be used.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::failure::{Report, failure, shown};
 
-/// A file that says whom to ask for names, resolv.conf(5) or hosts(5), could not be read
+/// A file of the name service, resolv.conf(5) or hosts(5), could not be read
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct NameServiceError {
-    /// Which
+    /// The file
     pub path: PathBuf,
-    /// Why not
+    /// Why it could not be read
     pub source: io::Error,
 }
 
@@ -19,7 +19,7 @@ impl NameServiceError {
     fn report(&self) -> Report<'_> {
         Report::what(format!("cannot read {}", shown(&self.path)))
             .because(&self.source)
-            .fix("see that it is well-formed and that this user may read it")
+            .fix("check that it is well-formed and that this user may read it")
     }
 }
 

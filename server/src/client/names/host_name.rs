@@ -1,4 +1,4 @@
-//! What may be taken for a host's name (RFC 952, 1123), whoever says it.
+//! Valid names of hosts (RFC 952, 1123).
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -9,15 +9,15 @@ const LONGEST: usize = 253;
 /// The longest label.
 const LONGEST_LABEL: usize = 63;
 
-/// A host's name: at most 253 letters, digits, hyphens, underscores and dots, in lower case, without a final dot.
+/// A host name: at most 253 letters, digits, hyphens, underscores and dots, in lower case, without a final dot.
 ///
-/// It fits a log line, a shell word and a file name: there is nothing in it that any of them would obey. No label is
-/// empty or begins or ends with a hyphen, and no name ends in a number, as addresses do (`10.0.0.1`, `0x7f.1`).
+/// It is safe in a log line, a shell word and a file name. No label is empty, or begins or ends with a hyphen. No name
+/// ends in a number, as addresses do (`10.0.0.1`, `0x7f.1`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostName(Arc<str>);
 
 impl HostName {
-    /// `None` where `text` is no host's name. Upper case becomes lower case, and one final dot is dropped.
+    /// Returns `None` if `text` is not a valid host name. Upper case becomes lower case, and one final dot is removed.
     ///
     /// ```
     /// use portgrant_server::names::HostName;
@@ -31,7 +31,7 @@ impl HostName {
         HostName::from_labels(text.strip_suffix('.').unwrap_or(text).split('.').map(str::as_bytes))
     }
 
-    /// Of labels as DNS carries them: a dot may stand within one, and such a name would look like another.
+    /// From the labels of a DNS answer. A label may contain a dot, and such a name would look like another one.
     pub(super) fn from_labels<'a>(labels: impl Iterator<Item = &'a [u8]>) -> Option<HostName> {
         let mut name = String::new();
         let mut last: &[u8] = b"";
@@ -60,7 +60,7 @@ fn is_label(label: &[u8]) -> bool {
     (1..=LONGEST_LABEL).contains(&label.len()) && label.iter().all(is_plain) && !has_hyphen_at_an_end
 }
 
-/// What inet_aton(3) would read as one, which also takes hexadecimal.
+/// A number for inet_aton(3), which also accepts hexadecimal.
 fn is_number(label: &[u8]) -> bool {
     match label {
         [b'0', b'x' | b'X', digits @ ..] => digits.iter().all(u8::is_ascii_hexdigit),

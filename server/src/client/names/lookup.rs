@@ -1,4 +1,4 @@
-//! One address's question: PTR, and for each name that it tells, whether the name has the address (RFC 1912, 2.1).
+//! The lookup of one address: PTR, and for each name the check that it has the address (RFC 1912, 2.1).
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use portgrant_protocol::text::printable;
 use super::system::Service;
 use super::{HostName, ReverseName};
 
-/// How many names of one address are asked for theirs. A client chooses how many it has, and whose servers they are of.
+/// How many names of one address are checked. A client chooses how many names it has, and which servers are asked.
 const TRIED: usize = 4;
 
-/// What was found, and how long DNS wants it to be remembered.
+/// The result, and how long DNS wants it to be remembered.
 pub(super) struct Found {
     pub(super) name: ReverseName,
     pub(super) lives: Option<Duration>,
@@ -32,7 +32,7 @@ pub(super) async fn name_of(service: &Service, address: IpAddr) -> Found {
         Err(error) => return failed(&error),
     };
     let mut claims: Vec<Claim> = answers(&names).filter_map(Claim::of).collect();
-    // Servers tell them in any order; the same address is to be called the same each time.
+    // Servers return them in any order. The same address should always have the same name.
     claims.sort();
     claims.dedup();
     if claims.is_empty() {
@@ -49,14 +49,14 @@ pub(super) async fn name_of(service: &Service, address: IpAddr) -> Found {
             Err(error) => failure = Some(failed(&error)),
         }
     }
-    // That a name could not be asked for does not make its claim a lie.
+    // A failed check does not prove that the claim is false.
     failure.unwrap_or_else(|| Found {
         name: ReverseName::Unconfirmed { claim: claims.swap_remove(0).shown },
         lives: left(&names),
     })
 }
 
-/// A name that an address claims to have. What is one comes first.
+/// A name that an address claims. Valid names come first.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claim {
     is_none: bool,
@@ -76,13 +76,13 @@ impl Claim {
     }
 }
 
-/// Where `name` has this address, how long it has it.
+/// How long `name` has this address, if it has it.
 async fn confirm(service: &Service, name: &HostName, address: IpAddr) -> Result<Option<Option<Duration>>, NetError> {
     if let Some(known) = service.hosts.confirm(name, address) {
         return Ok(known.then_some(None));
     }
     let kind = if address.is_ipv4() { RecordType::A } else { RecordType::AAAA };
-    // With its final dot: no search list. By its letters: what looks like Unicode in disguise (xn--) stays as it is.
+    // With its final dot: no search list. A name that encodes Unicode (xn--) stays as it is.
     let question = Name::from_ascii(format!("{name}."))?;
     let addresses = match service.resolver.lookup(question, kind).await {
         Ok(addresses) => addresses,
@@ -93,8 +93,8 @@ async fn confirm(service: &Service, name: &HostName, address: IpAddr) -> Result<
     Ok(is_there.then(|| left(&addresses)))
 }
 
-/// What is said of the name that was asked for, or of the one that CNAMEs make of it (RFC 2317). The resolver lets other
-/// names' records through beside them.
+/// The records of the requested name, or of the one that its CNAMEs lead to (RFC 2317). The resolver also returns
+/// records of other names.
 fn answers(lookup: &Lookup) -> impl Iterator<Item = &RData> {
     let asked = lookup.query().name();
     let canonical = lookup.answers().iter().fold(asked, |name, record| {
@@ -125,8 +125,8 @@ fn left(lookup: &Lookup) -> Option<Duration> {
     Some(lookup.valid_until().saturating_duration_since(Instant::now()))
 }
 
-/// Loopback and link-local addresses mean another host on each host: nobody but /etc/hosts can name them, and whom DNS
-/// servers hear of them is nobody's business. Groups and wildcards are no hosts.
+/// Loopback and link-local addresses mean another host on each host. Only /etc/hosts can name them, and DNS servers
+/// should not learn of them. Multicast groups and wildcards are not hosts.
 fn is_known_to_dns(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {

@@ -1,5 +1,4 @@
-//! Who a client is: the name of its address, asked of /etc/hosts and DNS, and believed only where it is confirmed
-//! (feature `resolve`).
+//! The name of a client's address, from /etc/hosts and DNS. Only confirmed names count (feature `resolve`).
 
 mod error;
 mod host_name;
@@ -31,7 +30,8 @@ use system::{Service, Sources, System};
 
 use crate::failure::Error;
 
-/// The names of clients. A clone is the same one; share one among all of a server's threads and tasks.
+/// The names of clients. A clone shares everything with the original; share one among all threads and tasks of a
+/// server.
 ///
 /// ```no_run
 /// use portgrant_server::{Event, Listeners, Names, Sockets};
@@ -51,48 +51,50 @@ use crate::failure::Error;
 /// # Ok::<(), portgrant_server::Error>(())
 /// ```
 ///
-/// * **A name is believed only where it has the address.** Whoever has an address writes what it is called; that the
-///   name's own addresses (A, AAAA) hold the client's is what the name's owner says. What is not confirmed is told
-///   apart, and is no [`HostName`]. A name is still no proof of who somebody is: DNS is not authenticated here.
-/// * **It ends in time**: [`limit`](NamesBuilder::limit) is for the whole of a lookup, waiting for its turn included.
-/// * **It is bounded**, however many clients come and however slow DNS is: so many lookups at once, so many in wait,
-///   anything beyond is [`ReverseName::Busy`] at once; and two that ask for one address share the answer.
-/// * **It remembers**, a bounded number of addresses, for as long as DNS says within bounds.
-/// * **/etc/hosts comes first**, and the first name on a line is the host's. Loopback and link-local addresses are looked
-///   up there only. Of an IPv4-mapped address the name is the IPv4 address's.
-/// * **The system's files are followed**: /etc/resolv.conf and /etc/hosts are read again when they changed.
+/// * **Names are confirmed.** The owner of an address can claim any name for it. The name is confirmed if its own
+///   addresses (A, AAAA) contain the client's. A name that is not confirmed is reported as such, and is not a
+///   [`HostName`]. A name still proves nobody's identity: DNS is not authenticated here.
+/// * **A lookup ends in time.** The [`limit`](NamesBuilder::limit) applies to the whole lookup, including the time in
+///   the queue.
+/// * **Lookups are bounded**, however many clients connect and however slow DNS is: a number of lookups at once, and a
+///   number in the queue. Further ones return [`ReverseName::Busy`] immediately. Two lookups of one address share the
+///   answer.
+/// * **Results are remembered**, for a bounded number of addresses, as long as DNS says within bounds.
+/// * **/etc/hosts comes first.** The first name on a line is the host's. Loopback and link-local addresses are only
+///   looked up there. An IPv4-mapped address has the name of the IPv4 address.
+/// * **Changes are followed.** /etc/resolv.conf and /etc/hosts are read again when they change.
 ///
-/// It has one thread of its own, with a tokio runtime, whatever the server itself runs on. So make it after the process
-/// became a daemon; a fork(2) does not take it along. The thread ends with the last clone.
+/// It has one thread, with a tokio runtime, independent of the server's own. Create it after the process has become a
+/// daemon: fork(2) does not copy the thread. The thread ends with the last clone.
 #[derive(Debug, Clone)]
 pub struct Names(Arc<Desk>);
 
-/// What became of the question for an address's name. `Display` is one line of printable ASCII for a log.
+/// The result of a lookup. `Display` is one line of printable ASCII for a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReverseName {
-    /// This is its name, and the name has this address
+    /// The name, which has this address
     Confirmed(HostName),
-    /// It has none
+    /// The address has no name
     Missing,
-    /// It claims a name that does not have this address, or that is none
+    /// The address claims a name that does not have this address, or that is not valid
     Unconfirmed {
-        /// What it claims, made printable: for a log, and for nothing else
+        /// The claim, made printable: only for logs
         claim: String,
     },
-    /// There was no answer in time. It may have one
+    /// There was no answer in time. The address may have a name
     TimedOut,
-    /// Whom it was asked of could not tell. It may have one
+    /// The servers could not answer. The address may have a name
     Failed {
-        /// Why not, printable
+        /// Why, made printable
         why: String,
     },
-    /// Too many others are being asked for, so this one was not. It may have one
+    /// Too many other lookups are running, so this one was not started. The address may have a name
     Busy,
 }
 
 impl ReverseName {
-    /// The name, where it is confirmed.
+    /// The name, if it is confirmed.
     pub fn name(&self) -> Option<&HostName> {
         match self {
             ReverseName::Confirmed(name) => Some(name),
@@ -104,7 +106,7 @@ impl ReverseName {
         }
     }
 
-    /// Whether asking again later may tell more.
+    /// Whether another lookup later may return more.
     pub fn is_passing(&self) -> bool {
         matches!(self, ReverseName::TimedOut | ReverseName::Failed { .. } | ReverseName::Busy)
     }
@@ -149,52 +151,53 @@ pub struct NamesBuilder {
 }
 
 impl NamesBuilder {
-    /// The longest that a lookup may take, all of its questions together, and waiting for its turn (else 5 seconds).
+    /// The limit of a whole lookup with all its questions, including the time in the queue. The default is 5 seconds.
     pub fn limit(self, limit: Duration) -> NamesBuilder {
         NamesBuilder { limit, ..self }
     }
 
-    /// How many lookups there are at once (else 64, at least 1). Each has a socket or two.
+    /// How many lookups run at once. The default is 64, the minimum 1. Each uses one or two sockets.
     pub fn at_once(self, lookups: usize) -> NamesBuilder {
         NamesBuilder { at_once: lookups.clamp(1, Semaphore::MAX_PERMITS), ..self }
     }
 
-    /// How many more wait for their turn (else 1,024). Any beyond them is [`ReverseName::Busy`].
+    /// How many further lookups wait in the queue. The default is 1,024. Others return [`ReverseName::Busy`].
     pub fn in_wait(self, lookups: usize) -> NamesBuilder {
         NamesBuilder { in_wait: lookups, ..self }
     }
 
-    /// How many addresses' names are remembered (else 4,096).
+    /// How many addresses are remembered. The default is 4,096.
     pub fn remember(self, addresses: u64) -> NamesBuilder {
         NamesBuilder { remember: addresses, ..self }
     }
 
-    /// How long a confirmed name is remembered: as long as DNS says, within these bounds (else 10 seconds to an hour).
+    /// How long a confirmed name is remembered: as long as DNS says, within these bounds. The default is 10 seconds to
+    /// an hour.
     pub fn found(self, bounds: RangeInclusive<Duration>) -> NamesBuilder {
         NamesBuilder { found: bounds, ..self }
     }
 
-    /// How long it is remembered that there is none, or none that is confirmed (else 10 seconds to 5 minutes).
+    /// How long it is remembered that there is no confirmed name. The default is 10 seconds to 5 minutes.
     pub fn not_found(self, bounds: RangeInclusive<Duration>) -> NamesBuilder {
         NamesBuilder { not_found: bounds, ..self }
     }
 
-    /// How long it is remembered that there was no answer (else 5 seconds): a client that comes again meanwhile does not
-    /// wait again.
+    /// How long it is remembered that there was no answer, so that a client that returns does not wait again. The
+    /// default is 5 seconds.
     pub fn failed(self, time: Duration) -> NamesBuilder {
         NamesBuilder { failed: time, ..self }
     }
 
-    /// Asks these DNS servers, by udp and tcp, instead of those of /etc/resolv.conf.
+    /// Asks these DNS servers, by udp and tcp, instead of those in /etc/resolv.conf.
     pub fn servers(self, servers: impl IntoIterator<Item = SocketAddr>) -> NamesBuilder {
         NamesBuilder { servers: servers.into_iter().collect(), ..self }
     }
 
-    /// Begins.
+    /// Starts.
     ///
     /// # Errors
-    /// [`NameServiceError`] where /etc/resolv.conf or /etc/hosts is there and cannot be read; [`SystemError`](crate::error::SystemError) where
-    /// there can be no other thread.
+    /// [`NameServiceError`] if /etc/resolv.conf or /etc/hosts exists but cannot be read;
+    /// [`SystemError`](crate::error::SystemError) if the thread cannot be started.
     pub fn build(self) -> Result<Names, Error> {
         let sources = Sources {
             resolv_conf: self.resolv_conf.clone(),
@@ -215,15 +218,15 @@ impl NamesBuilder {
 }
 
 impl Names {
-    /// As /etc/resolv.conf and /etc/hosts say.
+    /// With the servers and names of /etc/resolv.conf and /etc/hosts.
     ///
     /// # Errors
-    /// As [`NamesBuilder::build`] has them.
+    /// Those of [`NamesBuilder::build`].
     pub fn from_system() -> Result<Names, Error> {
         Names::builder().build()
     }
 
-    /// The same, with other bounds.
+    /// With other limits.
     pub fn builder() -> NamesBuilder {
         let seconds = Duration::from_secs;
         NamesBuilder {
@@ -240,7 +243,7 @@ impl Names {
         }
     }
 
-    /// The name of a client's address. Blocks until it is known, for the [`limit`](NamesBuilder::limit) at most.
+    /// The name of a client's address. Blocks until it is known, at most for the [`limit`](NamesBuilder::limit).
     pub fn of(&self, address: IpAddr) -> ReverseName {
         match self.0.ask(address) {
             Asked::Known(name) => name,
@@ -248,10 +251,9 @@ impl Names {
         }
     }
 
-    /// The same as a future, for any executor: the lookup itself is done in the thread of the names.
+    /// The same as a future, for any executor: the lookup runs in the thread of the names.
     ///
-    /// A future that is dropped leaves nothing behind: the lookup goes on, is remembered, and serves whoever else waits
-    /// for it.
+    /// If the future is dropped, the lookup continues. Its result is remembered, and serves others that wait for it.
     ///
     /// ```
     /// # async fn connected(names: portgrant_server::Names, peer: std::net::SocketAddr) {
@@ -266,7 +268,7 @@ impl Names {
         }
     }
 
-    /// What is remembered of it, without asking anybody.
+    /// What is remembered about the address, without a lookup.
     pub fn remembered(&self, address: IpAddr) -> Option<ReverseName> {
         self.0.book.remembered(address.to_canonical())
     }
@@ -286,7 +288,7 @@ async fn told(mut answer: Answer) -> ReverseName {
     }
 }
 
-/// Where is asked, and what answers: a thread, for as long as this lives.
+/// The thread that answers, as long as this lives.
 #[derive(Debug)]
 struct Desk {
     book: Arc<Book>,
@@ -317,7 +319,7 @@ impl Desk {
         if let Some(answer) = under_way.get(&address) {
             return Asked::UnderWay(answer.clone());
         }
-        // It may have ended just now.
+        // It may have ended a moment ago.
         if let Some(name) = self.book.remembered(address) {
             return Asked::Known(name);
         }
@@ -333,7 +335,7 @@ impl Desk {
     }
 }
 
-/// What is known, and what is being asked for.
+/// What is known and what is being looked up.
 #[derive(Debug)]
 struct Book {
     system: System,
@@ -352,7 +354,7 @@ impl Book {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whom to ask. Where that has changed, what others said is forgotten.
+    /// The servers to ask. If they have changed, answers of the others are forgotten.
     fn service(&self) -> Arc<Service> {
         let Some(service) = self.system.news() else { return self.system.service() };
         self.cache.invalidate_all();
@@ -371,7 +373,7 @@ impl Book {
     }
 }
 
-/// A lookup; whatever becomes of it, it is not under way any more when this goes.
+/// A running lookup. When this is dropped, it is no longer running.
 struct UnderWay {
     book: Arc<Book>,
     address: IpAddr,
@@ -394,7 +396,7 @@ async fn look_up(lookup: UnderWay, tell: watch::Sender<Option<ReverseName>>, end
         None => work.await,
     };
     lookup.book.keep(lookup.address, &found);
-    // In this order: whoever does not find it under way any more finds it remembered.
+    // In this order: a caller that no longer finds it running finds it remembered.
     drop(lookup);
     tell.send_replace(Some(found.name));
 }
@@ -405,7 +407,7 @@ struct Kept {
     lives: Duration,
 }
 
-/// Each lives for as long as it says.
+/// Each entry lives as long as it says.
 struct ItsOwn;
 
 impl Expiry<IpAddr, Kept> for ItsOwn {

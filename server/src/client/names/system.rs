@@ -1,4 +1,4 @@
-//! Whom the system asks: /etc/resolv.conf and /etc/hosts, read again when they changed.
+//! The name service of the system: /etc/resolv.conf and /etc/hosts, read again when they change.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -19,23 +19,23 @@ use super::HostName;
 use super::error::NameServiceError;
 use crate::failure::Error;
 
-/// What of a file is read at most. (Hosts files that keep advertisers away have some megabytes.)
+/// The maximum that is read of a file. (Hosts files that block advertisers have some megabytes.)
 const LONGEST: u64 = 16 << 20;
 
-/// Where it is written whom to ask.
+/// The files and the servers.
 #[derive(Debug, Clone)]
 pub(super) struct Sources {
     pub(super) resolv_conf: PathBuf,
     pub(super) hosts: PathBuf,
-    /// Instead of those of resolv.conf
+    /// Instead of those in resolv.conf
     pub(super) servers: Vec<SocketAddr>,
-    /// The longest that one question may take
+    /// The time limit of one question
     pub(super) limit: Duration,
-    /// How many questions there may be at once
+    /// How many questions run at once
     pub(super) questions: usize,
 }
 
-/// The same, as it stands in the files now.
+/// The current content of the files.
 pub(super) struct Service {
     pub(super) resolver: TokioResolver,
     pub(super) hosts: Hosts,
@@ -53,7 +53,7 @@ struct Current {
     service: Arc<Service>,
 }
 
-/// Device, inode, size and time of change: another file, or other content.
+/// Device, inode, size and time of change: they tell another file or other content.
 type Stamp = (u64, u64, u64, (i64, i64));
 
 impl System {
@@ -63,7 +63,7 @@ impl System {
         Ok(System { sources, current: Mutex::new(Current { stamps, service }) })
     }
 
-    /// Whom to ask now; `None` where that is no other than before. What cannot be read changes nothing.
+    /// The current servers; `None` if they have not changed. A file that cannot be read changes nothing.
     pub(super) fn news(&self) -> Option<Arc<Service>> {
         let stamps = self.sources.stamps();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,7 +75,7 @@ impl System {
         Some(service)
     }
 
-    /// Whom to ask.
+    /// The servers to ask.
     pub(super) fn service(&self) -> Arc<Service> {
         Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner).service)
     }
@@ -103,7 +103,7 @@ impl Sources {
         *settings = options;
         settings.timeout = settings.timeout.min(self.limit);
         settings.max_active_requests = self.questions;
-        // Outcomes are kept instead, and Hosts has the file.
+        // Results are remembered instead, and Hosts has the file.
         settings.cache_size = 0;
         settings.use_hosts_file = ResolveHosts::Never;
         builder.build().map_err(io::Error::other)
@@ -124,7 +124,7 @@ impl Sources {
     }
 }
 
-/// Without a name server in it, the one of this machine is asked (resolv.conf(5)), which hickory takes for an error.
+/// Without a server in it, the one of this machine is asked (resolv.conf(5)). hickory treats that as an error.
 fn resolv_conf(mut text: Vec<u8>) -> Result<(ResolverConfig, ResolverOpts), NetError> {
     parse_resolv_conf(&text).or_else(|_| {
         text.extend_from_slice(b"\nnameserver 127.0.0.1\n");
@@ -132,7 +132,7 @@ fn resolv_conf(mut text: Vec<u8>) -> Result<(ResolverConfig, ResolverOpts), NetE
     })
 }
 
-/// What stands in the file. One that is not there says nothing.
+/// The content of the file. A missing file counts as empty.
 fn content(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     match File::open(path) {
@@ -143,7 +143,7 @@ fn content(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// hosts(5), both ways. (hickory's tells an address's names in no order, and the first is the host's own.)
+/// hosts(5), both ways. (hickory returns the names of an address in no order, but the first is the host's own.)
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
     names: HashMap<IpAddr, HostName>,
@@ -170,7 +170,7 @@ impl Hosts {
         self.names.get(&address)
     }
 
-    /// Whether `name` has this address; `None` where the file gives it none of that family, and DNS is to be asked.
+    /// Whether `name` has this address. `None` if the file has no address of that family for it, so that DNS is asked.
     pub(super) fn confirm(&self, name: &HostName, address: IpAddr) -> Option<bool> {
         let addresses = self.addresses.get(name)?;
         let mut of_family = addresses.iter().filter(|known| known.is_ipv4() == address.is_ipv4()).peekable();

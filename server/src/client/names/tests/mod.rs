@@ -1,17 +1,18 @@
-//! Names by a DNS server that answers, lies, stammers or keeps silent, as each test likes.
+//! Lookups with a DNS server that each test provides.
 
-use std::collections::HashSet;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+mod server;
+
+use std::net::Ipv4Addr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 
-use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, PTR};
 use hickory_resolver::proto::rr::{Name, RData, Record};
 
+use self::server::{Reply, Server};
 use super::*;
 
 const TTL: u32 = 300;
@@ -19,142 +20,11 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 const CLIENT_PTR: &str = "PTR 7.2.0.192.in-addr.arpa.";
 const NOW: Duration = Duration::ZERO;
 
-/// What the server answers.
-#[derive(Clone)]
-enum Reply {
-    /// These, for the name that was asked
-    Of(Vec<RData>),
-    /// These
-    Records(Vec<Record>),
-    Code(ResponseCode),
-    /// By udp, that it does not fit; by tcp, these
-    TooLong(Vec<RData>),
-    /// Something that is no answer
-    Bytes(fn(id: [u8; 2]) -> Vec<u8>),
-    Late(Duration, Box<Reply>),
-    Silence,
-}
-
-/// A DNS server on a port of its own, by udp and tcp, which remembers what it was asked.
-struct Server {
-    address: SocketAddr,
-    asked: Arc<Mutex<Vec<String>>>,
-    over: Arc<AtomicBool>,
-}
-
-impl Server {
-    fn start(zone: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Server {
-        let (udp, tcp) = loop {
-            let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-            if let Ok(tcp) = TcpListener::bind(udp.local_addr().expect("bound")) {
-                break (udp, tcp);
-            }
-        };
-        let address = udp.local_addr().expect("bound");
-        udp.set_read_timeout(Some(Duration::from_millis(20))).expect("set");
-        tcp.set_nonblocking(true).expect("set");
-        let (asked, over) = (Arc::default(), Arc::<AtomicBool>::default());
-        let server = Server { address, asked: Arc::clone(&asked), over: Arc::clone(&over) };
-        let zone = move |query: &Message| {
-            let question = format!("{} {}", query.queries[0].query_type(), query.queries[0].name().to_ascii());
-            let reply = zone(&question);
-            asked.lock().expect("no panic").push(question);
-            reply
-        };
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while !over.load(Ordering::Relaxed) {
-                if let Ok((length, peer)) = udp.recv_from(&mut buffer) {
-                    let query = Message::from_vec(&buffer[..length]).expect("a query");
-                    let reply = zone(&query);
-                    let socket = udp.try_clone().expect("another");
-                    answer(reply, query, Transport::Udp, move |bytes| drop(socket.send_to(&bytes, peer)));
-                }
-                match tcp.accept() {
-                    Ok((mut stream, _)) => {
-                        stream.set_nonblocking(false).expect("set");
-                        let mut length = [0; 2];
-                        stream.read_exact(&mut length).expect("a length");
-                        let mut bytes = vec![0; u16::from_be_bytes(length).into()];
-                        stream.read_exact(&mut bytes).expect("a query");
-                        let query = Message::from_vec(&bytes).expect("a query");
-                        let length = |bytes: &[u8]| u16::try_from(bytes.len()).expect("short").to_be_bytes();
-                        answer(zone(&query), query, Transport::Tcp, move |bytes| {
-                            stream.write_all(&[&length(&bytes), &*bytes].concat()).expect("sent");
-                        });
-                    }
-                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
-                }
-            }
-        });
-        server
-    }
-
-    /// In the order that they came, and without what was sent again.
-    fn asked(&self) -> Vec<String> {
-        let mut seen = HashSet::new();
-        let asked = self.asked.lock().expect("no panic");
-        asked.iter().filter(|question| seen.insert((*question).clone())).cloned().collect()
-    }
-
-    fn count(&self, question: &str) -> usize {
-        self.asked.lock().expect("no panic").iter().filter(|asked| *asked == question).count()
-    }
-
-    /// Names by this server and a hosts file that is not there.
-    fn names(&self) -> NamesBuilder {
-        let builder = Names::builder().servers([self.address]).limit(Duration::from_secs(5));
-        NamesBuilder { hosts: "/nonexistent/hosts".into(), resolv_conf: "/nonexistent/resolv.conf".into(), ..builder }
-    }
-
-    fn name_of(&self, address: IpAddr) -> ReverseName {
-        self.names().build().expect("names").of(address)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-    }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Transport {
-    Udp,
-    Tcp,
-}
-
-fn answer(reply: Reply, query: Message, by: Transport, send: impl FnOnce(Vec<u8>) + Send + 'static) {
-    let mut message = Message::response(query.metadata.id, query.metadata.op_code);
-    message.metadata.message_type = MessageType::Response;
-    message.metadata.recursion_available = true;
-    let name = query.queries[0].name().clone();
-    let own = |data: Vec<RData>| data.into_iter().map(|data| Record::from_rdata(name.clone(), TTL, data)).collect();
-    match reply {
-        Reply::Of(data) => message.answers = own(data),
-        Reply::Records(records) => message.answers = records,
-        Reply::Code(code) => message.metadata.response_code = code,
-        Reply::TooLong(_) if by == Transport::Udp => message.metadata.truncation = true,
-        Reply::TooLong(data) => message.answers = own(data),
-        Reply::Bytes(bytes) => return send(bytes(query.metadata.id.to_be_bytes())),
-        Reply::Silence => return,
-        Reply::Late(time, reply) => {
-            thread::spawn(move || {
-                thread::sleep(time);
-                answer(*reply, query, by, send);
-            });
-            return;
-        }
-    }
-    message.add_query(query.queries[0].clone());
-    send(message.to_vec().expect("a message"));
-}
-
 fn host(name: &str) -> RData {
     RData::PTR(PTR(Name::from_ascii(name).expect(name)))
 }
 
-/// A PTR of these very labels.
+/// A PTR record with exactly these labels.
 fn labels(labels: &[&[u8]]) -> RData {
     RData::PTR(PTR(Name::from_labels(labels.iter().copied()).expect("labels")))
 }
@@ -231,7 +101,7 @@ fn a_name_that_does_not_have_the_address_is_a_claim_and_no_name() {
         Reply::Of(vec![at("192.0.2.8"), at("203.0.113.1")]),
         Reply::Of(Vec::new()),
         Reply::Code(ResponseCode::NXDomain),
-        // Another name's address beside its own.
+        // The address of another name beside its own.
         Reply::Records(vec![
             Record::from_rdata(Name::from_ascii("bank.example.").expect("a name"), TTL, at("192.0.2.8")),
             Record::from_rdata(Name::from_ascii("client.example.").expect("a name"), TTL, at("192.0.2.7")),
@@ -368,7 +238,7 @@ fn garbage_is_no_answer() {
         |_| Vec::new(),
         |_| vec![0xff; 4096],
         |id| [&id[..], &[0x81, 0x80, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]].concat(),
-        // A name that points at itself.
+        // A name that points to itself.
         |id| [&id[..], &[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0, 0xc0, 0x0c, 0, 12, 0, 1]].concat(),
         |id| [&id[..], &[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0, 1]].concat(),
     ];
@@ -399,7 +269,7 @@ fn the_hosts_file_comes_first_and_is_read_again() {
     let hosts = folder.join("hosts");
     std::fs::write(&hosts, "127.0.0.1 localhost\n192.0.2.9 box.example box\nfe80::1 router\n").expect("written");
     let server = Server::start(|question| match question {
-        // By DNS it is the box, whose address stands in the file and is another.
+        // According to DNS it is the box, which has another address in the file.
         CLIENT_PTR => Reply::Of(vec![host("box.example.")]),
         "A box.example." => Reply::Of(vec![at("192.0.2.7")]),
         _ => Reply::Code(ResponseCode::NXDomain),
@@ -534,7 +404,7 @@ fn names_are_remembered_within_bounds_of_time_and_number() {
         _ => honest(question),
     });
     let unnamed = "PTR 1.2.0.192.in-addr.arpa.";
-    // DNS says 300 seconds for a name, and nothing for none.
+    // DNS says 300 seconds for a name, and nothing for a missing one.
     let names = server.names().found(NOW..=NOW).not_found(NOW..=Duration::from_secs(9)).build().expect("names");
     for expected in [1, 2] {
         assert_eq!(names.of(CLIENT), confirmed("client.example"));
