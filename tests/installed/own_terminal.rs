@@ -184,7 +184,9 @@ fn signals_that_are_sent_to_the_launcher_reach_the_program(world: &World) {
     let mut client = at_a_terminal(world, script);
     client.see("ready");
     let launcher = client.program.id().to_string();
-    let send = |signal: &str| drop(world.as_root().run(["kill", "-s", signal, &launcher]).succeeds().status);
+    let send = |signal: &str| {
+        world.as_root().run(["kill", "-s", signal, &launcher]).succeeds();
+    };
     for signal in ["HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "PIPE", "URG"] {
         send(signal);
         client.see(&format!("got {signal}\r\n"));

@@ -25,8 +25,8 @@ pacman_installs_upgrades_and_removes_what_makepkg_built() (
     packages 1
     packages 2
     # pacman knows nothing of what Debian installed.
-    pacman="pacman --noconfirm --nodeps --nodeps --upgrade --overwrite *"
-    $pacman /run/packages/1/*.pkg.tar.gz
+    pacman=(pacman --noconfirm --nodeps --nodeps --upgrade --overwrite '*')
+    "${pacman[@]}" /run/packages/1/*.pkg.tar.gz
     [ "$(getcap $HELPER)" = "$HELPER cap_net_bind_service=p" ]
     portgrant check
     echo 'permit alice 80' >/etc/portgrant.d/alice.conf
@@ -34,7 +34,7 @@ pacman_installs_upgrades_and_removes_what_makepkg_built() (
     portgrant-kernel --version
     starts
     for round in 2 1 2; do
-        $pacman /run/packages/$round/*.pkg.tar.gz
+        "${pacman[@]}" /run/packages/$round/*.pkg.tar.gz
     done
     count "3 upgrades"
     pacman -Qkk portgrant portgrant-kernel

@@ -27,7 +27,7 @@ After=network.target
 SuccessAction=poweroff-immediate
 FailureAction=poweroff-immediate
 [Service]
-ExecStart=/bin/bash -c '(set -euxo pipefail; . /code) 2>&1 | sed -u "s/^/> /" >/dev/console; echo "> == the end $${PIPESTATUS[0]}" >/dev/console'
+ExecStart=/bin/bash -c '(set -euxo pipefail; . /code) 2>&1 | sed -u "s/^/> /" >/dev/console; echo "> == the end $${PIPESTATUS[0]}" >/dev/console; sleep 5'
 UNIT
     ln -s ../test.service "$work/guest/etc/systemd/system/multi-user.target.wants/"
     (cd "$work/guest" && find . | cpio --create --format=newc --owner=0:0 --quiet) | cat "$base/root.cpio" - >"$work/initrd"
@@ -47,6 +47,7 @@ the_kernel_mode_survives_an_upgrade_and_is_gone_after_removal_under_apparmor() (
     cp packaging/apparmor/portgrant-kernel "$work/given/profile"
     boot <<'INSIDE'
     fails() { if "$@"; then echo "this did not fail: $*"; return 1; fi; }
+    rm -f /usr/sbin/policy-rc.d
     binds() { runuser -u www-data -- python3 -c "import socket; socket.socket().bind(('127.0.0.1', $1))"; }
     mount -t securityfs securityfs /sys/kernel/security 2>/dev/null || true
     [ "$(cat /sys/module/apparmor/parameters/enabled)" = Y ]

@@ -1,8 +1,8 @@
 # The tarball of static programs.
 
-# Unpacked in /given.
+# Unpacked in /given. PORTGRANT_STATIC names what packaging/build --static made already.
 unpacked() {
-    packaging/tarball "$work/tarball" >/dev/null
+    packaging/tarball "$work/tarball" ${PORTGRANT_STATIC:+--built "$PORTGRANT_STATIC"} >/dev/null
     (cd "$work/tarball" && sha256sum --check ./*.sha256)
     mkdir "$work/given"
     tar -x -C "$work/given" --strip-components=1 -f "$work"/tarball/*.tar.gz
@@ -61,7 +61,7 @@ names_are_looked_up_on_every_debian() (
         inside "$(tests/packages/root "$suite" systemd,libnss-systemd,libnss-extrausers,apparmor,libcap2-bin)" "$work/given" <<'INSIDE'
     /given/packaging/install
     # The C library of the programs is not the system's. They must not fall over the system's modules.
-    ls /lib/x86_64-linux-gnu/libnss_systemd.so.2 /lib/x86_64-linux-gnu/libnss_extrausers.so.2
+    [ "$(find -L /lib -name 'libnss_systemd.so.2' -o -name 'libnss_extrausers.so.2' | wc -l)" -ge 2 ]
     sed -i -E 's/^(passwd|group|shadow):.*/\1: files extrausers systemd sss ldap/' /etc/nsswitch.conf
     printf 'permit alice 80\npermit :bob 81\n' >/etc/portgrant.conf
     as alice portgrant exec -l 80 -- true
@@ -75,4 +75,14 @@ names_are_looked_up_on_every_debian() (
 INSIDE
         rm -rf "$work/room"
     done
+)
+
+two_tarballs_of_the_same_programs_are_identical() (
+    programs=${PORTGRANT_STATIC:-$(packaging/build --no-examples --static)}
+    packaging/tarball "$work/one" --built "$programs"
+    cp -r "$programs" "$work/copy"
+    sleep 1.1
+    touch "$work/copy"/*
+    (umask 077 && TZ=Asia/Tokyo packaging/tarball "$work/two" --built "$work/copy")
+    diff -r "$work/one" "$work/two"
 )
