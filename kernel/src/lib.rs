@@ -176,10 +176,14 @@ fn warn(about: &About) {
 }
 
 fn print(text: &str) -> Result<(), Error> {
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Error::Call {
-        call: "write",
-        errno: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
-    })
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Nobody reads the pipe any more (`show | head`).
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| Error::Call {
+            call: "write",
+            errno: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
+        }),
+    }
 }
 
 /// A message, in its three parts. A standard error that cannot be written to changes nothing.

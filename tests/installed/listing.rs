@@ -9,6 +9,7 @@ both_installs![
     a_policy_that_is_broken_lists_nothing,
     of_many_denies_the_first_are_shown_and_the_others_counted,
     a_very_large_policy_is_listed,
+    a_pipe_that_nobody_reads_ends_it_without_a_message,
 ];
 
 fn list(world: &World, user: &str, words: &[&str]) -> Outcome {
@@ -100,4 +101,15 @@ fn a_very_large_policy_is_listed(world: &World) {
     assert!(!said.stdout.contains("too large"), "all of them were compared");
     let refused = world.as_user("alice").run([LAUNCHER, "explain", "10.0.199.79:51023"]);
     refused.exits(77).prints("/etc/portgrant.conf:100000");
+}
+
+fn a_pipe_that_nobody_reads_ends_it_without_a_message(world: &World) {
+    world.policy(POLICY);
+    for command in ["list", "list --format json", "explain 80", "check"] {
+        // It starts when the reader is gone.
+        let wait = "trap '' PIPE; while echo 2>&-; do :; done";
+        let script = format!("{{ {wait}; {LAUNCHER} {command}; echo status $? >&2; }} | true");
+        let outcome = world.as_user("alice").run(["sh", "-c", &script]);
+        assert_eq!(outcome.succeeds().stderr, "status 141\n", "{command}");
+    }
 }
