@@ -15,15 +15,17 @@ use crate::advice::{self, Advice, DeniedGroups};
 use crate::arguments::Format;
 use crate::lines::{Excerpt, Lines};
 use crate::output::{self, BAD, DOUBTFUL, GOOD, STRONG, in_style};
-use crate::{nfs, subid_source};
+use crate::{nfs, readable, subid_source};
 
 /// How many findings are shown, errors first.
 const MOST_SHOWN: usize = 1_000;
 
 /// 0 where the policy is well-formed, warnings or not, else 78.
 pub(crate) fn check(files: Vec<PathBuf>, format: Format) -> Result<u8, Box<Message>> {
-    let read = consistent(|system| Read::of(&files, system));
-    match (read.map(|reading| reading.value), format) {
+    let readable = if files.is_empty() { readable::judge() } else { Ok(()) };
+    let read = consistent(|system| Read::of(&files, system)).map_err(Box::<Message>::from);
+    // An error in the reading comes first: it is everybody's.
+    match (read.and_then(|reading| readable.map(|()| reading.value)), format) {
         (Ok(read), format) => {
             // Never dropped, see advice.rs.
             let read = ManuallyDrop::new(read);
@@ -34,14 +36,13 @@ pub(crate) fn check(files: Vec<PathBuf>, format: Format) -> Result<u8, Box<Messa
             };
             Ok(checked.status())
         }
-        (Err(error), Format::Json) => {
-            let message = error.message();
+        (Err(message), Format::Json) => {
             output::complain(&message);
             let text = format!("{}: {}", message.what, message.why.as_deref().unwrap_or_default());
             let finding = json!({ "kind": "error", "code": "installation", "text": text, "fix": message.fix });
             output::print_json(&json!({ "files": [], "rules": 0, "findings": [finding] })).map(|_| message.status)
         }
-        (Err(error), Format::Text) => Err(error.into()),
+        (Err(message), Format::Text) => Err(message),
     }
 }
 

@@ -16,6 +16,7 @@ mod lines;
 mod list;
 mod nfs;
 mod output;
+mod readable;
 mod relation;
 mod subid_source;
 

@@ -14,6 +14,7 @@ both_installs![
     programs_of_another_version_are_found,
     what_keeps_this_process_from_gaining_privilege_is_found,
     a_policy_that_cannot_be_believed_is_found,
+    files_that_only_root_can_read_are_found_by_root_and_by_everybody,
     tables_of_names_that_others_can_change_are_found,
     what_may_be_meant_otherwise_is_a_warning,
     findings_are_readable_by_programs,
@@ -34,6 +35,33 @@ fn broken(caller: Caller, text: &str, fix: &str) {
 
 fn chmod(path: &str, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap_or_else(|error| panic!("chmod {path}: {error}"));
+}
+
+fn files_that_only_root_can_read_are_found_by_root_and_by_everybody(world: &World) {
+    world.policy("permit alice http\n");
+    world.policy_file("more.conf", "permit alice 81\n");
+    for (path, mode, right) in [
+        ("/etc/portgrant.conf", 0o600, 0o644),
+        ("/etc/portgrant.d/more.conf", 0o600, 0o644),
+        ("/etc/portgrant.d", 0o711, 0o755),
+        ("/etc/passwd", 0o600, 0o644),
+        ("/etc/services", 0o640, 0o644),
+        ("/etc", 0o700, 0o755),
+    ] {
+        chmod(path, mode);
+        world.as_user("alice").run([LAUNCHER, "exec", "-l", "80", "--", "true"]).exits(78);
+        let fix = format!("as root: chmod {right:04o} {path}");
+        world
+            .as_root()
+            .run([LAUNCHER, "check"])
+            .exits(78)
+            .complains(&format!("users cannot read {path}"))
+            .complains(&fix);
+        broken(world.as_root(), &format!("users cannot read {path}"), &fix);
+        chmod(path, right);
+        world.as_root().run([LAUNCHER, "check"]).succeeds();
+        world.as_user("alice").run([LAUNCHER, "exec", "-l", "80", "--", "true"]).succeeds();
+    }
 }
 
 /// Everything that the installation wants is there.
