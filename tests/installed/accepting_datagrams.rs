@@ -143,7 +143,8 @@ s.detach()
 ";
     world.policy("permit alice 53/udp\n");
     world.file("/tmp/leaving.py", leaving);
-    let launcher = world.as_user("alice").spawn(accepting(&["-v", "-l", "53/udp"], &["python3", "/tmp/leaving.py"]));
+    let launcher =
+        world.as_user("alice").spawn(accepting(&["-v", "-l", "127.0.0.1:53/udp"], &["python3", "/tmp/leaving.py"]));
     let client = client();
     let (pid, _) = ask(&client, "one");
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -165,7 +165,7 @@ fn roots_pid_file_is_not_where_a_user_could_put_another(world: &World) {
         ("/run/shared/pid", "/run/shared can be written to by other users"),
         ("/tmp/pid", "/tmp can be written to by other users"),
     ] {
-        start(file).exits(71).complains(why).complains("fix: make a folder in /run");
+        start(file).exits(71).complains(why).complains("fix: create a folder in /run");
         assert!(!fs::exists(file).expect("stat"), "{file}");
     }
     assert_eq!(world.listening(), []);

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -35,7 +36,7 @@ const ERRORS: [(&str, &[&str]); 28] = [
     ("statx", &["EACCES", "ENOENT", "ENOMEM"]),
     ("read", &["EIO"]),
     ("getdents64", &["ENOENT"]),
-    ("fcntl", &["EMFILE", "EBADF"]),
+    ("fcntl", &["EMFILE"]),
     ("dup", &["EMFILE"]),
     ("close", &["EIO"]),
     ("getgroups", &["EINVAL"]),
@@ -138,9 +139,9 @@ fn calls(world: &World, verb: Verb) -> BTreeMap<String, usize> {
 fn everywhere(world: &World, verb: Verb, mut at: impl FnMut(&str, usize)) {
     let mut places = 0;
     for (name, count) in calls(world, verb) {
-        // The first execve(2) is that of the helper itself.
-        let first = if name == "execve" { 2 } else { 1 };
-        for nth in first..=count {
+        // strace does not count the first execve(2), that of the helper itself.
+        let count = if name == "execve" { count - 1 } else { count };
+        for nth in 1..=count {
             at(&name, nth);
             places += 1;
         }
@@ -216,12 +217,15 @@ fn a_rule_that_is_gone_permits_nothing_wherever_the_helper_was_stopped(world: &W
         world.policy("permit alice 80\n");
         let Some(stopped) = world.stopped_after("alice", name, nth, &exec) else { return };
         world.policy("permit bob 80\n");
+        // A policy that is too young is read twice, so the calls of two runs differ: this may be the program already.
+        let is_program =
+            fs::read_link(format!("/proc/{}/exe", stopped.program())).is_ok_and(|exe| exe != Path::new(BINDER));
         let outcome = stopped.goes_on();
         // Once the policy was compared there is no way back: listen(2), and what follows.
         let is_over = ["listen", "execve"].contains(&name);
         let may_be_over = ["close", "capset", "capget", "getresuid", "getresgid", "fcntl", "prctl", "newfstatat"];
         let refused = outcome.status.code() == Some(77) && !outcome.stdout.contains("ran");
-        assert!(refused || is_over || may_be_over.contains(&name), "{name} {nth}: {outcome}");
+        assert!(refused || is_program || is_over || may_be_over.contains(&name), "{name} {nth}: {outcome}");
         assert_eq!(world.listening(), [], "{name} {nth}");
     });
 }

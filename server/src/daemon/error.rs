@@ -90,7 +90,7 @@ impl DaemonError {
             }
             DaemonError::PidFile { path, source } => Report::what(format!("cannot write the pid file {}", shown(path)))
                 .because(source)
-                .fix("create a folder in /run that this user may write to (RuntimeDirectory= in a unit)"),
+                .fix("create a folder in /run that only this user may write to (RuntimeDirectory= in a unit)"),
             DaemonError::PidFileHeld { path, pid } => {
                 Report::what(format!("{} is locked: the daemon is already running", shown(path)))
                     .why_if_known(pid.map(|pid| format!("process {pid} holds it")))
