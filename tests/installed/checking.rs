@@ -27,12 +27,12 @@ fn a_malformed_word_is_underlined_and_the_policy_is_refused(world: &World) {
     let outcome = check(world, &[]);
     assert_eq!(
         outcome.exits(78).stdout,
-        "/etc/portgrant.conf:2:13: error: '8o' is no port; expected 1 to 65535, N-M or a service, or a clause in its \
-         order\n     permit bob 8o # x\n                ^^\n\
+        "/etc/portgrant.conf:2:13: error: '8o' is not a valid port; expected 1 to 65535, N-M or a service, or a clause \
+         in the right order\n     permit bob 8o # x\n                ^^\n\
          /etc/portgrant.d/b.conf:1:8: warning: user 'nobody-here' is not in /etc/passwd; expected a user, or uid:N\n\
         \x20   permit nobody-here 81\n           ^^^^^^^^^^^\n\
-         /etc/portgrant.d/b.conf:2:12: error: '1-2-3' is no port; expected 1 to 65535, N-M or a service, or a clause \
-         in its order\n    permit bob 1-2-3 on\n               ^^^^^\n\
+         /etc/portgrant.d/b.conf:2:12: error: '1-2-3' is not a valid port; expected 1 to 65535, N-M or a service, or a \
+         clause in the right order\n    permit bob 1-2-3 on\n               ^^^^^\n\
          2 rules, 2 files, 2 errors, 1 warning: refused, all of it\n"
     );
     // A draft of somebody's own, before it is installed.
@@ -117,7 +117,7 @@ fn colour_is_for_terminals_that_ask_for_it(world: &World) {
     assert!(coloured.contains("\x1b[31m") && coloured.contains("\x1b[32m"), "{coloured:?}");
     for (variable, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
         let plain = at_a_terminal(variable, value);
-        assert!(plain.contains("is no port") && !plain.contains('\x1b'), "{variable}: {plain:?}");
+        assert!(plain.contains("is not a valid port") && !plain.contains('\x1b'), "{variable}: {plain:?}");
     }
 }
 
@@ -155,7 +155,7 @@ fn an_error_is_shown_however_many_warnings_stand_before_it(world: &World) {
     world.policy(&format!("{}permit alice 8o\n", "permit nobody-here 80\n".repeat(2000)));
     check(world, &[])
         .exits(78)
-        .prints("/etc/portgrant.conf:2001:14: error: '8o' is no port")
+        .prints("/etc/portgrant.conf:2001:14: error: '8o' is not a valid port")
         .prints("1001 more findings are not shown\n2000 rules, 1 file, 1 error, 2000 warnings: refused, all of it\n");
 }
 

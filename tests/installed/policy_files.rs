@@ -100,7 +100,7 @@ fn one_malformed_line_refuses_everything(world: &World) {
     check.exits(78).prints("/etc/portgrant.d/a.conf:3:6: error: user 'mallroy' is not in /etc/passwd");
     check
         .prints("    deny mallroy any\n         ^^^^^^^\n")
-        .prints("/etc/portgrant.d/a.conf:4:13: error: '8o' is no port");
+        .prints("/etc/portgrant.d/a.conf:4:13: error: '8o' is not a valid port");
     check
         .prints("permit bob 8o\n                ^^\n")
         .prints("2 rules, 2 files, 2 errors, 0 warnings: refused, all of it\n");
