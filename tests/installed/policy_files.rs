@@ -101,9 +101,7 @@ fn one_malformed_line_refuses_everything(world: &World) {
     check
         .prints("    deny mallroy any\n         ^^^^^^^\n")
         .prints("/etc/portgrant.d/a.conf:4:13: error: '8o' is not a valid port");
-    check
-        .prints("permit bob 8o\n                ^^\n")
-        .prints("2 rules, 2 files, 2 errors, 0 warnings: refused, all of it\n");
+    check.prints("permit bob 8o\n                ^^\n").prints("2 rules, 2 files, 2 errors, 0 warnings: invalid\n");
     world.policy_file("a.conf", "permit nobody-here 81\n");
     ask(world).succeeds();
     world
@@ -202,7 +200,7 @@ fn a_last_line_without_its_line_feed_is_refused_and_named(world: &World) {
             outcome.complains(&format!("fix: as root, read that line, and if it is complete: echo >> {path}"));
         }
         let check = world.as_user("alice").run([LAUNCHER, "check"]);
-        check.exits(78).prints(&format!("{place}: error: {quoted}")).prints("refused, all of it");
+        check.exits(78).prints(&format!("{place}: error: {quoted}")).prints(": invalid");
         world.as_user("alice").run([LAUNCHER, "list"]).exits(78);
         // The fix, as it stands there.
         world.as_root().run(["sh", "-c", &format!("echo >> {path}")]).succeeds();
