@@ -240,7 +240,7 @@ fn a_deny_that_the_kernel_cannot_see_is_an_error_and_groups_can_be_expanded() {
             let outcome = world.as_root().run(["sh", "-c", &script, KERNEL]);
             outcome
                 .exits(78)
-                .complains(&format!("{file} is missing or names nobody, and /etc/portgrant.conf:3 denies a group"));
+                .complains(&format!("{file} is missing or has no entries, and /etc/portgrant.conf:3 denies a group"));
             expect(world, cgroup, &expected);
         }
     });
@@ -316,9 +316,9 @@ fn a_policy_that_is_no_good_leaves_the_old_one() {
         reload("'permit alice 81' has no line feed at its end, so it may be cut off");
         world.policy("permit alice 81\n");
         fs::set_permissions("/etc/portgrant.conf", fs::Permissions::from_mode(0o666)).expect("chmod");
-        reload("the policy is refused");
+        reload("the policy cannot be used");
         fs::remove_file("/etc/portgrant.conf").expect("remove");
-        reload("the policy is refused");
+        reload("the policy cannot be used");
         assert_eq!(kernel(world, &["show"]).stdout, before.replace("grants: 0", "grants: 5"));
         world.policy("permit alice 81\n");
         kernel(world, &["reload"]).succeeds().is_silent();

@@ -169,7 +169,7 @@ fn a_deny_for_a_group_needs_passwd_and_group(world: &World) {
                     outcome.complains("/etc/portgrant.conf:2:6: group 'web' is not in /etc/group");
                 } else {
                     outcome.complains(&format!(
-                        "{file} is missing or names nobody, and /etc/portgrant.conf:2 denies a group"
+                        "{file} is missing or has no entries, and /etc/portgrant.conf:2 denies a group"
                     ));
                     outcome.complains(&format!("fix: as root, restore the file: cp -p {file}- {file}"));
                 }
