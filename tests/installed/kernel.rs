@@ -177,7 +177,7 @@ fn where_no_cgroup_is_named_it_is_all_of_them_and_this_network_alone() {
         outcome.succeeds().prints("EACCES");
         world.as_root().run(["unshare", "--net", KERNEL, "reload"]).exits(69).complains("another network namespace");
         world.as_root().run(["unshare", "--net", KERNEL, "show"]).succeeds().prints("NOT THIS ONE");
-        kernel(world, &["unload"]).succeeds().complains("the last grants were read by nobody");
+        kernel(world, &["unload"]).succeeds().complains("the last grants were not read");
     });
 }
 
@@ -339,7 +339,7 @@ fn unload_leaves_nothing() {
             load(world, cgroup, &[]).succeeds();
             load(world, cgroup, &[]).exits(69).complains("a policy is loaded already");
             expect(world, cgroup, &[(asked, "bound")]);
-            kernel(world, &["unload"]).succeeds().complains("the last grants were read by nobody");
+            kernel(world, &["unload"]).succeeds().complains("the last grants were not read");
             expect(world, cgroup, &[(asked, "EACCES")]);
             kernel(world, &["show"]).exits(69).complains("no policy is loaded");
             let left = fs::read_dir("/sys/fs/bpf").expect("a BPF file system").flatten();
@@ -586,12 +586,12 @@ fn nobody_but_root_loads_and_nothing_that_others_pinned_is_believed() {
             fs::set_permissions(folder, fs::Permissions::from_mode(mode)).expect("chmod");
             load(world, cgroup, &[])
                 .exits(78)
-                .complains("what is pinned is not believed")
-                .complains("it is not root's");
+                .complains("the pinned files are not trusted")
+                .complains("it does not belong to root");
         }
         chown(folder, Some(0), Some(0)).expect("chown");
         fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).expect("chmod");
-        load(world, cgroup, &[]).exits(78).complains("others than root may enter it");
+        load(world, cgroup, &[]).exits(78).complains("users other than root can enter it");
         fs::remove_dir(folder).expect("rmdir");
         load(world, cgroup, &[]).succeeds();
         let folder = fs::metadata(folder).expect("our folder");
@@ -637,7 +637,7 @@ fn where_the_cgroup_is_gone_that_is_said() {
             patience -= 1;
             std::thread::sleep(Duration::from_millis(10));
         }
-        kernel(world, &["reload"]).exits(69).complains("the policy holds nowhere any more");
+        kernel(world, &["reload"]).exits(69).complains("the policy is no longer attached");
         kernel(world, &["unload"]).succeeds();
     });
 }
