@@ -176,7 +176,7 @@ impl Words {
         }
         let several = self.listen.len() != 1 || self.listen.iter().any(|asked| asked.address == Address::Each);
         if inetd && several {
-            return Err(usage("'--inetd' goes with one socket".to_owned(), "expected one -l ENDPOINT, not each"));
+            return Err(usage("'--inetd' needs exactly one socket".to_owned(), "expected one -l ENDPOINT, not each"));
         }
         let no_new_privs = self.given.contains(&"no-new-privs");
         Ok(Command::Exec(Exec { listen: take(&mut self.listen), inetd, no_new_privs, program: take(&mut self.rest) }))
@@ -188,8 +188,8 @@ impl Words {
             return Err(usage(format!("descriptor {socket} is given twice"), "expected another one with --answer"));
         }
         let listen = self.listen.pop().filter(|_| self.listen.is_empty());
-        let listen =
-            listen.ok_or_else(|| usage("one socket has one address".to_owned(), "expected one -l ENDPOINT"))?;
+        let listen = listen
+            .ok_or_else(|| usage("'--socket' needs exactly one endpoint".to_owned(), "expected one -l ENDPOINT"))?;
         if listen.options != Options::default() || listen.address == Address::Each {
             return Err(usage(
                 format!("'{listen}' asks for more than an address"),

@@ -54,8 +54,8 @@ impl Error {
             Error::Privilege(error @ PrivilegeError::Call("setresgid" | "setresuid", nix::errno::Errno::EINVAL)) => {
                 message(
                     Kind::BrokenPolicy,
-                    "the caller is nobody here, so nothing is done",
-                    format_args!("{error}: their uid or gid is not mapped into this user namespace"),
+                    "your uid or gid is not mapped in this user namespace",
+                    format_args!("{error}: the helper cannot change to your ids"),
                     Inert::UserNamespace.fix(),
                 )
             }
@@ -70,8 +70,8 @@ impl Error {
             Error::Socket { endpoint, call: "SO_BINDTODEVICE", errno: Errno::NODEV } => message(
                 Kind::NotThere,
                 format!("{endpoint} cannot be bound"),
-                "there is no interface of the name given with dev=",
-                "see ip link for those there are",
+                "the interface given with dev= does not exist",
+                "see ip link for the interfaces of this host",
             ),
             Error::Socket { endpoint, call: "bind", errno: Errno::INVAL } => message(
                 Kind::NotThere,
@@ -105,7 +105,7 @@ impl Error {
                 Kind::NotThere,
                 format!("{endpoint} cannot be bound"),
                 "no interface of this network namespace has that address",
-                "see ip addr for those there are; freebind, where it is granted, binds before it comes",
+                "see ip addr for the addresses; freebind, if it is granted, binds before the address exists",
             ),
             Error::Inert { endpoint, why } => {
                 message(Kind::NoPrivilege, format!("{endpoint} is permitted but cannot be bound"), why, why.fix())

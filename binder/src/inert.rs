@@ -112,8 +112,7 @@ impl Inert {
                  passed in",
             ),
             Inert::UserNamespace => (
-                "the helper's privilege does not count here: this is a user namespace, and the helper or the network \
-                 is of another",
+                "the helper has no privilege in this user namespace: the helper or the network belongs to another one",
                 "run it outside of the user namespace, or install it inside as that namespace's root",
             ),
             Inert::NoPrivilege => (
@@ -130,7 +129,7 @@ impl Inert {
                  containers: --cap-add)",
             ),
             Inert::Traced => (
-                "the helper got no privilege: it is traced by somebody who has none",
+                "the helper got no privilege: a process without privilege traces it",
                 "trace it as root, or not at all",
             ),
             Inert::SharedFolder => (

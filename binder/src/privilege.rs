@@ -172,7 +172,7 @@ impl std::fmt::Display for PrivilegeError {
             PrivilegeError::Call(name, errno) => write!(f, "{name}: {}", errno.desc()),
             PrivilegeError::IdsNotDropped => f.write_str("the ids are not the caller's after setresuid"),
             PrivilegeError::CapabilitiesNotDropped => f.write_str("the capabilities are not what capset set"),
-            PrivilegeError::Regained(what) => write!(f, "{what} could be had again after it was given up"),
+            PrivilegeError::Regained(what) => write!(f, "{what} could be regained after it was given up"),
         }
     }
 }

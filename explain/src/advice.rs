@@ -72,22 +72,20 @@ impl Advice<'_> {
     pub(crate) fn text(&self, lines: &Lines<'_>, nfs: Option<&str>) -> String {
         let does = if self.rule.effect == Effect::Permit { "permits" } else { "denies" };
         match &self.what {
-            What::Denied(deny) => format!(
-                "the rule permits nothing: all of it is denied at {}; expected one of the two to go",
-                lines.cite(deny)
-            ),
-            What::Needless(wide) => format!(
-                "the rule adds nothing: all of it is what {}  {does}; expected one of the two to go",
-                lines.cite(wide)
-            ),
+            What::Denied(deny) => {
+                format!("the rule permits nothing: all of it is denied at {}; remove one of the two", lines.cite(deny))
+            }
+            What::Needless(wide) => {
+                format!("the rule adds nothing: {}  {does} all of it already; remove one of the two", lines.cite(wide))
+            }
             What::Program(path, why) => {
                 format!("the rule cannot be used: {}: {why}; {}", printable(path), fix(path, *why))
             }
             What::Interpreter(name) => {
-                format!("{name} runs what its caller tells it to, so the grant is bound to nothing")
+                format!("{name} is an interpreter or a script, so the rule does not restrict what runs")
             }
             What::Nfs(port) => format!(
-                "NFS with sec=sys is {}, and believes whoever speaks from port {port}, as a holder of the socket can; \
+                "NFS with sec=sys is {}, and trusts every connection from port {port}, such as one from the holder of the socket; \
                  expected sec=krb5, or ports outside of 512-1023",
                 nfs.unwrap_or_default()
             ),

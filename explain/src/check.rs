@@ -160,8 +160,7 @@ impl<'p> Checked<'p> {
             let text = format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
             style.map_or_else(|| text.clone(), |style| in_style(style, &text))
         });
-        let verdict =
-            if self.errors == 0 { in_style(GOOD, "well-formed") } else { in_style(BAD, "refused, all of it") };
+        let verdict = if self.errors == 0 { in_style(GOOD, "well-formed") } else { in_style(BAD, "invalid") };
         let _ = writeln!(out, "{}: {verdict}", counted.join(", "));
         out
     }

@@ -70,7 +70,7 @@ fn unload(kept: &Kept) -> Result<(), Error> {
     let unread = kept.with(|| Loaded::open().and_then(|loaded| loaded.unread()));
     kept.with(Loaded::unload)?;
     if matches!(unread, Ok(true)) {
-        let told = "portgrant-kernel: the last grants were read by nobody, and are not in the log\n";
+        let told = "portgrant-kernel: the last grants were not read, so they are not in the log\n";
         let _ = std::io::stderr().write_all(told.as_bytes());
     }
     Ok(())

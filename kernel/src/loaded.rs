@@ -166,10 +166,10 @@ impl Pins {
         let foreign = |why| Error::Foreign { path: self.path.join(name), why };
         match Map::open(&self.path(name)) {
             Ok(map) if map.is(shape) => Ok(map),
-            Ok(_) => Err(foreign("it is not what this program pins there")),
+            Ok(_) => Err(foreign("portgrant-kernel did not make it")),
             // All else is there, as it was asked before.
             Err(Errno::NOENT) => Err(Error::OtherVersion),
-            Err(Errno::ACCESS) => Err(foreign("it is no map that this user may open")),
+            Err(Errno::ACCESS) => Err(foreign("it is not a BPF map that this user may open")),
             Err(errno) => Err(Error::Call { call: "bpf(BPF_OBJ_GET)", errno }),
         }
     }
@@ -331,7 +331,7 @@ impl Loaded {
                 return Ok(about);
             }
         }
-        Err(Error::Foreign { path: self.pins.path.clone(), why: "nothing there tells of the policy that is in force" })
+        Err(Error::Foreign { path: self.pins.path.clone(), why: "no file there describes the active policy" })
     }
 
     /// What is known of `generation`, if it is in force, or was before the one that is, and was not unloaded since: what is
@@ -553,18 +553,18 @@ fn file_system() -> Result<PathBuf, Error> {
     let open_to_others = stat.st_mode & 0o022 != 0 && stat.st_mode & 0o1000 == 0;
     match (stat.st_uid, open_to_others) {
         (0, false) => Ok(path),
-        (0, true) => Err(Error::Foreign { path, why: "others may rename what is in it (chmod 0700)" }),
-        _ => Err(Error::Foreign { path, why: "it is not root's" }),
+        (0, true) => Err(Error::Foreign { path, why: "users other than root can rename files in it (chmod 0700)" }),
+        _ => Err(Error::Foreign { path, why: "it does not belong to root" }),
     }
 }
 
 fn judged_folder(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
-        Errno::NOTDIR | Errno::LOOP => Error::Foreign { path: path.to_owned(), why: "it is no folder" },
+        Errno::NOTDIR | Errno::LOOP => Error::Foreign { path: path.to_owned(), why: "it is not a folder" },
         // Root without its capabilities is kept out of what others made there.
         Errno::ACCESS if fs::lstat(path).is_ok_and(|stat| stat.st_uid != 0) => {
-            Error::Foreign { path: path.to_owned(), why: "it is not root's" }
+            Error::Foreign { path: path.to_owned(), why: "it does not belong to root" }
         }
         Errno::ACCESS | Errno::PERM => Error::NoPrivilege,
         errno => Error::Call { call: "open, of the pins' folder,", errno },
@@ -572,9 +572,10 @@ fn judged_folder(path: &Path) -> Result<OwnedFd, Error> {
     let stat = fstat(&fd).map_err(|errno| Error::Call { call: "fstat", errno })?;
     match (stat.st_uid, stat.st_mode & 0o077) {
         (0, 0) => Ok(fd),
-        (0, _) => {
-            Err(Error::Foreign { path: path.to_owned(), why: "others than root may enter it (expected mode 0700)" })
-        }
-        _ => Err(Error::Foreign { path: path.to_owned(), why: "it is not root's" }),
+        (0, _) => Err(Error::Foreign {
+            path: path.to_owned(),
+            why: "users other than root can enter it (expected mode 0700)",
+        }),
+        _ => Err(Error::Foreign { path: path.to_owned(), why: "it does not belong to root" }),
     }
 }

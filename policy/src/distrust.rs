@@ -55,7 +55,7 @@ impl fmt::Display for Distrust {
             Distrust::Writable(mode) => write!(f, "its mode is {mode:04o}: others than root may write to it"),
             Distrust::Symlink => f.write_str("it is a symlink"),
             Distrust::NotAFile => f.write_str("it is not a regular file"),
-            Distrust::NotAFolder => f.write_str("it is not a folder (a symlink to one is none)"),
+            Distrust::NotAFolder => f.write_str("it is not a folder (a symlink does not count)"),
             Distrust::Unreadable => f.write_str("the caller may not read it"),
             Distrust::Empty => f.write_str("it is empty"),
             Distrust::TooLarge => f.write_str("it is larger than 16 MiB"),

@@ -33,7 +33,7 @@ impl Error {
         match self {
             Error::Endpoint(error) => message(
                 Kind::Usage,
-                "that is no endpoint",
+                "the endpoint is not valid",
                 error,
                 "write [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...], as in 80, https=[::]:443 or 127.0.0.1:53/udp",
             ),
@@ -48,9 +48,9 @@ impl Error {
                 rule: Some(rule.clone()),
                 ..message(
                     Kind::BrokenPolicy,
-                    "the policy is refused",
+                    "the policy cannot be used",
                     format_args!(
-                        "{file} is missing or names nobody, and {rule} denies a group: its members are not known"
+                        "{file} is missing or has no entries, and {rule} denies a group: its members are unknown"
                     ),
                     format!("as root, restore the file: cp -p {file}- {file}"),
                 )
@@ -74,7 +74,7 @@ impl Error {
 
 fn untrusted(path: &[u8], why: Distrust) -> Message {
     let kind = if matches!(why, Distrust::System(_)) { Kind::System } else { Kind::BrokenPolicy };
-    message(kind, "the policy is refused", format_args!("{}: {why}", printable(path)), why.fix(path))
+    message(kind, "the policy cannot be used", format_args!("{}: {why}", printable(path)), why.fix(path))
 }
 
 fn malformed(policy: &Policy, problems: &[Problem]) -> Message {
@@ -89,11 +89,11 @@ fn malformed(policy: &Policy, problems: &[Problem]) -> Message {
         Some(Problem { wrong: Wrong::CutOff { path, .. }, .. }) => {
             format!("as root, read that line, and if it is complete: echo >> {path}")
         }
-        _ => "as root, mend it; portgrant check shows every such line".to_owned(),
+        _ => "as root, correct it; portgrant check shows every malformed line".to_owned(),
     };
     message(
         Kind::BrokenPolicy,
-        "the policy is refused, all of it",
+        "the policy is invalid: a line is malformed",
         format_args!("{}{more}", first.unwrap_or_default()),
         fix,
     )

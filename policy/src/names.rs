@@ -151,7 +151,7 @@ impl Names {
         Ok(self.groups()?.lines().filter_map(group).filter(move |group| lists(group.1)).map(|group| group.0))
     }
 
-    /// Fails where /etc/passwd or /etc/group names nobody: `rule` denies a group, whose members are not known then.
+    /// Fails if /etc/passwd or /etc/group has no entries and `rule` denies a group: its members are unknown.
     pub fn require_accounts(&self, rule: impl Fn() -> String) -> Result<(), Error> {
         let names_nobody = |file| Err(Error::NeededByDeny { file, rule: rule() });
         if self.users()?.lines().find_map(user).is_none() {

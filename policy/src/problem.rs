@@ -54,26 +54,31 @@ pub enum Wrong {
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Wrong::Character(byte) => write!(f, "byte \\x{byte:02x} has no place in a rule; expected printable ASCII"),
+            Wrong::Character(byte) => {
+                write!(f, "byte \\x{byte:02x} is not allowed in a rule; expected printable ASCII")
+            }
             Wrong::CutOff { line, path } => write!(
                 f,
                 "'{line}' has no line feed at its end, so it may be cut off; if it is complete, run: echo >> {path}"
             ),
-            Wrong::Effect(word) => write!(f, "'{word}' begins no rule; expected permit or deny"),
-            Wrong::NoSubject => f.write_str("the rule names nobody; expected USER, :GROUP, uid:N, gid:N or any"),
+            Wrong::Effect(word) => write!(f, "'{word}' is not the start of a rule; expected permit or deny"),
+            Wrong::NoSubject => f.write_str("the rule has no subject; expected USER, :GROUP, uid:N, gid:N or any"),
             Wrong::BareNumber(word) => {
                 write!(f, "'{word}' could be a name or an id; expected uid:{word} or gid:{word}")
             }
-            Wrong::Id(word) => write!(f, "'{word}' is no id; expected 0 to 4294967294 in digits"),
+            Wrong::Id(word) => write!(f, "'{word}' is not a valid id; expected 0 to 4294967294 in digits"),
             Wrong::UnknownUser(word) => write!(f, "user '{word}' is not in /etc/passwd; expected a user, or uid:N"),
             Wrong::UnknownGroup(word) => write!(f, "group '{word}' is not in /etc/group; expected a group, or gid:N"),
             Wrong::NoPorts => f.write_str("the rule has no ports; expected any, or PORT[-PORT][/PROTOCOL]..."),
             Wrong::Port(word) => {
-                write!(f, "'{word}' is no port; expected 1 to 65535, N-M or a service, or a clause in its order")
+                write!(
+                    f,
+                    "'{word}' is not a valid port; expected 1 to 65535, N-M or a service, or a clause in the right order"
+                )
             }
-            Wrong::Range(word) => write!(f, "'{word}' runs backwards; expected the smaller port first"),
+            Wrong::Range(word) => write!(f, "'{word}' is not a valid range; expected the smaller port first"),
             Wrong::Protocol(word) => {
-                write!(f, "'{word}' is no protocol; expected tcp (which is mptcp too), udp or sctp")
+                write!(f, "'{word}' is not a valid protocol; expected tcp (which is mptcp too), udp or sctp")
             }
             Wrong::ProtocolAlone(word) => {
                 write!(f, "'{word}' is a protocol, not a port; expected both in one word, as in 53/udp")
@@ -89,32 +94,40 @@ impl fmt::Display for Wrong {
             }
             Wrong::Reserved(word) => write!(
                 f,
-                "'{word}' touches 512-1023, which rsh and NFS trust as source ports; expected the word reserved \
-                 (a single port from 515 on needs none when it is written as a service)"
+                "'{word}' overlaps 512-1023, which rsh and NFS trust as source ports; expected the word reserved \
+                 (a single port from 515 on does not need it if it is written as a service)"
             ),
             Wrong::NoAddress => f.write_str("'on' has no address; expected IPv4[/LEN] or [IPv6][/LEN]"),
-            Wrong::Address(word) => write!(f, "'{word}' is no address; expected IPv4[/LEN] or [IPv6][/LEN]"),
+            Wrong::Address(word) => write!(f, "'{word}' is not a valid address; expected IPv4[/LEN] or [IPv6][/LEN]"),
             Wrong::PrefixLength(word) => {
-                write!(f, "'{word}' has no good length; expected 0 to 32, for IPv6 to 128, for [::ffff:...] 96 to 128")
+                write!(
+                    f,
+                    "'{word}' has an invalid prefix length; expected 0 to 32 (IPv4), 0 to 128 (IPv6) or 96 to 128 ([::ffff:...])"
+                )
             }
-            Wrong::HostBits(word, network) => write!(f, "'{word}' has bits beyond its length; expected {network}"),
-            Wrong::Device(word) => write!(f, "'{word}' is no interface; expected a name of 1 to 15 bytes"),
+            Wrong::HostBits(word, network) => {
+                write!(f, "'{word}' has bits beyond its prefix length; expected {network}")
+            }
+            Wrong::Device(word) => write!(f, "'{word}' is not a valid interface; expected a name of 1 to 15 bytes"),
             Wrong::DatagramAddress => f.write_str(
-                "'on' does not narrow udp: whoever has the socket can send from every local address of its family; \
-                 expected another user for what must be kept apart",
+                "'on' does not narrow udp: the holder of the socket can send from every local address of its family; \
+                 expected a separate user for each service that must be isolated",
             ),
             Wrong::DatagramDevice => f.write_str(
-                "'dev' does not hold for udp: whoever has the socket can lift it by connect(2) with AF_UNSPEC; \
-                 expected another user for what must be kept apart",
+                "'dev' does not restrict udp: the holder of the socket can remove it by connect(2) with AF_UNSPEC; \
+                 expected a separate user for each service that must be isolated",
             ),
             Wrong::Twice(word) => write!(f, "'{word}' is given twice"),
             Wrong::Order(word) => {
-                write!(f, "'{word}' comes too late; expected on, dev, reserved reuseport freebind hold, exec")
+                write!(
+                    f,
+                    "'{word}' is in the wrong place; expected the order on, dev, reserved reuseport freebind hold, exec"
+                )
             }
             Wrong::OnlyInPermit(word) => {
                 write!(f, "'{word}' is for permit; a deny refuses the endpoint however it is asked for")
             }
-            Wrong::Path(word) => write!(f, "'{word}' is no path; expected one that begins with /"),
+            Wrong::Path(word) => write!(f, "'{word}' is not a valid path; expected one that begins with /"),
         }
     }
 }

@@ -27,13 +27,13 @@ fn a_malformed_word_is_underlined_and_the_policy_is_refused(world: &World) {
     let outcome = check(world, &[]);
     assert_eq!(
         outcome.exits(78).stdout,
-        "/etc/portgrant.conf:2:13: error: '8o' is no port; expected 1 to 65535, N-M or a service, or a clause in its \
-         order\n     permit bob 8o # x\n                ^^\n\
+        "/etc/portgrant.conf:2:13: error: '8o' is not a valid port; expected 1 to 65535, N-M or a service, or a clause \
+         in the right order\n     permit bob 8o # x\n                ^^\n\
          /etc/portgrant.d/b.conf:1:8: warning: user 'nobody-here' is not in /etc/passwd; expected a user, or uid:N\n\
         \x20   permit nobody-here 81\n           ^^^^^^^^^^^\n\
-         /etc/portgrant.d/b.conf:2:12: error: '1-2-3' is no port; expected 1 to 65535, N-M or a service, or a clause \
-         in its order\n    permit bob 1-2-3 on\n               ^^^^^\n\
-         2 rules, 2 files, 2 errors, 1 warning: refused, all of it\n"
+         /etc/portgrant.d/b.conf:2:12: error: '1-2-3' is not a valid port; expected 1 to 65535, N-M or a service, or a \
+         clause in the right order\n    permit bob 1-2-3 on\n               ^^^^^\n\
+         2 rules, 2 files, 2 errors, 1 warning: invalid\n"
     );
     // A draft of somebody's own, before it is installed.
     world.folder("/home/alice/draft", "alice", 0o755);
@@ -47,12 +47,12 @@ fn a_rule_that_does_nothing_is_warned_of_with_the_one_that_is_why(world: &World)
     check(world, &[])
         .succeeds()
         .prints(
-            "/etc/portgrant.conf:1:1: warning: the rule adds nothing: all of it is what /etc/portgrant.conf:2  \
-             permit any 80-90  permits; expected one of the two to go\n    permit alice 80  # web\n    ^^^^^^^^^^^^^^^\n",
+            "/etc/portgrant.conf:1:1: warning: the rule adds nothing: /etc/portgrant.conf:2  permit any 80-90  \
+             permits all of it already; remove one of the two\n    permit alice 80  # web\n    ^^^^^^^^^^^^^^^\n",
         )
         .prints(
             "/etc/portgrant.conf:3:1: warning: the rule permits nothing: all of it is denied at \
-             /etc/portgrant.d/deny.conf:1  deny :web any; expected one of the two to go\n",
+             /etc/portgrant.d/deny.conf:1  deny :web any; remove one of the two\n",
         )
         .prints("4 rules, 2 files, 0 errors, 2 warnings: well-formed\n");
     // It is as it says.
@@ -69,7 +69,7 @@ fn programs_that_cannot_be_trusted_and_interpreters_are_warned_of(world: &World)
     );
     check(world, &[])
         .succeeds()
-        .prints("/etc/portgrant.conf:1:1: warning: python3 runs what its caller tells it to")
+        .prints("/etc/portgrant.conf:1:1: warning: python3 is an interpreter or a script")
         .prints("/etc/portgrant.conf:2:1: warning: the rule cannot be used: /no: it does not exist")
         .prints("/etc/portgrant.conf:4:1: warning: the rule cannot be used: /home/alice: it belongs to uid 1000")
         .prints("/etc/portgrant.conf:5:1: warning: the rule cannot be used: /usr/local/lib/open: its mode is 0777")
@@ -85,7 +85,7 @@ fn ports_that_nfs_trusts_are_warned_of_where_nfs_is_exported(world: &World) {
     world.file("/etc/exports", "# all\n/srv 10.0.0.0/8(rw)\n");
     check(world, &[])
         .succeeds()
-        .prints("/etc/portgrant.conf:1:1: warning: NFS with sec=sys is exported by /etc/exports, and believes")
+        .prints("/etc/portgrant.conf:1:1: warning: NFS with sec=sys is exported by /etc/exports, and trusts")
         .prints("1 warning: well-formed");
 }
 
@@ -117,7 +117,7 @@ fn colour_is_for_terminals_that_ask_for_it(world: &World) {
     assert!(coloured.contains("\x1b[31m") && coloured.contains("\x1b[32m"), "{coloured:?}");
     for (variable, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
         let plain = at_a_terminal(variable, value);
-        assert!(plain.contains("is no port") && !plain.contains('\x1b'), "{variable}: {plain:?}");
+        assert!(plain.contains("is not a valid port") && !plain.contains('\x1b'), "{variable}: {plain:?}");
     }
 }
 
@@ -155,8 +155,8 @@ fn an_error_is_shown_however_many_warnings_stand_before_it(world: &World) {
     world.policy(&format!("{}permit alice 8o\n", "permit nobody-here 80\n".repeat(2000)));
     check(world, &[])
         .exits(78)
-        .prints("/etc/portgrant.conf:2001:14: error: '8o' is no port")
-        .prints("1001 more findings are not shown\n2000 rules, 1 file, 1 error, 2000 warnings: refused, all of it\n");
+        .prints("/etc/portgrant.conf:2001:14: error: '8o' is not a valid port")
+        .prints("1001 more findings are not shown\n2000 rules, 1 file, 1 error, 2000 warnings: invalid\n");
 }
 
 fn of_a_line_of_a_megabyte_the_part_that_is_meant_is_shown(world: &World) {

@@ -119,7 +119,7 @@ fn a_udp_rule_with_an_address_is_warned_of(world: &World) {
     let check = world.as_user("alice").run([LAUNCHER, "check"]);
     check
         .succeeds()
-        .prints("/etc/portgrant.conf:1:24: warning: 'on' does not narrow udp: whoever has the socket can send from every local")
+        .prints("/etc/portgrant.conf:1:24: warning: 'on' does not narrow udp: the holder of the socket can send from every local")
         .prints(
             "/etc/portgrant.conf:1:1: warning: an address does not narrow udp: /etc/portgrant.d/deny.conf:1  deny any 53 on \
              127.0.0.53  refuses these udp ports on every IPv4 address",

@@ -113,7 +113,7 @@ fn inetd_gets_one_socket_on_standard_input_and_output(world: &World) {
     assert_eq!(Process::variable(sleep.pid(), "LISTEN_FDS"), None);
     for wrong in [&["-l", "80", "-l", "69/udp"][..], &["-l", "each:69/udp"]] {
         let words = [&[BINDER, "exec", "--inetd"], wrong, &["--", "true"]].concat();
-        world.as_user("alice").run(words).exits(64).complains("'--inetd' goes with one socket");
+        world.as_user("alice").run(words).exits(64).complains("'--inetd' needs exactly one socket");
     }
 }
 

@@ -83,7 +83,7 @@ fn inside_a_user_namespace_the_helper_says_so(world: &World) {
 fn traced_by_its_caller_the_helper_says_so(world: &World) {
     world.policy("permit alice 80\n");
     let words = [&["strace", "-o", "/dev/null"], &EXEC[..]].concat();
-    inert(world.as_user("alice"), &words, "traced by somebody who has none", "trace it as root");
+    inert(world.as_user("alice"), &words, "a process without privilege traces it", "trace it as root");
 }
 
 fn sharing_its_folder_the_helper_says_so(world: &World) {

@@ -177,7 +177,7 @@ fn where_no_cgroup_is_named_it_is_all_of_them_and_this_network_alone() {
         outcome.succeeds().prints("EACCES");
         world.as_root().run(["unshare", "--net", KERNEL, "reload"]).exits(69).complains("another network namespace");
         world.as_root().run(["unshare", "--net", KERNEL, "show"]).succeeds().prints("NOT THIS ONE");
-        kernel(world, &["unload"]).succeeds().complains("the last grants were read by nobody");
+        kernel(world, &["unload"]).succeeds().complains("the last grants were not read");
     });
 }
 
@@ -240,7 +240,7 @@ fn a_deny_that_the_kernel_cannot_see_is_an_error_and_groups_can_be_expanded() {
             let outcome = world.as_root().run(["sh", "-c", &script, KERNEL]);
             outcome
                 .exits(78)
-                .complains(&format!("{file} is missing or names nobody, and /etc/portgrant.conf:3 denies a group"));
+                .complains(&format!("{file} is missing or has no entries, and /etc/portgrant.conf:3 denies a group"));
             expect(world, cgroup, &expected);
         }
     });
@@ -316,9 +316,9 @@ fn a_policy_that_is_no_good_leaves_the_old_one() {
         reload("'permit alice 81' has no line feed at its end, so it may be cut off");
         world.policy("permit alice 81\n");
         fs::set_permissions("/etc/portgrant.conf", fs::Permissions::from_mode(0o666)).expect("chmod");
-        reload("the policy is refused");
+        reload("the policy cannot be used");
         fs::remove_file("/etc/portgrant.conf").expect("remove");
-        reload("the policy is refused");
+        reload("the policy cannot be used");
         assert_eq!(kernel(world, &["show"]).stdout, before.replace("grants: 0", "grants: 5"));
         world.policy("permit alice 81\n");
         kernel(world, &["reload"]).succeeds().is_silent();
@@ -339,7 +339,7 @@ fn unload_leaves_nothing() {
             load(world, cgroup, &[]).succeeds();
             load(world, cgroup, &[]).exits(69).complains("a policy is loaded already");
             expect(world, cgroup, &[(asked, "bound")]);
-            kernel(world, &["unload"]).succeeds().complains("the last grants were read by nobody");
+            kernel(world, &["unload"]).succeeds().complains("the last grants were not read");
             expect(world, cgroup, &[(asked, "EACCES")]);
             kernel(world, &["show"]).exits(69).complains("no policy is loaded");
             let left = fs::read_dir("/sys/fs/bpf").expect("a BPF file system").flatten();
@@ -586,12 +586,12 @@ fn nobody_but_root_loads_and_nothing_that_others_pinned_is_believed() {
             fs::set_permissions(folder, fs::Permissions::from_mode(mode)).expect("chmod");
             load(world, cgroup, &[])
                 .exits(78)
-                .complains("what is pinned is not believed")
-                .complains("it is not root's");
+                .complains("the pinned files are not trusted")
+                .complains("it does not belong to root");
         }
         chown(folder, Some(0), Some(0)).expect("chown");
         fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).expect("chmod");
-        load(world, cgroup, &[]).exits(78).complains("others than root may enter it");
+        load(world, cgroup, &[]).exits(78).complains("users other than root can enter it");
         fs::remove_dir(folder).expect("rmdir");
         load(world, cgroup, &[]).succeeds();
         let folder = fs::metadata(folder).expect("our folder");
@@ -637,7 +637,7 @@ fn where_the_cgroup_is_gone_that_is_said() {
             patience -= 1;
             std::thread::sleep(Duration::from_millis(10));
         }
-        kernel(world, &["reload"]).exits(69).complains("the policy holds nowhere any more");
+        kernel(world, &["reload"]).exits(69).complains("the policy is no longer attached");
         kernel(world, &["unload"]).succeeds();
     });
 }

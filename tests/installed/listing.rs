@@ -77,7 +77,10 @@ fn a_policy_that_is_broken_lists_nothing(world: &World) {
     outcome.exits(78).complains("/etc/portgrant.conf: it does not exist");
     world.policy("permit alice 80\npermit alice 8o\n");
     let outcome = list(world, "alice", &[]);
-    outcome.exits(78).complains("/etc/portgrant.conf:2:14: '8o' is no port").complains("portgrant check shows");
+    outcome
+        .exits(78)
+        .complains("/etc/portgrant.conf:2:14: '8o' is not a valid port")
+        .complains("portgrant check shows");
     assert_eq!(outcome.stdout, "");
 }
 

@@ -100,10 +100,8 @@ fn one_malformed_line_refuses_everything(world: &World) {
     check.exits(78).prints("/etc/portgrant.d/a.conf:3:6: error: user 'mallroy' is not in /etc/passwd");
     check
         .prints("    deny mallroy any\n         ^^^^^^^\n")
-        .prints("/etc/portgrant.d/a.conf:4:13: error: '8o' is no port");
-    check
-        .prints("permit bob 8o\n                ^^\n")
-        .prints("2 rules, 2 files, 2 errors, 0 warnings: refused, all of it\n");
+        .prints("/etc/portgrant.d/a.conf:4:13: error: '8o' is not a valid port");
+    check.prints("permit bob 8o\n                ^^\n").prints("2 rules, 2 files, 2 errors, 0 warnings: invalid\n");
     world.policy_file("a.conf", "permit nobody-here 81\n");
     ask(world).succeeds();
     world
@@ -171,7 +169,7 @@ fn a_deny_for_a_group_needs_passwd_and_group(world: &World) {
                     outcome.complains("/etc/portgrant.conf:2:6: group 'web' is not in /etc/group");
                 } else {
                     outcome.complains(&format!(
-                        "{file} is missing or names nobody, and /etc/portgrant.conf:2 denies a group"
+                        "{file} is missing or has no entries, and /etc/portgrant.conf:2 denies a group"
                     ));
                     outcome.complains(&format!("fix: as root, restore the file: cp -p {file}- {file}"));
                 }
@@ -202,7 +200,7 @@ fn a_last_line_without_its_line_feed_is_refused_and_named(world: &World) {
             outcome.complains(&format!("fix: as root, read that line, and if it is complete: echo >> {path}"));
         }
         let check = world.as_user("alice").run([LAUNCHER, "check"]);
-        check.exits(78).prints(&format!("{place}: error: {quoted}")).prints("refused, all of it");
+        check.exits(78).prints(&format!("{place}: error: {quoted}")).prints(": invalid");
         world.as_user("alice").run([LAUNCHER, "list"]).exits(78);
         // The fix, as it stands there.
         world.as_root().run(["sh", "-c", &format!("echo >> {path}")]).succeeds();

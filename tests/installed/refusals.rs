@@ -66,7 +66,7 @@ fn an_address_in_use_or_not_there_is_said_to_be(world: &World) {
     asked("10.9.9.9:80").exits(69).complains("no interface of this network namespace has that address");
     asked("10.9.9.9:80,freebind").succeeds();
     asked("[fe80::1]:80").exits(69).complains("name the interface with dev=");
-    asked("80,dev=nope0").exits(69).complains("there is no interface of the name");
+    asked("80,dev=nope0").exits(69).complains("the interface given with dev= does not exist");
     let _taken = TcpListener::bind("0.0.0.0:80").expect("root binds");
     for endpoint in ["80", "127.0.0.1:80", "0.0.0.0:80"] {
         asked(endpoint).exits(69).complains("is in use").complains("see who: portgrant who 80/tcp");
@@ -104,7 +104,7 @@ const WRONG: &[(&[&str], &str)] = &[
     (&["pass", "-l", "80", "--to", "1"], "connected Unix socket"),
     (&["pass", "-l", "80", "--to", "1", "true"], "unexpected argument 'true'"),
     (&["bind", "-l", "80"], "'--socket' is missing"),
-    (&["bind", "-l", "80", "-l", "81", "--socket", "1"], "one socket has one address"),
+    (&["bind", "-l", "80", "-l", "81", "--socket", "1"], "'--socket' needs exactly one endpoint"),
     (&["bind", "-l", "80,reuseport", "--socket", "1"], "expected no options"),
     (&["bind", "-l", "80", "--socket", "1"], "expected a socket"),
     (&["explain", "-l", "80"], "'explain' is not a verb"),

@@ -109,7 +109,7 @@ fn a_source_of_subordinate_ids_that_is_not_asked_is_warned_of(world: &World) {
     check()
         .succeeds()
         .prints(
-            "/etc/portgrant.conf:2:1: warning: /etc/nsswitch.conf takes subordinate ids from 'sss', which is not asked",
+            "/etc/portgrant.conf:2:1: warning: /etc/nsswitch.conf takes subordinate ids from 'sss', which portgrant does not read",
         )
         .prints("1 warning");
     world.policy("permit alice 80\n");

@@ -526,7 +526,7 @@ static void ports(const char *word, size_t len, bool deny, uint16_t *first, uint
         fail(BROKEN, "the policy", "no port");
     }
     if (!deny && *first <= 1023 && *last >= 512)
-        fail(BROKEN, "the policy", "touches 512-1023");
+        fail(BROKEN, "the policy", "overlaps 512-1023");
 }
 
 /* Applies one line to every endpoint: notes the first permit of each, and refuses at a deny. */

@@ -107,7 +107,7 @@ fn a_reload_takes_up_the_policy_and_one_that_is_no_good_leaves_the_old_and_says_
         assert_eq!(www_data(&[80, 81]), ["EACCES", "bound"]);
         assert_eq!(property("portgrant-kernel", "ActiveState"), "active");
         let told = journal(&["--unit=portgrant-kernel", "--output=cat", "--lines=20"]);
-        assert!(told.contains("why: /etc/portgrant.conf:2:7: the rule names nobody"), "{told}");
+        assert!(told.contains("why: /etc/portgrant.conf:2:7: the rule has no subject"), "{told}");
         world.policy("permit www-data 80\n");
         systemctl(&["reload", "portgrant-kernel"]).succeeds();
         assert_eq!(www_data(&[80, 81]), ["bound", "EACCES"]);

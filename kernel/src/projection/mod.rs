@@ -257,7 +257,7 @@ impl fmt::Display for Unseen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unseen::Program => f.write_str("which program binds is not seen here"),
-            Unseen::Interface => f.write_str("the interface of a caller's own socket is not believed"),
+            Unseen::Interface => f.write_str("the interface of a caller's own socket is not trusted"),
             Unseen::Sctp => f.write_str("sctp is not seen here; its other ports hold"),
             Unseen::Group => f.write_str("of a process's groups only the real gid is seen here"),
             Unseen::Member(name) => write!(f, "{name} is a member in /etc/group, and not in /etc/passwd"),

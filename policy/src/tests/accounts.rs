@@ -107,13 +107,13 @@ fn a_group_is_denied_only_where_passwd_and_group_name_somebody() {
         let caller = Caller { uid: 1001, gid: 5, ..Caller::default() };
         let error = caller.with_accounts(&policy, &Names::of(passwd, group, b"")).expect_err("no table, no members");
         let report = error.message();
-        assert_eq!((report.status, report.what.as_str()), (78, "the policy is refused"));
+        assert_eq!((report.status, report.what.as_str()), (78, "the policy cannot be used"));
         assert!(
             report
                 .why
                 .as_deref()
                 .unwrap_or_default()
-                .starts_with(&format!("{missing} is missing or names nobody, and /etc/portgrant.conf:2 denies"))
+                .starts_with(&format!("{missing} is missing or has no entries, and /etc/portgrant.conf:2 denies"))
         );
         assert_eq!(
             report.fix.as_deref().unwrap_or_default(),
