@@ -1,7 +1,7 @@
 #!/bin/bash
 # Guess:   the crates in vendor/ can be packaged in Debian without further care: nothing but the build uses them.
 # Happens: dh_clean deletes *.orig files everywhere, and `cargo package` puts a Cargo.toml.orig into every crate. Cargo's
-#          checksum list names the file, so `cargo build` refuses the crate. The message names the file, not its deleter.
+#          checksum list names the file, so `cargo build` refuses the crate. The message does not name dh_clean.
 #          An earlier build in target/ hides it, because Cargo does not check crates again that it has built.
 #          `dh_clean -XCargo.toml.orig` (in override_dh_clean) keeps the files.
 # Seen on: Debian 12, debhelper 13.11.4; cargo 1.95.0. dh_clean(1) lists *.orig.
