@@ -253,7 +253,7 @@ fn standing_aside_it_could_not_look(world: &World) {
 fn where_nobody_may_look_that_is_said_and_nothing_started(world: &World) {
     world.policy("permit alice 80\n");
     for (scope, why) in
-        [(2, "only a process with CAP_SYS_PTRACE may look into another"), (3, "until this machine is started again")]
+        [(2, "only a process with CAP_SYS_PTRACE may inspect another"), (3, "until this machine is started again")]
     {
         for user in ["alice", "root"] {
             let refused = supervised_by(world, scope, user, &[], &["touch", "/tmp/started"]).wait(PATIENCE);
