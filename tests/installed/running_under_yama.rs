@@ -246,7 +246,7 @@ fn standing_aside_it_could_not_look(world: &World) {
     if ptrace_scope().unwrap_or(0) == 0 {
         aside.succeeds().prints("bound");
     } else {
-        aside.succeeds().prints("EACCES").complains("cannot be looked into, and binds with its own rights");
+        aside.succeeds().prints("EACCES").complains("cannot inspect ").complains("which binds with its own rights");
     }
 }
 
