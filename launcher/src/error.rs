@@ -216,9 +216,9 @@ impl Error {
             Error::Output(error) => Message::new("the answer could not be written").why(error.to_string()),
             Error::PolicyMissing { places } => {
                 let places: Vec<String> = places.iter().map(|place| shown(place)).collect();
-                Message::new("portgrant-explain, which reads the policy, is not there")
-                    .why(format!("it is none of {}", places.join(", ")))
-                    .fix("install portgrant as a whole: packaging/install puts it beside the helper")
+                Message::new("portgrant-explain, which reads the policy, was not found")
+                    .why(format!("none of these exists: {}", places.join(", ")))
+                    .fix("install all of portgrant: packaging/install puts portgrant-explain beside the helper")
             }
             Error::Policy { path, source } => Message::new(format!("cannot run {}", shown(path)))
                 .why(source.to_string())
@@ -226,7 +226,7 @@ impl Error {
             Error::Usage(message) => message.as_ref().clone(),
             Error::Program(unfit) => Message::new(unfit.to_string()).why(unfit.why.to_string()).fix(unfit.fix()),
             Error::Place(PlaceError::Occupied(number)) => Message::new(format!("descriptor {number} is open already"))
-                .why("a socket must go there, and what the caller opened stays open")
+                .why("a socket must have this number, and portgrant does not close the caller's descriptors")
                 .fix(format!("close it for this command, in a shell with {number}>&-")),
             Error::Place(PlaceError::System(errno)) => Message::new("the sockets could not be put in their places")
                 .why(errno.to_string())
@@ -237,26 +237,26 @@ impl Error {
             Error::Accounts { user, source } => {
                 Message::new(format!("the account of '{user}' could not be read")).why(source.to_string())
             }
-            Error::NotRoot { user, own } => Message::new(format!("--user {user} is for root alone"))
-                .why(format!("this is uid {own}, who cannot become another user"))
-                .fix(format!("as root, the same; or as {user}, without --user")),
+            Error::NotRoot { user, own } => Message::new(format!("only root can use --user {user}"))
+                .why(format!("this is uid {own}, which cannot become another user"))
+                .fix(format!("run this as root; or run it as {user}, without --user")),
             Error::Become { user, source } => Message::new(format!("could not become {user}"))
                 .why(source.to_string())
                 .fix("in a user namespace, map that user's ids; elsewhere, start it as root with all capabilities"),
             Error::StillAnother { user } => Message::new(format!("could not become {user}"))
-                .why("the ids, groups or capabilities are not what they were set to")
-                .fix("see what intercepts setresuid(2): a seccomp filter, a tracer"),
+                .why("the ids, groups or capabilities differ from what portgrant set")
+                .fix("check whether a seccomp filter or a tracer intercepts setresuid(2)"),
             Error::Terminal { doing, source } => Message::new("the program cannot be given a terminal of its own")
                 .why(format!("could not {doing}: {source}"))
                 .fix("mount /proc and /dev/pts; or start it without a terminal: setsid, and no terminal as 0, 1 and 2"),
             Error::Keyring { user, source } => Message::new(format!("{user} cannot be given a session keyring"))
-                .why(format!("{source}; without one, your keys would be {user}'s as well"))
+                .why(format!("{source}; without one, {user} could use your keys"))
                 .fix(format!("see /proc/key-users: {user} may have no room for another key")),
             Error::Folder { folder, source } => {
                 let folder = printable(folder.as_os_str().as_encoded_bytes());
                 Message::new(format!("--chdir {folder} could not be entered"))
                     .why(source.to_string())
-                    .fix("name a folder that the user who the program runs as may enter")
+                    .fix("name a folder that the program's user may enter")
             }
             Error::Wait(source) => Message::new("the first connection could not be waited for").why(source.to_string()),
             Error::Ended { status } => Message::new(format!("it ended with status {status}")),
@@ -264,25 +264,27 @@ impl Error {
             Error::Guard { doing, source } => Message::new("the program cannot be guarded in the background")
                 .why(format!("could not {doing}: {source}"))
                 .fix("start it without --daemon, or see what limits this user (ulimit -a)"),
-            Error::EndedEarly { program, status } => Message::new(format!("{program} ended before it was up"))
+            Error::EndedEarly { program, status } => Message::new(format!("{program} ended before it was ready"))
                 .why(format!("its exit status is {status}"))
                 .fix(match *status {
                     status::OK => {
-                        "keep it in the foreground, as nginx -g 'daemon off;' does: --daemon is its background"
+                        "keep it in the foreground, as with nginx -g 'daemon off;': --daemon puts it in the background"
                     }
-                    _ => "what it wrote stands above, and in the log",
+                    _ => "see its output above, and in the log",
                 }),
-            Error::NotNotified { program, patience } => Message::new(format!("{program} did not say that it is ready"))
-                .why(format!("no READY=1 came to its NOTIFY_SOCKET within {} seconds", patience.as_secs()))
-                .fix("leave out --notify where the program does not know sd_notify(3), or give it longer"),
-            Error::Aside(source) => Message::new("--verify could not leave a process aside to look on")
+            Error::NotNotified { program, patience } => Message::new(format!(
+                "{program} did not report that it is ready"
+            ))
+            .why(format!("it did not send READY=1 to NOTIFY_SOCKET within {} seconds", patience.as_secs()))
+            .fix("leave out --notify if the program does not use sd_notify(3), or allow more time: --notify=SECONDS"),
+            Error::Aside(source) => Message::new("--verify could not start its checking process")
                 .why(source.to_string())
-                .fix("leave out --verify, or see what limits this user (ulimit -u)"),
+                .fix("leave out --verify, or raise this user's limit of processes (ulimit -u)"),
             Error::NotWithTheHelper { option, program } => {
                 let program = printable(program.as_os_str().as_encoded_bytes());
-                Message::new(format!("{option} does not go with this grant"))
-                    .why(format!("it is bound to {program}, which only the helper may execute, and at once"))
-                    .fix(format!("leave out {option}, or have the rule grant the port without exec"))
+                Message::new(format!("{option} cannot be used with this grant"))
+                    .why(format!("the rule is for {program}, which the helper must execute at once"))
+                    .fix(format!("leave out {option}, or remove exec from the rule"))
             }
             Error::NotPassed { to, trouble } => {
                 let to = printable(to.as_os_str().as_encoded_bytes());
@@ -298,15 +300,15 @@ impl Error {
                 let message = refusal.as_ref().clone();
                 let program = refusal.program.as_deref().unwrap_or_default();
                 let why =
-                    format!("the rule is bound to {program}, which the helper executes once and --accept many times");
-                message.why(why).fix("leave --accept out, or have the rule without exec")
+                    format!("the rule is for {program}, which the helper executes once; --accept starts it many times");
+                message.why(why).fix("leave out --accept, or remove exec from the rule")
             }
             Error::Accepting(error) => Message::new("connections cannot be accepted")
                 .why(error.to_string())
                 .fix("raise the limit that is reached (ulimit -n), or free memory"),
             Error::Supervisor { path, source } => Message::new(format!("{} cannot be executed", path.display()))
                 .why(source.to_string())
-                .fix("install portgrant anew: the supervisor lies beside the helper"),
+                .fix("install portgrant again: the supervisor is beside the helper"),
             Error::Unsupervised(message) => message.as_ref().clone(),
             Error::Sockets(error) => error.message(),
         }

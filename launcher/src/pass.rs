@@ -200,11 +200,11 @@ impl Trouble {
                 "name a socket of type SOCK_SEQPACKET that the server made for this, as portgrant-server's Mailbox does"
             }
             Trouble::Forbidden => {
-                "ask as the server's own user, or as root; or have the server's user open it to this one"
+                "run this as the server's user or as root, or let the server's user give this user access"
             }
-            Trouble::Unread => "see in its log why it turns this user away",
-            Trouble::Silent => "see whether the server still reads; what was sent it may yet find in its queue",
-            Trouble::Garbled(_) => "see whether both sides speak this version of portgrant's records",
+            Trouble::Unread => "see the server's log for why it rejects this user",
+            Trouble::Silent => "check whether the server is stuck; it may still read the sockets from its queue",
+            Trouble::Garbled(_) => "use the same version of portgrant on both sides",
             Trouble::Partial { .. } => "see the server's log",
             Trouble::TurnedAway(refusal) => refusal.fix.as_deref().unwrap_or("see the server's log"),
             Trouble::System(_) => "see what limits this user (ulimit -a)",
@@ -216,8 +216,8 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Trouble::Missing => f.write_str("there is no such file"),
-            Trouble::NotASocket => f.write_str("it is no socket"),
-            Trouble::Nobody => f.write_str("nobody listens at it: whoever made it is gone"),
+            Trouble::NotASocket => f.write_str("it is not a socket"),
+            Trouble::Nobody => f.write_str("no process listens on it"),
             Trouble::Forbidden => f.write_str("this user may not connect to it"),
             Trouble::WrongType => f.write_str("it is a socket of another type than SOCK_SEQPACKET"),
             Trouble::Unread => f.write_str("the server closed the connection without reading what was sent"),

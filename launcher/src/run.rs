@@ -118,17 +118,17 @@ fn place() -> Result<Option<OsString>, Error> {
         // Nor would root's: it gives that capability up, to have no more rights than the program that it binds for.
         scope @ "2" => (
             scope,
-            "only a process with CAP_SYS_PTRACE may look into another, and the supervisor has no privilege",
+            "only a process with CAP_SYS_PTRACE may inspect another, and the supervisor has no privilege",
             "sysctl kernel.yama.ptrace_scope=1",
         ),
         scope => {
-            (scope, "no process may look into another, until this machine is started again", "portgrant-kernel load")
+            (scope, "no process may inspect another, until this machine is started again", "portgrant-kernel load")
         }
     };
     Err(Error::Unsupervised(Box::new(
         Message::new("portgrant run cannot work on this machine")
             .why(format!("kernel.yama.ptrace_scope is {scope}: {why}"))
-            .fix(format!("give the program its sockets: portgrant exec; or, as root, {fix}")),
+            .fix(format!("use portgrant exec, which gives the program its sockets; or, as root, {fix}")),
     )))
 }
 

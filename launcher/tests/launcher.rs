@@ -49,14 +49,14 @@ fn tracing_helper(folder: &Folder) -> (std::path::PathBuf, std::path::PathBuf) {
 fn a_wrong_command_line_is_status_64_and_names_the_word_and_what_was_expected() {
     const WRONG: &[(&[&str], &str, &str)] = &[
         (&[], "no command", "exec, run"),
-        (&["serve"], "'serve' is no command", "exec, run"),
+        (&["serve"], "'serve' is not a command", "exec, run"),
         (&["exec"], "no endpoint", "-l ENDPOINT"),
-        (&["exec", "-l"], "--listen <ENDPOINT> lacks its value", "--help"),
+        (&["exec", "-l"], "--listen <ENDPOINT> needs a value", "--help"),
         (&["exec", "-l", "80"], "no program", "-- PROGRAM"),
         (&["exec", "-l", "80", "--"], "no program", "-- PROGRAM"),
         (&["exec", "--", "true"], "no endpoint", "-l ENDPOINT"),
         (&["exec", "-l", "80", "true"], "'true' is not expected", "after --"),
-        (&["exec", "-l", "80", "--quick", "--", "true"], "'--quick' is no option", "--help"),
+        (&["exec", "-l", "80", "--quick", "--", "true"], "'--quick' is not an option here", "--help"),
         (&["exec", "-l", "80", "--inetd", "--inetd", "--", "true"], "--inetd is given twice", "once"),
         (&["exec", "-l", "80", "-l", "81", "--inetd", "--", "true"], "one -l ENDPOINT, not 2", "descriptor 0"),
         (&["exec", "-l", "each:69/udp", "--inetd", "--", "true"], "'each'", "one socket"),
@@ -66,7 +66,7 @@ fn a_wrong_command_line_is_status_64_and_names_the_word_and_what_was_expected() 
         (&["exec", "-l", "-1", "--", "true"], "'-1' is no port", "1 to 65535"),
         (&["explain", "-1"], "'-1' is no port", "1 to 65535"),
         (&["who"], "no port", "expected PORT"),
-        (&["who", "8o"], "'8o' is no endpoint", "fix: "),
+        (&["who", "8o"], "'8o' is not a valid endpoint", "fix: "),
         (&["list", "80"], "'80' is not expected", "fix: "),
         (&["doctor", "--format", "xml"], "'xml'", "fix: "),
         (&["exec", "-l", "080", "--", "true"], "'080' is no port", "1 to 65535"),
@@ -78,7 +78,7 @@ fn a_wrong_command_line_is_status_64_and_names_the_word_and_what_was_expected() 
         (&["exec", "-l", "80,tos=1,tos=1", "--", "true"], "'tos' is given twice", "'80,tos=1,tos=1'"),
         (&["exec", "-l", "[::1:80", "--", "true"], "is no address", "[IPv6]"),
         (&["exec", "-l", "8\u{1b}[2J", "--", "true"], r"'8\x1b[2J'", "1 to 65535"),
-        (&["\u{1b}[2J"], r"'\x1b[2J' is no command", "exec, run"),
+        (&["\u{1b}[2J"], r"'\x1b[2J' is not a command", "exec, run"),
     ];
     let folder = Folder::new("usage");
     let (helper, trace) = tracing_helper(&folder);

@@ -117,17 +117,17 @@ fn answer(endpoint: &str) -> String {
 fn options_that_do_not_go_together_or_make_no_sense_are_usage_errors() {
     let nowhere = Path::new("/nonexistent");
     for (words, expected) in [
-        (&["--verify=0"][..], "'0' does not go with --verify"),
+        (&["--verify=0"][..], "'0' is not a valid value for --verify"),
         (&["--verify=1h"], "2 to 3600 seconds"),
         (&["--verify=3601"], "2 to 3600 seconds"),
-        (&["--daemon", "--notify=x"], "'x' does not go with --notify"),
+        (&["--daemon", "--notify=x"], "'x' is not a valid value for --notify"),
         (&["--daemon", "--log", "local0"], "syslog:FACILITY"),
-        (&["--daemon", "--log", "syslog:local8"], "'syslog:local8' does not go with --log"),
+        (&["--daemon", "--log", "syslog:local8"], "'syslog:local8' is not a valid value for --log"),
         (&["--pid-file", "/tmp/x"], "--daemon"),
         (&["--notify"], "--daemon"),
         (&["--log", "none"], "--daemon"),
-        (&["--wait", "--daemon", "--verify"], "--verify does not go with --wait and --daemon"),
-        (&["--wait", "--daemon", "--notify"], "--notify does not go with --wait and --daemon"),
+        (&["--wait", "--daemon", "--verify"], "--verify cannot be used with --wait and --daemon"),
+        (&["--wait", "--daemon", "--notify"], "--notify cannot be used with --wait and --daemon"),
         (&["--user"], "--user"),
         (&["--user", ""], "there is no user ''"),
         (&["--user", "no-such-user"], "there is no user 'no-such-user'"),
@@ -314,7 +314,7 @@ fn a_start_that_fails_says_why_with_a_status_and_leaves_nothing() {
     let silent = "import time; time.sleep(60)";
     let cases: [(&[&str], &[&str], i32, &str); 6] = [
         (&[], &[&lost], 127, "its interpreter /no/such/shell is not there"),
-        (&["--notify=2"], &["python3", "-c", silent], 69, "no READY=1 came"),
+        (&["--notify=2"], &["python3", "-c", silent], 69, "it did not send READY=1"),
         (&["--verify=2"], &["python3", "-c", silent], 69, "for 2 seconds a connection has waited in the queue"),
         (&["--notify"], &["sh", "-c", "echo broken >&2; exit 5"], 5, "its exit status is 5"),
         (&["--notify"], &["true"], 69, "keep it in the foreground"),

@@ -83,9 +83,9 @@ fn what_is_no_server_is_told_before_anything_is_bound() {
     let long = folder.join(&"x".repeat(120));
     for (to, status, expected) in [
         (folder.join("nothing"), 69, "there is no such file"),
-        (plain, 64, "it is no socket"),
+        (plain, 64, "it is not a socket"),
         (stream, 64, "another type than SOCK_SEQPACKET"),
-        (dead, 69, "nobody listens at it"),
+        (dead, 69, "no process listens on it"),
         (long, 71, "name too long"),
     ] {
         let (found, output, complaint) = pass(&helper, &["80"], &to);

@@ -39,7 +39,7 @@ fn a_terminal_gets_colour_and_nothing_else_does() {
     }
     assert_eq!(
         in_a_terminal(&["serve"], &[]).lines().next(),
-        Some("\u{1b}[1m\u{1b}[31mportgrant:\u{1b}[0m \u{1b}[1m'serve' is no command\u{1b}[0m")
+        Some("\u{1b}[1m\u{1b}[31mportgrant:\u{1b}[0m \u{1b}[1m'serve' is not a command\u{1b}[0m")
     );
 }
 

@@ -44,20 +44,20 @@ impl fmt::Display for Error {
             ),
             Error::Machine => (
                 "portgrant run does not know this machine's system calls".to_owned(),
-                "it knows those of x86_64 and aarch64".to_owned(),
-                "give the program its sockets: portgrant exec".to_owned(),
+                "portgrant run works on x86_64 and aarch64".to_owned(),
+                "use portgrant exec, which gives the program its sockets".to_owned(),
             ),
             Error::Filter(error) => {
                 let (why, fix) = match error.raw_os_error() {
                     Some(EBUSY) => (
-                        "something answers system calls of this process already: another portgrant run, or a container",
-                        "there can be one; start the program outside of it, or with portgrant exec",
+                        "another portgrant run or a container already intercepts system calls of this process",
+                        "start the program outside of it, or use portgrant exec",
                     ),
                     Some(ENOSYS | EINVAL) => (
                         "this kernel has no seccomp user notification or no SO_NETNS_COOKIE, or this container forbids it",
-                        "Linux 5.14 or later is needed; give the program its sockets: portgrant exec",
+                        "Linux 5.14 or later is needed; use portgrant exec, which gives the program its sockets",
                     ),
-                    _ => ("the kernel does not take the filter", "see seccomp(2)"),
+                    _ => ("the kernel does not accept the filter", "see seccomp(2)"),
                 };
                 ("bind(2) cannot be intercepted".to_owned(), format!("{why} ({error})"), fix.to_owned())
             }

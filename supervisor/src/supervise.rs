@@ -238,7 +238,7 @@ impl Supervisor {
                 if self.verbose || !self.told.replace(true) {
                     let (program, thread) = (name(notification.thread), notification.thread);
                     self.say(&format!(
-                        "portgrant: {program} ({thread}) cannot be looked into, and binds with its own rights\n  why: {error}\n"
+                        "portgrant: the supervisor cannot inspect {program} ({thread}), which binds with its own rights\n  why: {error}\n"
                     ));
                 }
                 return Decision::Answer(Answer::Continue);

@@ -223,7 +223,10 @@ fn a_source_at_its_bound_is_closed_and_others_are_served(world: &World) {
     within(PATIENCE, "it tells", || launcher.output().1.ends_with("wanted\n"));
     let (_, said) = launcher.output();
     assert_eq!(said.matches("a connection from 127.0.0.1 was closed").count(), 1, "{said}");
-    assert!(said.contains("why: 127.0.0.1 has as many as it may\n  fix: raise --max-per-source"), "{said}");
+    assert!(
+        said.contains("why: 127.0.0.1 already has as many as --max-per-source permits\n  fix: raise --max-per-source"),
+        "{said}"
+    );
 
     first.end();
     assert_eq!(first.rest(), "");
@@ -490,19 +493,19 @@ fn a_rule_bound_to_a_program_is_refused(world: &World) {
     world.policy("permit alice 80 exec /usr/bin/cat\n");
     let outcome = world.as_user("alice").run(accepting(&["-l", "80"], &["/usr/bin/cat"]));
     outcome.exits(77).complains("80/tcp is refused for alice").complains("bound to /usr/bin/cat");
-    outcome.complains("fix: leave --accept out, or have the rule without exec");
+    outcome.complains("fix: leave out --accept, or remove exec from the rule");
     assert_eq!(world.listening(), []);
 }
 
 fn its_options_are_refused_without_it(world: &World) {
     let wrong: [(&[&str], &str); 7] = [
-        (&["--max-conns", "3"], "--max-conns goes with --accept"),
-        (&["--max-per-source", "3"], "--max-per-source goes with --accept"),
-        (&["--idle-timeout", "3"], "--idle-timeout goes with --accept"),
-        (&["--accept", "--max-conns", "0"], "'0' does not go with --max-conns"),
-        (&["--accept", "--idle-timeout", "soon"], "'soon' does not go with --idle-timeout"),
-        (&["--accept", "--inetd"], "--inetd does not go with --accept"),
-        (&["--accept", "--idle-timeout", "3", "-l", "81/sctp"], "--idle-timeout does not go with 81/sctp"),
+        (&["--max-conns", "3"], "--max-conns needs --accept"),
+        (&["--max-per-source", "3"], "--max-per-source needs --accept"),
+        (&["--idle-timeout", "3"], "--idle-timeout needs --accept"),
+        (&["--accept", "--max-conns", "0"], "'0' is not a valid value for --max-conns"),
+        (&["--accept", "--idle-timeout", "soon"], "'soon' is not a valid value for --idle-timeout"),
+        (&["--accept", "--inetd"], "--inetd cannot be used with --accept"),
+        (&["--accept", "--idle-timeout", "3", "-l", "81/sctp"], "--idle-timeout cannot be used with 81/sctp"),
     ];
     for (words, expected) in wrong {
         let words = [&[LAUNCHER, "exec", "-l", "80"], words, &["--", "true"]].concat();

@@ -84,17 +84,17 @@ fn each_is_numbered_after_it_is_bound(world: &World) {
     outcome.exits(64).complains("the numbers of 'each' are not known before the program is executed");
     world.as_user("bob").run(words("{{fd}}", "printf")).succeeds().prints("{fd}");
     let outcome = world.as_user("alice").run(words("{fd:wbe}", "printf"));
-    outcome.exits(64).complains("{fd:wbe} stands for no socket").complains("53/udp, 53/udp-1, ");
+    outcome.exits(64).complains("{fd:wbe} matches no socket").complains("53/udp, 53/udp-1, ");
     assert_eq!(world.listening(), []);
 }
 
 fn a_placeholder_that_cannot_be_told_is_an_error_before_anything_is_bound(world: &World) {
     // Without a policy the helper would say so, had it been asked.
     let cases: [(&[&str], &str); 5] = [
-        (&["-l", "80", "-l", "81", "--", "true", "{fd}"], "{fd} stands for one socket, and here are 2"),
-        (&["-l", "web=80", "--", "true", "{fd:80/tcp}"], "the sockets are called web"),
+        (&["-l", "80", "-l", "81", "--", "true", "{fd}"], "{fd} needs exactly one socket, and there are 2"),
+        (&["-l", "web=80", "--", "true", "{fd:80/tcp}"], "the names of the sockets are web"),
         (&["--as", "ngnix", "-l", "80", "--", "true"], "did you mean nginx?"),
-        (&["--as", "inetd", "--inetd", "-l", "80", "--", "true"], "--inetd does not go with --as inetd"),
+        (&["--as", "inetd", "--inetd", "-l", "80", "--", "true"], "--inetd cannot be used with --as inetd"),
         (&["--setenv", "LISTEN_FDS=1", "-l", "80", "--", "true"], "LISTEN_FDS cannot be set"),
     ];
     for (words, message) in cases {

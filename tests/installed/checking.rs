@@ -148,7 +148,7 @@ fn of_a_hundred_thousand_warnings_the_first_are_shown_and_the_others_counted(wor
     let json = check(world, &["--json"]);
     json.succeeds().prints("\"left_out\": 99000").prints("\"warnings\": 100000").prints("\"compared_all\": true");
     let doctor = world.as_user("alice").run([LAUNCHER, "doctor"]);
-    doctor.prints("99992 more findings: portgrant check shows them").prints("100001 rules in 1 files");
+    doctor.prints("99992 more findings: portgrant check lists all").prints("100001 rules in 1 file");
 }
 
 fn an_error_is_shown_however_many_warnings_stand_before_it(world: &World) {

@@ -83,7 +83,7 @@ fn a_system_without_keyrings_is_no_failure_unless_keys_would_leak(world: &World)
         let keys = format!("call(KEYCTL, 1, None)\nadd_key(b'roots')\n{filter}");
         let (caller, words) = python(world, &keys, "print('runs')");
         let outcome = caller.run(words);
-        outcome.exits(71).complains("alice cannot be given a session keyring").complains("your keys would be alice's");
+        outcome.exits(71).complains("alice cannot be given a session keyring").complains("alice could use your keys");
         assert_eq!(outcome.stdout, "");
     }
 }
@@ -141,7 +141,7 @@ fn a_daemon_that_root_starts_at_a_terminal_has_none(world: &World) {
     world.as_root().run(["kill", &guard.to_string()]).succeeds();
     soon("it ends", || world.listening().is_empty());
     let mut refused = daemon("--log inherit");
-    refused.see("--log inherit does not go with --user at a terminal");
+    refused.see("--log inherit cannot be used with --user at a terminal");
     refused.see("=64\r\n");
     let mut redirected = daemon("--log inherit >/tmp/out 2>&1");
     redirected.see("=0\r\n");

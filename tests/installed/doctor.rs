@@ -81,10 +81,10 @@ fn an_installation_that_is_right_is_said_to_be(world: &World) {
         .succeeds()
         .prints(&format!("ok      helper     {BINDER}, version "))
         .prints(&format!("ok      privilege  {privilege}\n"))
-        .prints("ok      process    it may gain privilege")
-        .prints("ok      policy     well-formed and root's alone: 1 rules in 1 files")
+        .prints("ok      process    it can gain privilege")
+        .prints("ok      policy     well-formed, and only root can change it: 1 rule in 1 file")
         .prints("ok      names      /etc/passwd")
-        .prints("ok      ports      those below 1024 need a rule")
+        .prints("ok      ports      ports below 1024 need a rule")
         .prints("ok      log        /dev/log takes the line")
         .prints("note    kernel     Linux ")
         .prints("\nall is well\n");
@@ -109,8 +109,8 @@ fn a_helper_without_its_privilege_is_found_and_mended_as_the_fix_says(world: &Wo
     world.as_root().run(["setcap", "cap_net_raw=p", BINDER]).succeeds();
     broken(world.as_user("alice"), has_neither, "as root, setcap");
     for (capability, warning) in [
-        ("cap_net_bind_service=ep", "cap_net_bind_service=ep: where the bounding set lacks it"),
-        ("cap_net_bind_service,cap_net_raw=p", "other capabilities that it gives up unused"),
+        ("cap_net_bind_service=ep", "cap_net_bind_service=ep: if the bounding set lacks it"),
+        ("cap_net_bind_service,cap_net_raw=p", "other capabilities that it does not need"),
     ] {
         world.as_root().run(["setcap", capability, BINDER]).succeeds();
         doctor(world)
@@ -123,7 +123,7 @@ fn a_helper_without_its_privilege_is_found_and_mended_as_the_fix_says(world: &Wo
     world.as_user("alice").run([LAUNCHER, "exec", "-l", "80", "--", "true"]).succeeds();
     // The bit is on a file system where it is void.
     world.as_root().run(["mount", "-o", "remount,nosuid", "/usr/libexec"]).succeeds();
-    broken(world.as_user("alice"), "is mounted nosuid", "as root, install it on a file system that is not");
+    broken(world.as_user("alice"), "is mounted nosuid", "as root, install it on a file system without nosuid");
 }
 
 fn a_helper_that_others_can_change_is_found(world: &World) {
@@ -150,13 +150,13 @@ fn a_helper_that_is_not_there_or_cannot_be_reached_is_found_and_told_in_the_erro
     well(world);
     let exec = |caller: Caller| caller.run([LAUNCHER, "exec", "-l", "80", "--", "true"]);
     chmod("/usr/libexec/portgrant", 0o700);
-    let text = "cannot be reached: /usr/libexec/portgrant may not be entered by you";
+    let text = "cannot be reached: you may not enter /usr/libexec/portgrant";
     broken(world.as_user("alice"), text, "as root, chmod 0755 /usr/libexec/portgrant");
     exec(world.as_user("alice")).exits(78).complains(text).complains("chmod 0755 /usr/libexec/portgrant");
     chmod("/usr/libexec/portgrant", 0o755);
     let mode = fs::metadata(BINDER).expect("installed").permissions().mode();
     chmod(BINDER, 0o700);
-    let text = format!("{BINDER} may not be executed by you");
+    let text = format!("you may not execute {BINDER}");
     broken(world.as_user("alice"), &text, &format!("as root, chmod a+x {BINDER}"));
     exec(world.as_user("alice")).exits(78).complains(&format!("doctor: {text}")).complains("chmod a+x");
     chmod(BINDER, mode);
@@ -177,8 +177,8 @@ fn a_helper_that_is_not_there_or_cannot_be_reached_is_found_and_told_in_the_erro
     fs::rename(POLICY, "/usr/libexec/away").expect("mv");
     broken(
         world.as_user("alice"),
-        "portgrant-explain, which reads the policy, is not there",
-        "install portgrant as a whole",
+        "portgrant-explain, which reads the policy, was not found",
+        "install all of portgrant",
     );
     for verb in ["list", "check"] {
         world.as_user("alice").run([LAUNCHER, verb]).exits(78).complains("portgrant-explain, which reads the policy");
@@ -197,7 +197,7 @@ fn programs_of_another_version_are_found(world: &World) {
         script(&format!("{name} 99.1"));
         broken(world.as_user("alice"), &format!("{path} is version 99.1"), "as root, install both from one build");
         script("");
-        broken(world.as_user("alice"), &format!("{path} does not say its version"), "as root, install it anew");
+        broken(world.as_user("alice"), &format!("{path} does not print its version"), "as root, install it again");
         fs::rename("/usr/libexec/away", path).expect("mv");
     }
     doctor(world).succeeds();
@@ -208,12 +208,12 @@ fn what_keeps_this_process_from_gaining_privilege_is_found(world: &World) {
     broken(
         world.as_user("alice").no_new_privs(),
         "no_new_privs is set here",
-        "start it without (systemd: NoNewPrivileges=",
+        "start it without no_new_privs (systemd: NoNewPrivileges=",
     );
     let no_set = world.as_user("alice").no_bounding_set();
     broken(no_set, "CAP_NET_BIND_SERVICE is not in the bounding set", "start it with the capability in the set");
     let traced = world.as_user("alice").run(["strace", "-o", "/dev/null", LAUNCHER, "doctor"]);
-    traced.prints("warning process    it is traced");
+    traced.prints("warning process    a tracer without privilege is attached");
     let apart = world.as_user("alice").run(["unshare", "--user", "--map-root-user", LAUNCHER, "doctor"]);
     apart.exits(78).prints("note    namespace  this is a user namespace");
 }
@@ -244,9 +244,9 @@ fn a_policy_that_cannot_be_believed_is_found(world: &World) {
     broken(world.as_user("alice"), "/etc/portgrant.d/a.conf: it is a symlink", "as root, put the file itself");
     fs::remove_file("/etc/portgrant.d/a.conf").expect("rm");
     world.policy_file("a.conf", "permit alice 81\npermit alice 8o\n");
-    broken(world.as_user("alice"), "/etc/portgrant.d/a.conf:2:14: '8o' is not a valid port", "as root, mend that line");
+    broken(world.as_user("alice"), "/etc/portgrant.d/a.conf:2:14: '8o' is not a valid port", "as root, correct that line");
     world.policy_file("a.conf", "permit alice 81\n");
-    doctor(world).succeeds().prints("well-formed and root's alone: 2 rules in 2 files");
+    doctor(world).succeeds().prints("well-formed, and only root can change it: 2 rules in 2 files");
 }
 
 fn tables_of_names_that_others_can_change_are_found(world: &World) {
@@ -281,16 +281,16 @@ fn what_may_be_meant_otherwise_is_a_warning(world: &World) {
     warns("log        /dev/log is not there", "fix: as root, start a log daemon");
     warns("policy     /etc/portgrant.conf:3:1: the rule adds nothing", "");
     warns("nfs        /etc/portgrant.conf:2:1: NFS with sec=sys is exported by /etc/exports", "sec=krb5");
-    for (start, text) in [("0", "every port is everybody's"), ("80", "those from 80 on are everybody's")] {
+    for (start, text) in [("0", "every user can bind every port"), ("80", "every user can bind ports from 80 on")] {
         fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", start).expect("the world's own sysctl");
         warns(text, "fix: as root, sysctl net.ipv4.ip_unprivileged_port_start=1024");
     }
     fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "2000").expect("the world's own sysctl");
-    doctor(world).succeeds().prints("note    ports      those below 2000 need a rule");
+    doctor(world).succeeds().prints("note    ports      ports below 2000 need a rule");
     // A log daemon that died left its socket.
     drop(std::os::unix::net::UnixDatagram::bind("/dev/log").expect("a socket"));
     chmod("/dev/log", 0o666);
-    warns("log        /dev/log: Connection refused", "fix: as root, start the log daemon anew");
+    warns("log        /dev/log: Connection refused", "fix: as root, restart the log daemon");
 }
 
 fn findings_are_readable_by_programs(world: &World) {

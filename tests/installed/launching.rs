@@ -84,7 +84,7 @@ fn a_wrong_word_is_a_usage_error_at_once(world: &World) {
         (&["exec", "-l", "80"], "no program is given"),
         (&["exec", "--", "true"], "no endpoint is given"),
         (&["exec", "-l", "80", "--frob", "--", "true"], "'--frob'"),
-        (&["exce"], "'exce' is no command"),
+        (&["exce"], "'exce' is not a command"),
         (&[], "no command is given"),
     ];
     for (words, expected) in wrong {

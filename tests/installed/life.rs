@@ -102,7 +102,11 @@ fn another_user_than_root_stays_who_they_are(world: &World) {
     for user in ["bob", "root", "0"] {
         let other =
             world.as_user("alice").run([LAUNCHER, "exec", "--user", user, "-l", "80", "--", "touch", "/tmp/ran"]);
-        other.exits(77).complains("is for root alone").complains("this is uid 1000").complains("fix: as root");
+        other
+            .exits(77)
+            .complains("only root can use --user ")
+            .complains("this is uid 1000")
+            .complains("fix: run this as root");
     }
     assert!(!fs::exists("/tmp/ran").expect("stat"));
     assert_eq!(world.listening(), []);
@@ -127,7 +131,7 @@ fn a_grant_that_is_bound_to_a_program_can_be_a_daemon_but_cannot_wait(world: &Wo
         world.as_user("alice").run([LAUNCHER, "exec", option, "-l", "79", "--", "/usr/bin/sleep", "60"])
     };
     for option in ["--wait", "--verify"] {
-        exec(option).exits(64).complains(option).complains("it is bound to /usr/bin/sleep");
+        exec(option).exits(64).complains(option).complains("the rule is for /usr/bin/sleep");
         assert_eq!(world.listening(), []);
     }
     exec("--daemon").succeeds().is_silent();

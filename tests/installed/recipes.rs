@@ -211,11 +211,16 @@ fn a_recipe_is_called_tested_where_it_is(world: &World) {
         let cannot = printed.contains("\nInstead:\n");
         let with_as = world.as_user("alice").run([LAUNCHER, "exec", "--as", server, "-l", "80", "--", "true"]);
         if cannot {
-            with_as.exits(64).complains(&format!("--as {server} cannot be done")).complains("see portgrant recipe");
+            with_as.exits(64).complains(&format!("--as {server} is not possible")).complains("see portgrant recipe");
         }
     }
     let words = [LAUNCHER, "recipe", "ngnix"];
-    world.as_user("alice").run(words).exits(64).complains("did you mean nginx?").complains("known are systemd, ");
+    world
+        .as_user("alice")
+        .run(words)
+        .exits(64)
+        .complains("did you mean nginx?")
+        .complains("the known servers are systemd, ");
 }
 
 fn recipe(world: &World, server: &[&str]) -> Outcome {

@@ -113,7 +113,7 @@ fn what_was_refused_can_be_asked_for_later(world: &World) {
     let told = alice().run(ask);
     told.succeeds().prints(", python3 (process ").prints("80/tcp is refused for alice (uid 1000)\n  why: ");
     alice().run([&ask[..], &["--format", "json"]].concat()).succeeds().prints("\"program\":\"python3\"");
-    alice().run([&ask[..], &["80"]].concat()).exits(64).complains("does not go with");
+    alice().run([&ask[..], &["80"]].concat()).exits(64).complains("cannot be used with");
     // Somebody else's are nobody's business.
     let mode = fs::metadata("/home/alice/.local/state/portgrant/refusals").expect("kept").permissions();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
@@ -189,7 +189,7 @@ fn a_program_that_will_be_refused_is_not_started(world: &World) {
     let missing = world.as_user("alice").run([LAUNCHER, "run", "--", "no-such-program"]);
     missing.exits(127);
     let more = world.as_user("alice").run([LAUNCHER, "run", "-l", "80,backlog=5", "--", "true"]);
-    more.exits(64).complains("asks for more than an address and a port");
+    more.exits(64).complains("which portgrant run does not take");
     assert!(!fs::exists("/tmp/started").expect("stat"));
 }
 

@@ -246,14 +246,14 @@ fn standing_aside_it_could_not_look(world: &World) {
     if ptrace_scope().unwrap_or(0) == 0 {
         aside.succeeds().prints("bound");
     } else {
-        aside.succeeds().prints("EACCES").complains("cannot be looked into, and binds with its own rights");
+        aside.succeeds().prints("EACCES").complains("cannot inspect ").complains("which binds with its own rights");
     }
 }
 
 fn where_nobody_may_look_that_is_said_and_nothing_started(world: &World) {
     world.policy("permit alice 80\n");
     for (scope, why) in
-        [(2, "only a process with CAP_SYS_PTRACE may look into another"), (3, "until this machine is started again")]
+        [(2, "only a process with CAP_SYS_PTRACE may inspect another"), (3, "until this machine is started again")]
     {
         for user in ["alice", "root"] {
             let refused = supervised_by(world, scope, user, &[], &["touch", "/tmp/started"]).wait(PATIENCE);

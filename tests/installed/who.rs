@@ -182,7 +182,7 @@ fn connections_are_counted_and_time_wait_has_its_time(world: &World) {
         }
         std::thread::sleep(Duration::from_millis(10));
     };
-    outcome.exits(1).prints("8080/tcp is free for whoever sets SO_REUSEADDR\n").prints("TIME_WAIT: ");
+    outcome.exits(1).prints("8080/tcp is free for programs that set SO_REUSEADDR\n").prints("TIME_WAIT: ");
 }
 
 fn the_same_stands_under_an_address_in_use(world: &World) {
@@ -245,7 +245,8 @@ fn holders_are_readable_by_programs(world: &World) {
 }
 
 fn a_word_that_is_no_port_is_named(world: &World) {
-    for (word, expected) in [("8o", "'8o' is no endpoint"), ("no-such-service", "no-such-service"), ("0", "'0' is no")]
+    for (word, expected) in
+        [("8o", "'8o' is not a valid endpoint"), ("no-such-service", "no-such-service"), ("0", "'0' is no")]
     {
         who(world, "alice", &[word]).exits(64).complains(expected).complains("why: ");
     }

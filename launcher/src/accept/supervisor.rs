@@ -235,7 +235,7 @@ impl Supervisor {
         debug!("deny: {source} has as many connections as it may");
         self.notices.say(Kind::Source, Instant::now(), || {
             Message::new(format!("a connection from {} was closed", connection.remote.ip()))
-                .why(format!("{source} has as many as it may"))
+                .why(format!("{source} already has as many as --max-per-source permits"))
                 .fix("raise --max-per-source if they are wanted")
         });
         None

@@ -13,7 +13,7 @@ const MAX_CONNS: u32 = 40;
 #[command(next_help_heading = "A program for each connection")]
 pub struct Accept {
     /// Start a program for each connection, which is its descriptors 0 and 1; TCPREMOTEIP and the other UCSPI-TCP
-    /// variables tell who calls. A udp socket goes to one program at a time, as in inetd's wait
+    /// variables hold both addresses. A udp socket goes to one program at a time, like a wait service of inetd
     #[arg(long)]
     pub accept: bool,
     /// At most N connections at once (40 if not given); more wait
@@ -22,14 +22,14 @@ pub struct Accept {
     /// At most N connections at once from one IPv4 address or IPv6 /64; more are closed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_per_source: Option<u32>,
-    /// End a connection on which nothing was sent or received for so long
+    /// End a connection on which nothing was sent or received for SECONDS
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub idle_timeout: Option<u32>,
-    /// Tell the program the names of both ends (TCPREMOTEHOST, TCPLOCALHOST), of /etc/hosts or DNS, where a name has the
-    /// address; each takes 5 seconds at most
+    /// Look up the names of both ends in /etc/hosts or DNS (TCPREMOTEHOST, TCPLOCALHOST), if the name has the address;
+    /// each lookup takes at most 5 seconds
     #[arg(long, overrides_with = "no_lookup")]
     pub lookup: bool,
-    /// Ask nobody for names, which is how it is without --lookup
+    /// Do not look up names; this is the default
     #[arg(long, overrides_with = "lookup")]
     pub no_lookup: bool,
 }
@@ -51,12 +51,15 @@ impl Accept {
             ("--no-lookup", self.no_lookup),
         ];
         if let Some((option, _)) = given.iter().find(|(_, given)| *given && !self.accept) {
-            return usage(format!("{option} goes with --accept"), "add --accept: a program for each connection");
+            return usage(
+                format!("{option} needs --accept"),
+                "add --accept, which starts a program for each connection",
+            );
         }
         let sctp = listen.iter().find(|endpoint| endpoint.protocol == Protocol::Sctp);
         if let (Some(_), Some(endpoint)) = (self.idle_timeout, sctp) {
-            let what = format!("--idle-timeout does not go with {endpoint}");
-            return usage(what, "leave it out: only of tcp the kernel tells how long nothing was sent");
+            let what = format!("--idle-timeout cannot be used with {endpoint}");
+            return usage(what, "leave it out: the kernel reports idle time only for tcp");
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ packaging/install puts them where bash, zsh and fish look for them. By hand, for
   portgrant completions zsh > ~/.zfunc/_portgrant         (~/.zfunc in fpath, before compinit)
   portgrant completions fish > ~/.config/fish/completions/portgrant.fish")]
 pub struct Completions {
-    /// Which: bash, zsh or fish
+    /// The shell: bash, zsh or fish
     #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"], hide_possible_values = true)]
     pub shell: String,
 }

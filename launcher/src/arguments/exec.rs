@@ -11,7 +11,7 @@ use crate::{Error, recipe};
 
 const PLACEHOLDERS: &str = "\
 In ARG and in --setenv's VALUE {fd} becomes the number of the one socket, and {fd:NAME}
-that of the one called NAME; {{fd}} is written for {fd} itself:
+that of the one called NAME; {{fd}} gives the text {fd} itself:
   portgrant exec -l 80 -- uvicorn --fd {fd} app:app
   portgrant exec -l web=80 -l tls=443 --setenv TLS={fd:tls} -- ./server {fd:web}";
 
@@ -19,19 +19,19 @@ that of the one called NAME; {{fd}} is written for {fd} itself:
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{PLACEHOLDERS}\n\n{ENDPOINTS}"))]
 pub struct Exec {
-    /// A socket to hand over; repeatable, all or none are bound
+    /// A socket to pass to the program; repeatable, either all are bound or none
     #[arg(short, long, value_name = "ENDPOINT", required = true, value_parser = endpoint(), allow_hyphen_values = true)]
     pub listen: Vec<Endpoint>,
-    /// Hand the one socket over as descriptors 0 and 1, as inetd's wait services have it, instead of from 3 on
+    /// Pass the one socket as descriptors 0 and 1, like a wait service of inetd, instead of from 3 on
     #[arg(long)]
     pub inetd: bool,
-    /// Hand the sockets over the way SERVER takes them, as nginx or exim; `portgrant recipe` lists the servers
+    /// Pass the sockets as SERVER expects them, such as nginx or exim; `portgrant recipe` lists the servers
     #[arg(long = "as", value_name = "SERVER", value_parser = recipe::names(), hide_possible_values = true)]
     pub server: Option<String>,
     /// Set a variable for the program; repeatable
     #[arg(long, value_name = "VAR=VALUE")]
     pub setenv: Vec<OsString>,
-    /// Set no_new_privs: setuid programs that the program executes gain nothing
+    /// Set no_new_privs: setuid programs that the program executes gain no privilege
     #[arg(long)]
     pub no_new_privs: bool,
     /// The program, a path or a name to look up in PATH, and its arguments
@@ -53,8 +53,10 @@ impl Exec {
         if self.accept.accept
             && let Some(option) = self.life.of_one_program()
         {
-            let fix = "leave one of them out: with --accept there are as many programs as connections";
-            return Err(Error::Usage(Box::new(Message::new(format!("{option} does not go with --accept")).fix(fix))));
+            let fix = "leave one of them out: --accept starts one program for each connection";
+            return Err(Error::Usage(Box::new(
+                Message::new(format!("{option} cannot be used with --accept")).fix(fix),
+            )));
         }
         Wanted::of(self).map(drop)
     }

@@ -15,33 +15,33 @@ use crate::Error;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "A program's life")]
 pub struct Life {
-    /// As root: become USER (a name, or the number of an account) before anything is asked, so that the policy decides
-    /// for that user; HOME, USER, LOGNAME and SHELL become the account's, all other variables stay
+    /// As root: become USER (a name or the number of an account) first, so that the policy decides for that user; HOME,
+    /// USER, LOGNAME and SHELL are set for the account, all other variables stay
     #[arg(long, value_name = "USER", value_hint = ValueHint::Username)]
     pub user: Option<OsString>,
-    /// The program's working folder, entered as the user who it runs as
+    /// The program's working folder, entered as the program's user
     #[arg(long, value_name = "FOLDER")]
     pub chdir: Option<PathBuf>,
-    /// Start the program when the first connection or datagram is there, which it then finds waiting
+    /// Start the program at the first connection or datagram, which then waits for the program
     #[arg(long)]
     pub wait: bool,
-    /// See whether the program accepts on what it was given, and tell where not, and why; with --daemon that is a failed
-    /// start (10 SECONDS if not given)
+    /// Check that the program accepts on its sockets, and report why not; with --daemon the start then fails (10 SECONDS
+    /// if not given)
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "10",
         value_parser = seconds())]
     pub verify: Option<Duration>,
-    /// Run the program in the background, guarded; exit status 0 means that it is up: executed, or what --notify and
-    /// --verify ask for
+    /// Run the program in the background, under a guard; exit status 0 means that it was executed, and that --notify and
+    /// --verify succeeded if they are given
     #[arg(long)]
     pub daemon: bool,
-    /// With --daemon: keep the guard's pid in FILE, locked; it forwards signals, and removes FILE in the end
+    /// With --daemon: write the guard's pid to FILE and lock it; the guard forwards signals, and removes FILE at its end
     #[arg(long, value_name = "FILE", requires = "daemon", value_parser = absolute())]
     pub pid_file: Option<PathBuf>,
-    /// With --daemon: the program is up when it says READY=1 (sd_notify(3); 90 SECONDS if not given)
+    /// With --daemon: wait until the program sends READY=1 (sd_notify(3); 90 SECONDS if not given)
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "90",
         value_parser = seconds(), requires = "daemon")]
     pub notify: Option<Duration>,
-    /// With --daemon: where standard output and error go: syslog, syslog:FACILITY, none, or inherit (as they are)
+    /// With --daemon: where standard output and error go: syslog, syslog:FACILITY, none, or inherit (unchanged)
     #[arg(long, value_name = "WHERE", default_value = "syslog", hide_default_value = true, requires = "daemon",
         value_parser = log())]
     pub log: Log,
@@ -73,8 +73,8 @@ impl Life {
             (true, _, true) => "--notify",
             _ => return Ok(()),
         };
-        let what = format!("{reason} does not go with --wait and --daemon together");
-        let message = Message::new(what).why("the start ends before the program begins, which waits for somebody");
+        let what = format!("{reason} cannot be used with --wait and --daemon together");
+        let message = Message::new(what).why("the command ends before the first connection starts the program");
         Err(Error::Usage(Box::new(message.fix("leave one of them out"))))
     }
 

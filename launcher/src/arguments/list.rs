@@ -12,9 +12,9 @@ use super::Format;
 Each rule that permits something, in the policy's order: its ports as they are written, the rule, and every deny that \
 takes some of it (except) or all (nothing).
 
-Exit status: 0, also where nothing is permitted; 78 where the policy is broken.")]
+Exit status: 0, even if nothing is permitted; 78 if the policy is broken.")]
 pub struct List {
-    /// Another user than the one who asks, as a login would give their groups
+    /// List for another user, with the groups of a login
     #[arg(long = "as-user", alias = "for", value_name = "NAME", value_hint = ValueHint::Username)]
     pub user: Option<OsString>,
     #[command(flatten)]

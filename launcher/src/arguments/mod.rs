@@ -48,8 +48,8 @@ const ENDPOINTS: &str = "\
 An ENDPOINT is [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]:
   80                      port 80, every address, IPv4 and IPv6, tcp
   nntp                    a service by its name in /etc/services
-  0.0.0.0:80              every IPv4 address, as `listen 80;` means it to nginx
-  https=[::]:443,v6only   with a name for the program to find it by
+  0.0.0.0:80              every IPv4 address, like `listen 80;` in nginx
+  https=[::]:443,v6only   with a name by which the program finds it
   127.0.0.1:53/udp        another protocol: tcp, udp, sctp or mptcp
   each:520/udp            a socket for each address of this host
 Options: reuseport v6only backlog= freebind dev= keepalive[=] linger=
@@ -58,19 +58,19 @@ Options: reuseport v6only backlog= freebind dev= keepalive[=] linger=
 const EXAMPLES: &str = "\
 Examples:
   portgrant exec -l 80 -- ./server             as descriptor 3, announced by LISTEN_FDS
-  portgrant exec -l 25 --as exim -- exim4 -bw  the way that exim takes it
+  portgrant exec -l 25 --as exim -- exim4 -bw  as exim expects it
   portgrant exec -l 25 --accept -- exim4 -bs   one program for each connection
   portgrant exec -l 80 --daemon --verify -- ./server
   portgrant run -- python3 -m http.server 80   a program that binds for itself
-  portgrant pass -l 443 --to ./server.sock     one port more for a server that runs
-  portgrant explain 80                         may I? by which rule?
-  portgrant list                               what may I?
+  portgrant pass -l 443 --to ./server.sock     one more port for a running server
+  portgrant explain 80                         may I bind it? which rule decides?
+  portgrant list                               which ports may I bind?
   portgrant who 80                             who holds it?
-  portgrant doctor                             is this installation right?
+  portgrant doctor                             is the installation right?
 
 Exit status: the program's own, or
    64  the command line is wrong         78   the policy or the installation is broken
-   69  address in use, or not there      126  the program cannot be executed
+   69  address in use or nonexistent     126  the program cannot be executed
    71  the system failed                 127  the program was not found
    77  refused by the policy
 
@@ -85,7 +85,7 @@ pub struct Arguments {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
-    /// Tell each step on standard error
+    /// Print each step to standard error
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 }
@@ -97,28 +97,28 @@ pub enum Command {
     Exec(Exec),
     /// Run a program that binds for itself, as it is
     Run(Run),
-    /// Hand sockets over to a server that runs, over its own Unix socket
+    /// Pass sockets to a running server, over the server's Unix socket
     Pass(Pass),
-    /// Say whether the policy permits something, and by which rule; nothing is bound
+    /// Print whether the policy permits an endpoint, and which rule decides; bind nothing
     Explain(Explain),
-    /// List what the policy permits you, and what is denied of it
+    /// List the ports that the policy permits you, with the exceptions
     List(List),
-    /// Say whether the policy is well-formed, and what of it is probably not meant
+    /// Check the policy for errors, and warn about probable mistakes
     Check(Check),
-    /// Say who holds a port: program, user, address, and what it is in the way of
+    /// Print who holds a port: program, user, address, and which other binds it blocks
     Who(Who),
-    /// Say whether this installation is right, and how to mend it
+    /// Check this installation, and print how to repair it
     Doctor(Doctor),
-    /// Tell how a known server takes a socket: its command, its configuration, its traps
+    /// Print how a known server takes a socket: command, configuration and pitfalls
     Recipe(Recipe),
-    /// Write what a shell needs to complete this command's words
+    /// Print the completion script for a shell
     Completions(Completions),
 }
 
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Format {
-    /// For people, or for programs
+    /// Text for people, or JSON for programs
     #[arg(long, value_name = "text|json", value_enum, default_value_t = Writing::Text, hide_possible_values = true)]
     format: Writing,
     /// As the helper's side has it: the same as --format json
@@ -204,22 +204,22 @@ fn complaint(error: &clap::Error) -> Message {
         ErrorKind::ValueValidation if !word.contains("ENDPOINT") && !word.contains("PORT") => {
             let option = word.split(['[', '=', ' ']).next().unwrap_or_default();
             let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-            Message::new(format!("'{value}' does not go with {option}")).fix(why)
+            Message::new(format!("'{value}' is not a valid value for {option}")).fix(why)
         }
         ErrorKind::ValueValidation => {
             let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             // Of bytes that are not UTF-8 clap keeps a replacement; the reason names them as they are.
             let is_text = !error.get(ContextKind::InvalidValue).is_some_and(|v| v.to_string().contains('\u{fffd}'));
-            let word = if is_text { format!("'{value}'") } else { "that".to_owned() };
-            Message::new(format!("{word} is no endpoint"))
+            let word = if is_text { format!("'{value}'") } else { "this".to_owned() };
+            Message::new(format!("{word} is not a valid endpoint"))
                 .why(why)
-                .fix("see portgrant exec --help for the forms there are")
+                .fix("portgrant exec --help lists the valid forms")
         }
         ErrorKind::MissingRequiredArgument if word.contains("--listen") => {
             Message::new("no endpoint is given").fix("expected -l ENDPOINT, as in -l 80 or -l 127.0.0.1:53/udp")
         }
         ErrorKind::MissingRequiredArgument if word.contains("--daemon") => {
-            Message::new("--pid-file, --notify and --log are for a daemon").fix("expected --daemon with them")
+            Message::new("--pid-file, --notify and --log need --daemon").fix("add --daemon, or leave them out")
         }
         ErrorKind::MissingRequiredArgument if word.contains("--to") => {
             Message::new("no server is given").fix("expected --to PATH, the server's own Unix socket")
@@ -233,28 +233,26 @@ fn complaint(error: &clap::Error) -> Message {
         ErrorKind::MissingRequiredArgument => {
             Message::new("no endpoint is given").fix("expected ENDPOINT, as in 80 or 127.0.0.1:53/udp")
         }
-        ErrorKind::UnknownArgument if word.starts_with('-') => Message::new(format!("'{word}' is no option here"))
-            .fix("see --help for those there are; what is the program's own stands after --"),
+        ErrorKind::UnknownArgument if word.starts_with('-') => Message::new(format!("'{word}' is not an option here"))
+            .fix("see --help for the options; put the program's own options after --"),
         ErrorKind::UnknownArgument => Message::new(format!("'{word}' is not expected here"))
-            .fix("an endpoint is given with -l ENDPOINT, the program after --"),
+            .fix("put -l before an endpoint, and the program after --"),
         ErrorKind::InvalidSubcommand => {
             let word = context(ContextKind::InvalidSubcommand);
-            Message::new(format!("'{word}' is no command")).fix(format!("expected {}", commands()))
+            Message::new(format!("'{word}' is not a command")).fix(format!("expected {}", commands()))
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Message::new("no command is given").fix(format!("expected {}; see portgrant --help", commands()))
         }
         ErrorKind::InvalidValue if word.contains("SERVER") && !value.is_empty() => crate::recipe::unknown(&value),
-        ErrorKind::InvalidValue if value.is_empty() => {
-            Message::new(format!("{word} lacks its value")).fix("see --help")
-        }
+        ErrorKind::InvalidValue if value.is_empty() => Message::new(format!("{word} needs a value")).fix("see --help"),
         ErrorKind::InvalidValue => {
             let known = match error.get(ContextKind::ValidValue) {
                 Some(ContextValue::Strings(known)) => format!("expected {}", listed(known.iter().map(String::as_str))),
                 _ => "see --help".to_owned(),
             };
             let option = word.split(' ').next().unwrap_or_default();
-            Message::new(format!("'{value}' does not go with {option}")).fix(known)
+            Message::new(format!("'{value}' is not a valid value for {option}")).fix(known)
         }
         ErrorKind::ArgumentConflict => conflict(error, &word),
         _ => Message::new(printable(first_line(&error.to_string()).as_bytes())).fix("see --help"),
@@ -269,7 +267,7 @@ fn conflict(error: &clap::Error, word: &str) -> Message {
         _ => Vec::new(),
     };
     match others.iter().find(|other| *other != word) {
-        Some(other) => Message::new(format!("{word} does not go with {}", printable(other.as_bytes())))
+        Some(other) => Message::new(format!("{word} cannot be used with {}", printable(other.as_bytes())))
             .fix("leave one of them out"),
         None => Message::new(format!("{word} is given twice")).fix("expected it once"),
     }

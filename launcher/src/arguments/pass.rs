@@ -13,7 +13,7 @@ pub struct Pass {
     /// A socket to send; repeatable, all or none are bound
     #[arg(short, long, value_name = "ENDPOINT", required = true, value_parser = endpoint(), allow_hyphen_values = true)]
     pub listen: Vec<Endpoint>,
-    /// The running server's own Unix socket (SOCK_SEQPACKET), as portgrant-server's Mailbox makes it
+    /// The running server's Unix socket (SOCK_SEQPACKET), made by Mailbox of portgrant-server
     #[arg(long, value_name = "PATH")]
     pub to: PathBuf,
 }

@@ -10,17 +10,17 @@ use crate::Error;
 
 const LIMITS: &str = "\
 An ENDPOINT is [ADDRESS:]PORT[/PROTOCOL] here, as 80, 127.0.0.1:25 or 53/udp: the
-program makes its sockets itself. Without -l each bind is decided when it comes.
+program makes its sockets itself. Without -l, each bind is decided when it happens.
 
-The program runs under no_new_privs: setuid programs that it starts, sudo or
-sendmail say, gain nothing. Programs that take a socket are better served by
-portgrant exec, which has no such limit.";
+The program runs under no_new_privs: setuid programs that it starts,
+such as sudo or sendmail, gain no privilege. If the program can take a socket,
+use portgrant exec, which does not have this limit.";
 
 /// `portgrant run`
 #[derive(Debug, clap::Args)]
 #[command(after_help = LIMITS)]
 pub struct Run {
-    /// What the program is going to bind; asked for beforehand, so that a refusal is told before it starts
+    /// An endpoint that the program will bind; it is checked first, so that a refusal is reported before the start
     #[arg(short, long, value_name = "ENDPOINT", value_parser = endpoint(), allow_hyphen_values = true)]
     pub listen: Vec<Endpoint>,
     /// The program, a path or a name to look up in PATH, and its arguments
@@ -37,8 +37,8 @@ impl Run {
         match self.listen.iter().find(with_more) {
             None => Ok(()),
             Some(asked) => Err(Error::Usage(Box::new(
-                Message::new(format!("'{asked}' asks for more than an address and a port"))
-                    .why("with portgrant run the program makes its sockets, and sets their options")
+                Message::new(format!("'{asked}' has a name, an option or 'each', which portgrant run does not take"))
+                    .why("the program makes its own sockets, and sets their options")
                     .fix("expected [ADDRESS:]PORT[/PROTOCOL]"),
             ))),
         }

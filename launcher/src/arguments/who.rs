@@ -9,17 +9,17 @@ use super::Format;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  portgrant who 80              every socket at port 80, tcp and udp
-  portgrant who 127.0.0.1:53    those that are in the way of this very address
+  portgrant who 80              every socket on port 80, tcp and udp
+  portgrant who 127.0.0.1:53    the sockets that block this address
   portgrant who nntp/tcp        by service name, one protocol
 
-Everybody sees addresses, owners and control groups of this network namespace. Programs and their numbers are seen of \
-one's own processes, and by root of all.
+Every user sees the addresses, owners and control groups of this network namespace. You see the programs and pids \
+of your own processes; root sees all.
 
-Exit status: 0 where somebody holds it, 1 where nobody does (TIME_WAIT is nobody's).")]
+Exit status: 0 if a socket holds the port, 1 if none does (TIME_WAIT does not count).")]
 pub struct Who {
     /// What is asked about; without a protocol, tcp and udp
-    #[arg(help = "What is asked about: [ADDRESS:]PORT[/PROTOCOL]; without a protocol, tcp and udp", value_name = "PORT", required = true, value_parser = place)]
+    #[arg(help = "The port to check: [ADDRESS:]PORT[/PROTOCOL]; without a protocol, tcp and udp", value_name = "PORT", required = true, value_parser = place)]
     pub places: Vec<Place>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "each option in it has its own text")]

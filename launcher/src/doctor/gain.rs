@@ -12,29 +12,33 @@ pub(super) fn findings() -> Vec<Finding> {
     if no_new_privs().unwrap_or(false) {
         findings.push(broken(
             "process",
-            "no_new_privs is set here: setuid bits and file capabilities are void",
-            "start it without (systemd: NoNewPrivileges=, and what implies it), or have the sockets passed in",
+            "no_new_privs is set here: setuid bits and file capabilities have no effect",
+            "start it without no_new_privs (systemd: NoNewPrivileges= and options that imply it), or pass the sockets in",
         ));
     }
     if !capability_is_in_bounding_set(CapabilitySet::NET_BIND_SERVICE).unwrap_or(true) {
         findings.push(broken(
             "process",
-            "CAP_NET_BIND_SERVICE is not in the bounding set here: nothing gains it",
+            "CAP_NET_BIND_SERVICE is not in the bounding set here: no program can gain it",
             "start it with the capability in the set (systemd: CapabilityBoundingSet=; containers: --cap-add)",
         ));
     }
     if is_traced() {
         findings.push(
-            Finding::new(State::Warning, "process", "it is traced: a tracer without privilege voids the helper's")
-                .fix("trace it as root, or not at all"),
+            Finding::new(
+                State::Warning,
+                "process",
+                "a tracer without privilege is attached: the helper gains no privilege",
+            )
+            .fix("trace it as root, or stop tracing it"),
         );
     }
     if findings.is_empty() {
-        let text = "it may gain privilege: no_new_privs is off, the bounding set has CAP_NET_BIND_SERVICE";
+        let text = "it can gain privilege: no_new_privs is off, and the bounding set has CAP_NET_BIND_SERVICE";
         findings.push(Finding::new(State::Fine, "process", text));
     }
     if in_user_namespace() {
-        let text = "this is a user namespace: only a helper and a network that are its own count";
+        let text = "this is a user namespace: the helper and the network must belong to it";
         findings.push(Finding::new(State::Note, "namespace", text));
     }
     findings

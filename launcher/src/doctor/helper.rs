@@ -22,7 +22,7 @@ pub(super) fn findings(path: Option<&Path>) -> Vec<Finding> {
     let Some(path) = path else { return vec![misplaced().unwrap_or_else(missing)] };
     let mut findings = place::judge(ABOUT, path);
     if access(path, Access::EXEC_OK).is_err() {
-        let text = format!("{} may not be executed by you", shown(path));
+        let text = format!("you may not execute {}", shown(path));
         let fix = format!("as root, chmod a+x {} (or join the group that may)", shown(path));
         findings.push(Finding::new(State::Broken, ABOUT, text).fix(fix));
     } else {
@@ -63,7 +63,7 @@ pub(super) fn misplaced() -> Option<Finding> {
                 let closed = |folder: &&Path| fs::metadata(folder).is_ok() && access(*folder, Access::EXEC_OK).is_err();
                 let folder = shown(place.ancestors().find(closed).unwrap_or(&place));
                 return Some(
-                    broken(format!("{name} cannot be reached: {folder} may not be entered by you"))
+                    broken(format!("{name} cannot be reached: you may not enter {folder}"))
                         .fix(format!("as root, chmod 0755 {folder}")),
                 );
             }
@@ -82,7 +82,7 @@ pub(super) fn version(about: &'static str, path: &Path) -> Finding {
         Ok(said) => printable(said.trim_ascii()),
         Err(error) => {
             return Finding::new(State::Broken, about, format!("{name} does not run: {error}"))
-                .fix("as root, install it anew (packaging/install)");
+                .fix("as root, install it again (packaging/install)");
         }
     };
     let own = env!("CARGO_PKG_VERSION");
@@ -92,8 +92,10 @@ pub(super) fn version(about: &'static str, path: &Path) -> Finding {
             Finding::new(State::Broken, about, format!("{name} is version {version}, and this launcher is {own}"))
                 .fix("as root, install both from one build (packaging/build, packaging/install)")
         }
-        None => Finding::new(State::Broken, about, format!("{name} does not say its version: is it portgrant's?"))
-            .fix("as root, install it anew (packaging/install)"),
+        None => {
+            Finding::new(State::Broken, about, format!("{name} does not print its version: is it part of portgrant?"))
+                .fix("as root, install it again (packaging/install)")
+        }
     }
 }
 
@@ -118,15 +120,15 @@ fn privilege(path: &Path) -> Finding {
     match capability(path) {
         _ if setuid_root => finding(State::Fine, "setuid root"),
         Some(Capability::OfAnotherNamespace) => {
-            finding(State::Broken, "its capability counts in another user namespace").fix(give)
+            finding(State::Broken, "its capability is for another user namespace").fix(give)
         }
         Some(Capability::Here { binds: true, more: true, .. }) => {
-            finding(State::Warning, "it has cap_net_bind_service, and other capabilities that it gives up unused")
+            finding(State::Warning, "it has cap_net_bind_service, and other capabilities that it does not need")
                 .fix(format!("as root, setcap cap_net_bind_service=p {name}"))
         }
         Some(Capability::Here { binds: true, effective: true, .. }) => finding(
             State::Warning,
-            "cap_net_bind_service=ep: where the bounding set lacks it the helper cannot even start and say so",
+            "cap_net_bind_service=ep: if the bounding set lacks it, the helper cannot start and report this",
         )
         .fix(format!("as root, setcap cap_net_bind_service=p {name}")),
         Some(Capability::Here { binds: true, .. }) => finding(State::Fine, "cap_net_bind_service=p"),
@@ -165,7 +167,8 @@ fn capability(path: &Path) -> Option<Capability> {
 
 fn mount(path: &Path) -> Option<Finding> {
     let nosuid = statvfs(path).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::NOSUID));
-    let text = format!("the file system of {} is mounted nosuid: its privilege is void", shown(path));
-    let fix = "as root, install it on a file system that is not (packaging/install PREFIX), or remount that with suid";
+    let text = format!("the file system of {} is mounted nosuid: the helper gains no privilege", shown(path));
+    let fix =
+        "as root, install it on a file system without nosuid (packaging/install PREFIX), or remount this one with suid";
     nosuid.then(|| Finding::new(State::Broken, "mount", text).fix(fix))
 }

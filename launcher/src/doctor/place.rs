@@ -33,7 +33,7 @@ fn wrong(about: &'static str, place: &Path) -> Option<Finding> {
         return Some(broken(text).fix(format!("as root, chown root {name}")));
     }
     if found.mode() & 0o022 != 0 {
-        let text = format!("{name} has mode {:04o}: others than root can change what is there", found.mode() & 0o7777);
+        let text = format!("{name} has mode {:04o}: users other than root can change it", found.mode() & 0o7777);
         // Sticky: a folder that is everybody's by intent.
         let shared = found.is_dir() && found.mode() & 0o1000 != 0;
         let mend = if shared { "install it outside of" } else { "chmod go-w" };

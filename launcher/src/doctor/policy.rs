@@ -22,7 +22,7 @@ pub(super) fn findings() -> Vec<Finding> {
     let tables = ["passwd", "group", "services", "subuid", "subgid"].map(|name| Path::new("/etc").join(name));
     let tables: Vec<Finding> = tables.iter().filter(|path| path.exists()).flat_map(|path| table(path)).collect();
     if tables.is_empty() {
-        let text = "/etc/passwd, group, services, subuid and subgid are root's alone";
+        let text = "only root can change /etc/passwd, group, services, subuid and subgid";
         findings.push(Finding::new(State::Fine, "names", text));
     }
     findings.extend(tables);
@@ -49,12 +49,16 @@ fn checked(program: &Path) -> Vec<Finding> {
     findings.extend(all.iter().take(MOST).map(told));
     let left_out = said["left_out"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
     if let more @ 1.. = all.len().saturating_sub(MOST) + left_out {
-        let text = format!("{more} more findings: portgrant check shows them");
+        let findings_word = if more == 1 { "finding" } else { "findings" };
+        let text = format!("{more} more {findings_word}: portgrant check lists all");
         findings.push(Finding::new(State::Note, ABOUT, text));
     }
     if !all.iter().any(|finding| finding["kind"] == "error") {
         let files = said["files"].as_array().map_or(0, Vec::len);
-        let text = format!("well-formed and root's alone: {} rules in {files} files", said["rules"]);
+        let rules = said["rules"].as_u64().unwrap_or(0);
+        let rules = if rules == 1 { "1 rule".to_owned() } else { format!("{rules} rules") };
+        let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+        let text = format!("well-formed, and only root can change it: {rules} in {files}");
         findings.push(Finding::new(State::Fine, ABOUT, text));
     }
     findings
@@ -72,7 +76,7 @@ fn told(finding: &Value) -> Finding {
     let told = Finding::new(state, about, format!("{place}{}", word("text")));
     match (finding["fix"].as_str(), state) {
         (Some(fix), _) => told.fix(fix),
-        (None, State::Broken) => told.fix("as root, mend that line; until then everything is refused"),
+        (None, State::Broken) => told.fix("as root, correct that line; until then every request is refused"),
         (None, _) => told,
     }
 }

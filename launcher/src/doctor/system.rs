@@ -21,13 +21,15 @@ fn unprivileged_ports() -> Finding {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
     let fix = format!("as root, sysctl {WHERE}=1024 (and see /etc/sysctl.d)");
     match text.trim().parse::<u32>() {
-        Ok(1024) => Finding::new(State::Fine, ABOUT, "those below 1024 need a rule; the others are everybody's"),
-        Ok(0 | 1) => Finding::new(State::Warning, ABOUT, format!("every port is everybody's: {WHERE} is 0")).fix(fix),
+        Ok(1024) => Finding::new(State::Fine, ABOUT, "ports below 1024 need a rule; every user can bind the others"),
+        Ok(0 | 1) => {
+            Finding::new(State::Warning, ABOUT, format!("every user can bind every port: {WHERE} is 0")).fix(fix)
+        }
         Ok(from @ ..1024) => {
-            let text = format!("those from {from} on are everybody's, and a deny there keeps nobody out: {WHERE}");
+            let text = format!("every user can bind ports from {from} on, and a deny has no effect there: {WHERE}");
             Finding::new(State::Warning, ABOUT, text).fix(fix)
         }
-        Ok(from) => Finding::new(State::Note, ABOUT, format!("those below {from} need a rule: {WHERE}")),
+        Ok(from) => Finding::new(State::Note, ABOUT, format!("ports below {from} need a rule: {WHERE}")),
         Err(_) => Finding::new(State::Note, ABOUT, format!("{WHERE} cannot be read; 1024 is the usual value")),
     }
 }
@@ -44,7 +46,7 @@ fn log() -> Finding {
                 .fix("as root, start a log daemon (systemd-journald, rsyslog, busybox syslogd)")
         }
         Err(error) => warning(&format!("/dev/log: {error}: grants and refusals are not logged"))
-            .fix("as root, start the log daemon anew"),
+            .fix("as root, restart the log daemon"),
     }
 }
 

@@ -86,7 +86,7 @@ fn keep_apart(user: &User, life: &Life) -> Result<(), Error> {
     let _ = capabilities_secure_bits().and_then(|bits| set_capabilities_secure_bits(bits - kept));
     if life.daemon && life.log == Log::Inherit && descriptors::terminals().iter().any(|number| [1, 2].contains(number))
     {
-        let message = Message::new("--log inherit does not go with --user at a terminal")
+        let message = Message::new("--log inherit cannot be used with --user at a terminal")
             .why(format!("the program would keep the terminal open, and {name} could read what is typed there"))
             .fix("leave out --log inherit, or send standard output and standard error to a file");
         return Err(Error::Usage(Box::new(message)));

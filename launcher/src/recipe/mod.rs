@@ -157,8 +157,8 @@ pub(crate) fn unknown(word: &str) -> Message {
     let likeness = |name: &&str| strsim::jaro_winkler(&word.to_lowercase(), name);
     let nearest = names().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     let known: Vec<&str> = servers().map(|server| server.name).collect();
-    let known = format!("known are {}", known.join(", "));
-    let message = Message::new(format!("'{word}' is no server that portgrant knows")).why(known);
+    let known = format!("the known servers are {}", known.join(", "));
+    let message = Message::new(format!("'{word}' is not a server that portgrant knows")).why(known);
     match nearest.filter(|name| likeness(name) > 0.75) {
         Some(name) => message.fix(format!("did you mean {name}? see portgrant recipe")),
         None => message.fix("leave --as out for a server that takes LISTEN_FDS; see portgrant recipe"),

@@ -113,7 +113,7 @@ impl Answer {
         let mut out = match (self.is_held(), self.time_wait.0) {
             (true, _) => format!("{asked} is {}\n", in_style(DOUBTFUL, "held")),
             (false, 0) => format!("{asked} is {}\n", in_style(GOOD, "free")),
-            (false, _) => format!("{asked} is {} for whoever sets SO_REUSEADDR\n", in_style(GOOD, "free")),
+            (false, _) => format!("{asked} is {} for programs that set SO_REUSEADDR\n", in_style(GOOD, "free")),
         };
         for socket in &self.sockets {
             socket.write(&mut out, self.protocol);

@@ -70,12 +70,12 @@ impl<'a> Wanted<'a> {
         };
         if asked.accept.accept && (server.is_some() || asked.inetd) {
             let fix = format!("leave {option} out: with --accept each connection is descriptor 0 and 1 of a program");
-            return usage(Message::new(format!("{option} does not go with --accept")).fix(fix));
+            return usage(Message::new(format!("{option} cannot be used with --accept")).fix(fix));
         }
         let adoption = match server {
             Some(_) if asked.inetd => {
-                let fix = "--inetd is --as inetd; give the one that is the program's";
-                return usage(Message::new(format!("--inetd does not go with {option}")).fix(fix));
+                let fix = "--inetd means --as inetd; leave one of them out";
+                return usage(Message::new(format!("--inetd cannot be used with {option}")).fix(fix));
             }
             Some(server) => helped(server, &asked.listen)?,
             None if asked.accept.accept => Adoption::Connection,
@@ -196,8 +196,8 @@ impl<'a> Wanted<'a> {
         if self.arguments().any(placeholders::is_in) {
             return Ok(());
         }
-        let what = format!("{} wants the descriptor's number among the program's arguments", self.option);
-        usage(Message::new(what).why("no {fd} is there").fix(format!("add {sample}")))
+        let what = format!("{} needs the descriptor's number in the program's arguments", self.option);
+        usage(Message::new(what).why("none of them has {fd}").fix(format!("add {sample}")))
     }
 }
 
@@ -206,17 +206,17 @@ impl<'a> Setting<'a> {
         let word = word.as_bytes();
         let end = word.iter().position(|&byte| byte == b'=').filter(|&end| end > 0);
         let Some((name, value)) = end.and_then(|end| Some((word.get(..end)?, word.get(end + 1..)?))) else {
-            let message = Message::new(format!("'{}' sets no variable", printable(word)));
+            let message = Message::new(format!("'{}' does not set a variable", printable(word)));
             return usage(message.fix("expected --setenv VAR=VALUE"));
         };
         let is_listen = listen::VARIABLES.iter().any(|known| known.as_bytes() == name);
         let is_row = matches!(adoption, Adoption::Variable(variable) if variable.is_named(name));
         let whose = match (is_listen, is_row) {
-            (true, _) => "portgrant announces the sockets by it".to_owned(),
-            (_, true) => format!("{option} announces the sockets by it"),
+            (true, _) => "portgrant uses it to announce the sockets".to_owned(),
+            (_, true) => format!("{option} uses it to announce the sockets"),
             (false, false) => return Ok(Setting { name, value }),
         };
-        let fix = "leave it out, or have env(1) set it: -- env VAR=VALUE PROGRAM";
+        let fix = "leave it out, or set it with env(1): -- env VAR=VALUE PROGRAM";
         usage(Message::new(format!("{} cannot be set", printable(name))).why(whose).fix(fix))
     }
 }
@@ -227,12 +227,12 @@ fn helped(server: &'static Server, listen: &[Endpoint]) -> Result<Adoption, Erro
     match server.adoption {
         Adoption::Never => {
             let message =
-                Message::new(format!("{option} cannot be done")).why(format!("{} {}", server.name, server.takes));
+                Message::new(format!("{option} is not possible")).why(format!("{} {}", server.name, server.takes));
             return usage(message.fix(format!("see portgrant recipe {} for what to do instead", server.name)));
         }
         Adoption::Connection => {
-            let message = Message::new(format!("{option} goes with --accept, which needs no --as"));
-            return usage(message.why(format!("{} {}", server.name, server.takes)).fix("give --accept instead"));
+            let message = Message::new(format!("{option} is not needed: this server uses --accept"));
+            return usage(message.why(format!("{} {}", server.name, server.takes)).fix("use --accept instead of --as"));
         }
         Adoption::ListenFds
         | Adoption::Variable(_)
@@ -251,8 +251,8 @@ fn helped(server: &'static Server, listen: &[Endpoint]) -> Result<Adoption, Erro
     };
     match listen.iter().find(unfit) {
         Some(endpoint) => usage(
-            Message::new(format!("{option} does not go with {endpoint}"))
-                .why(format!("{} serves on {kind} only", server.name))
+            Message::new(format!("{option} cannot be used with {endpoint}"))
+                .why(format!("{} serves only {kind}", server.name))
                 .fix(fix),
         ),
         None if server.serves == Serves::OneStream => {
@@ -265,10 +265,10 @@ fn helped(server: &'static Server, listen: &[Endpoint]) -> Result<Adoption, Erro
 fn one_socket(option: &str, listen: &[Endpoint], fix: &str) -> Result<(), Error> {
     let what = match listen {
         [Endpoint { address: Address::Each, .. }] => {
-            format!("{option} does not go with 'each', which is several sockets")
+            format!("{option} cannot be used with 'each', which is several sockets")
         }
         [_] => return Ok(()),
-        several => format!("{option} goes with one -l ENDPOINT, not {}", several.len()),
+        several => format!("{option} takes one -l ENDPOINT, not {}", several.len()),
     };
     usage(Message::new(what).fix(fix))
 }
@@ -285,22 +285,22 @@ pub(crate) fn received(sockets: &Sockets, places: Places) -> Result<Vec<Descript
 /// The number that a placeholder stands for.
 fn number(name: Option<&[u8]>, descriptors: &[Descriptor]) -> Result<RawFd, Error> {
     let names: Vec<&str> = descriptors.iter().map(|descriptor| descriptor.name.as_str()).collect();
-    let known = format!("the sockets are called {}", names.join(", "));
+    let known = format!("the names of the sockets are {}", names.join(", "));
     let of_that_name =
         descriptors.iter().filter(|descriptor| name.is_none_or(|name| descriptor.name.as_bytes() == name));
     let (word, found) = (name.map(printable), of_that_name.collect::<Vec<_>>());
     let message = match (found.as_slice(), word) {
         ([only], _) => return Ok(only.number),
-        ([], None) => Message::new("{fd} stands for no socket"),
-        ([], Some(name)) => Message::new(format!("{{fd:{name}}} stands for no socket"))
+        ([], None) => Message::new("{fd} matches no socket"),
+        ([], Some(name)) => Message::new(format!("{{fd:{name}}} matches no socket"))
             .why(known)
-            .fix(format!("expected one of these; what is no placeholder is written {{{{fd:{name}}}}}")),
-        (several, None) => Message::new(format!("{{fd}} stands for one socket, and here are {}", several.len()))
+            .fix(format!("use one of these names; to pass the text itself, write {{{{fd:{name}}}}}")),
+        (several, None) => Message::new(format!("{{fd}} needs exactly one socket, and there are {}", several.len()))
             .why(known)
-            .fix("write {fd:NAME}, with a name of yours where it is given as -l NAME=ENDPOINT"),
-        (several, Some(name)) => Message::new(format!("{{fd:{name}}} stands for {} sockets", several.len()))
+            .fix("write {fd:NAME}; -l NAME=ENDPOINT gives a socket a name"),
+        (several, Some(name)) => Message::new(format!("{{fd:{name}}} matches {} sockets", several.len()))
             .why(known)
-            .fix("give each a name of its own, as in -l NAME=ENDPOINT"),
+            .fix("give each socket a different name, as in -l NAME=ENDPOINT"),
     };
     usage(message)
 }

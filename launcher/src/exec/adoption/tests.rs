@@ -60,10 +60,10 @@ fn descriptor_zero_is_for_one_socket_and_goes_unannounced() {
         assert_eq!((one.places, variables(&one), arguments(&one)), (places, vec![], vec!["server", "0"]));
         let option = option.join(" ");
         let two = with(&["-l", "80", "-l", "81", "--", "server"]).expect_err("two");
-        assert!(two.starts_with(&format!("{option} goes with one -l ENDPOINT, not 2")), "{two}");
+        assert!(two.starts_with(&format!("{option} takes one -l ENDPOINT, not 2")), "{two}");
     }
     let each = image(&["--inetd", "-l", "each:520/udp", "--", "server"], &[]).expect_err("each");
-    assert!(each.starts_with("--inetd does not go with 'each'"), "{each}");
+    assert!(each.starts_with("--inetd cannot be used with 'each'"), "{each}");
 }
 
 #[test]
@@ -89,9 +89,12 @@ fn bytes_that_are_no_text_are_kept() {
 fn a_placeholder_that_stands_for_none_or_several_is_told_with_the_names() {
     let two = ["-l", "web=80", "-l", "443", "--", "server"];
     let cases = [
-        ("{fd}", "{fd} stands for one socket, and here are 2: the sockets are called web, 443/tcp; write {fd:NAME}"),
-        ("{fd:wbe}", "{fd:wbe} stands for no socket: the sockets are called web, 443/tcp; expected one of these"),
-        ("{fd:}", "{fd:} stands for no socket"),
+        (
+            "{fd}",
+            "{fd} needs exactly one socket, and there are 2: the names of the sockets are web, 443/tcp; write {fd:NAME}",
+        ),
+        ("{fd:wbe}", "{fd:wbe} matches no socket: the names of the sockets are web, 443/tcp; use one of these names"),
+        ("{fd:}", "{fd:} matches no socket"),
     ];
     for (argument, message) in cases {
         let told = image(&[&two[..], &[argument]].concat(), &[]).expect_err(argument);
@@ -99,26 +102,35 @@ fn a_placeholder_that_stands_for_none_or_several_is_told_with_the_names() {
     }
     let same = ["-l", "0.0.0.0:80", "-l", "[::]:80,v6only", "--", "server", "{fd:80/tcp}"];
     let told = image(&same, &[]).expect_err("both bear it");
-    assert!(told.contains("stands for 2 sockets") && told.contains("-l NAME=ENDPOINT"), "{told}");
+    assert!(told.contains("matches 2 sockets") && told.contains("-l NAME=ENDPOINT"), "{told}");
 }
 
 #[test]
 fn what_contradicts_itself_is_refused() {
     let cases: [(&[&str], &str); 15] = [
-        (&["--inetd", "--as", "nginx", "-l", "80"], "--inetd does not go with --as nginx"),
-        (&["--inetd", "--accept", "-l", "80"], "--inetd does not go with --accept"),
-        (&["--as", "exim", "--accept", "-l", "80"], "--as exim does not go with --accept"),
-        (&["--as", "apache2", "-l", "80"], "--as apache2 cannot be done: apache2 takes no socket"),
-        (&["--as", "nnrpd", "-l", "119"], "--as nnrpd goes with --accept"),
-        (&["--as", "gunicorn", "-l", "443/udp"], "--as gunicorn does not go with 443/udp: gunicorn serves on stream"),
-        (&["--as", "starlet", "-l", "80"], "--as starlet does not go with 80: starlet serves on IPv4 stream sockets"),
-        (&["--as", "uvicorn", "-l", "80"], "--as uvicorn wants the descriptor's number among the program's arguments"),
-        (&["--as", "uvicorn", "-l", "80", "-l", "81"], "--as uvicorn goes with one -l ENDPOINT, not 2"),
-        (&["--setenv", "=x", "-l", "80"], "'=x' sets no variable; expected --setenv VAR=VALUE"),
-        (&["--setenv", "x", "-l", "80"], "'x' sets no variable"),
-        (&["--setenv", "LISTEN_FDS=2", "-l", "80"], "LISTEN_FDS cannot be set: portgrant announces the sockets by it"),
+        (&["--inetd", "--as", "nginx", "-l", "80"], "--inetd cannot be used with --as nginx"),
+        (&["--inetd", "--accept", "-l", "80"], "--inetd cannot be used with --accept"),
+        (&["--as", "exim", "--accept", "-l", "80"], "--as exim cannot be used with --accept"),
+        (&["--as", "apache2", "-l", "80"], "--as apache2 is not possible: apache2 takes no socket"),
+        (&["--as", "nnrpd", "-l", "119"], "--as nnrpd is not needed: this server uses --accept"),
+        (
+            &["--as", "gunicorn", "-l", "443/udp"],
+            "--as gunicorn cannot be used with 443/udp: gunicorn serves only stream",
+        ),
+        (
+            &["--as", "starlet", "-l", "80"],
+            "--as starlet cannot be used with 80: starlet serves only IPv4 stream sockets",
+        ),
+        (&["--as", "uvicorn", "-l", "80"], "--as uvicorn needs the descriptor's number in the program's arguments"),
+        (&["--as", "uvicorn", "-l", "80", "-l", "81"], "--as uvicorn takes one -l ENDPOINT, not 2"),
+        (&["--setenv", "=x", "-l", "80"], "'=x' does not set a variable; expected --setenv VAR=VALUE"),
+        (&["--setenv", "x", "-l", "80"], "'x' does not set a variable"),
+        (
+            &["--setenv", "LISTEN_FDS=2", "-l", "80"],
+            "LISTEN_FDS cannot be set: portgrant uses it to announce the sockets",
+        ),
         (&["--setenv", "LISTEN_PIDFDID=2", "--inetd", "-l", "80"], "LISTEN_PIDFDID cannot be set"),
-        (&["--as", "nginx", "--setenv", "NGINX=3;", "-l", "80"], "NGINX cannot be set: --as nginx announces"),
+        (&["--as", "nginx", "--setenv", "NGINX=3;", "-l", "80"], "NGINX cannot be set: --as nginx uses it"),
         (&["--as", "puma", "--setenv", "PUMA_INHERIT_3=x", "-l", "80"], "PUMA_INHERIT_3 cannot be set"),
     ];
     for (words, message) in cases {
