@@ -85,8 +85,8 @@ impl Advice<'_> {
                 format!("{name} is an interpreter or a script, so the rule does not restrict what runs")
             }
             What::Nfs(port) => format!(
-                "NFS with sec=sys is {}, and trusts every connection from port {port}, such as one from the holder of the socket; \
-                 expected sec=krb5, or ports outside of 512-1023",
+                "NFS with sec=sys is {}, and trusts every connection from port {port}, such as one from the \
+                 holder of the socket; expected sec=krb5, or ports outside of 512-1023",
                 nfs.unwrap_or_default()
             ),
             What::Datagrams(deny, family) => datagrams::text(&lines.cite(deny), *family),

@@ -21,8 +21,8 @@ fn of<'p>(policy: &'p Policy, nsswitch: &[u8]) -> Option<Advice<'p>> {
 /// For people.
 pub(crate) fn text(source: &str) -> String {
     format!(
-        "/etc/nsswitch.conf takes subordinate ids from '{source}', which portgrant does not read, so no deny applies to them; \
-         expected them in /etc/subuid and /etc/subgid"
+        "/etc/nsswitch.conf takes subordinate ids from '{source}', which portgrant does not read, so no deny \
+         applies to them; expected them in /etc/subuid and /etc/subgid"
     )
 }
 

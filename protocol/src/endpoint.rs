@@ -329,7 +329,10 @@ impl fmt::Display for EndpointError {
             EndpointError::TooLong(len) => write!(f, "the endpoint has {len} bytes; at most {MAX_LEN} are read"),
             EndpointError::NotText(word) => write!(f, "'{word}' is not UTF-8; an endpoint is ASCII text"),
             EndpointError::Name(word) => {
-                write!(f, "'{word}' is no name; expected a letter or _, then at most 63 of letters, digits, _ . -")
+                write!(
+                    f,
+                    "'{word}' is not a valid name; expected a letter or _, then at most 63 of letters, digits, _ . -"
+                )
             }
             EndpointError::Address(word) => {
                 write!(f, "'{word}' is no address; expected IPv4, [IPv6], * or each (host names are not looked up)")

@@ -153,7 +153,7 @@ impl fmt::Display for Why {
             Why::NoInterpreter(name) => write!(f, "it is a script, and its interpreter {name} is not there"),
             Why::NoLoader => f.write_str("it needs a loader that is not there (another distribution or architecture?)"),
             Why::Folder => f.write_str("it is a folder"),
-            Why::NotAFile => f.write_str("it is no regular file"),
+            Why::NotAFile => f.write_str("it is not a regular file"),
             Why::NotPermitted => {
                 f.write_str("it is not executable for this user, or its file system is mounted noexec")
             }
