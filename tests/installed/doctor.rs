@@ -83,7 +83,7 @@ fn an_installation_that_is_right_is_said_to_be(world: &World) {
         .prints(&format!("ok      privilege  {privilege}\n"))
         .prints("ok      process    it can gain privilege")
         .prints("ok      policy     well-formed, and only root can change it: 1 rule in 1 file")
-        .prints("ok      names      /etc/passwd")
+        .prints("ok      names      only root can change /etc/passwd")
         .prints("ok      ports      ports below 1024 need a rule")
         .prints("ok      log        /dev/log takes the line")
         .prints("note    kernel     Linux ")

@@ -49,8 +49,8 @@ fn checked(program: &Path) -> Vec<Finding> {
     findings.extend(all.iter().take(MOST).map(told));
     let left_out = said["left_out"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
     if let more @ 1.. = all.len().saturating_sub(MOST) + left_out {
-        let findings_word = if more == 1 { "finding" } else { "findings" };
-        let text = format!("{more} more {findings_word}: portgrant check lists all");
+        let noun = if more == 1 { "finding" } else { "findings" };
+        let text = format!("{more} more {noun}: portgrant check lists all");
         findings.push(Finding::new(State::Note, ABOUT, text));
     }
     if !all.iter().any(|finding| finding["kind"] == "error") {
