@@ -163,7 +163,7 @@ fn a_wrong_word_is_a_usage_error() {
     for (words, expected) in [
         (&["pass", "-l", "80"][..], "expected --to PATH"),
         (&["pass", "--to", "/tmp/x"], "-l ENDPOINT"),
-        (&["pass", "-l", "0", "--to", "/tmp/x"], "'0' is no port"),
+        (&["pass", "-l", "0", "--to", "/tmp/x"], "'0' is not a valid port"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_portgrant"));
         let output = command.env("PORTGRANT_BINDER", nowhere).args(words).output().expect("it runs");

@@ -335,16 +335,24 @@ impl fmt::Display for EndpointError {
                 )
             }
             EndpointError::Address(word) => {
-                write!(f, "'{word}' is no address; expected IPv4, [IPv6], * or each (host names are not looked up)")
+                write!(
+                    f,
+                    "'{word}' is not a valid address; expected IPv4, [IPv6], * or each (host names are not looked up)"
+                )
             }
             EndpointError::Brackets(word) => {
                 write!(f, "'{word}' has two colons; an IPv6 address stands in brackets: [::1]:80")
             }
             EndpointError::Port(word) => {
-                write!(f, "'{word}' is no port; expected 1 to 65535 in digits without leading zero, or a service name")
+                write!(
+                    f,
+                    "'{word}' is not a valid port; expected 1 to 65535 in digits without leading zero, or a service name"
+                )
             }
-            EndpointError::Protocol(word) => write!(f, "'{word}' is no protocol; expected tcp, udp, sctp or mptcp"),
-            EndpointError::Service(word) => write!(f, "'{word}' is no service in {}", crate::service::PATH),
+            EndpointError::Protocol(word) => {
+                write!(f, "'{word}' is not a valid protocol; expected tcp, udp, sctp or mptcp")
+            }
+            EndpointError::Service(word) => write!(f, "'{word}' is not a service in {}", crate::service::PATH),
             EndpointError::ServiceProtocol { service, protocol, known } => write!(
                 f,
                 "'{service}' has no {} entry in {}; expected {service}/{}",
@@ -352,7 +360,9 @@ impl fmt::Display for EndpointError {
                 crate::service::PATH,
                 known.word()
             ),
-            EndpointError::Option(word) => write!(f, "'{word}' is no option; expected one of {}", options::WORDS),
+            EndpointError::Option(word) => {
+                write!(f, "'{word}' is not a valid option; expected one of {}", options::WORDS)
+            }
             EndpointError::OptionTwice(option) => write!(f, "'{option}' is given twice"),
             EndpointError::OptionValue { option, word, expected } => {
                 write!(f, "'{word}' does not fit '{option}'; expected {expected}")

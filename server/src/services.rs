@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_wish_that_is_no_endpoint_or_no_service_is_an_error_and_never_the_usual_port() {
-        for (wish, expected) in [("65655", "is no port"), ("", "is empty"), ("nosuch", "is no service")] {
+        for (wish, expected) in [("65655", "is not a valid port"), ("", "is empty"), ("nosuch", "is not a service")] {
             let error = services().choose(Some(wish), "mydaemon", Protocol::Tcp, 7001).expect_err(wish).to_string();
             assert!(error.contains(expected), "{error}");
         }

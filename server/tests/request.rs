@@ -170,7 +170,7 @@ fn a_helper_that_is_killed_is_told_from_one_that_fails() {
 fn what_is_no_endpoint_is_refused_before_anybody_is_asked() {
     let absent = Path::new("/nonexistent");
     for (endpoint, expected) in
-        [("080", "is no port"), ("no-such-service", "no service"), ("80/icmp", "is no protocol")]
+        [("080", "is not a valid port"), ("no-such-service", "not a service"), ("80/icmp", "is not a valid protocol")]
     {
         let error = ask(absent, &[endpoint]).expect_err(endpoint);
         assert!(error.to_string().contains(expected), "{error}");

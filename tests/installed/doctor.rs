@@ -244,7 +244,11 @@ fn a_policy_that_cannot_be_believed_is_found(world: &World) {
     broken(world.as_user("alice"), "/etc/portgrant.d/a.conf: it is a symlink", "as root, put the file itself");
     fs::remove_file("/etc/portgrant.d/a.conf").expect("rm");
     world.policy_file("a.conf", "permit alice 81\npermit alice 8o\n");
-    broken(world.as_user("alice"), "/etc/portgrant.d/a.conf:2:14: '8o' is not a valid port", "as root, correct that line");
+    broken(
+        world.as_user("alice"),
+        "/etc/portgrant.d/a.conf:2:14: '8o' is not a valid port",
+        "as root, correct that line",
+    );
     world.policy_file("a.conf", "permit alice 81\n");
     doctor(world).succeeds().prints("well-formed, and only root can change it: 2 rules in 2 files");
 }

@@ -77,9 +77,9 @@ fn refusals_are_said_in_three_lines_and_nothing_is_bound(world: &World) {
 fn a_wrong_word_is_a_usage_error_at_once(world: &World) {
     // There is not even a policy: what is wrong with the words is told first.
     let wrong: [(&[&str], &str); 9] = [
-        (&["exec", "-l", "0", "--", "true"], "'0' is no port"),
-        (&["exec", "-l", "-1", "--", "true"], "'-1' is no port"),
-        (&["exec", "-l", "80,nodelay", "--", "true"], "'nodelay' is no option"),
+        (&["exec", "-l", "0", "--", "true"], "'0' is not a valid port"),
+        (&["exec", "-l", "-1", "--", "true"], "'-1' is not a valid port"),
+        (&["exec", "-l", "80,nodelay", "--", "true"], "'nodelay' is not a valid option"),
         (&["exec", "-l", "80,v6only,v6only", "--", "true"], "'v6only' is given twice"),
         (&["exec", "-l", "80"], "no program is given"),
         (&["exec", "--", "true"], "no endpoint is given"),

@@ -246,7 +246,7 @@ fn holders_are_readable_by_programs(world: &World) {
 
 fn a_word_that_is_no_port_is_named(world: &World) {
     for (word, expected) in
-        [("8o", "'8o' is not a valid endpoint"), ("no-such-service", "no-such-service"), ("0", "'0' is no")]
+        [("8o", "'8o' is not a valid endpoint"), ("no-such-service", "no-such-service"), ("0", "'0' is not a valid")]
     {
         who(world, "alice", &[word]).exits(64).complains(expected).complains("why: ");
     }
