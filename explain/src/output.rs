@@ -18,7 +18,7 @@ pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
 pub(crate) const STRONG: Style = Style::new().bold();
 
 /// The status that a shell shows for SIGPIPE: 128 + 13.
-const BROKEN_PIPE: u8 = 141;
+const BROKEN_PIPE: i32 = 141;
 
 /// What stands in front of a part.
 const LABEL: Style = Style::new().dimmed();
@@ -42,7 +42,7 @@ fn write(output: &mut impl Write, text: &str) -> Result<u8, Box<Message>> {
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Ok(()) => Ok(status::OK),
         // Rust ignores SIGPIPE. A pipe that nobody reads ends the program silently, as that signal would.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(BROKEN_PIPE),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),
         Err(error) => {
             let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
             Err(Error::Call { call: "write", errno }.into())

@@ -391,7 +391,7 @@ fn what_was_interrupted_is_said_and_cleared_by_unload_and_by_load() {
         let interrupted = || {
             fs::remove_file("/sys/fs/bpf/portgrant/bind6").expect("a pin");
             kernel(world, &["show"]).exits(78).complains("was interrupted");
-            kernel(world, &["reload"]).exits(78).complains("portgrant-kernel unload takes that away");
+            kernel(world, &["reload"]).exits(78).complains("portgrant-kernel unload removes it");
         };
         interrupted();
         kernel(world, &["unload"]).succeeds();
@@ -577,7 +577,7 @@ fn nobody_but_root_loads_and_nothing_that_others_pinned_is_believed() {
         let path = cgroup.path().to_str().expect("a plain path");
         for verb in [&["load", "--cgroup", path][..], &["show"], &["unload"], &["reload"]] {
             let outcome = world.as_user("alice").run([&[KERNEL], verb].concat());
-            outcome.exits(77).complains("start it as root");
+            outcome.exits(77).complains("run it as root");
         }
         let folder = "/sys/fs/bpf/portgrant";
         fs::create_dir(folder).expect("a folder");
@@ -610,7 +610,7 @@ fn what_is_missing_or_wrong_is_said() {
         kernel(world, &["lode"]).exits(64).complains("'lode'");
         kernel(world, &["--help"]).succeeds().prints("portgrant-kernel load --cgroup").prints("Exit status");
         kernel(world, &["--version"]).succeeds().prints("portgrant-kernel 0.");
-        kernel(world, &["load", "--cgroup", "/tmp"]).exits(69).complains("/tmp is no cgroup");
+        kernel(world, &["load", "--cgroup", "/tmp"]).exits(69).complains("/tmp is not a cgroup");
         kernel(world, &["load", "--cgroup", "/sys/fs/cgroup/none"]).exits(69).complains("No such file");
         let path = cgroup.path().to_str().expect("a plain path");
         kernel(world, &["load", "--cgroup", path, "--dry-run"])
