@@ -13,7 +13,7 @@ use portgrant_protocol::{Address, Endpoint, Options, listen};
 pub(crate) const HELP: &str = "\
 portgrant-binder binds ports below 1024 for callers whom /etc/portgrant.conf permits.
 It is the privileged half of portgrant; people type `portgrant`. What the policy says
-is told by portgrant-policy: portgrant explain, portgrant list, portgrant check.
+is printed by portgrant explain, portgrant list and portgrant check.
 
 Usage:
   portgrant-binder exec -l ENDPOINT... [--inetd] [--no-new-privs] [--answer FD]

@@ -22,10 +22,12 @@ const MOST_SHOWN: usize = 1_000;
 
 /// 0 where the policy is well-formed, warnings or not, else 78.
 pub(crate) fn check(files: Vec<PathBuf>, format: Format) -> Result<u8, Box<Message>> {
-    let readable = if files.is_empty() { readable::judge() } else { Ok(()) };
     let read = consistent(|system| Read::of(&files, system)).map_err(Box::<Message>::from);
-    // An error in the reading comes first: it is everybody's.
-    match (read.and_then(|reading| readable.map(|()| reading.value)), format) {
+    let read = read.map(|reading| reading.value).and_then(|read| match files.is_empty() {
+        true => readable::judge(&read.policy.sources).map(|()| read),
+        false => Ok(read),
+    });
+    match (read, format) {
         (Ok(read), format) => {
             // Never dropped, see advice.rs.
             let read = ManuallyDrop::new(read);

@@ -1,10 +1,13 @@
 //! Whether the users can read the policy and the tables of names. The helper reads them as its caller, so a file that root
 //! alone can read refuses every request of everybody else, and root does not notice.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use portgrant_policy::Source;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Kind, Message};
 use rustix::fs::getxattr;
@@ -12,19 +15,14 @@ use rustix::fs::getxattr;
 const READ: u32 = 0o4;
 const SEARCH: u32 = 0o1;
 
-/// The first path that users lack a right to, as a message; what is missing is for whoever reads it to tell.
-pub(crate) fn judge() -> Result<(), Box<Message>> {
-    let more = Path::new("/etc/portgrant.d");
-    let files = fs::read_dir(more).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "conf")).collect();
-    files.sort();
-    let tables = ["portgrant.conf", "passwd", "group", "services", "subuid", "subgid"];
-    files.extend(tables.map(|name| Path::new("/etc").join(name)));
-    let folders = [(PathBuf::from("/etc"), SEARCH), (more.to_owned(), READ | SEARCH)];
-    folders
-        .into_iter()
-        .chain(files.into_iter().map(|file| (file, READ)))
-        .try_for_each(|(path, needed)| of(&path, needed))
+/// The first path that users lack a right to, as a message: of the policy that was read from `sources`, of its folders, and
+/// of the tables of names. What is missing is for whoever reads it to tell.
+pub(crate) fn judge(sources: &[Source]) -> Result<(), Box<Message>> {
+    let policy = sources.iter().map(|source| PathBuf::from(OsStr::from_bytes(&source.path)));
+    let tables = ["passwd", "group", "services", "subuid", "subgid"].map(|name| Path::new("/etc").join(name));
+    let files = policy.chain(tables);
+    let folders = [(PathBuf::from("/etc"), SEARCH), (PathBuf::from("/etc/portgrant.d"), READ | SEARCH)];
+    folders.into_iter().chain(files.map(|file| (file, READ))).try_for_each(|(path, needed)| of(&path, needed))
 }
 
 /// Judged by its mode, never by access(2) of whoever asks. An access list is for people who know what it says, and so is a

@@ -40,6 +40,9 @@ fn chmod(path: &str, mode: u32) {
 fn files_that_only_root_can_read_are_found_by_root_and_by_everybody(world: &World) {
     world.policy("permit alice http\n");
     world.policy_file("more.conf", "permit alice 81\n");
+    // No part of the policy.
+    world.policy_file(".draft.conf", "permit alice 82\n");
+    chmod("/etc/portgrant.d/.draft.conf", 0o600);
     for (path, mode, right) in [
         ("/etc/portgrant.conf", 0o600, 0o644),
         ("/etc/portgrant.d/more.conf", 0o600, 0o644),
