@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use portgrant_protocol::Protocol;
+use portgrant_protocol::{Port, Protocol};
 
 use super::quote;
 
@@ -242,11 +242,7 @@ pub(super) fn prefixes(option: &str, prefixes: impl IntoIterator<Item = String>)
 
 /// The port that a number or the name of a service stands for.
 pub(super) fn port(word: &str, protocol: Protocol, services: &portgrant_protocol::service::Services) -> Option<u16> {
-    match word.parse() {
-        Ok(0) => None,
-        Ok(port) => Some(port),
-        Err(_) => services.port(word, protocol),
-    }
+    Port::parse(word).or_else(|| services.port(word, protocol)).map(Port::get)
 }
 
 #[cfg(test)]

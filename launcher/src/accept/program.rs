@@ -68,8 +68,14 @@ impl Starter {
         Ok(Starter { environment: program.environment.clone(), program, attributes, placed: None })
     }
 
-    /// Starts it with `socket` as descriptors 0 and 1. What execve(2) says in the child is the error here.
-    pub(super) fn start(&mut self, socket: BorrowedFd<'_>, variables: Vec<CString>) -> Result<Pid, Errno> {
+    /// Starts it with `socket` as descriptors 0 and 1. `settings` take the place of variables of the same names. What
+    /// execve(2) says in the child is the error here.
+    pub(super) fn start(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        variables: Vec<CString>,
+        settings: &[CString],
+    ) -> Result<Pid, Errno> {
         let number = socket.as_raw_fd();
         let (_, actions) = match self.placed.take().filter(|(placed, _)| *placed == number) {
             Some(placed) => self.placed.insert(placed),
@@ -78,8 +84,20 @@ impl Starter {
         let program = &self.program;
         self.environment.truncate(program.environment.len());
         self.environment.extend(variables);
+        if !settings.is_empty() {
+            let mut environment = self.environment.clone();
+            environment.retain(|entry| !settings.iter().any(|setting| name(setting) == name(entry)));
+            environment.extend_from_slice(settings);
+            let words = &program.arguments;
+            return posix_spawn(program.file.as_c_str(), actions, &self.attributes, words, &environment);
+        }
         posix_spawn(program.file.as_c_str(), actions, &self.attributes, &program.arguments, &self.environment)
     }
+}
+
+/// What stands before the `=`.
+fn name(entry: &CString) -> &[u8] {
+    entry.to_bytes().split(|&byte| byte == b'=').next().unwrap_or_default()
 }
 
 fn place(number: RawFd) -> Result<PosixSpawnFileActions, Errno> {

@@ -27,7 +27,7 @@ impl Supervisor {
             return debug!("{} has errors alone, and rests for {} ms", socket.name(), rest.as_millis());
         }
         let start = self.table.begin();
-        match starter.start(socket.as_fd(), Vec::new()) {
+        match starter.start(socket.as_fd(), Vec::new(), &[]) {
             Ok(pid) => {
                 debug!("pid {pid} serves {}", socket.name());
                 // It cannot have been waited for: the lock was held.
