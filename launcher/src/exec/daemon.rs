@@ -400,8 +400,11 @@ impl Guarded {
         }
         let busy = flow == Flow::Stuck || self.watch.starter.is_waiting() || self.stopping.is_some();
         let pace = busy.then(|| Timespec::try_from(verify::PACE).ok()).flatten();
-        // Where it is interrupted or fails, everything is looked at, and nothing blocks.
-        let _ = poll(&mut watched, pace.as_ref());
+        // Where it is interrupted or fails, everything is looked at, and nothing blocks. A failure would come again at once
+        // (RLIMIT_NOFILE of 0, say).
+        if poll(&mut watched, pace.as_ref()).is_err_and(|errno| errno != Errno::INTR) {
+            std::thread::sleep(verify::PACE);
+        }
     }
 
     fn send(&self, signal: Signal) {
