@@ -22,7 +22,6 @@ use std::convert::Infallible;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -90,7 +89,8 @@ fn prepare(asked: &Exec, image: &Image, sockets: Sockets) -> Result<Supervisor, 
     let signals = Signals::take().map_err(|errno| Error::Accepting(errno.into()))?;
     let mut environment = image.environment(std::process::id());
     environment.retain(|entry| !connection::is_connections(entry.to_bytes()));
-    let program = Program::new(&image.path, &image.arguments, environment, signals.callers().clone());
+    let program = Program::new(&image.path, &image.arguments, environment, signals.callers());
+    let program = program.map_err(|errno| Error::Accepting(errno.into()))?;
 
     let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
     for socket in sockets {
@@ -110,7 +110,6 @@ fn prepare(asked: &Exec, image: &Image, sockets: Sockets) -> Result<Supervisor, 
     // Its thread has the signals blocked that are taken above.
     let lookups = if accept.lookup { Some(Lookups::new()?) } else { None };
     let admission = Admission { access: Access::new(accept)?, rate: accept.max_rate.map(Rate::new) };
-    let supervisor =
-        Supervisor::new((listeners, datagrams), Arc::new(program), signals, table, idle, lookups, admission);
+    let supervisor = Supervisor::new((listeners, datagrams), program, signals, table, idle, lookups, admission);
     supervisor.map_err(|errno| Error::Accepting(errno.into()))
 }
