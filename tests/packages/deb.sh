@@ -14,7 +14,7 @@ clean() {
 the_packages_hold_what_contents_lists() (
     list() {
         dpkg-deb --fsys-tarfile "$(debs)/$1_0.1.0-1_amd64.deb" | tar -t | sed 's/^\.//' |
-            grep -vE '/$|/lintian/|/(changelog|copyright|README|SECURITY|NEWS)[^/]*$|/replace-helper$' | sed 's/\.gz$//' | sort
+            grep -vE '/$|/lintian/|/(changelog|copyright|README|SECURITY|NEWS)[^/]*$|/replace-helper$|/apparmor.d/' | sed 's/\.gz$//' | sort
     }
     for package in portgrant portgrant-kernel; do
         packaging/install --list --package $package /usr | awk -F '\t' '
@@ -169,7 +169,7 @@ the_policy_survives_upgrade_and_removal_and_a_purge_leaves_nothing() (
     as bob portgrant exec -l 81 -- true
     apt-get -qq remove portgrant
     [ "$(cat /etc/portgrant.conf /etc/portgrant.d/bob.conf)" = $'permit alice 80\npermit bob 81' ]
-    [ -z "$(everything | grep portgrant | grep -v '^/etc/portgrant')" ]
+    [ -z "$(everything | grep portgrant | grep -vE '^/etc/(portgrant|apparmor.d/)')" ]
     install 0.1.1-1 portgrant
     as bob portgrant exec -l 81 -- true
     # What was deleted stays deleted.
