@@ -6,8 +6,8 @@ debians_own_tests_pass() (
     inside "$(tests/packages/root "$suite" autopkgtest,dpkg-dev,libcap2-bin)" "$work/given" <<'INSIDE'
     mkdir /run/source
     cp -r /given/debian /run/source/
-    # This machine is thrown away as well, as --capability says.
-    autopkgtest --no-built-binaries /given/*.deb /run/source/ -- null >/run/said 2>&1 || { cat /run/said; exit 1; }
+    # This machine is thrown away as well.
+    autopkgtest --ignore-restrictions=isolation-container --no-built-binaries /given/*.deb /run/source/ -- null >/run/said 2>&1 || { cat /run/said; exit 1; }
     cat /run/said
     grep -E '^first-port +PASS' /run/said
     fails test -e /etc/portgrant.d/autopkgtest.conf
