@@ -19,7 +19,6 @@ mod wake;
 use std::convert::Infallible;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use log::debug;
@@ -67,7 +66,8 @@ fn prepare(asked: &Exec, image: &Image, sockets: Sockets) -> Result<Supervisor, 
     let signals = Signals::take().map_err(|errno| Error::Accepting(errno.into()))?;
     let mut environment = image.environment(std::process::id());
     environment.retain(|entry| !connection::is_connections(entry.to_bytes()));
-    let program = Program::new(&image.path, &image.arguments, environment, signals.callers().clone());
+    let program = Program::new(&image.path, &image.arguments, environment, signals.callers());
+    let program = program.map_err(|errno| Error::Accepting(errno.into()))?;
 
     let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
     for socket in sockets {
@@ -86,6 +86,6 @@ fn prepare(asked: &Exec, image: &Image, sockets: Sockets) -> Result<Supervisor, 
     let idle = accept.idle_timeout.map(|seconds| Idle::new(Duration::from_secs(seconds.into())));
     // Its thread has the signals blocked that are taken above.
     let lookups = if accept.lookup { Some(Lookups::new()?) } else { None };
-    let supervisor = Supervisor::new(listeners, datagrams, Arc::new(program), signals, table, idle, lookups);
+    let supervisor = Supervisor::new(listeners, datagrams, program, signals, table, idle, lookups);
     supervisor.map_err(|errno| Error::Accepting(errno.into()))
 }
