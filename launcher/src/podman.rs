@@ -18,8 +18,8 @@ pub(crate) fn warning(program: &Path, environment: &[CString]) -> Option<Message
         return None;
     }
     let message = Message::new("podman has no user namespace yet, so it will probably fail")
-        .why("newuidmap(1) makes that namespace, and under portgrant run no program gains privilege")
-        .fix("podman unshare true, and then this command again; or see portgrant recipe podman");
+        .why("newuidmap(1) makes it, and gains no privilege under portgrant run; see portgrant recipe podman")
+        .fix("run: podman unshare true");
     Some(message)
 }
 

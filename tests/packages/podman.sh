@@ -102,7 +102,7 @@ run_works_once_podman_has_its_user_namespace_and_says_so_before() (
     [ $status != 0 ]
     grep -F 'podman has no user namespace yet' <<<"$said"
     # The fix, as it stands there.
-    eval "user $(sed -n 's/^ *fix: \(podman unshare true\),.*/\1/p' <<<"$said")"
+    eval "user $(sed -n 's/^ *fix: run: //p' <<<"$said")"
     user portgrant run -- "${container[@]}" --name web -p 80:80 --network pasta localhost/srv:1 /srv 80 2>/run/said & started=$!
     served | grep 'served by uid 0'
     cat /run/said
