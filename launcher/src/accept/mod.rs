@@ -34,7 +34,7 @@ use self::program::Program;
 use self::signals::Signals;
 use self::supervisor::Supervisor;
 use self::table::Table;
-use crate::exec::Image;
+use crate::adoption::Image;
 use crate::{Error, Exec, stderr};
 
 /// Finds, before anything is bound, what else the first connection would: a script whose interpreter is not there.

@@ -6,7 +6,6 @@ use portgrant_protocol::Endpoint;
 use portgrant_server::Message;
 
 use super::{Accept, ENDPOINTS, Life, endpoint};
-use crate::exec::Wanted;
 use crate::{Error, recipe};
 
 const PLACEHOLDERS: &str = "\
@@ -58,6 +57,6 @@ impl Exec {
                 Message::new(format!("{option} cannot be used with --accept")).fix(fix),
             )));
         }
-        Wanted::of(self).map(drop)
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 use std::time::Duration;
 
 use nix::libc;
@@ -29,6 +30,8 @@ const AHEAD: usize = 64 << 10;
 const LEFT: usize = 1 << 20;
 /// How long a terminal may take nothing of what the program wrote last.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often everything is looked at if poll(2) fails.
+const PACE: Duration = Duration::from_millis(100);
 
 /// Until the program has ended. Ends by the signal that the program ended by, or returns its status.
 pub(super) fn run(terminal: Terminal, pty: OwnedFd, channel: OwnedFd, monitor: u32) -> Error {
@@ -123,8 +126,10 @@ impl Relay {
             programs.set(PollFlags::OUT, !self.typed.is_empty());
             watched.extend([PollFd::new(pty, programs), PollFd::new(&self.terminal.0, ours)]);
         }
-        // Where it is interrupted or fails, everything is looked at, and nothing blocks.
-        let _ = poll(&mut watched, None);
+        // If poll(2) fails, everything is still looked at, at a slow pace, and nothing blocks.
+        if poll(&mut watched, None).is_err_and(|errno| errno != Errno::INTR) {
+            thread::sleep(PACE);
+        }
         watched.get(3).map_or(PollFlags::empty(), PollFd::revents)
     }
 
