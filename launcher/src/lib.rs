@@ -32,9 +32,10 @@ use portgrant_protocol::{listen, status};
 use portgrant_server::Kind;
 use portgrant_server::error::HandoverError;
 
+pub use accept::MaxRate;
 pub use arguments::{
-    Accept, Arguments, Check, Command, Completions, Doctor, Exec, Explain, Format, Life, List, Log, Pass, Place,
-    Recipe, Run, Who, Writing,
+    Accept, Arguments, Check, Command, Completions, Doctor, Exec, Explain, Format, Import, Life, List, Log, Origin,
+    Pass, Place, Recipe, Run, Who, Writing,
 };
 pub use error::Error;
 pub use pass::Trouble;
@@ -70,7 +71,8 @@ pub fn run(start: Start) -> u8 {
             Command::Check(asked) => policy::check(&asked, &start.environment),
             Command::Who(asked) => who::who(&asked),
             Command::Doctor(asked) => doctor::doctor(&asked),
-            Command::Recipe(asked) => Err(Error::Answered(recipe::answer(asked.server.as_deref()))),
+            Command::Recipe(asked) => recipe::recipe(&asked),
+            Command::Import(asked) => policy::import(&asked, &start.environment),
             Command::Completions(asked) => Err(Error::Answered(completions::script(&asked.shell))),
         }
     });

@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
 use std::time::Duration;
 
 use nix::libc;
@@ -24,14 +23,14 @@ use super::modes::{Modes, Output, copy_size};
 use super::{Terminal, failed, stand_aside};
 use crate::Error;
 
+/// How long poll(2) is left alone after it failed.
+const PAUSE: Duration = Duration::from_millis(100);
 /// What waits for the other side, at most; a side that is this far ahead is not read any more.
 const AHEAD: usize = 64 << 10;
 /// What a program may have left in its terminal: more than the kernel holds.
 const LEFT: usize = 1 << 20;
 /// How long a terminal may take nothing of what the program wrote last.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often everything is looked at if poll(2) fails.
-const PACE: Duration = Duration::from_millis(100);
 
 /// Until the program has ended. Ends by the signal that the program ended by, or returns its status.
 pub(super) fn run(terminal: Terminal, pty: OwnedFd, channel: OwnedFd, monitor: u32) -> Error {
@@ -126,9 +125,10 @@ impl Relay {
             programs.set(PollFlags::OUT, !self.typed.is_empty());
             watched.extend([PollFd::new(pty, programs), PollFd::new(&self.terminal.0, ours)]);
         }
-        // If poll(2) fails, everything is still looked at, at a slow pace, and nothing blocks.
+        // Where it is interrupted or fails, everything is looked at, and nothing blocks. A failure would come again at once
+        // (RLIMIT_NOFILE of 0, say).
         if poll(&mut watched, None).is_err_and(|errno| errno != Errno::INTR) {
-            thread::sleep(PACE);
+            std::thread::sleep(PAUSE);
         }
         watched.get(3).map_or(PollFlags::empty(), PollFd::revents)
     }
