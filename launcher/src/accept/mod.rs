@@ -40,7 +40,7 @@ use self::rate::Rate;
 use self::signals::Signals;
 use self::supervisor::Supervisor;
 use self::table::Table;
-use crate::exec::Image;
+use crate::adoption::Image;
 use crate::{Accept, Error, Exec, stderr};
 
 pub use self::rate::MaxRate;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use portgrant_server::Message;
 
-use crate::say;
+use crate::output::say;
 
 /// How long one of a kind silences the next.
 const SILENCE: Duration = Duration::from_secs(10);

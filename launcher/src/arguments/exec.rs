@@ -7,7 +7,6 @@ use portgrant_protocol::Endpoint;
 use portgrant_server::Message;
 
 use super::{Accept, ENDPOINTS, Life, endpoint};
-use crate::exec::Wanted;
 use crate::{Error, recipe};
 
 const PLACEHOLDERS: &str = "\
@@ -65,7 +64,7 @@ impl Exec {
                 Message::new(format!("{option} cannot be used with --accept")).fix(fix),
             )));
         }
-        Wanted::of(self).map(drop)
+        Ok(())
     }
 
     /// Whether the helper may execute the program itself, which a rule with `exec` asks for: else the option that it

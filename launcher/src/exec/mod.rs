@@ -1,6 +1,5 @@
 //! `portgrant exec`: sockets are asked for, put where the program looks for them, and the program is executed.
 
-mod adoption;
 mod daemon;
 mod descriptors;
 mod keyring;
@@ -23,16 +22,15 @@ use portgrant_protocol::text::printable;
 use portgrant_server::error::Refused;
 use portgrant_server::{Message, Request, Sockets};
 
+use crate::adoption::{self, Image, Places, Wanted};
 use crate::{Error, Exec, accept, helper, program};
 use daemon::Guard;
 use verify::Verification;
 
-pub(crate) use adoption::{Image, Places, Wanted};
-
 /// Becomes the program. What can be known to fail is found before anything is bound.
 pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible, Error> {
-    let environment = user::settle(&asked.life, environment)?;
     let wanted = Wanted::of(asked)?;
+    let environment = user::settle(&asked.life, environment)?;
     let path = wanted.find(&environment)?;
     debug!("the program is {}", path.display());
     if asked.accept.accept {

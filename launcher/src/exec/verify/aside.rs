@@ -47,7 +47,7 @@ fn look_on(mut verification: Verification, program: &OwnedFd, pid: u32) {
         match verification.look(pid) {
             Verdict::Pending => {}
             Verdict::Serving => return debug!("the program accepts on what it was given"),
-            Verdict::Ignored(message) => return crate::say(&message),
+            Verdict::Ignored(message) => return crate::output::say(&message),
         }
     }
 }

@@ -118,10 +118,10 @@ impl Verification {
         }
         for (given, finding) in &found {
             if let Finding::Untried(why) = finding {
-                crate::say(&report::untried(given, why));
+                crate::output::say(&report::untried(given, why));
             }
             if let Some(message) = report::replaced_backlog(given) {
-                crate::say(&message);
+                crate::output::say(&message);
             }
         }
         Verdict::Serving
