@@ -6,12 +6,10 @@
 //! later would notice.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CStr, c_char, c_int};
 
-use nix::libc;
-use portgrant_sys::strings;
+use portgrant_sys::{Word, words};
+use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 
 // Before the C library starts: each standard descriptor that is closed gets a folder that can be neither read nor written,
 // close-on-exec. So no file and no socket lands there, the C library does not put its own files there (as it does in a
@@ -90,27 +88,27 @@ std::arch::global_asm!(
 /// What execve(2) handed over.
 pub(crate) struct Start {
     /// argv
-    pub(crate) arguments: Vec<OsString>,
+    pub(crate) arguments: Vec<&'static CStr>,
     /// envp, byte for byte
-    pub(crate) environment: Vec<CString>,
+    pub(crate) environment: &'static [Word<'static>],
 }
 
 /// Where the helper starts, called by the C library.
 // SAFETY: the one `main` of this program, with the signature that the C library calls.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn main(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
-    crate::run(|| {
+    let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+    crate::run(uid.as_raw(), gid.as_raw(), || {
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         portgrant_protocol::listen::occupy_standard_descriptors();
         // SAFETY: the C library passes argv and envp as execve(2) laid them out: pointers to strings that live as long
         // as the process, ended by a null pointer. Nothing has written to them since.
-        let (arguments, pointed) = unsafe { (strings(argv), strings(envp)) };
-        let arguments: Vec<&'static CStr> = arguments.into_iter().take(usize::try_from(argc).unwrap_or(0)).collect();
+        let (arguments, pointed) = unsafe { (words(argv), words(envp)) };
+        let arguments = arguments.iter().take(usize::try_from(argc).unwrap_or(0));
+        let arguments: Vec<&'static CStr> = arguments.map(|word| word.to_c_str()).collect();
         // SAFETY: as above.
         let environment = unsafe { original_environment(arguments.last().copied()) };
-        let environment = environment.unwrap_or_else(|| pointed.into_iter().map(CStr::to_owned).collect());
-        let arguments = arguments.iter().map(|argument| OsStr::from_bytes(argument.to_bytes()).to_owned()).collect();
-        Start { arguments, environment }
+        Start { arguments, environment: environment.unwrap_or(pointed) }
     })
     .into()
 }
@@ -123,7 +121,7 @@ pub(crate) extern "C" fn main(argc: c_int, argv: *const *const c_char, envp: *co
 ///
 /// # Safety
 /// `last` is the last of argv's strings, in the place where execve(2) put it.
-unsafe fn original_environment(last: Option<&'static CStr>) -> Option<Vec<CString>> {
+unsafe fn original_environment(last: Option<&'static CStr>) -> Option<&'static [Word<'static>]> {
     let start = last?.to_bytes_with_nul().as_ptr_range().end;
     // SAFETY: getauxval(3) takes any number and touches nothing of ours.
     let end = unsafe { libc::getauxval(libc::AT_EXECFN) };
@@ -134,8 +132,9 @@ unsafe fn original_environment(last: Option<&'static CStr>) -> Option<Vec<CStrin
     }
     // SAFETY: both ends lie in the one area of the strings, which stays mapped and unwritten while the process lives.
     let bytes = unsafe { std::slice::from_raw_parts(start, len) };
-    let Some(entries) = bytes.strip_suffix(b"\0") else { return Some(Vec::new()) };
-    entries.split(|&byte| byte == 0).map(|entry| CString::new(entry).ok()).collect()
+    let entries =
+        bytes.split_inclusive(|&byte| byte == 0).map(|entry| CStr::from_bytes_with_nul(entry).ok().map(Word::from));
+    entries.collect::<Option<Vec<_>>>().map(|entries| &*entries.leak())
 }
 
 /// The caller's descriptor `number`, which they name on the command line; `None` where it is not open.

@@ -3,14 +3,19 @@
 //!
 //! Runs as the caller, without privilege. The helper, the reports and the kernel mode's loader all read by this crate.
 
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+mod clock;
 mod folder;
 mod installed;
 mod reading;
 mod stamps;
 
+pub use clock::monotonic;
 pub use folder::{judge_program, read_unjudged};
-pub use installed::{CurrentCaller, InstalledPolicy, System, interface};
+pub use installed::{CurrentCaller, InstalledPolicy, System, interface, interface_index};
 pub use reading::{Attempts, Reading, consistent, unchanged};
 pub use stamps::{Age, Stamps, Unchanged};
