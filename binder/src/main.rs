@@ -3,6 +3,7 @@
 //! [`run`] is the whole story: give up all but one capability, then see what is asked, decide, bind, give up the rest,
 //! hand over. What needs unsafe code is in [`entry`].
 #![no_main]
+#![cfg_attr(bare, no_std)]
 
 extern crate alloc;
 

@@ -6,16 +6,20 @@
 
 extern crate alloc;
 
+mod abandon;
 mod call;
 mod execute;
 mod ids;
+mod pages;
 mod socket;
 mod stdio;
 mod strings;
 mod timer;
 
+pub use abandon::give_up;
 pub use execute::execve;
 pub use ids::{getresgid, getresuid};
+pub use pages::{exit, map, protect, remap, unmap};
 pub use socket::{
     netns_cookie, network_namespace, set_bind_to_device, set_tcp_defer_accept, set_tcp_fastopen, shares_fs,
 };
