@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use log::debug;
 use portgrant_protocol::program::Unfit;
-use portgrant_protocol::{Address, Endpoint, Port, Protocol};
+use portgrant_protocol::{Address, AskedPort, Endpoint, Protocol};
 use portgrant_server::{Bind, Message, Services};
 use portgrant_supervisor::helper;
 use portgrant_supervisor::refusals;
@@ -82,8 +82,8 @@ fn trial(endpoint: &Endpoint, services: &Services) -> Result<(OwnedFd, Result<()
         Address::Any | Address::Each => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     let port = match &endpoint.port {
-        Port::Number(port) => *port,
-        Port::Service(name) => services.port(name, endpoint.protocol).ok_or(Errno::INVAL)?,
+        AskedPort::Number(port) => port.get(),
+        AskedPort::Service(name) => services.port(name, endpoint.protocol).ok_or(Errno::INVAL)?,
     };
     let (kind, protocol) = match endpoint.protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),

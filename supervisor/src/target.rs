@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
-use portgrant_protocol::{Address, Endpoint, Port, Protocol};
+use portgrant_protocol::{Address, AskedPort, Endpoint, Port, Protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -141,7 +141,13 @@ impl Call {
         if is_scoped || !is_of_this_network(socket) {
             return None;
         }
-        Some(Endpoint { name: None, address, port: Port::Number(port), protocol, options: Default::default() })
+        Some(Endpoint {
+            name: None,
+            address,
+            port: AskedPort::Number(Port::new(port)?),
+            protocol,
+            options: Default::default(),
+        })
     }
 }
 

@@ -27,6 +27,7 @@ mod life;
 mod listing;
 mod mail;
 mod manual;
+mod mistakes;
 mod multihomed;
 mod naming;
 mod news;

@@ -10,7 +10,7 @@ use core::ops::Deref;
 
 use portgrant_policy::{AskedProgram, Caller, Distrust, Error, Files, Finding, Names, Policy, Source};
 use portgrant_protocol::service::Services;
-use portgrant_protocol::{Endpoint, Port, Resolved};
+use portgrant_protocol::{AskedPort, Endpoint, Resolved};
 use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Gid, getgid, getgroups, getuid};
@@ -134,8 +134,8 @@ impl System {
         endpoint.options.dev = endpoint.options.dev.as_deref().map(interface);
         let none = Services::default();
         let services = match endpoint.port {
-            Port::Service(_) => self.names.services()?,
-            Port::Number(_) => &none,
+            AskedPort::Service(_) => self.names.services()?,
+            AskedPort::Number(_) => &none,
         };
         Ok(endpoint.resolve(services)?)
     }

@@ -99,7 +99,7 @@ pub fn holders(endpoint: &str) -> Result<Vec<Holder>, Error> {
 /// The same for an endpoint that was looked up.
 pub(crate) fn of(asked: &Resolved) -> io::Result<Vec<Holder>> {
     let place = Place::asked(asked);
-    let entries = sock_diag::sockets(asked.endpoint.protocol, asked.port)?;
+    let entries = sock_diag::sockets(asked.endpoint.protocol, asked.port.get())?;
     let mut entries: Vec<Entry> = entries.into_iter().filter(|entry| place.overlaps(&Place::of(entry))).collect();
     entries.sort_by_key(|entry| (rank(entry), entry.expires));
     let processes = processes(&entries);

@@ -102,8 +102,10 @@ fn bind(text: &str) -> (String, OwnedFd) {
     let asked: Resolved = endpoint.resolve(&Default::default()).expect(text);
     let Address::V4(address) = asked.endpoint.address else { panic!("{text}: write an IPv4 address") };
     let socket = match asked.endpoint.protocol {
-        Protocol::Udp => std::net::UdpSocket::bind((address, asked.port)).map(OwnedFd::from),
-        Protocol::Tcp | Protocol::Sctp | Protocol::Mptcp => TcpListener::bind((address, asked.port)).map(OwnedFd::from),
+        Protocol::Udp => std::net::UdpSocket::bind((address, asked.port.get())).map(OwnedFd::from),
+        Protocol::Tcp | Protocol::Sctp | Protocol::Mptcp => {
+            TcpListener::bind((address, asked.port.get())).map(OwnedFd::from)
+        }
     };
     (asked.name(), socket.expect(text))
 }

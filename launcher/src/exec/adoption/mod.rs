@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use log::debug;
-use portgrant_protocol::endpoint::Port;
+use portgrant_protocol::endpoint::AskedPort;
 use portgrant_protocol::program::{self, Unfit};
 use portgrant_protocol::service::{self, Services};
 use portgrant_protocol::text::printable;
@@ -122,7 +122,7 @@ impl<'a> Wanted<'a> {
         if listen.iter().any(|endpoint| endpoint.address == Address::Each) {
             return Ok(None);
         }
-        let named = listen.iter().any(|endpoint| matches!(endpoint.port, Port::Service(_)));
+        let named = listen.iter().any(|endpoint| matches!(endpoint.port, AskedPort::Service(_)));
         let services = if named { std::fs::read(service::PATH).unwrap_or_default() } else { Vec::new() };
         let services = Services::parse(&services);
         let descriptors = self.places().numbers().zip(listen).map(|(number, endpoint)| {
@@ -133,7 +133,7 @@ impl<'a> Wanted<'a> {
                 Address::V6(address) => IpAddr::V6(address),
                 Address::Any | Address::Each => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             };
-            let local = SocketAddr::new(address, resolved.port);
+            let local = SocketAddr::new(address, resolved.port.get());
             Ok(Descriptor { name: resolved.name(), number, local })
         });
         descriptors.collect::<Result<_, Error>>().map(Some)
