@@ -18,7 +18,9 @@ fn main() {
         );
         println!("cargo::rustc-cfg=bare");
         // Position-independent for a random address, all relocations packed, and what they wrote read-only afterwards.
-        for argument in ["-nostartfiles", "-nostdlib", "-static-pie", "-Wl,--build-id=none", "-Wl,-z,pack-relative-relocs"] {
+        for argument in
+            ["-nostartfiles", "-nostdlib", "-static-pie", "-Wl,--build-id=none", "-Wl,-z,pack-relative-relocs"]
+        {
             println!("cargo::rustc-link-arg-bins={argument}");
         }
     }

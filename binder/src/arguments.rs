@@ -157,7 +157,12 @@ fn suffix(word: &'static CStr, at: usize) -> &'static CStr {
 fn quoted(bytes: &[u8]) -> String {
     let mut text = String::from("\"");
     for chunk in bytes.utf8_chunks() {
-        text.extend(chunk.valid().chars().flat_map(char::escape_debug));
+        for character in chunk.valid().chars() {
+            match character {
+                '\'' => text.push(character),
+                _ => text.extend(character.escape_debug()),
+            }
+        }
         for byte in chunk.invalid() {
             let _ = write!(text, "\\x{byte:02X}");
         }

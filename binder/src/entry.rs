@@ -25,9 +25,9 @@ pub(crate) struct Start {
 #[cfg(bare)]
 #[unsafe(no_mangle)]
 fn portgrant_main(process: portgrant_startup::Process) -> u8 {
-    crate::run(process.uid, process.gid, || {
-        portgrant_protocol::listen::occupy_standard_descriptors();
-        Start { arguments: process.argument_strings().collect(), environment: process.environment }
+    crate::run(process.uid, process.gid, || Start {
+        arguments: process.argument_strings().collect(),
+        environment: process.environment,
     })
 }
 

@@ -79,8 +79,7 @@ impl Basis {
         endpoints: Result<Vec<Resolved>, portgrant_policy::Error>,
         domain: Domain,
     ) -> Result<Basis, Error> {
-        let policy = system.policy()?;
-        let caller = system.caller(&policy)?;
+        let (policy, caller) = system.policy_for_caller()?;
         Ok(Basis { policy, caller, endpoints: endpoints?, domain })
     }
 }

@@ -40,7 +40,9 @@ fn run(uid: u32, gid: u32, start: impl FnOnce() -> Start) -> u8 {
         Ok(dropped) => dropped,
         Err(error) => return Failures::default().report(error.into(), &[], None),
     };
-    let limit = TimeLimit::begin();
+    let occupied = portgrant_sys::occupy_standard_descriptors();
+    let occupied = occupied.map_err(|errno| Error::Call { call: "open, for a standard descriptor,", errno });
+    let limit = occupied.and_then(|()| TimeLimit::begin());
     let Start { arguments, environment } = start();
     let (command, reporting) = Command::parse(&arguments);
     let (failures, command) = match Failures::new(reporting, own_descriptor) {

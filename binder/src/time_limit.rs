@@ -5,8 +5,7 @@
 
 use core::time::Duration;
 
-use portgrant_sys::KillTimer;
-use portgrant_trusted::monotonic;
+use portgrant_sys::{KillTimer, monotonic};
 
 use crate::Error;
 

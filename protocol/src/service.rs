@@ -39,8 +39,8 @@ impl Services {
                 entries.push(Entry { name: Box::from(name), protocol, port, place: entries.len() });
             }
         }
-        // Stable: of two entries for one name the file's first wins, as in getservbyname(3).
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        // Of two entries for one name the file's first wins, as in getservbyname(3).
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name).then(a.place.cmp(&b.place)));
         Services { entries }
     }
 

@@ -85,14 +85,11 @@ unsafe fn relocate_packed(base: *mut u8, table: *const usize, len: usize) {
             unsafe { add(next, base) };
             next = next.wrapping_add(1);
         } else {
-            let (mut bits, mut place) = (entry >> 1, next);
+            let mut bits = entry >> 1;
             while bits != 0 {
-                if bits & 1 != 0 {
-                    // SAFETY: as above.
-                    unsafe { add(place, base) };
-                }
-                bits >>= 1;
-                place = place.wrapping_add(1);
+                // SAFETY: as above.
+                unsafe { add(next.wrapping_add(bits.trailing_zeros() as usize), base) };
+                bits &= bits - 1;
             }
             next = next.wrapping_add(usize::BITS as usize - 1);
         }

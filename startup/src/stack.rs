@@ -98,7 +98,8 @@ mod tests {
     #[test]
     fn an_auxiliary_vector_without_an_id_is_not_believed() {
         for missing in [UID, GID, PAGE] {
-            let pairs: Vec<_> = [(UID, 0), (GID, 0), (PAGE, 4096)].into_iter().filter(|pair| pair.0 != missing).collect();
+            let pairs: Vec<_> =
+                [(UID, 0), (GID, 0), (PAGE, 4096)].into_iter().filter(|pair| pair.0 != missing).collect();
             assert!(read(&[], &[], &pairs).is_none(), "{missing}");
         }
         assert!(read(&[], &[], &[(UID, usize::MAX), (GID, 0), (PAGE, 4096)]).is_none(), "not an id");

@@ -8,6 +8,7 @@ extern crate alloc;
 
 mod abandon;
 mod call;
+mod clock;
 mod execute;
 mod ids;
 mod pages;
@@ -17,12 +18,13 @@ mod strings;
 mod timer;
 
 pub use abandon::give_up;
+pub use clock::{monotonic, realtime};
 pub use execute::execve;
 pub use ids::{getresgid, getresuid};
 pub use pages::{exit, map, protect, remap, unmap};
 pub use socket::{
     netns_cookie, network_namespace, set_bind_to_device, set_tcp_defer_accept, set_tcp_fastopen, shares_fs,
 };
-pub use stdio::{stderr, stdout};
+pub use stdio::{occupy_standard_descriptors, stderr, stdout};
 pub use strings::{Word, strings, words};
 pub use timer::KillTimer;

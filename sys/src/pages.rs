@@ -10,10 +10,10 @@ use rustix::io::Errno;
 
 use crate::call::call;
 
-#[cfg(any(target_arch = "arm", target_arch = "x86"))]
-use linux_raw_sys::general::__NR_mmap2 as MMAP;
 #[cfg(not(any(target_arch = "arm", target_arch = "x86")))]
 use linux_raw_sys::general::__NR_mmap as MMAP;
+#[cfg(any(target_arch = "arm", target_arch = "x86"))]
+use linux_raw_sys::general::__NR_mmap2 as MMAP;
 
 /// New pages for `len` bytes, all zero.
 #[must_use]

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::cell::OnceCell;
 use core::ops::Deref;
 
-use portgrant_policy::{AskedProgram, Caller, Distrust, Error, Files, Finding, Names, Policy, Source};
+use portgrant_policy::{AskedProgram, Caller, Distrust, Error, Files, Finding, Names, Policy, Rule, Source};
 use portgrant_protocol::service::Services;
 use portgrant_protocol::{AskedPort, Endpoint, Resolved};
 use rustix::net::netdevice::{index_to_name, name_to_index};
@@ -109,7 +109,20 @@ impl System {
 
     /// The installed policy; an error where any of it cannot be believed or read.
     pub fn policy(&self) -> Result<InstalledPolicy, Error> {
-        match Policy::parse(self.sources()?, &self.names)? {
+        self.installed(&|_| true)
+    }
+
+    /// Whoever started this process, and of the installed policy the rules that may apply to them. All of it is read and must
+    /// be valid; but permits for other users leave nothing in memory.
+    pub fn policy_for_caller(&self) -> Result<(InstalledPolicy, CurrentCaller), Error> {
+        let caller = System::process()?;
+        let policy = self.installed(&|rule| rule.may_apply_to(&caller))?;
+        let caller = caller.with_accounts(&policy, &self.names)?;
+        Ok((policy, CurrentCaller(caller)))
+    }
+
+    fn installed(&self, wanted: &dyn Fn(&Rule) -> bool) -> Result<InstalledPolicy, Error> {
+        match Policy::parse_some(self.sources()?, &self.names, wanted)? {
             Ok(mut policy) => {
                 for dev in policy.rules.iter_mut().filter_map(|rule| rule.dev.as_mut()) {
                     *dev = interface(dev);
@@ -122,11 +135,15 @@ impl System {
 
     /// Whoever started this process: real uid, real gid, supplementary groups.
     pub fn caller(&self, policy: &Policy) -> Result<CurrentCaller, Error> {
+        System::process()?.with_accounts(policy, &self.names).map(CurrentCaller)
+    }
+
+    /// The process's own ids.
+    fn process() -> Result<Caller, Error> {
         let groups = getgroups().map_err(|errno| Error::Call { call: "getgroups", errno })?;
         let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
         let groups = groups.into_iter().map(Gid::as_raw).collect();
-        let caller = Caller { uid, gid, groups, ..Caller::default() };
-        caller.with_accounts(policy, &self.names).map(CurrentCaller)
+        Ok(Caller { uid, gid, groups, ..Caller::default() })
     }
 
     /// Looks up the service and the interface that `endpoint` names, if it does.
@@ -154,7 +171,7 @@ impl System {
         };
         let mut files = more.names().map_err(untrusted)?;
         files.retain(|name| name.ends_with(b".conf") && !name.starts_with(b"."));
-        files.sort();
+        files.sort_unstable();
         for name in files {
             sources.push(source(&more, &name)?);
         }

@@ -8,13 +8,11 @@
 
 extern crate alloc;
 
-mod clock;
 mod folder;
 mod installed;
 mod reading;
 mod stamps;
 
-pub use clock::monotonic;
 pub use folder::{judge_program, read_unjudged};
 pub use installed::{CurrentCaller, InstalledPolicy, System, interface, interface_index};
 pub use reading::{Attempts, Reading, consistent, unchanged};

@@ -6,10 +6,10 @@
 use core::time::Duration;
 
 use portgrant_policy::Error;
+use portgrant_sys::monotonic;
 use rustix::thread::{NanosleepRelativeResult, nanosleep};
 use rustix::time::Timespec;
 
-use crate::clock::monotonic;
 use crate::installed::System;
 use crate::stamps::{Age, SETTLED, Unchanged};
 

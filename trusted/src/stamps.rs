@@ -11,10 +11,11 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::time::Duration;
 
+use portgrant_sys::realtime;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, open, openat, statat};
 use rustix::io::Errno;
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::Timespec;
 
 /// A change this long before its stamp shows in the stamp. Below it a second change can leave the same ctime, since the
 /// kernel takes ctime from a clock that ticks every 1 to 10 ms (before Linux 6.13, and later on some file systems).
@@ -66,7 +67,7 @@ struct Identity {
 
 impl Default for Stamps {
     fn default() -> Stamps {
-        Stamps { began: clock_gettime(ClockId::Realtime), facts: RefCell::default() }
+        Stamps { began: realtime(), facts: RefCell::default() }
     }
 }
 
@@ -103,7 +104,7 @@ impl Stamps {
         if nanoseconds(self.began) - latest >= settled {
             return Age::Settled;
         }
-        let ago = nanoseconds(clock_gettime(ClockId::Realtime)) - latest;
+        let ago = nanoseconds(realtime()) - latest;
         match u64::try_from(ago) {
             Ok(_) => Age::Young(Duration::from_nanos(u64::try_from(settled - ago).unwrap_or_default())),
             Err(_) => Age::Future,

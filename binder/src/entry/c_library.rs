@@ -21,7 +21,6 @@ unsafe extern "C" {
 pub(crate) extern "C" fn main(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
     let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
     crate::run(uid.as_raw(), gid.as_raw(), || {
-        portgrant_protocol::listen::occupy_standard_descriptors();
         // SAFETY: the C library passes argv and envp as execve(2) laid them out: pointers to strings that live as long
         // as the process, ended by a null pointer. Nothing has written to them since.
         let (arguments, pointed) = unsafe { (words(argv), words(envp)) };
@@ -57,4 +56,3 @@ unsafe fn original_environment(last: Option<&'static CStr>) -> Option<&'static [
         bytes.split_inclusive(|&byte| byte == 0).map(|entry| CStr::from_bytes_with_nul(entry).ok().map(Word::from));
     entries.collect::<Option<Vec<_>>>().map(|entries| &*entries.leak())
 }
-
