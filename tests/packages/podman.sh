@@ -116,3 +116,28 @@ run_works_once_podman_has_its_user_namespace_and_says_so_before() (
     done
 INSIDE
 )
+
+in_kernel_mode_podman_just_publishes_the_port() (
+    mkdir -p "$work/given"
+    name=portgrant-podman.$$
+    echo "$name" >"$work/given/name"
+    # Where the machine has its cgroups of version 2.
+    cgroups=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
+    [ -n "$cgroups" ] || skip "there is no cgroup v2"
+    trap 'rmdir "$cgroups/$name" 2>/dev/null || true' EXIT
+    with_podman <<'INSIDE'
+    mount -t bpf bpf /sys/fs/bpf
+    cgroup=/sys/fs/cgroup/$(cat /given/name)
+    mkdir "$cgroup"
+    echo $$ >"$cgroup/cgroup.procs"
+    portgrant-kernel load --cgroup "$cgroup"
+    for network in slirp4netns pasta; do
+        user "${container[@]}" --name web -p 80:80 --network $network localhost/srv:1 /srv 80 & started=$!
+        served | grep 'served by uid 0'
+        user podman rm -f -t 1 -i web
+        wait $started || true
+    done
+    portgrant-kernel unload
+    fails user "${container[@]}" --name web -p 80:80 localhost/srv:1 /srv 80
+INSIDE
+)
