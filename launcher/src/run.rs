@@ -32,7 +32,7 @@ pub(crate) fn run(asked: &Run, environment: Vec<CString>) -> Result<Infallible, 
             .map_err(|errno| Unfit::by_execve(&path, errno).into());
     }
     if let Some(warning) = podman::warning(&path, &environment) {
-        crate::say(&warning);
+        crate::output::say(&warning);
     }
     let supervisor = helper.with_file_name("portgrant-supervisor");
     let mut words: Vec<OsString> = vec!["portgrant-supervisor".into()];

@@ -34,7 +34,7 @@ fn offered(words: &str) -> Vec<String> {
 #[test]
 fn bash_is_offered_commands_options_servers_and_services() {
     assert_eq!(offered("ex"), ["exec", "explain"]);
-    assert_eq!(offered("exec --max-"), ["--max-conns", "--max-per-source"]);
+    assert_eq!(offered("exec --max-"), ["--max-conns", "--max-per-source", "--max-rate"]);
     assert_eq!(offered("exec -l 80 --as ngi"), ["nginx"]);
     assert_eq!(offered("recipe gun"), ["gunicorn"]);
     assert_eq!(offered("completions f"), ["fish"]);

@@ -60,8 +60,14 @@ impl Program {
         &self.path
     }
 
-    /// Starts it with `socket` as descriptors 0 and 1. What execve(2) says in the child is the error here.
-    pub(super) fn start(&mut self, socket: BorrowedFd<'_>, variables: Vec<CString>) -> Result<Pid, Errno> {
+    /// Starts it with `socket` as descriptors 0 and 1. `settings` take the place of variables of the same names. What
+    /// execve(2) says in the child is the error here.
+    pub(super) fn start(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        variables: Vec<CString>,
+        settings: &[CString],
+    ) -> Result<Pid, Errno> {
         let number = socket.as_raw_fd();
         let (_, actions) = match self.placed.take().filter(|(placed, _)| *placed == number) {
             Some(placed) => self.placed.insert(placed),
@@ -69,8 +75,19 @@ impl Program {
         };
         self.environment.truncate(self.same);
         self.environment.extend(variables);
+        if !settings.is_empty() {
+            let mut environment = self.environment.clone();
+            environment.retain(|entry| !settings.iter().any(|setting| name(setting) == name(entry)));
+            environment.extend_from_slice(settings);
+            return posix_spawn(self.file.as_c_str(), actions, &self.attributes, &self.arguments, &environment);
+        }
         posix_spawn(self.file.as_c_str(), actions, &self.attributes, &self.arguments, &self.environment)
     }
+}
+
+/// What stands before the `=`.
+fn name(entry: &CString) -> &[u8] {
+    entry.to_bytes().split(|&byte| byte == b'=').next().unwrap_or_default()
 }
 
 fn place(number: RawFd) -> Result<PosixSpawnFileActions, Errno> {

@@ -16,6 +16,8 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventFlags};
 
+use super::Admission;
+use super::access::Answer;
 use super::connection::Connection;
 use super::datagrams::Datagrams;
 use super::idle::Idle;
@@ -23,6 +25,7 @@ use super::listener::Listener;
 use super::lookups::Lookups;
 use super::notices::{Kind, Notices};
 use super::program::Program;
+use super::rate::Rate;
 use super::signals::{Received, Sender, Signals, end_by};
 use super::table::{Service, Table};
 use super::wake::Wake;
@@ -47,6 +50,7 @@ pub(super) struct Supervisor {
     pub(super) table: Table,
     idle: Option<Idle>,
     lookups: Option<Lookups>,
+    admission: Admission,
     /// Connections whose names are known by now, or whose program could not be started for lack of something. They are
     /// counted
     held: VecDeque<Connection>,
@@ -76,13 +80,13 @@ enum Stage {
 
 impl Supervisor {
     pub(super) fn new(
-        listeners: Vec<Listener>,
-        datagrams: Vec<Datagrams>,
+        (listeners, datagrams): (Vec<Listener>, Vec<Datagrams>),
         program: Program,
         signals: Signals,
         table: Table,
         idle: Option<Idle>,
         lookups: Option<Lookups>,
+        admission: Admission,
     ) -> Result<Supervisor, rustix::io::Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         // An event each time that something comes, not for as long as something waits: connections in front of a full
@@ -107,6 +111,7 @@ impl Supervisor {
             table,
             idle,
             lookups,
+            admission,
             held: VecDeque::new(),
             shortage: None,
             ending: None,
@@ -122,7 +127,8 @@ impl Supervisor {
         loop {
             for _ in 0..BATCH {
                 let Some(connection) = self.next() else { break };
-                let outcome = self.program.start(connection.socket.as_fd(), connection.variables());
+                let outcome =
+                    self.program.start(connection.socket.as_fd(), connection.variables(), &connection.settings);
                 self.settle(connection, outcome);
             }
             if let Some(signal) = self.ended() {
@@ -161,13 +167,19 @@ impl Supervisor {
         let rests = self.datagrams.iter().filter_map(Datagrams::rests_until);
         let idle = self.idle.as_ref().and_then(Idle::next);
         let ending = self.ending.as_ref().map(|ending| ending.until);
-        let next = rests.chain(idle).chain(ending).chain(self.shortage).min()?;
+        let rate = self.admission.rate.as_ref().and_then(Rate::rests_until);
+        let next = rests.chain(idle).chain(ending).chain(self.shortage).chain(rate).min()?;
         Timespec::try_from(next.saturating_duration_since(Instant::now())).ok()
     }
 
     /// What is to be done at a certain time.
     fn due(&mut self, now: Instant) {
         self.shortage.take_if(|until| *until <= now);
+        if let Some(connection) = self.admission.rate.as_mut().and_then(|rate| rate.wake(now))
+            && let Some(connection) = self.paced(connection, now).and_then(|connection| self.counted(connection))
+        {
+            self.held.push_back(connection);
+        }
         if let Some(idle) = &mut self.idle {
             idle.look(&mut self.table, now);
         }
@@ -184,7 +196,8 @@ impl Supervisor {
     // --- connections ---
 
     fn may_accept(&self) -> bool {
-        self.shortage.is_none() && self.held.is_empty() && self.table.has_room()
+        let rests = self.admission.rate.as_ref().is_some_and(Rate::rests);
+        self.shortage.is_none() && !rests && self.held.is_empty() && self.table.has_room()
     }
 
     /// The next connection whose program is to be started. What finds no room stays with the kernel, in the backlog.
@@ -219,8 +232,46 @@ impl Supervisor {
         order.into_iter().find(|&number| self.listeners.get(number).is_some_and(Listener::is_ready))
     }
 
-    /// The connection, unless there may not be one more like it, or its names have to be waited for.
-    fn admit(&mut self, connection: Connection) -> Option<Connection> {
+    /// The connection, unless its client may not connect, there may not be one more like it, or it has to wait.
+    fn admit(&mut self, mut connection: Connection) -> Option<Connection> {
+        let now = Instant::now();
+        if let Err(message) = self.admission.access.refresh() {
+            self.notices.say(Kind::Rules, now, || message.fix("mend it; until then the rules of before apply"));
+        }
+        let client = connection.remote.ip();
+        match self.admission.access.decide(client) {
+            Answer::Allow(settings) => connection.settings = settings,
+            Answer::Deny(why) => {
+                debug!("deny: {client}: {why}");
+                let fix = "change --allow, --deny or the file of --access if it may connect";
+                self.notices.say(Kind::Denied, now, || {
+                    Message::new(format!("a connection from {client} was closed")).why(why).fix(fix)
+                });
+                return None;
+            }
+        }
+        let connection = self.paced(connection, now)?;
+        self.counted(connection)
+    }
+
+    /// The connection, unless there are too many in this second. Then it waits, and all that come.
+    fn paced(&mut self, connection: Connection, now: Instant) -> Option<Connection> {
+        let Some(rate) = &mut self.admission.rate else { return Some(connection) };
+        let admitted = rate.admit(connection, now);
+        if admitted.is_none() {
+            let rest = rate.limit().rest().as_secs();
+            debug!("resting: too many connections in a second");
+            self.notices.say(Kind::Rate, now, || {
+                Message::new(format!("connections have to wait for {rest} seconds"))
+                    .why("more have come in a second than --max-rate permits")
+                    .fix("raise --max-rate if they are wanted")
+            });
+        }
+        admitted
+    }
+
+    /// The connection, unless there may not be one more of its source, or its names have to be waited for.
+    fn counted(&mut self, connection: Connection) -> Option<Connection> {
         let source = connection.source();
         if self.table.admits(source) {
             self.table.count(source);
@@ -345,6 +396,9 @@ impl Supervisor {
         self.listeners.clear();
         self.datagrams.clear();
         self.held.clear();
+        if let Some(rate) = &mut self.admission.rate {
+            rate.clear();
+        }
         if let Some(lookups) = &mut self.lookups {
             lookups.clear();
         }

@@ -25,7 +25,7 @@ impl Supervisor {
         if let Look::Rest(rest) = look {
             return debug!("{} has errors alone, and rests for {} ms", socket.name(), rest.as_millis());
         }
-        match self.program.start(socket.as_fd(), Vec::new()) {
+        match self.program.start(socket.as_fd(), Vec::new(), &[]) {
             Ok(pid) => {
                 debug!("pid {pid} serves {}", socket.name());
                 self.table.add(pid, Service::Datagrams(number));
