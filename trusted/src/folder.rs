@@ -10,7 +10,10 @@ use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use portgrant_policy::{Distrust, Finding};
-use rustix::fs::{Dir, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, openat, readlinkat};
+use portgrant_protocol::user_namespace;
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, openat, readlinkat, statat,
+};
 use rustix::io::Errno;
 
 use crate::stamps::Stamps;
@@ -60,16 +63,19 @@ impl Folder {
             self.stamps.about_to_read(&self.path, &fstat(&fd)?);
             Dir::new(fd)?.map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned())).collect()
         });
-        listed.map_err(|errno| finding(&self.path, opening(errno)))
+        listed.map_err(|errno| match errno {
+            Errno::ACCESS => finding(&self.path, Distrust::Closed),
+            errno => finding(&self.path, opening(errno)),
+        })
     }
 
     /// Opens the folder `name` in it.
     pub(crate) fn enter(&self, name: &OsStr) -> Result<Folder, Finding> {
         let path = self.path.join(name);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|errno| {
-            let why = if errno == Errno::NOTDIR { Distrust::NotAFolder } else { self.absent(&path, errno) };
-            finding(&path, why)
+        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOTDIR => finding(&path, Distrust::NotAFolder),
+            errno => self.not_opened(name, &path, errno),
         })?;
         Folder { fd, path, stamps: Rc::clone(&self.stamps) }.judged()
     }
@@ -88,7 +94,9 @@ impl Folder {
     /// Reads file `name` of this folder, whole.
     pub(crate) fn read(&self, name: &OsStr) -> Result<Vec<u8>, Finding> {
         let path = self.path.join(name);
-        self.read_judged(name, &path).map_err(|why| finding(&path, why))
+        let opened = openat(&self.fd, name, READ | OFlags::NOFOLLOW, Mode::empty());
+        let fd = opened.map_err(|errno| self.not_opened(name, &path, errno))?;
+        self.read_judged(fd, &path).map_err(|why| finding(&path, why))
     }
 
     /// The same, also if it is a symlink: every folder and every symlink on the way must be root's alone.
@@ -102,9 +110,7 @@ impl Folder {
         }
     }
 
-    fn read_judged(&self, name: &OsStr, path: &Path) -> Result<Vec<u8>, Distrust> {
-        let opened = openat(&self.fd, name, READ | OFlags::NOFOLLOW, Mode::empty());
-        let fd = opened.map_err(|errno| self.absent(path, errno))?;
+    fn read_judged(&self, fd: OwnedFd, path: &Path) -> Result<Vec<u8>, Distrust> {
         let stat = fstat(&fd).map_err(Distrust::System)?;
         self.stamps.about_to_read(path, &stat);
         judge(&stat)?;
@@ -114,7 +120,16 @@ impl Folder {
         }
     }
 
-    /// What an error of open(2) means. That there is nothing is a fact to remember as well.
+    /// What an error of open(2) means, and of which path: of this folder, where its mode is what forbids it. That there is
+    /// nothing is a fact to remember as well.
+    fn not_opened(&self, name: &OsStr, path: &Path, errno: Errno) -> Finding {
+        if errno == Errno::ACCESS && matches!(statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::ACCESS)) {
+            return finding(&self.path, Distrust::Closed);
+        }
+        finding(path, self.absent(path, errno))
+    }
+
+    /// The same, of a path whose folder is open to the caller.
     fn absent(&self, path: &Path, errno: Errno) -> Distrust {
         if errno == Errno::NOENT {
             self.stamps.missing(path);
@@ -239,6 +254,9 @@ fn judge_folder(stat: &Stat) -> Result<(), Distrust> {
 }
 
 fn judge(stat: &Stat) -> Result<(), Distrust> {
+    if stat.st_uid == user_namespace::OVERFLOW_ID && !user_namespace::is_first() {
+        return Err(Distrust::Unmapped);
+    }
     if stat.st_uid != 0 {
         return Err(Distrust::Owner(stat.st_uid));
     }

@@ -163,12 +163,17 @@ impl System {
             other => other.map_err(untrusted)?,
         };
         let mut files = more.names().map_err(untrusted)?;
-        files.retain(|name| name.as_bytes().ends_with(b".conf") && !name.as_bytes().starts_with(b"."));
+        files.retain(|name| is_policy_file(name.as_bytes()));
         files.sort();
         for name in files {
             sources.push(source(&more, &name)?);
         }
         Ok(sources)
+    }
+
+    /// Whether there is a table `name` in /etc, with anything in it; an error where it cannot be believed or read.
+    pub fn has_table(&self, name: &str) -> Result<bool, Error> {
+        Ok(self.etc.read(name)?.is_some())
     }
 
     /// The program at `path`, its file judged if any rule of `policy` is bound to it: it must be root's all the way.
@@ -177,6 +182,12 @@ impl System {
         let unfit = if policy.names_program(bytes) { judge_program(path).err() } else { None };
         AskedProgram { path: bytes, unfit }
     }
+}
+
+/// Whether a file of this name in /etc/portgrant.d is a part of the policy. All others are skipped.
+#[must_use]
+pub fn is_policy_file(name: &[u8]) -> bool {
+    name.ends_with(b".conf") && !name.starts_with(b".")
 }
 
 fn untrusted((path, why): Finding) -> Error {
