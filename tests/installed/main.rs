@@ -1,8 +1,6 @@
 //! The installed programs with real users and real servers. `tests/run` starts this.
 
 mod accepting;
-mod accepting_datagrams;
-mod accepting_servers;
 mod adoption;
 mod answers;
 mod audit;
@@ -21,7 +19,6 @@ mod inert;
 mod inetd;
 mod innd;
 mod kernel;
-
 mod launching;
 mod life;
 mod listing;

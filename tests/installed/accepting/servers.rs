@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use portgrant_tests::{Caller, Dialogue, LAUNCHER, World, both_installs};
 
-use crate::accepting::{Client, accepting};
+use super::{Client, accepting};
 
 both_installs![
     nnrpd_serves_readers_on_119,

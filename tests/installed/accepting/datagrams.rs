@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use portgrant_tests::{Running, Signal, World, both_installs};
 
-use crate::accepting::{Client, accepting};
+use super::{Client, accepting};
 
 both_installs![
     a_program_has_the_datagrams_until_it_ends,
