@@ -16,28 +16,29 @@
 //!
 //! A program of its own, static and small, because it stays as long as the program does.
 
+#![forbid(unsafe_code)]
+
 mod arguments;
 mod aside;
 mod error;
 mod filter;
 pub mod helper;
 mod parent;
-mod raw;
 pub mod refusals;
 mod supervise;
 mod target;
 
 pub use error::Error;
-pub use raw::Start;
 
 use std::io::Write;
 
 use portgrant_protocol::listen;
+use portgrant_sys::{OnlyThread, Start};
 
 /// From the entry point to the exit status. Does not return where the process becomes the program.
-pub fn run(start: Start) -> u8 {
+pub fn run(start: Start, only_thread: OnlyThread) -> u8 {
     listen::occupy_standard_descriptors();
-    let done = arguments::parse(start).and_then(|asked| match asked.place {
+    let done = arguments::parse(start, only_thread).and_then(|asked| match asked.place {
         arguments::Place::Aside => aside::run(&asked),
         arguments::Place::Parent => parent::run(&asked),
     });

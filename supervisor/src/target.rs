@@ -11,12 +11,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use portgrant_protocol::{Address, Endpoint, Port, Protocol};
+use portgrant_sys::netns_cookie;
+use portgrant_sys::seccomp::{self, Notification};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::filter::{Form, form};
-use crate::raw::{self, Notification};
 
 /// `struct sockaddr_storage`: the kernel takes no longer address.
 const LONGEST: u64 = 128;
@@ -121,7 +122,7 @@ impl Call {
         }
         let mut address = self.address.clone();
         address.get_mut(2..4)?.fill(0);
-        raw::bind(other.as_fd(), &address).err()?.raw_os_error()
+        seccomp::bind(other.as_fd(), &address).err()?.raw_os_error()
     }
 
     /// What the helper can be asked for this call on `socket`; `None` where that is nothing that it binds: no tcp, udp or
@@ -165,7 +166,7 @@ fn process_of(thread: rustix::process::Pid) -> io::Result<rustix::process::Pid> 
 
 fn is_of_this_network(socket: BorrowedFd<'_>) -> bool {
     let own = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
-    match (raw::netns_cookie(socket), own.map(|own| raw::netns_cookie(own.as_fd()))) {
+    match (netns_cookie(socket), own.map(|own| netns_cookie(own.as_fd()))) {
         (Ok(theirs), Ok(Ok(ours))) => theirs == ours,
         _ => false,
     }

@@ -16,7 +16,7 @@ use super::holder;
 use crate::adopting::{Origin, Socket, SocketError};
 use crate::client::{KeepAlive, Linger, SocketOptionError, StreamOptions};
 use crate::failure::Error;
-use crate::{descriptor, resolved};
+use crate::resolved;
 
 /// The default backlog. The kernel limits it to net.core.somaxconn.
 const BACKLOG: u32 = 4096;
@@ -201,10 +201,10 @@ fn set_options(fd: BorrowedFd<'_>, options: &Options, v4: bool) -> Result<(), Er
     }
     stream.apply(fd)?;
     if let Some(seconds) = options.defer_accept {
-        set("TCP_DEFER_ACCEPT", descriptor::set_tcp_defer_accept(fd, seconds))?;
+        set("TCP_DEFER_ACCEPT", portgrant_sys::set_tcp_defer_accept(fd, seconds).map_err(Into::into))?;
     }
     if let Some(queue) = options.fastopen {
-        set("TCP_FASTOPEN", descriptor::set_tcp_fastopen(fd, queue))?;
+        set("TCP_FASTOPEN", portgrant_sys::set_tcp_fastopen(fd, queue).map_err(Into::into))?;
     }
     if let Some(size) = options.rcvbuf {
         set("SO_RCVBUF", sockopt::set_socket_recv_buffer_size(fd, bytes(size)).map_err(Into::into))?;
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!(sockopt::socket_send_buffer_size(socket).expect("get"), 2 * 32768);
         assert_eq!(sockopt::ipv6_tclass(socket).expect("get"), 16);
         // For a listening socket, TCP_INFO's unacked and sacked are the queue and the backlog.
-        let info = descriptor::tcp_info(socket.as_fd()).expect("get");
+        let info = portgrant_sys::tcp_info(socket.as_fd()).expect("get");
         assert_eq!(u32::from_ne_bytes(*info[28..].first_chunk().expect("a word")), 7, "backlog");
     }
 

@@ -58,9 +58,8 @@ pub(crate) use signals::Caught;
 pub use signals::{Signal, Signals};
 
 pub use error::DaemonError;
-pub use fork::fork;
+pub use fork::{Fork, fork, leave};
 
-pub use crate::descriptor::{Fork, leave};
 use crate::failure::Error;
 
 /// What the daemon writes to the pipe when it is ready. Any other byte is the exit status of its failure.
