@@ -242,7 +242,7 @@ impl<L: Ord + Debug> Assembly<L> {
         self.push(class::STORE_IMMEDIATE | width as u8, base, 0, offset, number);
     }
 
-    /// `8 bytes of memory at base += from`, whoever else does so at the same time
+    /// `8 bytes of memory at base += from`, atomically
     pub fn add_atomically(&mut self, base: Register, from: Register) {
         self.push(class::ADD_ATOMICALLY, base, from.number(), 0, 0);
     }

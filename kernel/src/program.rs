@@ -4,7 +4,7 @@
 //! [`PASS`] for everything else: it never takes away what the kernel would have allowed. Wherever something is missing or
 //! unknown, that is [`PASS`].
 //!
-//! Which generation of the policy is in force is read once ([`Maps::policy`], its ports): all that is read afterwards hangs on
+//! Which generation of the policy is active is read once ([`Maps::policy`], its ports): all that is read afterwards hangs on
 //! that. What is compared is what [`crate::tables`] describes; `Tables::verdict` does the same lookups.
 //!
 //! It calls the kernel for nothing but ids, the network namespace and the record: a look into an array is a few instructions
@@ -36,7 +36,7 @@ pub const GRANT: i32 = 3;
 /// The maps' descriptors.
 #[derive(Debug, Clone, Copy)]
 pub struct Maps {
-    /// An array of one map: the ports of the generation in force
+    /// An array of one map: the ports of the active generation
     pub policy: i32,
     /// An array of maps: the pages of [`bucket`]s of both generations
     pub buckets: i32,
@@ -151,7 +151,7 @@ fn request(code: &mut Code) {
     code.store(Word, Stack, stack::INDEX, R2);
 }
 
-/// The one look at which generation is in force.
+/// Reads once which generation is active.
 fn generation(code: &mut Code, maps: Maps) {
     code.set_map(R1, maps.policy);
     code.set_map_value(R2, maps.counters, counter::ZERO);

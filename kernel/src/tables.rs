@@ -33,7 +33,7 @@ use crate::subordinates::{self, Class, classes};
 pub const MAX_ENTRIES: usize = 1 << 22;
 /// The most entries with which each port has its own.
 const MAX_SINGLE: usize = 1 << 18;
-/// The most rules and addresses that are looked at, counted again for each interval of ports with other neighbours.
+/// The most rules and addresses that are compared, counted again for each interval of ports with other neighbours.
 pub(crate) const MAX_WORK: usize = 1 << 26;
 
 /// How many users a port's own entry has at most.
@@ -183,7 +183,7 @@ fn aligned(first: u16, last: u16) -> impl Iterator<Item = (u8, u16)> {
     })
 }
 
-/// What is no table of the hash: rules for anybody are with the ports.
+/// Not a table of the hash: rules for anybody are with the ports.
 const ANYBODY: u8 = 0;
 
 #[derive(Default)]

@@ -12,8 +12,8 @@ use crate::Error;
 /// Where the supervisor stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In a session of its own, no relative of the program's
-    Aside,
+    /// In a separate session, not related to the program
+    Detached,
     /// It is the program's parent
     Parent,
 }
@@ -38,7 +38,7 @@ pub(crate) struct Asked {
 
 pub(crate) fn parse(start: Start, only_thread: OnlyThread) -> Result<Asked, Error> {
     const EXPECTED: &str = "expected [--verbose] [--parent] [--refusals FILE] HELPER PROGRAM ARGV0 [ARG...]";
-    let (mut place, mut verbose, mut refusals) = (Place::Aside, false, None);
+    let (mut place, mut verbose, mut refusals) = (Place::Detached, false, None);
     let mut words = start.arguments.into_iter().skip(1);
     let helper = loop {
         let word = words.next().ok_or(Error::Usage(EXPECTED))?;

@@ -8,7 +8,7 @@ use portgrant_sys::seccomp::Instruction;
 /// How an ABI asks for bind(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// A call of its own
+    /// A separate call
     Direct,
     /// socketcall(2)'s second: the arguments are three words of 32 bits in the caller's memory
     Socketcall,

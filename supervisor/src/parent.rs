@@ -1,5 +1,5 @@
 //! Where only ancestors may look into a process (Yama's ptrace_scope 1): the supervisor is the program's parent, and the
-//! process that was started waits before both of them, so that whoever waits for it learns what they would have learnt.
+//! process that was started waits in front of both, so a process that waits for it gets the program's status.
 //!
 //! ```text
 //! the process that was started ─── supervisor ─── PROGRAM ─── …
@@ -30,7 +30,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::Error;
 use crate::arguments::Asked;
-use crate::aside::{begin, channel, keep_only, prepare, renounce};
+use crate::detached::{begin, channel, keep_only, prepare, renounce};
 use crate::supervise::{Desk, Supervisor, Turn};
 
 /// How long poll(2) is left alone after it failed.
@@ -41,7 +41,7 @@ const SI_KERNEL: i32 = 0x80;
 /// Has the program supervised to its end, and ends as it did.
 pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
     let (news, told) = channel()?;
-    // Where the caller ignores it, no end could be waited for. The program shall find it as it was.
+    // If the caller ignores it, no end could be waited for. The program must find it as it was.
     let before = process::dispose(SIGCHLD, Disposition::Default);
     match process::fork(asked.only_thread).map_err(Error::Supervisor)? {
         Fork::Child => {
@@ -125,7 +125,7 @@ fn supervise(asked: &Asked, there: OwnedFd, front: &Front, program: Pid) -> io::
             if let ended @ Some(_) = news_of(pid, front)? {
                 program = None;
                 front.tell(ended);
-                // Whoever has that terminal shall not find it in use.
+                // The next user of that terminal must not find it in use.
                 let _ = rustix::process::setsid();
             }
         } else {
@@ -179,7 +179,7 @@ fn signals() -> io::Result<SignalFd> {
 
 fn forward(signals: &SignalFd, to: Pid) {
     let own = u32::try_from(getpid().as_raw_pid()).unwrap_or(0);
-    // Whose terminal is gone, only the session's leader is told.
+    // If a terminal is gone, the kernel tells only the session's leader.
     let leads = getsid(None) == Ok(getpid());
     while let Ok(Some(received)) = signals.read_signal() {
         let number = i32::try_from(received.ssi_signo).unwrap_or(0);

@@ -48,7 +48,7 @@ pub(crate) struct Supervisor {
     pub(crate) refusals: Option<PathBuf>,
     /// Ports from here on need no privilege
     pub(crate) unprivileged: u16,
-    /// Each step is told
+    /// Each step is printed
     pub(crate) verbose: bool,
     /// For fork(2)
     pub(crate) only_thread: OnlyThread,
@@ -79,7 +79,7 @@ pub(crate) enum Turn {
 }
 
 impl Supervisor {
-    /// Answers until nobody is left to ask. `begun` is told once both are there, and again by an heir.
+    /// Answers until nobody is left to ask. `begun` is called once both are there, and again by an heir.
     pub(crate) fn serve(&self, mut begun: impl FnMut()) -> io::Result<()> {
         seccomp::wake_synchronously(self.listener.as_fd());
         let mut desk = Self::desk();
@@ -97,7 +97,7 @@ impl Supervisor {
                     continue;
                 }
                 Ok(Fork::Parent(heir)) => Pid::from_raw(heir),
-                // A limit of processes is no reason to leave anybody unanswered.
+                // With a limit of processes it goes on without an heir.
                 Err(_) => None,
             };
             drop(before);
@@ -280,7 +280,7 @@ impl Supervisor {
         Ok((call, socket))
     }
 
-    /// What the helper's answer is to the program; and to people, where it is no.
+    /// What the program gets for the helper's answer, and what people read if it is a refusal.
     fn result(
         &self,
         notification: &Notification,

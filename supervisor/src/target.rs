@@ -57,7 +57,7 @@ impl Call {
     pub(crate) fn socket(&self, notification: &Notification) -> io::Result<OwnedFd> {
         let thread = i32::try_from(notification.thread).ok().and_then(rustix::process::Pid::from_raw);
         let thread = thread.ok_or(io::ErrorKind::NotFound)?;
-        // A thread may have a descriptor table of its own (clone(2) without CLONE_FILES). Before Linux 6.9 only a
+        // A thread may have a separate descriptor table (clone(2) without CLONE_FILES). Before Linux 6.9 only a
         // process can be opened, by its first thread's number: that one's table is that of nearly every other.
         const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(rustix::fs::OFlags::EXCL.bits());
         let none = PidfdFlags::empty();

@@ -39,7 +39,7 @@ mod recipes;
 mod refusals;
 mod restarting;
 mod running;
-mod running_aside;
+mod running_detached;
 mod running_under_yama;
 mod sockets;
 mod subordinate;

@@ -32,7 +32,7 @@ pub enum Kind {
 pub struct Shape<'a> {
     /// What it is
     pub kind: Kind,
-    /// At most 15 bytes, for bpftool(8) and whoever looks
+    /// At most 15 bytes, for bpftool(8)
     pub name: &'a str,
     /// Bytes of a key
     pub key: usize,

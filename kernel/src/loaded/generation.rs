@@ -76,7 +76,7 @@ impl Slots {
     }
 }
 
-/// Makes the maps of a generation, and puts it in force as the last step.
+/// Makes the maps of a generation, and activates it as the last step.
 pub(super) fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Result<(), Error> {
     let rows = Rows::of(tables, about.generation);
     // What an interrupted reload left there is nobody's.

@@ -2,7 +2,7 @@
 //!
 //! | pin | what it is |
 //! |---|---|
-//! | `policy` | one slot: the ports of the generation in force |
+//! | `policy` | one slot: the ports of the active generation |
 //! | `buckets`, `groups` | the rows of an even generation in the first half, those of an odd one in the second |
 //! | `grants`, `counters` | the ring buffer and the counts |
 //! | `told` | how many of the lost grants the log was told |
@@ -12,7 +12,7 @@
 //!
 //! A generation is complete before the one slot of `policy` is set to it, and nothing of the one before is touched until
 //! that call returned: the kernel waits there until no program uses it any more. So each decision is one generation's,
-//! and the slot is never empty. Whoever changes anything holds the folder locked.
+//! and the slot is never empty. A process that changes anything holds the folder locked.
 
 mod generation;
 mod pins;
@@ -131,7 +131,7 @@ impl Loaded {
         Ok(())
     }
 
-    /// What is loaded, to be looked at. Waits while it is being changed.
+    /// What is loaded, for reading. Waits while it is being changed.
     pub fn open() -> Result<Loaded, Error> {
         let call = |errno| Error::Call { call: "flock", errno };
         let pins = Pins::open()?;
@@ -164,12 +164,12 @@ impl Loaded {
         if loaded.about()?.program == program::number() { Ok(loaded) } else { Err(Error::OtherVersion) }
     }
 
-    /// Puts `tables` in force, instead of what was, at once and for both families.
+    /// Activates `tables` instead of the old ones, at once and for both families.
     pub fn replace(&self, tables: &Tables, mut about: About) -> Result<(), Error> {
         let generation = about.generation;
         let done = fill(&self.pins, &self.slots, tables, &mut about);
         if done.is_err() {
-            // Nobody uses it: putting it in force is the last step.
+            // Nobody uses it: its activation is the last step.
             let _ = self.slots.clear(generation);
             let _ = fs::unlink(self.pins.path(&format!("about-{generation}")));
             return done;
@@ -185,7 +185,7 @@ impl Loaded {
         Ok(())
     }
 
-    /// What is known of the generation in force.
+    /// What is known of the active generation.
     pub fn about(&self) -> Result<About, Error> {
         let id = self.slots.policy.read(&0u32.to_ne_bytes()).map_err(|errno| Error::Call { call: LOOKUP, errno })?;
         let id = id.and_then(|id| Some(u32::from_ne_bytes(id.try_into().ok()?)));
@@ -197,7 +197,7 @@ impl Loaded {
         Err(Error::Foreign { path: self.pins.path.clone(), why: "no file there describes the active policy" })
     }
 
-    /// What is known of `generation`, if it is in force, or was before the one that is, and was not unloaded since: what is
+    /// What is known of `generation`, if it is active, or was before the active one, and was not unloaded since: what is
     /// pinned by its name then is another load's.
     pub fn about_generation(&self, generation: u32) -> Result<Option<About>, Error> {
         let about = self.read_about(&format!("about-{generation}"))?;

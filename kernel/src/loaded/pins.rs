@@ -52,7 +52,7 @@ impl Pins {
     /// Waits until nobody else changes anything, and keeps others from it.
     pub(super) fn locked(self) -> Result<Pins, Error> {
         flock(&self.fd, FlockOperation::LockExclusive).map_err(|errno| Error::Call { call: "flock", errno })?;
-        // Whoever had it may have removed it.
+        // The process that held the lock may have removed it.
         if fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0) { Err(Error::NotLoaded) } else { Ok(self) }
     }
 
@@ -100,7 +100,7 @@ impl Pins {
                 Ok(link) => link.detach().map_err(|errno| Error::Call { call: "bpf(BPF_LINK_DETACH)", errno })?,
                 // None, or no link.
                 Err(Errno::NOENT | Errno::INVAL | Errno::ACCESS) => {}
-                // Without its pin nobody could detach it any more, and whoever else holds it keeps it in force.
+                // Without its pin nobody could detach it any more, and any other holder keeps it active.
                 Err(errno) => return Err(Error::Call { call: "bpf(BPF_OBJ_GET)", errno }),
             }
         }

@@ -14,7 +14,7 @@ use super::sockets::Sockets;
 use crate::failure::Error;
 use portgrant_sys::inherited::{self, Unavailable};
 
-/// The file system in which each pidfd has an inode of its own (`PID_FS_MAGIC`, since Linux 6.9).
+/// The file system in which each pidfd has a separate inode (`PID_FS_MAGIC`, since Linux 6.9).
 const PIDFS: u32 = 0x5049_4446;
 
 /// Whether the descriptors of this process were already taken: two owners would close each other's.

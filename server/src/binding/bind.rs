@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overlaps_is_in_use_and_the_holder_is_named() {
+    fn an_overlapping_address_is_in_use_and_its_holder_is_named() {
         let port = free_port();
         let own = format!("this process (pid {})", std::process::id());
         let wildcard = bound(&format!("{port}"));
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_connection_keeps_no_port_from_who_sets_reuseaddr_and_is_named_where_nobody_did() {
+    fn time_wait_blocks_a_port_only_without_reuseaddr_and_is_named() {
         // As this crate binds: the server closes first, so its port is in TIME_WAIT, and it starts again.
         let endpoint = format!("127.0.0.1:{}", free_port());
         let time_wait = |listener: TcpListener| {
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_bound_is_told_apart() {
+    fn each_reason_why_nothing_is_bound_has_its_message() {
         let refused = |endpoint: &str| Bind::to(endpoint).and_then(|bind| bind.socket()).expect_err(endpoint);
         assert!(matches!(refused("198.51.100.7:7777").downcast_ref(), Some(BindError::NotThere { .. })));
         assert!(matches!(refused("each:7777/udp").downcast_ref(), Some(BindError::EachIsSeveral { .. })));

@@ -206,7 +206,7 @@ fn io_errno(errno: nix::errno::Errno) -> rustix::io::Errno {
 ///
 /// If it is dropped (as by an early return from `main`), the starter learns that the daemon failed.
 #[derive(Debug)]
-#[must_use = "whoever started the daemon waits for its word"]
+#[must_use = "the process that started the daemon waits until this is called"]
 pub struct Starting {
     teller: File,
     pid_file: Option<PidFile>,

@@ -71,7 +71,7 @@ impl Drop for Folder {
     }
 }
 
-/// What the test `helper` does: it says what it is told to say, or grants what is asked.
+/// What the test `helper` does: it sends the given record, or grants what is asked.
 pub(crate) fn help() {
     match std::env::var("RECORD") {
         Ok(record) => say(&record),

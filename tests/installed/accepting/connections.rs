@@ -13,17 +13,17 @@ use super::*;
 
 both_installs![
     a_program_gets_its_connection_and_what_the_caller_had,
-    the_variables_tell_who_calls_and_never_what_the_caller_had,
-    a_full_table_is_answered_by_waiting,
-    a_source_at_its_bound_is_closed_and_others_are_served,
+    the_variables_describe_the_client_and_ignore_the_callers_values,
+    connections_wait_while_the_table_is_full,
+    a_source_at_its_limit_is_refused_and_others_are_served,
     an_idle_connection_is_ended_and_a_busy_one_is_not,
-    a_program_that_never_ends_delays_nobody,
-    connections_wait_where_descriptors_run_out,
-    a_program_that_goes_missing_is_told_and_may_come_back,
-    what_cannot_be_executed_is_told_before_anything_is_asked,
+    a_program_that_never_ends_delays_no_other_client,
+    connections_wait_while_descriptors_are_used_up,
+    a_missing_program_is_reported_and_served_again_when_it_returns,
+    a_program_that_cannot_be_executed_is_reported_before_the_helper_runs,
     a_rule_bound_to_a_program_is_refused,
-    its_options_are_refused_without_it,
-    each_step_is_told_as_tcpserver_tells_it,
+    its_options_are_refused_without_accept,
+    each_step_is_printed_as_tcpserver_prints_it,
 ];
 
 /// PG-2, PG-3
@@ -61,7 +61,7 @@ fn a_program_gets_its_connection_and_what_the_caller_had(world: &World) {
     assert_eq!((signals(&status, "SigIgn"), signals(&status, "SigBlk")), (0, 0));
 }
 
-fn the_variables_tell_who_calls_and_never_what_the_caller_had(world: &World) {
+fn the_variables_describe_the_client_and_ignore_the_callers_values(world: &World) {
     world.policy("permit alice 80 81\n");
     let stale = ["TCPREMOTEHOST", "TCP6REMOTEIP", "TCPREMOTEINFO", "TCPLOCALHOST", "TCP6INTERFACE", "LISTEN_FDS"];
     let caller = stale.iter().fold(world.as_user("alice"), |caller, name| caller.env(name, "trusted.example.test"));
@@ -84,7 +84,7 @@ fn the_variables_tell_who_calls_and_never_what_the_caller_had(world: &World) {
     }
 }
 
-fn a_full_table_is_answered_by_waiting(world: &World) {
+fn connections_wait_while_the_table_is_full(world: &World) {
     world.policy("permit alice 80\n");
     let launcher = world.as_user("alice").spawn(accepting(&["-l", "80", "--max-conns", "2"], &["cat"]));
     let mut clients: Vec<Client> = (0..5).map(|_| Client::of("127.0.0.1:80")).collect();
@@ -106,7 +106,7 @@ fn a_full_table_is_answered_by_waiting(world: &World) {
     }
 }
 
-fn a_source_at_its_bound_is_closed_and_others_are_served(world: &World) {
+fn a_source_at_its_limit_is_refused_and_others_are_served(world: &World) {
     world.policy("permit alice 80\n");
     let launcher = world.as_user("alice").spawn(accepting(&["-l", "80", "--max-per-source", "1"], &["cat"]));
     let mut first = Client::of("127.0.0.1:80");
@@ -161,7 +161,7 @@ fn an_idle_connection_is_ended_and_a_busy_one_is_not(world: &World) {
     assert!(begin.elapsed() >= Duration::from_millis(6980), "{:?}", begin.elapsed());
 }
 
-fn a_program_that_never_ends_delays_nobody(world: &World) {
+fn a_program_that_never_ends_delays_no_other_client(world: &World) {
     world.policy("permit alice 80\n");
     let script = "read line; echo got $line; test $line = fast || sleep 60";
     let _launcher = world.as_user("alice").spawn(accepting(&["-l", "80"], &["sh", "-c", script]));
@@ -180,7 +180,7 @@ fn a_program_that_never_ends_delays_nobody(world: &World) {
     assert_eq!(mute.line(), "got");
 }
 
-fn connections_wait_where_descriptors_run_out(world: &World) {
+fn connections_wait_while_descriptors_are_used_up(world: &World) {
     world.policy("permit alice 80\n");
     let caller = world.as_user("alice").limit(Resource::RLIMIT_NOFILE, 9);
     let launcher = caller.spawn(accepting(&["-l", "80", "--idle-timeout", "60"], &["cat"]));
@@ -201,7 +201,7 @@ fn connections_wait_where_descriptors_run_out(world: &World) {
     }
 }
 
-fn a_program_that_goes_missing_is_told_and_may_come_back(world: &World) {
+fn a_missing_program_is_reported_and_served_again_when_it_returns(world: &World) {
     world.policy("permit alice 80\n");
     fs::copy("/usr/bin/cat", "/tmp/server").expect("cp");
     let launcher = world.as_user("alice").spawn(accepting(&["-l", "80"], &["/tmp/server"]));
@@ -223,7 +223,7 @@ fn a_program_that_goes_missing_is_told_and_may_come_back(world: &World) {
     assert_eq!(client.line(), "hello");
 }
 
-fn what_cannot_be_executed_is_told_before_anything_is_asked(world: &World) {
+fn a_program_that_cannot_be_executed_is_reported_before_the_helper_runs(world: &World) {
     world.policy("permit alice 80\n");
     let log = world.syslog();
     world.file("/tmp/script", "#!/no/such/interpreter -x\n");
@@ -248,7 +248,7 @@ fn a_rule_bound_to_a_program_is_refused(world: &World) {
     assert_eq!(world.listening(), []);
 }
 
-fn its_options_are_refused_without_it(world: &World) {
+fn its_options_are_refused_without_accept(world: &World) {
     let wrong: [(&[&str], &str); 7] = [
         (&["--max-conns", "3"], "--max-conns needs --accept"),
         (&["--max-per-source", "3"], "--max-per-source needs --accept"),
@@ -264,7 +264,7 @@ fn its_options_are_refused_without_it(world: &World) {
     }
 }
 
-fn each_step_is_told_as_tcpserver_tells_it(world: &World) {
+fn each_step_is_printed_as_tcpserver_prints_it(world: &World) {
     world.policy("permit alice 80\n");
     let launcher =
         world.as_user("alice").spawn(accepting(&["-v", "-l", "80"], &["sh", "-c", "echo $$; read x; exit 7"]));

@@ -12,10 +12,10 @@ use super::*;
 both_installs![
     a_storm_of_connections_leaves_no_zombie_and_no_descriptor,
     an_end_in_a_storm_leaves_no_program,
-    a_caller_who_ignores_the_end_of_children_leaves_none_either,
-    an_end_is_passed_on_and_leaves_nothing,
+    no_child_is_left_if_the_caller_ignores_sigchld,
+    an_ending_launcher_ends_its_programs_and_leaves_nothing,
     programs_that_do_not_end_are_killed,
-    what_the_caller_ignores_or_blocks_does_not_end_it,
+    signals_that_the_caller_ignores_or_blocks_do_not_end_it,
     programs_outlive_a_launcher_that_is_killed,
 ];
 
@@ -85,7 +85,7 @@ fn asleep(seconds: &str) -> usize {
     processes.map(command).filter(|command| command == expected.as_bytes()).count()
 }
 
-fn a_caller_who_ignores_the_end_of_children_leaves_none_either(world: &World) {
+fn no_child_is_left_if_the_caller_ignores_sigchld(world: &World) {
     world.policy("permit alice 80\n");
     let caller = world.as_user("alice").ignoring(Signal::SIGCHLD);
     let launcher = caller.spawn(accepting(&["-l", "80", "--max-conns", "1"], &["cat", "/proc/self/status", "-"]));
@@ -95,12 +95,12 @@ fn a_caller_who_ignores_the_end_of_children_leaves_none_either(world: &World) {
         client.end();
         let answer = client.rest();
         assert!(answer.ends_with("\nhello\n"), "the table has room again: {answer}");
-        assert_eq!(signals(&answer, "SigIgn"), 0, "the program can wait for children of its own");
+        assert_eq!(signals(&answer, "SigIgn"), 0, "the program can wait for its children");
     }
     within(PATIENCE, "all have ended", || children(world, launcher.pid()).is_empty());
 }
 
-fn an_end_is_passed_on_and_leaves_nothing(world: &World) {
+fn an_ending_launcher_ends_its_programs_and_leaves_nothing(world: &World) {
     world.policy("permit alice 80\n");
     let script =
         "trap 'echo told; exit 3' TERM INT HUP QUIT; trap 'echo usr1' USR1; echo ready; while :; do sleep 0.02; done";
@@ -143,7 +143,7 @@ fn programs_that_do_not_end_are_killed(world: &World) {
     }
 }
 
-fn what_the_caller_ignores_or_blocks_does_not_end_it(world: &World) {
+fn signals_that_the_caller_ignores_or_blocks_do_not_end_it(world: &World) {
     world.policy("permit alice 80\n");
     let mut launcher = world.as_user("alice").ignoring(Signal::SIGHUP).spawn(accepting(&["-l", "80"], &["cat"]));
     Client::of("127.0.0.1:80").end();

@@ -36,7 +36,7 @@ impl Client {
         }
     }
 
-    /// From an address of its own.
+    /// From the address `source`.
     #[track_caller]
     fn from(source: &str, address: &str) -> Client {
         let inet = |address: &str| SockaddrIn::from(address.parse::<SocketAddrV4>().expect("an address"));

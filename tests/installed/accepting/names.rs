@@ -8,7 +8,10 @@ use portgrant_tests::{Running, Signal, World, both_installs};
 
 use super::*;
 
-both_installs![a_name_is_told_where_it_has_the_address, a_name_server_that_does_not_answer_delays_its_clients_only,];
+both_installs![
+    a_client_name_is_passed_on_if_it_has_the_clients_address,
+    a_name_server_that_does_not_answer_delays_its_clients_only,
+];
 
 /// A name server for clients at 192.0.2.7 and .8, which are addresses of this host.
 fn name_server(world: &World) -> Running {
@@ -25,7 +28,7 @@ fn name_server(world: &World) -> Running {
     server
 }
 
-fn a_name_is_told_where_it_has_the_address(world: &World) {
+fn a_client_name_is_passed_on_if_it_has_the_clients_address(world: &World) {
     world.policy("permit alice 80 81\n");
     let _server = name_server(world);
     let caller = || world.as_user("alice").env("TCPREMOTEHOST", "trusted.example.test");

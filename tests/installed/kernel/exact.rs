@@ -55,7 +55,7 @@ fn a_hundred_thousand_rules_are_decided_exactly() {
         expect(world, cgroup, &expected);
         kernel(world, &["reload"]).succeeds();
         expect(world, cgroup, &expected);
-        // What a generation took is given back when it is not in force any more.
+        // The memory of a generation is freed when it is no longer active.
         let used = || {
             [(c"/sys/fs/bpf/portgrant/buckets", 256u32), (c"/sys/fs/bpf/portgrant/groups", 128)].map(|(pin, most)| {
                 let pages = Map::open(pin).expect("the pages");
@@ -70,7 +70,7 @@ fn a_hundred_thousand_rules_are_decided_exactly() {
 }
 
 #[test]
-fn a_kernel_that_finds_the_first_element_alone_is_told_from_this_one() {
+fn a_kernel_that_finds_only_the_first_element_is_recognized() {
     with_kernel_mode(|_, _| {
         let shape = Shape { kind: Kind::Array, name: "probe", key: 4, value: 4, entries: 2, read_only: ReadOnly::Yes };
         for (second, answer) in [(program::FOUND, program::FOUND), (0, 0)] {
@@ -166,7 +166,7 @@ fn the_kernel_decides_as_decide_bind_does() {
         for sysctl in ["ipv4/ip_nonlocal_bind", "ipv6/ip_nonlocal_bind"] {
             fs::write(format!("/proc/sys/net/{sysctl}"), "1").expect(sysctl);
         }
-        // So that ports beyond 1023 are told apart as well.
+        // So that ports beyond 1023 need a permit as well.
         fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "2000").expect("sysctl");
         world.file("/etc/subuid", SUBUID);
         world.file("/etc/subgid", SUBGID);

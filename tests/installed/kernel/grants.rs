@@ -11,7 +11,7 @@ use super::*;
 
 /// PG-21
 #[test]
-fn what_the_policy_permits_is_bound_without_privilege_and_nothing_else_is() {
+fn only_permitted_binds_need_no_privilege() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80 on 127.0.0.0/8 [::1]\npermit alice 53/udp\npermit any 443\ndeny bob 443\n");
         expect(world, cgroup, &[("1000 1000 tcp 4 127.0.0.1 80", "EACCES"), ("1000 1000 udp 4 0.0.0.0 53", "EACCES")]);
@@ -46,7 +46,7 @@ fn what_the_policy_permits_is_bound_without_privilege_and_nothing_else_is() {
 
 /// PG-21
 #[test]
-fn mptcp_is_tcp_and_other_protocols_are_none() {
+fn mptcp_is_tcp_and_other_protocols_are_not_permitted() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80 80/udp\n");
         load(world, cgroup, &[]).succeeds();
@@ -98,7 +98,7 @@ fn a_program_that_cannot_gain_privilege_binds_as_well() {
 
 /// PG-21
 #[test]
-fn where_no_cgroup_is_named_it_is_all_of_them_and_this_network_alone() {
+fn without_a_named_cgroup_the_policy_applies_to_all_in_this_network() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80\n");
         kernel(world, &["load"]).succeeds();
@@ -116,7 +116,7 @@ fn where_no_cgroup_is_named_it_is_all_of_them_and_this_network_alone() {
 
 /// PG-22
 #[test]
-fn what_the_kernel_cannot_see_is_left_out_and_named() {
+fn rules_that_the_kernel_cannot_decide_are_left_out_and_named() {
     with_kernel_mode(|world, cgroup| {
         world.policy(
             "permit alice 80\npermit alice 81 exec /usr/bin/python3\npermit alice 82 dev lo\npermit alice 83/sctp\n\
@@ -144,7 +144,7 @@ fn what_the_kernel_cannot_see_is_left_out_and_named() {
 
 /// PG-22
 #[test]
-fn a_deny_that_the_kernel_cannot_see_is_an_error_and_groups_can_be_expanded() {
+fn a_deny_that_the_kernel_cannot_decide_is_an_error_and_groups_can_be_expanded() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit any 80\npermit :web 81\ndeny :web 80\n");
         let outcome = load(world, cgroup, &[]);
@@ -181,7 +181,7 @@ fn a_deny_that_the_kernel_cannot_see_is_an_error_and_groups_can_be_expanded() {
 
 /// PG-51
 #[test]
-fn a_deny_holds_for_the_subordinate_ids_of_whom_it_denies() {
+fn a_deny_applies_to_the_subordinate_ids_of_a_denied_user() {
     with_kernel_mode(|world, cgroup| {
         world.file("/etc/subuid", "alice:100000:65536\nbob:165536:65536\n");
         world.file("/etc/subgid", "bob:300000:65536\n");
@@ -205,7 +205,7 @@ fn a_deny_holds_for_the_subordinate_ids_of_whom_it_denies() {
 
 /// PG-50
 #[test]
-fn an_address_in_a_deny_holds_no_udp_socket_that_could_send_from_it() {
+fn a_deny_with_an_address_refuses_udp_sockets_that_could_send_from_it() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit any 53/udp 53 54/udp\ndeny any 53 on 127.0.0.53\ndeny any 54 on [::1]\n");
         load(world, cgroup, &[]).succeeds().is_silent();
@@ -231,7 +231,7 @@ fn an_address_in_a_deny_holds_no_udp_socket_that_could_send_from_it() {
 
 /// PG-21
 #[test]
-fn programs_of_others_at_the_same_cgroup_keep_their_say() {
+fn programs_of_others_at_the_same_cgroup_still_decide() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80\n");
         load(world, cgroup, &[]).succeeds();

@@ -13,7 +13,7 @@ use super::*;
 
 /// PG-24
 #[test]
-fn all_privilege_but_two_capabilities_is_gone_before_anything_is_read() {
+fn only_two_capabilities_are_left_before_anything_is_read() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80 on 127.0.0.1\n");
         let path = cgroup.path().to_str().expect("a plain path");
@@ -49,7 +49,7 @@ fn all_privilege_but_two_capabilities_is_gone_before_anything_is_read() {
 
 /// PG-24
 #[test]
-fn nobody_but_root_loads_and_nothing_that_others_pinned_is_believed() {
+fn only_root_loads_and_pins_of_others_are_not_trusted() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80\n");
         let path = cgroup.path().to_str().expect("a plain path");
@@ -81,7 +81,7 @@ fn nobody_but_root_loads_and_nothing_that_others_pinned_is_believed() {
 }
 
 #[test]
-fn what_is_missing_or_wrong_is_said() {
+fn missing_things_and_wrong_arguments_are_reported() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80\n");
         kernel(world, &[]).exits(64).complains("no command is given");
@@ -101,7 +101,7 @@ fn what_is_missing_or_wrong_is_said() {
 }
 
 #[test]
-fn where_the_cgroup_is_gone_that_is_said() {
+fn a_removed_cgroup_is_reported() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80\n");
         let below = cgroup.path().join("below");
@@ -145,7 +145,7 @@ fn unload_leaves_nothing() {
 
 /// PG-23
 #[test]
-fn what_another_version_loaded_is_not_given_this_ones_tables() {
+fn a_policy_that_another_version_loaded_does_not_get_this_ones_tables() {
     with_kernel_mode(|world, cgroup| {
         let holds = [("1000 1000 tcp 4 127.0.0.1 80", "bound")];
         let another = || {
@@ -177,7 +177,7 @@ fn what_another_version_loaded_is_not_given_this_ones_tables() {
 
 /// PG-23
 #[test]
-fn what_was_interrupted_is_said_and_cleared_by_unload_and_by_load() {
+fn an_interrupted_load_is_reported_and_cleared_by_unload_and_load() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80\n");
         load(world, cgroup, &[]).succeeds();

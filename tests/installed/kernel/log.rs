@@ -9,7 +9,7 @@ use super::*;
 
 /// PG-24, PG-25
 #[test]
-fn each_grant_is_the_helpers_line_in_the_log_and_what_came_before_the_reader_too() {
+fn each_grant_is_logged_as_by_the_helper_also_those_before_the_reader() {
     with_kernel_mode(|world, cgroup| {
         let log = world.syslog();
         world.policy("permit bob 79\npermit alice 80\n");
@@ -58,7 +58,7 @@ fn each_grant_is_the_helpers_line_in_the_log_and_what_came_before_the_reader_too
 
 /// PG-25
 #[test]
-fn grants_that_found_no_room_are_counted_and_told() {
+fn lost_grants_are_counted_and_reported() {
     with_kernel_mode(|world, cgroup| {
         let log = world.syslog();
         world.policy("permit alice 80\n");
@@ -73,7 +73,9 @@ fn grants_that_found_no_room_are_counted_and_told() {
         let (granted, unlogged) = (number("granted"), number("unlogged"));
         assert!(granted == 20000 && unlogged > 1000 && unlogged < 10000, "{shown}");
         let audit = world.as_root().spawn([KERNEL, "audit"]);
-        until("each grant has its line or is told as lost", || log.lines().len() == (granted - unlogged + 1) as usize);
+        until("each grant has its line or is reported as lost", || {
+            log.lines().len() == (granted - unlogged + 1) as usize
+        });
         let lines = log.lines();
         let losses: Vec<&String> = lines.iter().filter(|line| line.contains("lost")).collect();
         let lost = format!("]: lost grants={unlogged} verb=kernel");

@@ -1,5 +1,5 @@
-//! The kernel mode: what the loaded policy lets bind, and what stays as it was. Each test has a cgroup of its own, and the
-//! policy holds in its world's network alone.
+//! The kernel mode: which binds the loaded policy permits, and what stays as it was. Each test has a separate cgroup, and the
+//! policy is active in its world's network alone.
 
 mod exact;
 mod grants;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use portgrant_tests::{Cgroup, Install, KERNEL, Outcome, World, skip};
 
-/// Binds what each line of its input asks for, as whom it says: `UID GID PROTOCOL FAMILY ADDRESS PORT`, in a child each.
+/// Makes the bind of each line of its input, as the user in it: `UID GID PROTOCOL FAMILY ADDRESS PORT`, in a child each.
 const PROBE: &str = r#"
 import errno, os, socket, sys
 for line in sys.stdin:
@@ -68,7 +68,7 @@ fn expect(world: &World, cgroup: &Cgroup, expected: &[(&str, &str)]) {
     assert_eq!(found, expected);
 }
 
-/// Waits for what comes soon.
+/// Waits until `done`.
 fn until(what: &str, done: impl Fn() -> bool) {
     for _ in 0..3000 {
         if done() {
@@ -76,5 +76,5 @@ fn until(what: &str, done: impl Fn() -> bool) {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    panic!("after 30 s it is not so that {what}");
+    panic!("not within 30 s: {what}");
 }

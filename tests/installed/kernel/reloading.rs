@@ -10,7 +10,7 @@ use super::*;
 
 /// PG-22
 #[test]
-fn a_policy_that_is_no_good_leaves_the_old_one() {
+fn a_broken_policy_leaves_the_old_one_active() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80\n");
         load(world, cgroup, &[]).succeeds();
@@ -77,7 +77,7 @@ fn calm(storm: Running, what: &str) {
 
 /// PG-23
 #[test]
-fn in_a_storm_of_binds_no_reload_is_ever_seen_by_halves() {
+fn in_a_storm_of_binds_no_reload_is_seen_half_done() {
     with_kernel_mode(|world, cgroup| {
         // The same numbers mean other sets and other ports in each: a decision out of two generations would be wrong.
         let one = "permit alice 80 on 127.0.0.1 [::1]\npermit alice 90 on 127.0.0.2\ndeny alice 81\npermit any 81\npermit any 53/udp\n";
@@ -129,7 +129,7 @@ fn in_a_storm_of_binds_load_and_unload_grant_nothing_else() {
 
 /// PG-23
 #[test]
-fn reloads_at_the_same_time_come_one_after_the_other() {
+fn simultaneous_reloads_run_one_after_the_other() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80\n");
         load(world, cgroup, &[]).succeeds();

@@ -1,4 +1,4 @@
-//! The usual way: this process becomes the program, and the supervisor is no relative of it.
+//! The usual way: this process becomes the program, and the supervisor is not related to it.
 
 use std::cell::Cell;
 use std::ffi::CString;
@@ -38,7 +38,7 @@ pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
             drop(here);
             // Not the program's child: that would surprise its wait(2).
             if let Ok(Fork::Child) = process::fork(asked.only_thread) {
-                process::leave(stand_aside(asked, there));
+                process::leave(supervise_detached(asked, there));
             }
             process::leave(0)
         }
@@ -51,7 +51,7 @@ pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
     }
 }
 
-/// The two ends between who becomes the program and the supervisor.
+/// A channel between the process that becomes the program and the supervisor.
 pub(crate) fn channel() -> Result<(OwnedFd, OwnedFd), Error> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|errno| Error::Supervisor(errno.into()))
@@ -81,12 +81,12 @@ pub(crate) fn begin(asked: &Asked, supervisor: &OwnedFd) -> Result<u8, Error> {
 }
 
 /// The supervisor's life.
-fn stand_aside(asked: &Asked, program: OwnedFd) -> u8 {
+fn supervise_detached(asked: &Asked, program: OwnedFd) -> u8 {
     // So that no key pressed at the program's terminal reaches it. It cannot fail in a process just forked.
     let _ = rustix::process::setsid();
-    // It ends with the last process, and before that for nobody: who ends the program ends it.
+    // It ends with the last process, and no signal ends it before: ending the program ends the supervisor.
     process::block_signals();
-    // Where the caller ignores it, nobody could be waited for.
+    // If the caller ignores it, no child could be waited for.
     process::dispose(SIGCHLD, Disposition::Default);
     let Ok(supervisor) = prepare(asked, &program, &[], CapabilitySet::empty()) else { return 1 };
     let mut program = Some(program);
@@ -132,7 +132,7 @@ pub(crate) fn prepare(
 /// Of this process's descriptors `kept` and standard error, and of its folder nothing.
 pub(crate) fn keep_only(kept: &[RawFd], only_thread: OnlyThread) -> io::Result<()> {
     process::close_all_but(kept, only_thread);
-    // Not the program's: who reads from it waits for the end of everybody who has it.
+    // Not the program's: a reader of it waits until every process that has it has ended.
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     stdio::dup2_stdin(&null)?;
     stdio::dup2_stdout(&null)?;
