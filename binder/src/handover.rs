@@ -39,7 +39,7 @@ pub fn execute(_: &Renounced, program: &Program, sockets: Vec<Ready>, environmen
             Ok(()) => (sockets, listen::environment(environment, pid, None)),
             Err(error) => return Error::Place(error),
         },
-        _ => match listen::place(sockets) {
+        _ => match listen::place(listen::FIRST, sockets) {
             Ok(placed) => (placed, listen::environment(environment, pid, Some(&names))),
             Err(error) => return Error::Place(error),
         },

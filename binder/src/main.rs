@@ -79,7 +79,7 @@ fn answer(dropped: &Dropped, limit: &TimeLimit, command: Command, environment: &
 fn exec(dropped: &Dropped, limit: &TimeLimit, asked: Exec, environment: &[CString]) -> Result<Answer, Error> {
     let path = program::find(asked.program.first().map_or("".as_ref(), |name| name), environment)?;
     if !asked.inetd {
-        listen::free(asked.listen.len()).map_err(Error::Place)?;
+        listen::free(listen::FIRST, asked.listen.len()).map_err(Error::Place)?;
     }
     let sockets = sockets(dropped, limit, How { verb: Verb::Exec, program: Some(&path) }, &asked.listen)?;
     let program =

@@ -61,8 +61,8 @@ pub fn bind(permit: Permit<'_>, dropped: &Dropped) -> Result<Bound, Error> {
     for (ip, scope, dual) in places {
         let fd = make(endpoint, ip.is_ipv4(), dual)?;
         let address = match ip {
-            IpAddr::V4(ip) => SocketAddrV4::new(ip, endpoint.port).into(),
-            IpAddr::V6(ip) => SocketAddrV6::new(ip, endpoint.port, 0, scope).into(),
+            IpAddr::V4(ip) => SocketAddrV4::new(ip, endpoint.port.get()).into(),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, endpoint.port.get(), 0, scope).into(),
         };
         match bind_to(&fd, &address, endpoint, dropped) {
             // Gone since it was listed, or tentative (ipv6(7)) and not there yet: the wildcard serves it.
@@ -97,10 +97,10 @@ pub fn bind_own(permit: Permit<'_>, socket: BorrowedFd<'_>, dropped: &Dropped, _
         Address::V6(ip) => ip.into(),
         Address::Any | Address::Each => Ipv6Addr::UNSPECIFIED.into(),
     };
-    bind_to(socket, &SocketAddr::new(ip, endpoint.port), endpoint, dropped)?;
+    bind_to(socket, &SocketAddr::new(ip, endpoint.port.get()), endpoint, dropped)?;
     // The address is the caller's to change by now, by connect(2); the port is not.
     match local(socket) {
-        Some(bound) if bound.port() == endpoint.port => Ok(()),
+        Some(bound) if bound.port() == endpoint.port.get() => Ok(()),
         found => Err(rewritten(endpoint, found)),
     }
 }
@@ -303,7 +303,7 @@ fn failed(endpoint: &Resolved, call: &'static str, errno: Errno) -> Error {
 }
 
 fn no_ipv6(endpoint: &Resolved) -> Error {
-    Error::NoIpv6 { endpoint: endpoint.to_string(), port: endpoint.port }
+    Error::NoIpv6 { endpoint: endpoint.to_string(), port: endpoint.port.get() }
 }
 
 fn from_nix(errno: nix::errno::Errno) -> Errno {

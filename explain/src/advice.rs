@@ -237,8 +237,8 @@ fn program<'p>(path: &Path) -> Option<What<'p>> {
 }
 
 fn trusted_port<'p>(rule: &Rule) -> Option<What<'p>> {
-    let touches = rule.ports.iter().find(|ports| ports.first <= 1023 && ports.last >= 512)?;
-    (rule.effect == Effect::Permit).then_some(What::Nfs(touches.first.max(512)))
+    let touches = rule.ports.iter().find(|ports| ports.first.get() <= 1023 && ports.last.get() >= 512)?;
+    (rule.effect == Effect::Permit).then_some(What::Nfs(touches.first.get().max(512)))
 }
 
 #[cfg(test)]

@@ -87,7 +87,11 @@ impl<'p> Denies<'p> {
             for family in Family::ALL.into_iter().filter(narrow) {
                 for ports in rule.ports.iter().filter(|ports| ports.protocols.contains(Protocol::Udp)) {
                     for subject in [None, Some(rule.subject)] {
-                        denies.entry((subject, family)).or_default().0.push((ports.first, ports.last, rule));
+                        denies.entry((subject, family)).or_default().0.push((
+                            ports.first.get(),
+                            ports.last.get(),
+                            rule,
+                        ));
                     }
                 }
             }
@@ -110,7 +114,7 @@ impl<'p> Denies<'p> {
         let udp = permit.ports.iter().filter(|ports| ports.protocols.contains(Protocol::Udp));
         udp.flat_map(|ports| subjects.iter().map(move |subject| (ports, subject))).find_map(|(ports, subject)| {
             families.iter().find_map(|&family| {
-                Some((self.ranges.get(&(*subject, family))?.meeting(ports.first, ports.last)?, family))
+                Some((self.ranges.get(&(*subject, family))?.meeting(ports.first.get(), ports.last.get())?, family))
             })
         })
     }

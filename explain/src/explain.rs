@@ -77,7 +77,7 @@ fn permitted_json(permit: &Permitted<'_>, span: Span, caller: &Caller, policy: &
         "endpoint": endpoint.to_string(), "decision": "permit", "user": caller.name, "uid": caller.uid,
         "rule": policy.place(rule), "text": policy.text(rule),
         "bind": {
-            "address": span.to_string(), "port": endpoint.port, "protocol": endpoint.endpoint.protocol.word(),
+            "address": span.to_string(), "port": endpoint.port.get(), "protocol": endpoint.endpoint.protocol.word(),
             "listening": endpoint.endpoint.protocol.is_stream(), "name": endpoint.name(),
         },
     })

@@ -78,7 +78,7 @@ impl<'p> Extent<'p> {
     pub(crate) fn of(rule: &'p Rule) -> Extent<'p> {
         let ports = PROTOCOLS.map(|protocol| {
             let own = rule.ports.iter().filter(|ports| ports.protocols.contains(protocol));
-            merged(own.map(|ports| (ports.first, ports.last)).collect(), |port| port.checked_add(1))
+            merged(own.map(|ports| (ports.first.get(), ports.last.get())).collect(), |port| port.checked_add(1))
         });
         let on = Some(&rule.addresses).filter(|sets| !sets.is_empty()).map(|sets| Box::new(Addresses::of(sets)));
         Extent { rule, ports, on }

@@ -2,6 +2,7 @@
 //!
 //! A record stays in the kernel until the log has taken its line. Records that found no room are reported as a number.
 
+use portgrant_protocol::Port;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
@@ -96,7 +97,7 @@ fn generation<'a>(
 fn needed_privilege(grant: &Grant) -> bool {
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first_free = first_free.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(u32::MAX);
-    u32::from(grant.bind.port) < first_free
+    u32::from(grant.bind.port.get()) < first_free
 }
 
 impl Grant {
@@ -117,7 +118,7 @@ impl Grant {
             gid: word(record::GID)?,
             transport,
             address: IpAddr::from(Ipv6Addr::from(at::<16>(bytes, record::ADDRESS)?)).to_canonical(),
-            port: u16::from_ne_bytes(at(bytes, record::PORT)?),
+            port: Port::new(u16::from_ne_bytes(at(bytes, record::PORT)?))?,
         };
         Some(Grant {
             bind,

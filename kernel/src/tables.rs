@@ -131,7 +131,7 @@ impl Tables {
             let boundaries = &self.boundaries[self.classes?.range()];
             u32::try_from(search(boundaries, subordinates::number(table, id)).0).ok()
         };
-        let Some(port) = self.ports.get(&index(bind.transport, bind.port)) else {
+        let Some(port) = self.ports.get(&index(bind.transport, bind.port.get())) else {
             return Verdict::NOTHING;
         };
         let mut verdict = of(&port.anybody);
@@ -146,7 +146,7 @@ impl Tables {
         ];
         for (first, id) in subjects.into_iter().filter_map(|(first, id)| Some((first, id?))) {
             let tables = (first..).zip(BLOCK_BITS).filter(|(table, _)| port.tables & 1 << (table - 1) != 0);
-            let mut keys = tables.map(|(table, bits)| Key::new(table, bind.transport, bind.port >> bits, id));
+            let mut keys = tables.map(|(table, bits)| Key::new(table, bind.transport, bind.port.get() >> bits, id));
             verdict = keys.find_map(|key| self.cells.get(key)).map_or(verdict, |entry| verdict.min(of(entry)));
         }
         verdict
@@ -241,8 +241,8 @@ impl<'p> Compiler<'p> {
         for rule in rules {
             let numbered = (*rule, self.list(&rule.addresses));
             for ports in rule.ports.iter().filter(|ports| ports.protocols.contains(transport.protocol())) {
-                changes.entry(ports.first.into()).or_default().0.push(numbered);
-                changes.entry(u32::from(ports.last) + 1).or_default().1.push(numbered);
+                changes.entry(u32::from(ports.first.get())).or_default().0.push(numbered);
+                changes.entry(u32::from(ports.last.get()) + 1).or_default().1.push(numbered);
             }
         }
         let mut holding = Holding::default();

@@ -28,7 +28,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use portgrant_protocol::Protocol;
+use portgrant_protocol::{Port, Protocol};
 
 pub use address::{AddressError, AddressSet, Domain, Span};
 pub use caller::Caller;
@@ -106,10 +106,10 @@ impl Protocols {
 pub struct Ports {
     /// Of which protocols
     pub protocols: Protocols,
-    /// The first port, at least 1
-    pub first: u16,
+    /// The first port
+    pub first: Port,
     /// The last port
-    pub last: u16,
+    pub last: Port,
 }
 
 /// An unknown service among a permit's ports.

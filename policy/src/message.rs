@@ -168,7 +168,7 @@ pub fn suggestion(caller: &Caller, endpoint: &Resolved) -> (String, String) {
         rule.extend([" dev ", dev]);
     }
     let words = [
-        (" reserved", (512..=1023).contains(&endpoint.port)),
+        (" reserved", (512..=1023).contains(&endpoint.port.get())),
         (" reuseport", asked.options.reuseport),
         (" freebind", asked.options.freebind),
     ];

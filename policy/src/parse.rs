@@ -17,7 +17,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use portgrant_protocol::Protocol;
-use portgrant_protocol::endpoint::{is_interface, is_service, port_number};
+use portgrant_protocol::endpoint::{Port, is_interface, is_service};
 use portgrant_protocol::text::printable;
 
 use crate::Error;
@@ -228,8 +228,8 @@ impl<'a> Parser<'a> {
             any = count == 1 && word.text == "any";
             let by_name = self.port(rule, &word)?;
             let needs_word = |ports: &Ports| {
-                let single_name = by_name && !RSH.contains(&ports.first);
-                ports.first <= *TRUSTED.end() && ports.last >= *TRUSTED.start() && !single_name
+                let single_name = by_name && !RSH.contains(&ports.first.get());
+                ports.first.get() <= *TRUSTED.end() && ports.last.get() >= *TRUSTED.start() && !single_name
             };
             if trusted.is_none() && rule.ports.last().is_some_and(needs_word) {
                 trusted = Some((word.column, shown(word.text)));
@@ -248,7 +248,7 @@ impl<'a> Parser<'a> {
             if !rule.ports.is_empty() {
                 return Err((word.column, Wrong::Port(shown(word.text))).into());
             }
-            rule.ports.push(Ports { protocols: unsaid, first: 1, last: u16::MAX });
+            rule.ports.push(Ports { protocols: unsaid, first: Port::MIN, last: Port::MAX });
             return Ok(false);
         }
         let (port, protocol) = match word.text.split_once('/') {
@@ -258,7 +258,7 @@ impl<'a> Parser<'a> {
         let protocols = protocol.map_or(unsaid, Protocols::only);
         if port.starts_with(|c: char| c.is_ascii_digit()) {
             let (first, last) = port.split_once('-').unwrap_or((port, port));
-            let number = |digits| port_number(digits).ok_or((word.column, Wrong::Port(shown(word.text))));
+            let number = |digits| Port::parse(digits).ok_or((word.column, Wrong::Port(shown(word.text))));
             let (first, last) = (number(first)?, number(last)?);
             if first > last {
                 return Err((word.column, Wrong::Range(shown(word.text))).into());

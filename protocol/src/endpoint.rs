@@ -17,6 +17,7 @@ mod options;
 use std::ffi::OsStr;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::str::FromStr;
 
 pub use options::{KeepAliveTimes, Options};
@@ -84,11 +85,44 @@ pub enum Address {
     Each,
 }
 
-/// The port that is asked for.
+/// A port, 1 to 65535. There is no port 0: bind(2) would choose one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port(NonZeroU16);
+
+impl Port {
+    /// The lowest port.
+    pub const MIN: Port = Port(NonZeroU16::MIN);
+    /// The highest port.
+    pub const MAX: Port = Port(NonZeroU16::MAX);
+
+    /// The port of this number, if it is not 0.
+    pub fn new(number: u16) -> Option<Port> {
+        NonZeroU16::new(number).map(Port)
+    }
+
+    /// 1 to 65535 in digits, without sign or leading zero; read into 16 bits, so nothing wider is ever narrowed.
+    pub fn parse(word: &str) -> Option<Port> {
+        let digits = word.bytes().all(|byte| byte.is_ascii_digit()) && !word.starts_with('0');
+        if digits { word.parse().ok().map(Port) } else { None }
+    }
+
+    /// Its number.
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The port that is asked for, as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Port {
-    /// 1 to 65535
-    Number(u16),
+pub enum AskedPort {
+    /// A number
+    Number(Port),
     /// A name to look up in services(5)
     Service(String),
 }
@@ -101,7 +135,7 @@ pub struct Endpoint {
     /// Where to bind.
     pub address: Address,
     /// Which port.
-    pub port: Port,
+    pub port: AskedPort,
     /// Which transport.
     pub protocol: Protocol,
     /// What to set on the socket.
@@ -113,8 +147,8 @@ pub struct Endpoint {
 pub struct Resolved {
     /// The endpoint as it was asked for.
     pub endpoint: Endpoint,
-    /// Its port, 1 to 65535.
-    pub port: u16,
+    /// Its port.
+    pub port: Port,
 }
 
 impl Endpoint {
@@ -126,8 +160,8 @@ impl Endpoint {
     /// Looks its service name up.
     pub fn resolve(self, services: &Services) -> Result<Resolved, EndpointError> {
         let port = match &self.port {
-            Port::Number(port) => *port,
-            Port::Service(name) => match services.port(name, self.protocol) {
+            AskedPort::Number(port) => *port,
+            AskedPort::Service(name) => match services.port(name, self.protocol) {
                 Some(port) => port,
                 None => return Err(unknown_service(name, self.protocol, services)),
             },
@@ -168,8 +202,8 @@ impl fmt::Display for Endpoint {
         }
         write_address(f, self.address)?;
         match &self.port {
-            Port::Number(port) => write!(f, "{port}")?,
-            Port::Service(name) => f.write_str(name)?,
+            AskedPort::Number(port) => write!(f, "{port}")?,
+            AskedPort::Service(name) => f.write_str(name)?,
         }
         if self.protocol != Protocol::Tcp {
             write!(f, "/{}", self.protocol.word())?;
@@ -275,20 +309,14 @@ fn canonical(address: Ipv6Addr) -> Address {
     }
 }
 
-fn parse_port(word: &str) -> Result<Port, EndpointError> {
-    if let Some(number) = port_number(word) {
-        return Ok(Port::Number(number));
+fn parse_port(word: &str) -> Result<AskedPort, EndpointError> {
+    if let Some(port) = Port::parse(word) {
+        return Ok(AskedPort::Number(port));
     }
     if is_service(word) {
-        return Ok(Port::Service(word.to_owned()));
+        return Ok(AskedPort::Service(word.to_owned()));
     }
     Err(EndpointError::Port(printable(word.as_bytes())))
-}
-
-/// 1 to 65535 in digits, without sign or leading zero; read into 16 bits, so nothing wider is ever narrowed.
-pub fn port_number(word: &str) -> Option<u16> {
-    let digits = word.bytes().all(|byte| byte.is_ascii_digit()) && !word.starts_with('0');
-    if digits { word.parse().ok() } else { None }
 }
 
 fn parse_protocol(word: &str) -> Result<Protocol, EndpointError> {

@@ -17,5 +17,5 @@ pub mod status;
 pub mod text;
 pub mod transfer;
 
-pub use endpoint::{Address, Endpoint, EndpointError, Options, Port, Protocol, Resolved};
+pub use endpoint::{Address, AskedPort, Endpoint, EndpointError, Options, Port, Protocol, Resolved};
 pub use message::{Kind, Message};

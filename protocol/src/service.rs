@@ -1,7 +1,7 @@
 //! services(5): names for ports and ports for names, as `/etc/services` lists them. Parses bytes; who reads the file
 //! judges it.
 
-use crate::endpoint::Protocol;
+use crate::endpoint::{Port, Protocol};
 
 /// Where the system keeps the names of ports.
 pub const PATH: &str = "/etc/services";
@@ -11,7 +11,7 @@ pub const PATH: &str = "/etc/services";
 struct Entry {
     name: Box<[u8]>,
     protocol: Protocol,
-    port: u16,
+    port: Port,
     place: usize,
 }
 
@@ -42,20 +42,20 @@ impl Services {
     }
 
     /// The port of service `name` for `protocol` (mptcp has tcp's).
-    pub fn port(&self, name: &str, protocol: Protocol) -> Option<u16> {
+    pub fn port(&self, name: &str, protocol: Protocol) -> Option<Port> {
         self.named(name).find(|entry| entry.protocol == protocol.transport()).map(|entry| entry.port)
     }
 
     /// The name of `port` for `protocol`, and no alias: the file's first, as in getservbyport(3). A name that is no
     /// UTF-8 is none.
-    pub fn name(&self, port: u16, protocol: Protocol) -> Option<&str> {
+    pub fn name(&self, port: Port, protocol: Protocol) -> Option<&str> {
         let here = |entry: &&Entry| entry.port == port && entry.protocol == protocol.transport();
         let first = self.entries.iter().filter(here).min_by_key(|entry| entry.place)?;
         std::str::from_utf8(&first.name).ok()
     }
 
     /// Every protocol and port that `name` stands for.
-    pub fn ports(&self, name: &str) -> impl Iterator<Item = (Protocol, u16)> {
+    pub fn ports(&self, name: &str) -> impl Iterator<Item = (Protocol, Port)> {
         self.named(name).map(|entry| (entry.protocol, entry.port))
     }
 
@@ -67,7 +67,7 @@ impl Services {
     }
 }
 
-fn port_and_protocol(word: &[u8]) -> Option<(u16, Protocol)> {
+fn port_and_protocol(word: &[u8]) -> Option<(Port, Protocol)> {
     let (port, protocol) = std::str::from_utf8(word).ok()?.split_once('/')?;
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
@@ -75,7 +75,7 @@ fn port_and_protocol(word: &[u8]) -> Option<(u16, Protocol)> {
         "sctp" => Protocol::Sctp,
         _ => return None,
     };
-    let port = port.parse().ok().filter(|&port| port != 0)?;
+    let port = Port::new(port.parse().ok()?)?;
     Some((port, protocol))
 }
 
@@ -83,32 +83,36 @@ fn port_and_protocol(word: &[u8]) -> Option<(u16, Protocol)> {
 mod tests {
     use super::*;
 
+    fn port(number: u16) -> Port {
+        Port::new(number).expect("a port")
+    }
+
     const FILE: &[u8] = b"# names\nnntp\t119/tcp\treadnews untp\t# USENET\ntftp 69/udp\n\
         domain 53/tcp\ndomain 53/udp\nddp 1/ddp\nbroken\nzero 0/tcp\nnntp 999/tcp\nlast 7/sctp";
 
     #[test]
     fn names_and_aliases_are_found_by_protocol() {
         let services = Services::parse(FILE);
-        assert_eq!(services.port("nntp", Protocol::Tcp), Some(119));
-        assert_eq!(services.port("untp", Protocol::Mptcp), Some(119));
+        assert_eq!(services.port("nntp", Protocol::Tcp), Port::new(119));
+        assert_eq!(services.port("untp", Protocol::Mptcp), Port::new(119));
         assert_eq!(services.port("nntp", Protocol::Udp), None);
-        assert_eq!(services.port("tftp", Protocol::Udp), Some(69));
-        assert_eq!(services.port("last", Protocol::Sctp), Some(7));
+        assert_eq!(services.port("tftp", Protocol::Udp), Port::new(69));
+        assert_eq!(services.port("last", Protocol::Sctp), Port::new(7));
         for absent in ["ddp", "broken", "zero", "", "#", "NNTP", "nnt", "nntpx"] {
             assert_eq!(services.ports(absent).count(), 0, "{absent:?}");
         }
-        let domain: Vec<_> = services.ports("domain").collect();
+        let domain: Vec<_> = services.ports("domain").map(|(protocol, port)| (protocol, port.get())).collect();
         assert_eq!(domain, [(Protocol::Tcp, 53), (Protocol::Udp, 53)]);
     }
 
     #[test]
     fn a_port_has_the_files_first_name_and_no_alias() {
         let services = Services::parse(b"webcache 8080/tcp http-alt\nalt 8080/tcp\na\xff 9/tcp\ndomain 53/udp");
-        assert_eq!(services.name(8080, Protocol::Tcp), Some("webcache"));
-        assert_eq!(services.name(8080, Protocol::Mptcp), Some("webcache"));
-        assert_eq!(services.name(53, Protocol::Udp), Some("domain"));
-        for (port, protocol) in [(53, Protocol::Tcp), (9, Protocol::Tcp), (80, Protocol::Tcp), (0, Protocol::Udp)] {
-            assert_eq!(services.name(port, protocol), None, "{port}");
+        assert_eq!(services.name(port(8080), Protocol::Tcp), Some("webcache"));
+        assert_eq!(services.name(port(8080), Protocol::Mptcp), Some("webcache"));
+        assert_eq!(services.name(port(53), Protocol::Udp), Some("domain"));
+        for (number, protocol) in [(53, Protocol::Tcp), (9, Protocol::Tcp), (80, Protocol::Tcp)] {
+            assert_eq!(services.name(port(number), protocol), None, "{number}");
         }
     }
 }

@@ -85,7 +85,7 @@ impl Facts {
             Address::Each => (self.local.ip(), self.dual_stack),
         };
         let wildcard_kind = !address.is_unspecified() || self.dual_stack == dual;
-        if self.local.ip() != address || self.local.port() != asked.port || !wildcard_kind {
+        if self.local.ip() != address || self.local.port() != asked.port.get() || !wildcard_kind {
             return Err(Mismatch::Address { found: self.local, dual_stack: self.dual_stack });
         }
         if self.protocol.is_stream() && !self.listening {

@@ -1,6 +1,6 @@
 //! From the text of an endpoint to addresses and numbers: parsed, with its service looked up in services(5).
 
-use portgrant_protocol::endpoint::{Endpoint, EndpointError, Port, Resolved};
+use portgrant_protocol::endpoint::{AskedPort, Endpoint, EndpointError, Resolved};
 use portgrant_protocol::service::{self, Services};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Protocol, status};
@@ -66,6 +66,6 @@ fn resolve(endpoint: Endpoint, services: &Services) -> Result<Resolved, Error> {
 /// Reads services(5), if one of `endpoints` has a service name. A file that cannot be read counts as empty: the error
 /// then says which name is unknown.
 fn services(endpoints: &[Endpoint]) -> Services {
-    let any_named = endpoints.iter().any(|endpoint| matches!(endpoint.port, Port::Service(_)));
+    let any_named = endpoints.iter().any(|endpoint| matches!(endpoint.port, AskedPort::Service(_)));
     Services::parse(&if any_named { std::fs::read(service::PATH).unwrap_or_default() } else { Vec::new() })
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use portgrant_protocol::endpoint::{self, Endpoint, Port};
+use portgrant_protocol::endpoint::{self, AskedPort, Endpoint, Port};
 use portgrant_protocol::{Protocol, service};
 
 use crate::failure::{Error, Report, failure, shown};
@@ -54,11 +54,12 @@ impl Services {
 
     /// The port of the service `name`, or of an alias (getservbyname(3)).
     pub fn port(&self, name: &str, protocol: Protocol) -> Option<u16> {
-        self.own.port(name, protocol).or_else(|| self.system.port(name, protocol))
+        self.own.port(name, protocol).or_else(|| self.system.port(name, protocol)).map(Port::get)
     }
 
     /// The name of `port`: the first one, not an alias (getservbyport(3)).
     pub fn name(&self, port: u16, protocol: Protocol) -> Option<&str> {
+        let port = Port::new(port)?;
         self.own.name(port, protocol).or_else(|| self.system.name(port, protocol))
     }
 
@@ -88,13 +89,16 @@ impl Services {
         if endpoint.protocol == Protocol::default() {
             endpoint.protocol = protocol;
         }
-        let own = if let Port::Service(name) = &endpoint.port { self.port(name, endpoint.protocol) } else { None };
+        let own = match &endpoint.port {
+            AskedPort::Service(name) => self.own.port(name, endpoint.protocol),
+            AskedPort::Number(_) => None,
+        };
         let port = match own {
             Some(port) => port,
             None => endpoint.clone().resolve(&self.system).map_err(wrong)?.port,
         };
         let name = endpoint.name.or_else(|| Some(service.to_owned()).filter(|name| endpoint::is_name(name)));
-        Ok(Endpoint { port: Port::Number(port), name, ..endpoint })
+        Ok(Endpoint { port: AskedPort::Number(port), name, ..endpoint })
     }
 }
 

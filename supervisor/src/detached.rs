@@ -119,6 +119,7 @@ pub(crate) fn prepare(
         only_thread: asked.only_thread,
         memory,
         told: Cell::new(false),
+        repeats: Default::default(),
     };
     let [listener, memory] = kept(&supervisor);
     let more = more.iter().map(|fd| fd.as_raw_fd());

@@ -25,8 +25,10 @@ mod filter;
 pub mod helper;
 mod parent;
 pub mod refusals;
+mod repeats;
 mod supervise;
 mod target;
+mod time_wait;
 
 pub use error::Error;
 
@@ -38,9 +40,12 @@ use portgrant_sys::{OnlyThread, Start};
 /// From the entry point to the exit status. Does not return where the process becomes the program.
 pub fn run(start: Start, only_thread: OnlyThread) -> u8 {
     listen::occupy_standard_descriptors();
-    let done = arguments::parse(start, only_thread).and_then(|asked| match asked.place {
-        arguments::Place::Detached => detached::run(&asked),
-        arguments::Place::Parent => parent::run(&asked),
+    let done = arguments::parse(start, only_thread).and_then(|asked| {
+        target::may_be_inspected()?;
+        match asked.place {
+            arguments::Place::Detached => detached::run(&asked),
+            arguments::Place::Parent => parent::run(&asked),
+        }
     });
     match done {
         Ok(status) => status,

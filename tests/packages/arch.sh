@@ -21,6 +21,7 @@ pacman_installs_upgrades_and_removes_what_makepkg_built() (
         mv /run/build/*.pkg.tar.gz /run/packages/$1
     }
     mkdir -p /var/lib/pacman
+    ln -sf /proc/self/mounts /etc/mtab # pacman looks there for file systems
     everything >/run/before
     packages 1
     packages 2

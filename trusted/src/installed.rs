@@ -10,7 +10,7 @@ use std::rc::Rc;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use portgrant_policy::{AskedProgram, Caller, Distrust, Error, Files, Finding, Names, Policy, Source};
 use portgrant_protocol::service::Services;
-use portgrant_protocol::{Endpoint, Port, Resolved};
+use portgrant_protocol::{AskedPort, Endpoint, Resolved};
 use rustix::process::{Gid, getgid, getgroups, getuid};
 
 use crate::folder::{Folder, judge_program};
@@ -20,6 +20,11 @@ use crate::stamps::Stamps;
 const FILE: &str = "portgrant.conf";
 /// The folder in /etc of further files, which may be missing.
 const MORE: &str = "portgrant.d";
+
+/// The tables of names that may be symlinks of root's, as on systems whose /etc is made of links (NixOS). The policy must
+/// not: a ConfigMap of Kubernetes is links in a folder that everybody writes to. The tables of subordinate ids are written
+/// by usermod(8), as files.
+const LINKED: [&str; 3] = ["passwd", "group", "services"];
 
 /// /etc, opened and judged once, when the first of its files is read.
 #[derive(Debug, Clone, Default)]
@@ -84,7 +89,14 @@ impl Etc {
 
 impl Files for Etc {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        match self.folder()?.read(OsStr::new(name)) {
+        let folder = self.folder()?;
+        let name = OsStr::new(name);
+        let read = if LINKED.iter().any(|linked| name == *linked) {
+            folder.read_through_links(name)
+        } else {
+            folder.read(name)
+        };
+        match read {
             Ok(text) => Ok(Some(text)),
             Err((_, Distrust::Missing | Distrust::Empty)) => Ok(None),
             Err(finding) => Err(untrusted(finding)),
@@ -132,8 +144,8 @@ impl System {
         endpoint.options.dev = endpoint.options.dev.as_deref().map(interface);
         let none = Services::default();
         let services = match endpoint.port {
-            Port::Service(_) => self.names.services()?,
-            Port::Number(_) => &none,
+            AskedPort::Service(_) => self.names.services()?,
+            AskedPort::Number(_) => &none,
         };
         Ok(endpoint.resolve(services)?)
     }

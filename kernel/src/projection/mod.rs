@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use portgrant_protocol::{Address, Endpoint, Options, Port, Protocol, Resolved};
+use portgrant_protocol::{Address, AskedPort, Endpoint, Options, Port, Protocol, Resolved};
 
 use portgrant_policy::{Ask, Caller, Decision, Domain, Effect, Error, Names, Policy, Rule, Subject, decide};
 
@@ -31,8 +31,8 @@ pub struct Bind {
     /// The address; `::` is the wildcard of both families, whatever the socket's IPV6_V6ONLY. `::ffff:a.b.c.d` is an IPv4
     /// address of an AF_INET6 socket
     pub address: IpAddr,
-    /// The port, 1 to 65535
-    pub port: u16,
+    /// The port
+    pub port: Port,
 }
 
 /// The protocols that are decided.
@@ -121,7 +121,7 @@ impl Bind {
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Address::Any,
             IpAddr::V6(address) => Address::V6(address),
         };
-        let port = Port::Number(self.port);
+        let port = AskedPort::Number(self.port);
         let endpoint = Endpoint { name: None, address, port, protocol, options: Options::default() };
         Resolved { endpoint, port: self.port }
     }

@@ -34,7 +34,13 @@ fn permits(projection: &Projection, bind: &Bind) -> bool {
 }
 
 fn bind(who: (u32, u32), transport: Transport, address: &str, port: u16) -> Bind {
-    Bind { uid: who.0, gid: who.1, transport, address: address.parse().expect("an address"), port }
+    Bind {
+        uid: who.0,
+        gid: who.1,
+        transport,
+        address: address.parse().expect("an address"),
+        port: Port::new(port).expect("a port"),
+    }
 }
 
 const ALICE: (u32, u32) = (1000, 1000);

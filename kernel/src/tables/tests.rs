@@ -3,6 +3,7 @@
 use crate::projection::{Groups, decide_bind};
 use portgrant_policy::Names;
 use portgrant_policy::{Decision, Policy, Source};
+use portgrant_protocol::Port;
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -130,7 +131,7 @@ fn binds() -> impl Strategy<Value = Bind> {
         gid,
         transport,
         address: address.parse().expect("an address"),
-        port,
+        port: Port::new(port).expect("a port"),
     })
 }
 
@@ -192,7 +193,7 @@ proptest! {
         });
         for address in edges {
             let address = std::net::Ipv6Addr::from_bits(address).into();
-            let bind = Bind { uid: 1000, gid: 1000, transport: Transport::Tcp, address, port: 80 };
+            let bind = Bind { uid: 1000, gid: 1000, transport: Transport::Tcp, address, port: Port::new(80).expect("a port") };
             let found = tables.verdict(&bind).permits().map(|place| place.line);
             prop_assert_eq!(found, expected(&projection, &bind), "{}\n{:?}", text, bind);
         }

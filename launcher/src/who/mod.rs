@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use portgrant_protocol::{Endpoint, Port, Protocol};
+use portgrant_protocol::{AskedPort, Endpoint, Protocol};
 use portgrant_server::{Holder, HolderState};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
@@ -47,8 +47,8 @@ fn each_protocol(place: &Place) -> Vec<Endpoint> {
     }
     let services = portgrant_server::Services::system().ok();
     let has = |protocol: &Protocol| match &place.endpoint.port {
-        Port::Number(_) => true,
-        Port::Service(name) => services.as_ref().is_some_and(|known| known.port(name, *protocol).is_some()),
+        AskedPort::Number(_) => true,
+        AskedPort::Service(name) => services.as_ref().is_some_and(|known| known.port(name, *protocol).is_some()),
     };
     let known: Vec<Protocol> = [Protocol::Tcp, Protocol::Udp].into_iter().filter(has).collect();
     // Of a name that nobody knows the error tells.

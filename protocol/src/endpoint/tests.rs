@@ -8,17 +8,17 @@ fn parse(text: &str) -> Endpoint {
 
 #[test]
 fn the_forms_of_the_manual_parse() {
-    assert_eq!(parse("80").port, Port::Number(80));
+    assert_eq!(parse("80").port, AskedPort::Number(Port::new(80).expect("a port")));
     assert_eq!(parse("80").address, Address::Any);
     assert_eq!(parse("*:80"), parse("80"));
     assert_eq!(parse("443/udp").protocol, Protocol::Udp);
-    assert_eq!(parse("nntp").port, Port::Service("nntp".into()));
+    assert_eq!(parse("nntp").port, AskedPort::Service("nntp".into()));
     assert_eq!(parse("127.0.0.1:25").address, Address::V4(Ipv4Addr::LOCALHOST));
     assert_eq!(parse("each:520/udp").address, Address::Each);
     let https = parse("https=[::]:443,v6only");
     assert_eq!((https.name.as_deref(), https.address), (Some("https"), Address::V6(Ipv6Addr::UNSPECIFIED)));
     assert!(https.options.v6only);
-    assert_eq!(parse("a=b").port, Port::Service("b".into()));
+    assert_eq!(parse("a=b").port, AskedPort::Service("b".into()));
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn what_is_wrong_is_named_with_what_was_expected() {
 #[test]
 fn a_service_is_looked_up_for_its_protocol() {
     let services = Services::parse(b"nntp 119/tcp\ntftp 69/udp\n");
-    assert_eq!(parse("nntp").resolve(&services).map(|r| (r.port, r.name())), Ok((119, "119/tcp".into())));
+    assert_eq!(parse("nntp").resolve(&services).map(|r| (r.port.get(), r.name())), Ok((119, "119/tcp".into())));
     assert_eq!(parse("news=nntp/mptcp").resolve(&services).map(|r| r.name()), Ok("news".into()));
     let error = parse("tftp").resolve(&services).expect_err("no tcp entry").to_string();
     assert!(error.contains("expected tftp/udp"), "{error}");

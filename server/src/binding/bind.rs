@@ -160,9 +160,9 @@ fn address(asked: &Resolved) -> Result<SocketAddr, BindError> {
     // A link-local address needs its interface (ipv6(7)). Endpoints have no zones, so `dev` names the interface.
     let scope = || asked.endpoint.options.dev.as_deref().and_then(|dev| if_nametoindex(dev).ok()).unwrap_or(0);
     match asked.endpoint.address {
-        Address::Any => Ok(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, asked.port, 0, 0).into()),
-        Address::V4(ip) => Ok(SocketAddrV4::new(ip, asked.port).into()),
-        Address::V6(ip) => Ok(SocketAddrV6::new(ip, asked.port, 0, scope()).into()),
+        Address::Any => Ok(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, asked.port.get(), 0, 0).into()),
+        Address::V4(ip) => Ok(SocketAddrV4::new(ip, asked.port.get()).into()),
+        Address::V6(ip) => Ok(SocketAddrV6::new(ip, asked.port.get(), 0, scope()).into()),
         Address::Each => Err(BindError::EachIsSeveral { endpoint: asked.endpoint.to_string() }),
     }
 }
@@ -177,7 +177,7 @@ fn make(asked: &Resolved, v4: bool) -> Result<OwnedFd, BindError> {
     };
     let family = if v4 { AddressFamily::INET } else { AddressFamily::INET6 };
     net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(number)).map_err(|errno| match errno {
-        Errno::AFNOSUPPORT if !v4 => BindError::NoIpv6 { endpoint: asked.to_string(), port: asked.port },
+        Errno::AFNOSUPPORT if !v4 => BindError::NoIpv6 { endpoint: asked.to_string(), port: asked.port.get() },
         Errno::PROTONOSUPPORT | Errno::NOPROTOOPT | Errno::SOCKTNOSUPPORT => {
             BindError::NoProtocol { endpoint: asked.to_string(), protocol }
         }
@@ -236,7 +236,7 @@ fn failed(asked: &Resolved, errno: Errno) -> BindError {
     match errno {
         // The address is certainly in use. Its holders are reported as far as they are known.
         Errno::ADDRINUSE => BindError::InUse { endpoint, holders: holder::of(asked).unwrap_or_default() },
-        Errno::ADDRNOTAVAIL if any_v6 => BindError::NoIpv6 { endpoint, port: asked.port },
+        Errno::ADDRNOTAVAIL if any_v6 => BindError::NoIpv6 { endpoint, port: asked.port.get() },
         Errno::ADDRNOTAVAIL => BindError::NotThere { endpoint },
         Errno::ACCESS | Errno::PERM => BindError::Privileged { endpoint },
         errno => BindError::Other { endpoint, source: errno.into() },

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt::BindToDevice};
-use portgrant_protocol::endpoint::{Address, Endpoint, Options, Port};
+use portgrant_protocol::endpoint::{Address, AskedPort, Endpoint, Options, Port};
 use portgrant_protocol::{Kind, Protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
@@ -55,7 +55,7 @@ const CHANGES: u64 = 1;
 #[derive(Debug)]
 pub struct EachUdp {
     name: String,
-    port: u16,
+    port: Port,
     options: Options,
     helper: Option<PathBuf>,
     wildcard: Arc<AddressedUdp>,
@@ -121,7 +121,7 @@ impl EachUdp {
             return Err(ListenerError::NotEach { name: endpoint.to_owned(), expected }.into());
         }
         let wildcard = make(Ipv6Addr::UNSPECIFIED.into(), &options)?;
-        let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), asked.port);
+        let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), asked.port.get());
         match bind(&wildcard, &address) {
             Err(Errno::ACCESS) => match whole_set(asked.endpoint, helper.clone()) {
                 Ok(sockets) => {
@@ -161,10 +161,10 @@ impl EachUdp {
         let mut sockets = sockets.into_iter();
         let not_each = |name: &str, expected| Error::from(ListenerError::NotEach { name: name.to_owned(), expected });
         let first = sockets.next().ok_or_else(|| not_each("each", "the wildcard's socket first"))?;
-        let (name, port) = (first.name().to_owned(), first.local()?.port());
-        if !first.local()?.ip().is_unspecified() {
+        let (name, local) = (first.name().to_owned(), first.local()?);
+        let Some(port) = Port::new(local.port()).filter(|_| local.ip().is_unspecified()) else {
             return Err(not_each(&name, "the wildcard's socket first"));
-        }
+        };
         let wildcard = first.into_udp()?;
         let device = getsockopt(&wildcard, BindToDevice).ok().and_then(|device| device.into_string().ok());
         let options = Options { dev: device.filter(|device| !device.is_empty()), ..Options::default() };
@@ -175,7 +175,7 @@ impl EachUdp {
             let socket = socket.into_udp()?;
             let local =
                 socket.local_addr().map_err(|source| Error::system("cannot read the address of a socket", source))?;
-            if local.port() != port || local.ip().is_unspecified() {
+            if local.port() != port.get() || local.ip().is_unspecified() {
                 return Err(not_each(&name, "a socket of one address, at the wildcard's port"));
             }
             let scope = if let SocketAddr::V6(v6) = local { v6.scope_id() } else { 0 };
@@ -193,7 +193,7 @@ impl EachUdp {
 
     /// The addresses that currently have their own socket, unicast and broadcast.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.bound.iter().map(|bound| bound.place.at(self.port))
+        self.bound.iter().map(|bound| bound.place.at(self.port.get()))
     }
 
     /// The wildcard's socket, to join multicast groups on it.
@@ -241,7 +241,7 @@ impl EachUdp {
         !self.untold.is_empty()
     }
 
-    fn around(name: String, port: u16, options: Options, wildcard: UdpSocket) -> Result<EachUdp, Error> {
+    fn around(name: String, port: Port, options: Options, wildcard: UdpSocket) -> Result<EachUdp, Error> {
         // Before the addresses are listed for the first time, so that none is missed.
         let (changes, mut ready) = (Changes::subscribe()?, Epoll::new()?);
         let wildcard = Arc::new(AddressedUdp::new(wildcard)?);
@@ -282,14 +282,14 @@ impl EachUdp {
         self.bound = kept;
         for bound in gone {
             self.ready.remove(&*bound.socket);
-            told.push(AddressChange::Removed(bound.place.at(self.port)));
+            told.push(AddressChange::Removed(bound.place.at(self.port.get())));
         }
         self.shared.retain(is_there);
         for place in &places {
             if self.bound.iter().map(|bound| &bound.place).chain(&self.shared).any(|known| known.is(place)) {
                 continue;
             }
-            let address = place.at(self.port);
+            let address = place.at(self.port.get());
             match self.bind(place).and_then(|socket| self.insert(place.clone(), socket)) {
                 Ok(()) => told.push(AddressChange::Added(address)),
                 // Removed again, or an IPv6 address that is not known to be unique yet: another notification follows.
@@ -310,8 +310,10 @@ impl EachUdp {
     fn bind(&self, place: &Place) -> Result<UdpSocket, Error> {
         if place.ip.is_ipv6() {
             // On any port, and without the helper, to see whether the address can be used yet (see RFC 4862, 5.4).
-            bind(make(place.ip, &self.options)?, &place.at(0))
-                .map_err(|errno| ListenerError::NotBound { address: place.at(self.port), source: errno.into() })?;
+            bind(make(place.ip, &self.options)?, &place.at(0)).map_err(|errno| ListenerError::NotBound {
+                address: place.at(self.port.get()),
+                source: errno.into(),
+            })?;
         }
         let socket = make(place.ip, &self.options)?;
         set_reuseport(&socket, true)?;
@@ -324,7 +326,7 @@ impl EachUdp {
     }
 
     fn bind_shared(&self, place: &Place, socket: &UdpSocket) -> Result<(), Error> {
-        let address = place.at(self.port);
+        let address = place.at(self.port.get());
         match bind(socket, &address) {
             Err(Errno::ACCESS) => {}
             bound => return bound.map_err(|errno| ListenerError::NotBound { address, source: errno.into() }.into()),
@@ -368,9 +370,9 @@ fn whole_set(endpoint: Endpoint, helper: Option<PathBuf>) -> Result<Sockets, Err
 }
 
 /// Has the helper bind `socket`.
-fn ask(helper: Option<PathBuf>, address: Address, port: u16, socket: &UdpSocket) -> Result<(), Error> {
+fn ask(helper: Option<PathBuf>, address: Address, port: Port, socket: &UdpSocket) -> Result<(), Error> {
     let helper = helper.map_or_else(helper::locate, Ok)?;
-    let (port, protocol, options) = (Port::Number(port), Protocol::Udp, Options::default());
+    let (port, protocol, options) = (AskedPort::Number(port), Protocol::Udp, Options::default());
     helper::bind(&helper, &Endpoint { name: None, address, port, protocol, options }, socket)
 }
 

@@ -8,6 +8,7 @@ use portgrant_kernel::bpf::{Kind, Map, Program, ReadOnly, Shape};
 use portgrant_kernel::program;
 use portgrant_kernel::projection::{Bind, Groups, Projection, Transport, decide_bind};
 use portgrant_policy::{Decision, Names, Policy, Source};
+use portgrant_protocol::Port;
 use portgrant_tests::KERNEL;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -151,7 +152,7 @@ fn asked() -> impl Strategy<Value = Asked> {
     let gid = select(vec![33, 1000, 2000, 200_000, 200_001, 200_002]);
     (uid, gid, transport, place, port).prop_map(|(uid, gid, transport, place, port)| {
         let address: IpAddr = place.0.parse().expect("an address");
-        (Bind { uid, gid, transport, address, port }, place.0, place.1)
+        (Bind { uid, gid, transport, address, port: Port::new(port).expect("a port") }, place.0, place.1)
     })
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use log::debug;
-use portgrant_protocol::endpoint::Port;
+use portgrant_protocol::endpoint::AskedPort;
 use portgrant_protocol::program::{self, Unfit};
 use portgrant_protocol::service::{self, Services};
 use portgrant_protocol::text::printable;
@@ -52,6 +52,10 @@ pub(crate) struct Wanted<'a> {
     adoption: Adoption,
     program: &'a [OsString],
     settings: Vec<Setting<'a>>,
+    /// The name that the program is given for itself
+    argv0: Option<&'a OsStr>,
+    /// The number of the first socket, if it is not the usual one. Nothing announces such sockets
+    first: Option<RawFd>,
 }
 
 /// `--setenv`: a variable of the program's.
@@ -72,6 +76,15 @@ impl<'a> Wanted<'a> {
             let fix = format!("leave {option} out: with --accept each connection is descriptor 0 and 1 of a program");
             return usage(Message::new(format!("{option} cannot be used with --accept")).fix(fix));
         }
+        if let Some(number) = asked.first_fd.filter(|_| asked.accept.accept || server.is_some() || asked.inetd) {
+            let other = if asked.accept.accept { "--accept" } else { option.as_str() };
+            let message = Message::new(format!("--first-fd cannot be used with {other}"));
+            return usage(
+                message
+                    .why(format!("{other} says which numbers the sockets have, not {number}"))
+                    .fix("leave one of them out"),
+            );
+        }
         let adoption = match server {
             Some(_) if asked.inetd => {
                 let fix = "--inetd means --as inetd; leave one of them out";
@@ -90,7 +103,8 @@ impl<'a> Wanted<'a> {
         }
         let settings = asked.setenv.iter().map(|word| Setting::of(word, adoption, &option));
         let settings = settings.collect::<Result<_, _>>()?;
-        let wanted = Wanted { option, adoption, program: &asked.program, settings };
+        let (argv0, first) = (asked.argv0.as_deref(), asked.first_fd.filter(|first| *first != listen::FIRST));
+        let wanted = Wanted { option, adoption, program: &asked.program, settings, argv0, first };
         wanted.number_is_told()?;
         Ok(wanted)
     }
@@ -99,7 +113,9 @@ impl<'a> Wanted<'a> {
         match self.adoption {
             Adoption::Standard | Adoption::Connection => Places::Standard,
             Adoption::StandardParked => Places::StandardParked,
-            Adoption::ListenFds | Adoption::Variable(_) | Adoption::Argument(_) | Adoption::Never => Places::FromThree,
+            Adoption::ListenFds | Adoption::Variable(_) | Adoption::Argument(_) | Adoption::Never => {
+                Places::From(self.first.unwrap_or(listen::FIRST))
+            }
         }
     }
 
@@ -122,7 +138,7 @@ impl<'a> Wanted<'a> {
         if listen.iter().any(|endpoint| endpoint.address == Address::Each) {
             return Ok(None);
         }
-        let named = listen.iter().any(|endpoint| matches!(endpoint.port, Port::Service(_)));
+        let named = listen.iter().any(|endpoint| matches!(endpoint.port, AskedPort::Service(_)));
         let services = if named { std::fs::read(service::PATH).unwrap_or_default() } else { Vec::new() };
         let services = Services::parse(&services);
         let descriptors = self.places().numbers().zip(listen).map(|(number, endpoint)| {
@@ -133,7 +149,7 @@ impl<'a> Wanted<'a> {
                 Address::V6(address) => IpAddr::V6(address),
                 Address::Any | Address::Each => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             };
-            let local = SocketAddr::new(address, resolved.port);
+            let local = SocketAddr::new(address, resolved.port.get());
             Ok(Descriptor { name: resolved.name(), number, local })
         });
         descriptors.collect::<Result<_, Error>>().map(Some)
@@ -153,7 +169,8 @@ impl<'a> Wanted<'a> {
         descriptors: &[Descriptor],
     ) -> Result<Image, Error> {
         let fill = |text: &[u8]| placeholders::fill(text, |name| number(name, descriptors));
-        let mut arguments: Vec<OsString> = self.program.iter().take(1).cloned().collect();
+        let name = self.argv0.map(OsStr::to_owned).or(self.program.first().cloned());
+        let mut arguments: Vec<OsString> = name.into_iter().collect();
         for argument in self.arguments() {
             arguments.push(OsString::from_vec(fill(argument)?));
         }
@@ -167,10 +184,11 @@ impl<'a> Wanted<'a> {
                     environment.push(entry(name.as_bytes(), value.as_bytes()));
                 }
             }
-            Adoption::ListenFds => {
+            Adoption::ListenFds if self.first.is_none() => {
                 announced = Some(descriptors.iter().map(|descriptor| descriptor.name.clone()).collect());
             }
-            Adoption::Argument(_)
+            Adoption::ListenFds
+            | Adoption::Argument(_)
             | Adoption::Standard
             | Adoption::StandardParked
             | Adoption::Connection
