@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use portgrant_tests::{BINDER, Caller, Install, LAUNCHER, Outcome, POLICY, World, both_installs};
 
 both_installs![
-    an_installation_that_is_right_is_said_to_be,
+    a_correct_installation_is_reported_as_correct,
     a_helper_without_its_privilege_is_found_and_mended_as_the_fix_says,
     a_helper_that_others_can_change_is_found,
     a_helper_that_is_not_there_or_cannot_be_reached_is_found_and_told_in_the_error,
@@ -72,7 +72,7 @@ fn well(world: &World) {
     world.policy("permit alice 80\n");
 }
 
-fn an_installation_that_is_right_is_said_to_be(world: &World) {
+fn a_correct_installation_is_reported_as_correct(world: &World) {
     well(world);
     let _log = world.syslog();
     let outcome = doctor(world);

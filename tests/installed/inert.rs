@@ -1,4 +1,4 @@
-//! Installations that give no privilege: each is told apart, with what to do about it, and nothing is bound.
+//! Installations that give no privilege: each has its own message with a fix, and nothing is bound.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -67,7 +67,7 @@ fn inside_a_user_namespace_the_helper_says_so(world: &World) {
         outcome.exits(78).complains("user namespace");
         assert!(!outcome.stderr.contains("chown"), "{apart:?}: {outcome}");
     }
-    // A network of one's own, too: there the port is bound by whoever owns it, without any helper.
+    // In a new network, too: its owner binds the port there without any helper.
     let own = [
         "unshare",
         "--user",
