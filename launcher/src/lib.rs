@@ -14,6 +14,7 @@ mod exec;
 mod helper;
 mod output;
 mod pass;
+mod podman;
 mod policy;
 mod program;
 mod recipe;

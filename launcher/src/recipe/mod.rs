@@ -2,6 +2,7 @@
 //! prints it, `portgrant exec --as SERVER` follows it.
 
 mod applications;
+mod containers;
 mod daemons;
 mod languages;
 mod text;
@@ -176,9 +177,16 @@ fn write(server: &Server, folder: &Path) -> Result<String, Error> {
 
 /// Every server, those that can be helped first.
 pub(crate) fn servers() -> impl Iterator<Item = &'static Server> {
-    [daemons::SERVERS, web::SERVERS, applications::SERVERS, languages::SERVERS, themselves::SERVERS]
-        .into_iter()
-        .flatten()
+    [
+        daemons::SERVERS,
+        web::SERVERS,
+        applications::SERVERS,
+        languages::SERVERS,
+        containers::SERVERS,
+        themselves::SERVERS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The server that bears `name`, its own or another.
@@ -189,6 +197,13 @@ pub(crate) fn named(name: &str) -> Option<&'static Server> {
 /// The words that clap takes for a server, and completions offer.
 pub(crate) fn names() -> PossibleValuesParser {
     PossibleValuesParser::new(servers().map(|server| PossibleValue::new(server.name).aliases(server.aliases)))
+}
+
+/// The same for `--as`. Servers that cannot be helped are accepted, for a message that says so, and not offered.
+pub(crate) fn names_to_follow() -> PossibleValuesParser {
+    let never = |server: &Server| matches!(server.adoption, Adoption::Never);
+    let value = |server: &'static Server| PossibleValue::new(server.name).aliases(server.aliases).hide(never(server));
+    PossibleValuesParser::new(servers().map(value))
 }
 
 /// What is said of a word for which there is no recipe; the caller's word, printable.
