@@ -77,7 +77,7 @@ fn sources(files: &[PathBuf], system: &System) -> Result<Vec<Source>, Error> {
     if files.is_empty() {
         return system.sources();
     }
-    let read = |path: &PathBuf| match read_unjudged(path) {
+    let read = |path: &PathBuf| match read_unjudged(path.as_os_str().as_bytes()) {
         // As it would be refused once it is installed.
         Ok(text) if text.is_empty() => {
             Err(Error::Untrusted { path: path.as_os_str().as_bytes().to_vec(), why: Distrust::Empty })

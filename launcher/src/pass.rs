@@ -171,7 +171,7 @@ fn of_transfer(error: TransferError) -> Trouble {
         {
             Trouble::Unread
         }
-        TransferError::System(source) => Trouble::System(source),
+        TransferError::System(errno) => Trouble::System(errno.into()),
         TransferError::NotAConversation | TransferError::Truncated | TransferError::Ended => {
             Trouble::Garbled(error.to_string())
         }

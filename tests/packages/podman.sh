@@ -32,6 +32,9 @@ SERVER
 dpkg -i /given/*.deb >/dev/null
 mount -t sysfs sysfs /sys
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+# As udev makes it.
+mount -t tmpfs -o mode=0755 net /dev/net
+mknod -m 0666 /dev/net/tun c 10 200
 echo 'permit alice 80' >/etc/portgrant.conf
 echo alice:100000:65536 | tee /etc/subuid >/etc/subgid
 mkdir -p /home/alice /run/user/1000
@@ -81,13 +84,13 @@ INSIDE
 
 exec_passes_the_socket_into_a_container_without_a_network() (
     with_podman <<'INSIDE'
-    user portgrant exec -l 80 -- "${container[@]}" --network none localhost/srv:1 & started=$!
+    user portgrant exec -l 80 -- "${container[@]}" --name web --network none localhost/srv:1 & started=$!
     [ "$(served)" = "served by uid 0, LISTEN_FDS=1, pid 1, LISTEN_PID=1" ]
-    kill $started
+    user podman rm -f -t 1 -i web
     wait $started || true
-    # The unit's options, as far as there is no systemd here.
-    user portgrant exec -l 80 -- "${container[@]}" --name web --replace --init --cap-drop all --read-only -d --network none localhost/srv:1
-    [ "$(served)" = "served by uid 0, LISTEN_FDS=1, pid 2, LISTEN_PID=2" ]
+    # The options of the unit, as far as there is no systemd and no catatonit (--init) here.
+    user portgrant exec -l 80 -- "${container[@]}" --name web --replace --cap-drop all --read-only -d --network none localhost/srv:1
+    [ "$(served)" = "served by uid 0, LISTEN_FDS=1, pid 1, LISTEN_PID=1" ]
     user podman rm -f -t 1 -i web
     user portgrant recipe podman | grep -F 'portgrant exec -l 80 -- podman run --rm --network none IMAGE'
 INSIDE
@@ -103,11 +106,38 @@ run_works_once_podman_has_its_user_namespace_and_says_so_before() (
     grep -F 'podman has no user namespace yet' <<<"$said"
     # The fix, as it stands there.
     eval "user $(sed -n 's/^ *fix: run: //p' <<<"$said")"
-    user portgrant run -- "${container[@]}" --name web -p 80:80 --network pasta localhost/srv:1 /srv 80 2>/run/said & started=$!
-    served | grep 'served by uid 0'
-    cat /run/said
-    fails grep -F 'no user namespace' /run/said
-    user podman rm -f -t 1 -i web
-    wait $started || true
+    for network in slirp4netns pasta; do
+        user portgrant run -- "${container[@]}" --name web -p 80:80 --network $network localhost/srv:1 /srv 80 2>/run/said & started=$!
+        served | grep 'served by uid 0'
+        cat /run/said
+        fails grep -F 'no user namespace' /run/said
+        user podman rm -f -t 1 -i web
+        wait $started || true
+    done
+INSIDE
+)
+
+in_kernel_mode_podman_just_publishes_the_port() (
+    mkdir -p "$work/given"
+    name=portgrant-podman.$$
+    echo "$name" >"$work/given/name"
+    # Where the machine has its cgroups of version 2.
+    cgroups=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
+    [ -n "$cgroups" ] || skip "there is no cgroup v2"
+    trap 'rmdir "$cgroups/$name" 2>/dev/null || true' EXIT
+    with_podman <<'INSIDE'
+    mount -t bpf bpf /sys/fs/bpf
+    cgroup=/sys/fs/cgroup/$(cat /given/name)
+    mkdir "$cgroup"
+    echo $$ >"$cgroup/cgroup.procs"
+    portgrant-kernel load --cgroup "$cgroup"
+    for network in slirp4netns pasta; do
+        user "${container[@]}" --name web -p 80:80 --network $network localhost/srv:1 /srv 80 & started=$!
+        served | grep 'served by uid 0'
+        user podman rm -f -t 1 -i web
+        wait $started || true
+    done
+    portgrant-kernel unload
+    fails user "${container[@]}" --name web -p 80:80 localhost/srv:1 /srv 80
 INSIDE
 )

@@ -225,7 +225,8 @@ impl Flag {
         }
         if of_others {
             let text = format!("its mode is {:04o}, so authbind permits this to everybody", self.mode & 0o7777);
-            draft.note(&self.place, format!("{text}; if only {owner} is meant, write permit {owner} instead of any"));
+            let one = if of_owner && !is_root { owner.as_str() } else { "one user" };
+            draft.note(&self.place, format!("{text}; if only {one} is meant, write permit {one} instead of any"));
         }
         if !of_group && of_others {
             draft.note(&self.place, "a deny for the group also refuses the owner of the file, if they are a member");

@@ -29,6 +29,8 @@ WantedBy=default.target
          needs no network. Add --network if it must reach others.",
         "A server that wants another variable gets it from podman: portgrant exec -l 0.0.0.0:80 -- podman run --network \
          none -e 'NGINX=3;' nginx. With --as nginx podman also needs --preserve-fds=1 -e NGINX.",
+        "--init ends the container when it is told to, whatever its server does. It needs catatonit, a package of its own \
+         on Debian.",
         "podman start, podman restart and --restart=always do not pass the socket again. Restart the command instead, as \
          the unit does.",
         "A server that accepts no socket: in kernel mode podman run -p 80:80 works as it is. A rule with an address of \
