@@ -1,4 +1,5 @@
-//! Links the part of libgcc that walks the stack into the launcher, instead of loading libgcc_s.so for it at each start.
+//! Links the part of libgcc that walks the stack into the program, instead of loading libgcc_s.so for it at each start. So the
+//! programs also start in an image that has the C library and nothing else. Used by explain and kernel as well.
 //!
 //! std names it for backtraces. Loading it costs a start about 100 us where the machine is virtual, most of them because its
 //! constructor asks the processor what it is (CPUID traps there). rustc asks the linker for `-lgcc_s`; that name is found
@@ -9,7 +10,7 @@ use std::process::Command;
 use std::{env, fs};
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=../launcher/build.rs");
     if env::var("CARGO_CFG_TARGET_ENV").as_deref() != Ok("gnu") || env::var("HOST") != env::var("TARGET") {
         return;
     }

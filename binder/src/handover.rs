@@ -40,7 +40,7 @@ pub fn execute(_: &Renounced, program: &Program, sockets: Vec<Ready>, environmen
             Ok(()) => (sockets, Vec::new()),
             Err(error) => return Error::Place(error),
         },
-        _ => match listen::place(sockets) {
+        _ => match listen::place(listen::FIRST, sockets) {
             Ok(placed) => (placed, listen::announcement(pid, &names)),
             Err(error) => return Error::Place(error),
         },

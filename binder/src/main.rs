@@ -89,7 +89,7 @@ fn exec(dropped: &Dropped, limit: &TimeLimit, asked: Exec, environment: &[Word<'
     let search = environment.iter().find_map(|entry| entry.strip_prefix(b"PATH=")).map(Word::to_c_str);
     let path = program::look_up(asked.program.first().copied().unwrap_or_default(), search)?;
     if !asked.inetd {
-        listen::free(asked.listen.len()).map_err(Error::Place)?;
+        listen::free(listen::FIRST, asked.listen.len()).map_err(Error::Place)?;
     }
     let sockets = sockets(dropped, limit, How { verb: Verb::Exec, program: Some(&path) }, &asked.listen)?;
     let program =

@@ -8,6 +8,8 @@ use portgrant_policy::Error;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Endpoint, Kind, Message};
 
+use crate::import::Origin;
+
 pub(crate) const HELP: &str = "\
 portgrant-explain tells what /etc/portgrant.conf says; it binds nothing and has no privilege.
 People type `portgrant explain`, `portgrant list` and `portgrant check`.
@@ -16,8 +18,9 @@ Usage:
   portgrant-explain explain -l ENDPOINT... [--as-user USER] [--format text|json] [-- PROGRAM]
   portgrant-explain list    [--as-user USER] [--format text|json]
   portgrant-explain check   [--format text|json] [--] [FILE...]
+  portgrant-explain import  FROM [--write FOLDER] [--] [FILE...]
 
-Exit status: 0; 64 usage; 71 the system failed; 77 refused by policy; 78 the policy is broken.
+Exit status: 0; 1 import left something out; 64 usage; 71 the system failed; 77 refused by policy; 78 the policy is broken.
 ";
 
 /// How the answer is written.
@@ -33,6 +36,7 @@ pub(crate) enum Command {
     Explain(Explain),
     List { user: Option<String>, format: Format },
     Check { files: Vec<PathBuf>, format: Format },
+    Import(Import),
     Help,
     Version,
 }
@@ -45,7 +49,15 @@ pub(crate) struct Explain {
     pub(crate) program: Option<OsString>,
 }
 
-const VERBS: &str = "expected explain, list or check";
+/// What is to be read as rules and commands.
+#[derive(Debug)]
+pub(crate) struct Import {
+    pub(crate) from: Origin,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) write: Option<PathBuf>,
+}
+
+const VERBS: &str = "expected explain, list, check or import";
 
 impl Command {
     pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, Box<Message>> {
@@ -53,14 +65,15 @@ impl Command {
         let verb = arguments.next().ok_or_else(|| usage("no verb was given".to_owned(), VERBS))?;
         let mut parser = Parser::from_args(arguments);
         let (mut listen, mut rest) = (Vec::new(), Vec::new());
-        let (mut user, mut format) = (None, Format::Text);
+        let (mut user, mut format, mut write) = (None, Format::Text, None);
         while let Some(argument) = parser.next().map_err(lexed)? {
             match argument {
                 Arg::Short('l') | Arg::Long("listen") if verb == "explain" => {
                     listen.push(Endpoint::from_os(&parser.value().map_err(lexed)?).map_err(Error::from)?);
                 }
                 Arg::Long("as-user") if verb != "check" => user = Some(name(parser.value().map_err(lexed)?)?),
-                Arg::Long("format") => format = written(&parser.value().map_err(lexed)?)?,
+                Arg::Long("write") if verb == "import" => write = Some(parser.value().map_err(lexed)?.into()),
+                Arg::Long("format") if verb != "import" => format = written(&parser.value().map_err(lexed)?)?,
                 Arg::Value(first) if verb != "list" => {
                     rest.push(first);
                     rest.extend(parser.raw_args().map_err(lexed)?);
@@ -76,6 +89,11 @@ impl Command {
             Some("explain") => Ok(Command::Explain(Explain { listen, user, format, program: rest.into_iter().next() })),
             Some("list") => Ok(Command::List { user, format }),
             Some("check") => Ok(Command::Check { files: rest.into_iter().map(PathBuf::from).collect(), format }),
+            Some("import") => {
+                let mut rest = rest.into_iter();
+                let from = origin(&rest.next().unwrap_or_default())?;
+                Ok(Command::Import(Import { from, files: rest.map(PathBuf::from).collect(), write }))
+            }
             Some("-h" | "--help") => Ok(Command::Help),
             Some("-V" | "--version") => Ok(Command::Version),
             _ => Err(usage(format!("'{}' is not a verb", shown(&verb)), VERBS)),
@@ -89,6 +107,15 @@ fn written(word: &OsStr) -> Result<Format, Box<Message>> {
         Some("json") => Ok(Format::Json),
         _ => Err(usage(format!("'{}' is not a format", shown(word)), "expected text or json")),
     }
+}
+
+fn origin(word: &OsStr) -> Result<Origin, Box<Message>> {
+    let known = Origin::ALL.into_iter().find(|from| word == from.word());
+    known.ok_or_else(|| {
+        let words = Origin::ALL.map(Origin::word).join(", ");
+        let message = Message::of(Kind::Usage, format!("'{}' is not known to import", shown(word)));
+        Box::new(message.fix(format!("expected one of {words}")))
+    })
 }
 
 fn name(word: OsString) -> Result<String, Box<Message>> {

@@ -1,4 +1,5 @@
-//! `portgrant-explain`: tells what the policy says (explain, list, check), and binds nothing.
+//! `portgrant-explain`: tells what the policy says (explain, list, check), and what other programs' files would be as a
+//! policy (import). Binds nothing.
 //!
 //! Runs without privilege, in the launcher's place: `portgrant explain` becomes it. It links the helper's library and asks
 //! its `decide`, so the answer is the one that the helper would give; and what only tells is no part of the privileged
@@ -12,6 +13,7 @@ mod candidates;
 mod check;
 mod datagrams;
 mod explain;
+mod import;
 mod lines;
 mod list;
 mod nfs;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Command::Explain(asked) => explain::explain(asked),
         Command::List { user, format } => list::list(user.as_deref(), format),
         Command::Check { files, format } => check::check(files, format),
+        Command::Import(asked) => import::import(&asked),
         Command::Help => output::print(arguments::HELP),
         Command::Version => output::print(concat!("portgrant-explain ", env!("CARGO_PKG_VERSION"), "\n")),
     });

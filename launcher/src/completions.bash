@@ -1,5 +1,5 @@
 
-# After "--" the words are another command's; where an endpoint is wanted, services are offered.
+# After "--" the words are another command's. Services are offered for endpoints, and accounts for users.
 _portgrant_words() {
     local at
     for ((at = 2; at < COMP_CWORD; at++)); do
@@ -19,6 +19,8 @@ _portgrant_words() {
         *:-l | *:--listen | explain:explain | who:who)
             mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(
                 compgen -W "$(grep -oE "$services" /etc/services 2>/dev/null)" -- "${COMP_WORDS[COMP_CWORD]}") ;;
+        *:--as-user | *:--user)
+            mapfile -t COMPREPLY < <(compgen -u -- "${COMP_WORDS[COMP_CWORD]}") ;;
     esac
 }
 complete -F _portgrant_words -o bashdefault -o default portgrant

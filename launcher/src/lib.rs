@@ -5,18 +5,20 @@
 //! any of these on the way, and what the launcher opens itself is close-on-exec.
 
 mod accept;
+mod adoption;
 mod arguments;
 mod completions;
-mod denied;
 mod doctor;
 mod error;
 mod exec;
 mod helper;
 mod output;
 mod pass;
+mod podman;
 mod policy;
 mod program;
 mod recipe;
+mod refusals;
 mod run;
 mod stderr;
 mod who;
@@ -28,12 +30,13 @@ use log::LevelFilter;
 use portgrant_protocol::record::{RecordError, Reply};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{listen, status};
+use portgrant_server::Kind;
 use portgrant_server::error::HandoverError;
-use portgrant_server::{Kind, Message};
 
+pub use accept::MaxRate;
 pub use arguments::{
-    Accept, Arguments, Check, Command, Completions, Doctor, Exec, Explain, Format, Life, List, Log, Pass, Place,
-    Recipe, Run, Who, Writing,
+    Accept, Arguments, Check, Command, Completions, Doctor, Exec, Explain, Format, Import, Life, List, Log, Origin,
+    Pass, Place, Recipe, Run, Who, Writing,
 };
 pub use error::Error;
 pub use pass::Trouble;
@@ -63,13 +66,14 @@ pub fn run(start: Start) -> u8 {
             Command::Exec(asked) => exec::exec(&asked, start.environment),
             Command::Run(asked) => run::run(&asked, start.environment),
             Command::Pass(asked) => pass::pass(&asked),
-            Command::Explain(asked) if asked.why_denied => denied::denied(asked.format, &start.environment),
+            Command::Explain(asked) if asked.why_denied => refusals::print(asked.format, &start.environment),
             Command::Explain(asked) => policy::explain(&asked, &start.environment),
             Command::List(asked) => policy::list(&asked, &start.environment),
             Command::Check(asked) => policy::check(&asked, &start.environment),
             Command::Who(asked) => who::who(&asked),
             Command::Doctor(asked) => doctor::doctor(&asked),
-            Command::Recipe(asked) => Err(Error::Answered(recipe::answer(asked.server.as_deref()))),
+            Command::Recipe(asked) => recipe::recipe(&asked),
+            Command::Import(asked) => policy::import(&asked, &start.environment),
             Command::Completions(asked) => Err(Error::Answered(completions::script(&asked.shell))),
         }
     });
@@ -77,7 +81,7 @@ pub fn run(start: Start) -> u8 {
         return answer(text);
     }
     if !matches!(error, Error::Printed(_) | Error::Ended { .. }) {
-        tell(&error.message(), &further(&error));
+        output::report(&error.message(), &further(&error));
     }
     error.status()
 }
@@ -89,7 +93,7 @@ fn failed(record: &OsStr) -> u8 {
         Ok(Reply::Granted { .. }) => Error::Sockets(HandoverError::Record(RecordError::Missing("WHAT")).into()),
         Err(error) => Error::Sockets(HandoverError::Record(error).into()),
     };
-    tell(&error.message(), &further(&error));
+    output::report(&error.message(), &further(&error));
     error.status()
 }
 
@@ -133,15 +137,4 @@ fn further(error: &Error) -> String {
     } else {
         String::new()
     }
-}
-
-/// On standard error, by a launcher that goes on.
-pub(crate) fn say(message: &Message) {
-    tell(message, "");
-}
-
-/// In one write, so that it stays in one piece among what others write.
-fn tell(message: &Message, further: &str) {
-    let text = format!("{}{further}", output::message(message));
-    stderr::print(&output::for_stderr(text));
 }

@@ -7,7 +7,7 @@ use portgrant_protocol::status;
 use portgrant_server::Message;
 use serde_json::Value;
 
-use crate::Error;
+use crate::{Error, stderr};
 
 /// What is as it should be.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -38,11 +38,23 @@ pub(crate) fn message(message: &Message) -> String {
 }
 
 /// `text` as standard error shall have it, styled or not, for one write.
-pub(crate) fn for_stderr(text: String) -> String {
+fn for_stderr(text: String) -> String {
     match anstream::AutoStream::choice(&io::stderr()) {
         anstream::ColorChoice::Never => anstream::adapter::strip_str(&text).to_string(),
         anstream::ColorChoice::Auto | anstream::ColorChoice::Always | anstream::ColorChoice::AlwaysAnsi => text,
     }
+}
+
+/// Reports `message` on standard error, by a launcher that goes on.
+pub(crate) fn say(message: &Message) {
+    report(message, "");
+}
+
+/// Reports `message`, and what else is known, on standard error. In one write, so that it stays in one piece among what
+/// others write.
+pub(crate) fn report(message: &Message, further: &str) {
+    let text = format!("{}{further}", self::message(message));
+    stderr::print(&for_stderr(text));
 }
 
 /// Writes `text`, styled or not, to standard output.

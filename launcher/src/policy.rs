@@ -1,4 +1,4 @@
-//! `portgrant explain`, `list` and `check`: the answers of `portgrant-explain`, which lies beside the helper, decides by the
+//! `portgrant explain`, `list`, `check` and `import`: the answers of `portgrant-explain`, which lies beside the helper, decides by the
 //! code that the helper decides by, and has no privilege.
 
 use std::convert::Infallible;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use log::debug;
 
-use crate::{Check, Error, Explain, Format, List, Writing, program};
+use crate::{Check, Error, Explain, Format, Import, List, Writing, program};
 
 const PROGRAM: &str = "portgrant-explain";
 /// Its name in version 0.1.0.
@@ -35,6 +35,14 @@ pub(crate) fn list(asked: &List, environment: &[CString]) -> Result<Infallible, 
 pub(crate) fn check(asked: &Check, environment: &[CString]) -> Result<Infallible, Error> {
     let mut words = words("check", asked.format);
     words.push("--".into());
+    words.extend(asked.files.iter().map(|file| file.as_os_str().to_owned()));
+    become_it(&words, environment)
+}
+
+pub(crate) fn import(asked: &Import, environment: &[CString]) -> Result<Infallible, Error> {
+    let mut words: Vec<OsString> = vec![PROGRAM.into(), "import".into()];
+    words.extend(asked.write.iter().flat_map(|folder| ["--write".into(), folder.clone().into()]));
+    words.extend(["--".into(), asked.from.word().into()]);
     words.extend(asked.files.iter().map(|file| file.as_os_str().to_owned()));
     become_it(&words, environment)
 }

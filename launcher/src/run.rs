@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use rustix::process::{PTracer, set_ptracer};
 
-use crate::{Error, Run, program};
+use crate::{Error, Run, podman, program};
 
 /// Becomes the program, or the supervisor that becomes it.
 pub(crate) fn run(asked: &Run, environment: Vec<CString>) -> Result<Infallible, Error> {
@@ -30,6 +30,9 @@ pub(crate) fn run(asked: &Run, environment: Vec<CString>) -> Result<Infallible, 
         debug!("the kernel lets this process bind all of it: executing {}", path.display());
         return program::execute(&path, &asked.program, &environment)
             .map_err(|errno| Unfit::by_execve(&path, errno).into());
+    }
+    if let Some(warning) = podman::warning(&path, &environment) {
+        crate::output::say(&warning);
     }
     let supervisor = helper.with_file_name("portgrant-supervisor");
     let mut words: Vec<OsString> = vec!["portgrant-supervisor".into()];

@@ -15,13 +15,6 @@ use nix::unistd::Pid;
 use rustix::io::ioctl_fionbio;
 use stand_in::Folder;
 
-/// Not a test: what the others' helpers run.
-#[test]
-#[ignore = "runs as the helper of the other tests"]
-fn helper() {
-    stand_in::help();
-}
-
 const PORTGRANT: &str = env!("CARGO_BIN_EXE_portgrant");
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long processor time is counted, and how much of it an idle launcher may use meanwhile.

@@ -34,12 +34,21 @@ fn offered(words: &str) -> Vec<String> {
 #[test]
 fn bash_is_offered_commands_options_servers_and_services() {
     assert_eq!(offered("ex"), ["exec", "explain"]);
-    assert_eq!(offered("exec --max-"), ["--max-conns", "--max-per-source"]);
+    assert_eq!(offered("exec --max-"), ["--max-conns", "--max-per-source", "--max-rate"]);
     assert_eq!(offered("exec -l 80 --as ngi"), ["nginx"]);
     assert_eq!(offered("recipe gun"), ["gunicorn"]);
     assert_eq!(offered("completions f"), ["fish"]);
     assert!(offered("exec -l doma").contains(&"domain".to_owned()), "a service of /etc/services");
     assert!(offered("who doma").contains(&"domain".to_owned()));
+    for option in ["explain --as-user", "list --as-user", "exec -l 80 --user"] {
+        assert!(
+            offered(&format!("{option} daem")).contains(&"daemon".to_owned()),
+            "{option}: an account of /etc/passwd"
+        );
+    }
+    // What cannot be helped has a recipe, and no --as.
+    assert_eq!(offered("recipe postf"), ["postfix"]);
+    assert!(!offered("exec -l 80 --as postf").contains(&"postfix".to_owned()));
 }
 
 #[test]

@@ -10,13 +10,6 @@ use std::process::{Command, Output};
 
 use stand_in::{Folder, free_port};
 
-/// Not a test: what the others' helpers run.
-#[test]
-#[ignore = "runs as the helper of the other tests"]
-fn helper() {
-    stand_in::help();
-}
-
 const PORTGRANT: &str = env!("CARGO_BIN_EXE_portgrant");
 
 fn portgrant(helper: &Path) -> Command {

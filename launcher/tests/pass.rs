@@ -15,13 +15,6 @@ use portgrant_server::{Error, Mailbox, Sockets};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, accept, bind, listen, socket};
 use stand_in::{Folder, free_port};
 
-/// Not a test: what the others' helpers run.
-#[test]
-#[ignore = "runs as the helper of the other tests"]
-fn helper() {
-    stand_in::help();
-}
-
 fn pass(helper: &Path, endpoints: &[&str], to: &Path) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portgrant"));
     command.env("PORTGRANT_BINDER", helper).stdin(Stdio::null()).arg("pass");

@@ -38,6 +38,7 @@ rustPlatform.buildRustPackage {
 
   meta = {
     description = "Ports below 1024 for programs that are not root";
+    homepage = "https://portgrant.example/source";
     license = with lib.licenses; [ mit asl20 ];
     platforms = [ "x86_64-linux" "aarch64-linux" ];
     mainProgram = "portgrant";

@@ -71,25 +71,25 @@ pub fn occupy_standard_descriptors() {
     }
 }
 
-/// Whether the numbers from [`FIRST`] on are free for `count` descriptors. Asked before anything is bound.
-pub fn free(count: usize) -> Result<(), PlaceError> {
+/// Whether the numbers from `first` on are free for `count` descriptors. Asked before anything is bound.
+pub fn free(first: RawFd, count: usize) -> Result<(), PlaceError> {
     let opened = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(PlaceError::System)?;
     // Itself out of the way, above the numbers that it asks about.
-    let probe = duplicate(opened.as_fd(), above(count))?;
+    let probe = duplicate(opened.as_fd(), above(first, count))?;
     drop(opened);
-    (FIRST..).take(count).try_for_each(|number| duplicate_at(probe.as_fd(), number).map(drop))
+    (first..).take(count).try_for_each(|number| duplicate_at(probe.as_fd(), number).map(drop))
 }
 
-fn above(count: usize) -> RawFd {
-    (FIRST..).nth(count).unwrap_or(RawFd::MAX)
+fn above(first: RawFd, count: usize) -> RawFd {
+    (first..).nth(count).unwrap_or(RawFd::MAX)
 }
 
-/// Puts `sockets` at [`FIRST`] and the numbers that follow, to be inherited across execve(2).
+/// Puts `sockets` at `first` and the numbers that follow, to be inherited across execve(2).
 ///
 /// A number that is open already, and none of `sockets`, is an error; nothing of the caller's is ever closed.
-pub fn place(sockets: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, PlaceError> {
-    let at_home = (FIRST..).zip(&sockets).all(|(number, socket)| socket.as_raw_fd() == number);
-    let placed = if at_home { sockets } else { replaced(sockets)? };
+pub fn place(first: RawFd, sockets: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, PlaceError> {
+    let at_home = (first..).zip(&sockets).all(|(number, socket)| socket.as_raw_fd() == number);
+    let placed = if at_home { sockets } else { replaced(first, sockets)? };
     for socket in &placed {
         fcntl_setfd(socket, FdFlags::empty()).map_err(PlaceError::System)?;
     }
@@ -97,11 +97,11 @@ pub fn place(sockets: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, PlaceError> {
 }
 
 /// First all of them above the numbers that they will have, so that none stands in another's place; then each to its own.
-fn replaced(sockets: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, PlaceError> {
-    let above = above(sockets.len());
+fn replaced(first: RawFd, sockets: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, PlaceError> {
+    let above = above(first, sockets.len());
     let high = sockets.iter().map(|socket| duplicate(socket.as_fd(), above)).collect::<Result<Vec<_>, _>>()?;
     drop(sockets);
-    (FIRST..).zip(&high).map(|(number, socket)| duplicate_at(socket.as_fd(), number)).collect()
+    (first..).zip(&high).map(|(number, socket)| duplicate_at(socket.as_fd(), number)).collect()
 }
 
 /// F_DUPFD gives the lowest free number from `number` on: another one means that `number` is taken.

@@ -97,7 +97,7 @@ pub use accept::accept;
 #[cfg(feature = "tokio")]
 pub use adopting::TokioSocket;
 pub use adopting::{Mailbox, Origin, Socket, Sockets, environment};
-pub use binding::{Bind, Holder, HolderState, Process, Request, Server, helper, holders, listen};
+pub use binding::{Bind, Holder, HolderState, Process, Queue, Request, Server, helper, holders, listen};
 #[cfg(feature = "resolve")]
 pub use client::names::{self, Names, ReverseName};
 pub use client::{CloseLimits, CloseOutcome, Connection, PeerClose, canonical, close_gracefully};

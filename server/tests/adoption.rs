@@ -12,13 +12,6 @@ use std::process::{Child, Command, Output, Stdio};
 
 use stand_in::{Folder, free_port};
 
-/// Not a test: what the others' helpers run.
-#[test]
-#[ignore = "runs as the helper of the other tests"]
-fn helper() {
-    stand_in::help();
-}
-
 /// The example, which cargo builds beside the tests.
 fn hello() -> PathBuf {
     let test = std::env::current_exe().expect("this program");

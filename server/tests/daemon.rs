@@ -15,13 +15,6 @@ use portgrant_server::error::DaemonError;
 use rustix::process::{Pid, Signal, kill_process};
 use stand_in::{Folder, free_port};
 
-/// Not a test: what the others' helpers run.
-#[test]
-#[ignore = "runs as the helper of the other tests"]
-fn helper() {
-    stand_in::help();
-}
-
 fn daemon(folder: &Folder) -> Command {
     let test = std::env::current_exe().expect("this program");
     let program = test.parent().and_then(|deps| deps.parent()).expect("a folder").join("examples/daemon");

@@ -9,13 +9,6 @@ use portgrant_server::{Error, Mismatch, Request, status};
 
 use stand_in::{Folder, free_port};
 
-/// Not a test: what the others' helpers run.
-#[test]
-#[ignore = "runs as the helper of the other tests"]
-fn helper() {
-    stand_in::help();
-}
-
 fn ask(helper: &Path, endpoints: &[&str]) -> Result<portgrant_server::Sockets, Error> {
     let request = Request::new().helper(helper);
     endpoints.iter().try_fold(request, |request, endpoint| request.listen(endpoint))?.send()

@@ -115,6 +115,7 @@ pub(crate) fn prepare(
         verbose: asked.verbose,
         memory,
         told: Cell::new(false),
+        repeats: Default::default(),
     };
     let [listener, memory] = kept(&supervisor);
     let more = more.iter().map(|fd| fd.as_raw_fd());

@@ -3,9 +3,13 @@
 use std::fmt;
 use std::io;
 
-use nix::libc::{EBUSY, EINVAL, ENOSYS};
+use nix::libc::{EBUSY, EINVAL, ENOSYS, EPERM};
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::status;
+
+/// What a unit with SystemCallFilter=@system-service lacks.
+const UNIT_LINE: &str = "in a unit of systemd, add the line SystemCallFilter=pidfd_getfd seccomp; elsewhere, use portgrant exec, \
+                         which gives the program its sockets";
 
 /// Everything that ends this program before it is the one that it was to become.
 #[derive(Debug)]
@@ -14,6 +18,13 @@ pub enum Error {
     Usage(&'static str),
     /// This machine's system calls are not known here
     Machine,
+    /// A system call that inspects the program fails, also with this very process
+    Forbidden {
+        /// Which
+        call: &'static str,
+        /// How
+        source: io::Error,
+    },
     /// The filter could not be put in place
     Filter(io::Error),
     /// The supervisor ended, or something failed in starting it
@@ -27,7 +38,7 @@ impl Error {
     pub fn status(&self) -> u8 {
         match self {
             Error::Usage(_) => status::USAGE,
-            Error::Machine | Error::Filter(_) => status::BROKEN,
+            Error::Machine | Error::Forbidden { .. } | Error::Filter(_) => status::BROKEN,
             Error::Supervisor(_) => status::SYSTEM,
             Error::Program(unfit) => unfit.status(),
         }
@@ -47,12 +58,18 @@ impl fmt::Display for Error {
                 "portgrant run works on x86_64 and aarch64".to_owned(),
                 "use portgrant exec, which gives the program its sockets".to_owned(),
             ),
+            Error::Forbidden { call, source } => (
+                "portgrant run may not inspect the program".to_owned(),
+                format!("a system call filter or a container forbids {call} ({source})"),
+                UNIT_LINE.to_owned(),
+            ),
             Error::Filter(error) => {
                 let (why, fix) = match error.raw_os_error() {
                     Some(EBUSY) => (
                         "another portgrant run or a container already intercepts system calls of this process",
                         "start the program outside of it, or use portgrant exec",
                     ),
+                    Some(EPERM) => ("a system call filter or a container forbids seccomp(2)", UNIT_LINE),
                     Some(ENOSYS | EINVAL) => (
                         "this kernel has no seccomp user notification or no SO_NETNS_COOKIE, or this container forbids it",
                         "Linux 5.14 or later is needed; use portgrant exec, which gives the program its sockets",
@@ -75,7 +92,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Filter(error) | Error::Supervisor(error) => Some(error),
+            Error::Filter(error) | Error::Supervisor(error) | Error::Forbidden { source: error, .. } => Some(error),
             Error::Program(unfit) => Some(unfit),
             Error::Usage(_) | Error::Machine => None,
         }

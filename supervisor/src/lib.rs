@@ -24,8 +24,10 @@ pub mod helper;
 mod parent;
 mod raw;
 pub mod refusals;
+mod repeats;
 mod supervise;
 mod target;
+mod time_wait;
 
 pub use error::Error;
 pub use raw::Start;
@@ -37,9 +39,12 @@ use portgrant_protocol::listen;
 /// From the entry point to the exit status. Does not return where the process becomes the program.
 pub fn run(start: Start) -> u8 {
     listen::occupy_standard_descriptors();
-    let done = arguments::parse(start).and_then(|asked| match asked.place {
-        arguments::Place::Aside => aside::run(&asked),
-        arguments::Place::Parent => parent::run(&asked),
+    let done = arguments::parse(start).and_then(|asked| {
+        target::may_be_inspected()?;
+        match asked.place {
+            arguments::Place::Aside => aside::run(&asked),
+            arguments::Place::Parent => parent::run(&asked),
+        }
     });
     match done {
         Ok(status) => status,

@@ -8,14 +8,14 @@
 //! is an heir: a fork of it that holds the listener as well, waits for its end, and goes on. What it was at when it died
 //! is written in memory that both have (a memfd), so that not even that call is left hanging.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use nix::libc::{EACCES, EADDRINUSE, EINVAL};
 use portgrant_protocol::text::printable;
@@ -27,7 +27,9 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use crate::helper::Asking;
 use crate::raw::{self, Answer, Fork, Notification, Wait};
 use crate::refusals::{self, Kept};
+use crate::repeats::Repeats;
 use crate::target::Call;
+use crate::time_wait;
 
 /// Calls that are answered at once. More wait in the kernel, where a signal without SA_RESTART interrupts them.
 const SLOTS: usize = 64;
@@ -52,6 +54,8 @@ pub(crate) struct Supervisor {
     pub(crate) memory: File,
     /// That a process cannot be looked into was told
     pub(crate) told: Cell<bool>,
+    /// What was refused just now
+    pub(crate) repeats: RefCell<Repeats>,
 }
 
 /// What is being answered, a slot each.
@@ -158,12 +162,14 @@ impl Supervisor {
             let asked = if free.is_some() { PollFlags::IN } else { PollFlags::empty() };
             let mut ends = vec![PollFd::new(&other, PollFlags::IN), PollFd::new(&self.listener, asked)];
             ends.extend(desk.iter().flatten().map(|pending| PollFd::new(&pending.asking, PollFlags::IN)));
-            let left = desk.iter().flatten().map(|pending| pending.asking.left()).min();
+            let left = desk.iter().flatten().map(|pending| pending.asking.left()).chain(self.silence_left()).min();
             wait_for(&mut ends, left.as_ref())?;
+            self.summarize(Some(Instant::now()));
             let (others, asked) = (!ends[0].revents().is_empty(), ends[1].revents());
             drop(ends);
             // Before the heir's end, which it is the reason for. What the helper is asked for is for nobody any more.
             if asked.contains(PollFlags::HUP) {
+                self.summarize(None);
                 return Ok(Turn::Alone);
             }
             // Who asks first: until it is heard, a signal may interrupt it. ENOENT: it was killed before it was heard.
@@ -289,12 +295,19 @@ impl Supervisor {
         if let Some(local) = local(socket) {
             return if call.asks_for(local) { Answer::Done } else { Answer::Fail(EINVAL) };
         }
+        let refused = match (refused.kind, call.port()) {
+            (Kind::InUse, Some(port)) => time_wait::explained(*refused, socket.as_fd(), port),
+            _ => *refused,
+        };
+        let is_news = self.repeats.borrow_mut().is_news(&refused.what, Instant::now());
         let text = refused.text("portgrant");
-        self.say(&text);
+        if is_news {
+            self.say(&text);
+        }
         if matches!(refused.kind, Kind::InUse | Kind::NotThere) {
             return Answer::Fail(call.unfit(socket.as_fd()).unwrap_or(EADDRINUSE));
         }
-        if let Some(path) = &self.refusals {
+        if let Some(path) = self.refusals.as_ref().filter(|_| is_news) {
             let (pid, program) = (notification.thread, name(notification.thread));
             refusals::keep(path, &Kept { at: SystemTime::now(), pid, program, said: text });
         }
@@ -304,6 +317,19 @@ impl Supervisor {
     fn step(&self, notification: &Notification, what: &str) {
         if self.verbose {
             self.say(&format!("portgrant run: {} ({}) {what}\n", name(notification.thread), notification.thread));
+        }
+    }
+
+    /// How long until what was refused again is summed up.
+    fn silence_left(&self) -> Option<Timespec> {
+        let next = self.repeats.borrow().next()?;
+        Timespec::try_from(next.saturating_duration_since(Instant::now())).ok()
+    }
+
+    /// Prints how often something was refused again, as far as it is time for that.
+    fn summarize(&self, now: Option<Instant>) {
+        for line in self.repeats.borrow_mut().due(now) {
+            self.say(&line);
         }
     }
 

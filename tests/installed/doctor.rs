@@ -217,8 +217,16 @@ fn what_keeps_this_process_from_gaining_privilege_is_found(world: &World) {
     broken(no_set, "CAP_NET_BIND_SERVICE is not in the bounding set", "start it with the capability in the set");
     let traced = world.as_user("alice").run(["strace", "-o", "/dev/null", LAUNCHER, "doctor"]);
     traced.prints("warning process    a tracer without privilege is attached");
-    let apart = world.as_user("alice").run(["unshare", "--user", "--map-root-user", LAUNCHER, "doctor"]);
-    apart.exits(78).prints("note    namespace  this is a user namespace");
+    // A container that shares the network of the host, and one with its own.
+    let another = "broken  namespace  the network belongs to another user namespace";
+    let apart = |more: &[&str]| {
+        let words = [&["unshare", "--user", "--map-root-user"], more, &[LAUNCHER, "doctor"]].concat();
+        world.as_user("alice").run(words)
+    };
+    apart(&[]).exits(78).prints(another).prints("podman: without --network host");
+    let own = apart(&["--net"]);
+    own.prints("note    namespace  this is a user namespace");
+    assert!(!own.stdout.contains(another), "{own}");
 }
 
 fn a_policy_that_cannot_be_believed_is_found(world: &World) {

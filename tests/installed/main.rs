@@ -17,6 +17,7 @@ mod explaining;
 mod faults;
 mod handing_over;
 mod hostile;
+mod importing;
 mod inert;
 mod inetd;
 mod innd;

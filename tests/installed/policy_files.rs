@@ -11,6 +11,7 @@ both_installs![
     one_malformed_line_refuses_everything,
     files_of_the_folder_are_read_in_byte_order_and_others_are_not,
     passwd_group_and_services_must_be_roots_too,
+    tables_of_names_may_be_links_that_are_roots_all_the_way,
     a_deny_for_a_group_needs_passwd_and_group,
     a_last_line_without_its_line_feed_is_refused_and_named,
     a_service_in_a_deny_is_every_port_that_the_name_has,
@@ -145,6 +146,56 @@ fn passwd_group_and_services_must_be_roots_too(world: &World) {
         world.policy(&format!("{rule}\n"));
         ask(world).succeeds();
     }
+}
+
+fn tables_of_names_may_be_links_that_are_roots_all_the_way(world: &World) {
+    world.policy("permit uid:1000 http\n");
+    let root = |words: &[&str]| {
+        world.as_root().run(words).succeeds();
+    };
+    // As NixOS has it: two links, one of them relative, through a sticky folder of a group.
+    root(&["mkdir", "-p", "/nix/store/abc/etc"]);
+    root(&["mv", "/etc/services", "/nix/store/abc/etc/services"]);
+    root(&["chmod", "1775", "/nix/store"]);
+    symlink("../nix/store/abc", "/etc/static").expect("symlink");
+    symlink("/etc/static/etc/services", "/etc/services").expect("symlink");
+    ask(world).succeeds();
+    world.as_user("alice").run([LAUNCHER, "explain", "80"]).succeeds();
+    world.as_user("alice").run([LAUNCHER, "check"]).succeeds();
+    let refused = |change: &[&str], undo: &[&str], why: &str| {
+        root(change);
+        ask(world).exits(78).complains(why);
+        root(undo);
+        ask(world).succeeds();
+    };
+    for path in ["/etc/static", "/etc/services"] {
+        refused(
+            &["chown", "-h", "bob", path],
+            &["chown", "-h", "root", path],
+            &format!("{path}: it belongs to uid 1001"),
+        );
+    }
+    refused(&["chmod", "0775", "/nix/store"], &["chmod", "1775", "/nix/store"], "/nix/store: its mode is 0775");
+    refused(&["chmod", "1777", "/nix/store"], &["chmod", "1775", "/nix/store"], "/nix/store: its mode is 1777");
+    let table = "/nix/store/abc/etc/services";
+    refused(&["chmod", "0666", table], &["chmod", "0644", table], &format!("{table}: its mode is 0666"));
+    refused(
+        &["chown", "bob", "/nix/store/abc"],
+        &["chown", "root", "/nix/store/abc"],
+        "/nix/store/abc: it belongs to uid 1001",
+    );
+    // Where a link of /proc leads is up to the caller.
+    fs::remove_file("/etc/services").expect("rm");
+    symlink("/proc/self/fd/9", "/etc/services").expect("symlink");
+    let caller = world.as_user("alice").fd(9, fs::File::open(table).expect("open"));
+    caller.run(ASK).exits(78).complains("/proc/self: it is a symlink");
+    fs::remove_file("/etc/services").expect("rm");
+    symlink("/etc/services", "/etc/services").expect("symlink");
+    ask(world).exits(78).complains("/etc/services: it leads through more than 40 symlinks");
+    // A link that leads nowhere is a table that is not there.
+    fs::remove_file("/etc/services").expect("rm");
+    symlink("/etc/no-such", "/etc/services").expect("symlink");
+    ask(world).exits(77).complains("'http' is not a service in /etc/services");
 }
 
 /// PG-52

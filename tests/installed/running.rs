@@ -25,6 +25,7 @@ both_installs![
     every_way_of_asking_is_answered,
     it_needs_no_proc,
     a_helper_that_is_killed_is_asked_once_more,
+    podman_is_warned_of_unless_its_user_namespace_is_there,
 ];
 
 /// How long something may take that happens by itself, on an emulated machine too.
@@ -328,4 +329,27 @@ fn a_helper_that_is_killed_is_asked_once_more(world: &World) {
         assert_eq!(starts.lines().count(), 2, "{outcome}");
         none_left(world);
     }
+}
+
+/// podman itself is in the tests of packages. Here true(1) has its name.
+fn podman_is_warned_of_unless_its_user_namespace_is_there(world: &World) {
+    world.policy("permit alice 80\n");
+    world.folder("/tmp/runtime", "alice", 0o700);
+    std::os::unix::fs::symlink("/bin/true", "/tmp/podman").expect("symlink");
+    let run = |user, program| {
+        let caller = world.as_user(user).env("XDG_RUNTIME_DIR", "/tmp/runtime");
+        caller.run([LAUNCHER, "run", "--", program])
+    };
+    run("alice", "/tmp/podman")
+        .succeeds()
+        .complains("podman has no user namespace yet")
+        .complains("podman unshare true");
+    run("alice", "/bin/true").succeeds().is_silent();
+    fs::create_dir_all("/tmp/runtime/libpod/tmp").expect("create");
+    let kept_by = |pid: &str| fs::write("/tmp/runtime/libpod/tmp/pause.pid", pid).expect("write");
+    // A process that has ended, and one that runs.
+    kept_by("4194305");
+    run("alice", "/tmp/podman").complains("no user namespace");
+    kept_by(&std::process::id().to_string());
+    run("alice", "/tmp/podman").succeeds().is_silent();
 }

@@ -44,7 +44,6 @@ the_kernel_mode_survives_an_upgrade_and_is_gone_after_removal_under_apparmor() (
         cp "$(debs "$version")"/*.deb "$work/given/$version"
     done
     (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download apparmor && dpkg-deb -x apparmor_*.deb given/apparmor)
-    cp packaging/apparmor/portgrant-kernel "$work/given/profile"
     boot <<'INSIDE'
     fails() { if "$@"; then echo "this did not fail: $*"; return 1; fi; }
     rm -f /usr/sbin/policy-rc.d
@@ -53,12 +52,13 @@ the_kernel_mode_survives_an_upgrade_and_is_gone_after_removal_under_apparmor() (
     [ "$(cat /sys/module/apparmor/parameters/enabled)" = Y ]
     cp -r /given/apparmor/etc/apparmor.d /etc/
     cp /given/apparmor/sbin/apparmor_parser /usr/sbin/
+    cp /given/apparmor/usr/bin/aa-enabled /usr/bin/
     dpkg -i --force-depends /given/0.1.0-1/*.deb
     [ "$(systemctl is-enabled portgrant-kernel)" = disabled ]
     fails binds 80
     echo 'permit www-data 80' >/etc/portgrant.conf
-    cp /given/profile /etc/apparmor.d/portgrant-kernel
-    apparmor_parser --replace /etc/apparmor.d/portgrant-kernel
+    # The package has loaded its profile.
+    grep -F 'portgrant-kernel (enforce)' /sys/kernel/security/apparmor/profiles
     systemctl enable --now portgrant-kernel portgrant-kernel-audit
     binds 80
     fails binds 81
@@ -84,6 +84,7 @@ the_kernel_mode_survives_an_upgrade_and_is_gone_after_removal_under_apparmor() (
     dpkg -i --force-depends /given/0.1.0-1/*.deb
     systemctl unmask portgrant-kernel-audit
     dpkg --purge --force-depends portgrant-kernel
+    fails test -e /etc/apparmor.d/portgrant-kernel
     [ ! -e /sys/fs/bpf/portgrant ]
     fails binds 81
     fails systemctl is-active portgrant-kernel

@@ -14,9 +14,11 @@ for name, package in packages.items():
     for dependency in package["dependencies"]:
         if "path" in dependency and dependency["kind"] is None:
             assert dependency["req"] == f"^{own}", f"{name} needs {dependency['name']} {dependency['req']}"
+# Nobody publishes the others by mistake.
+assert sorted(name for name, package in packages.items() if package["publish"] is None) == sorted(sys.argv[2:])
 for name in sys.argv[2:]:
     package = packages[name]
-    for key in ["description", "license", "readme", "keywords", "categories", "rust_version", "authors"]:
+    for key in ["description", "license", "readme", "keywords", "categories", "rust_version", "authors", "repository"]:
         assert package[key], f"{name} has no {key}"
     # The registry's own limits.
     assert len(package["keywords"]) <= 5 and len(package["categories"]) <= 5

@@ -48,6 +48,14 @@ the_helper_and_the_supervisor_need_no_loader() (
     done
 )
 
+# An image may have glibc and nothing else.
+the_dynamic_programs_need_the_c_library_alone() (
+    for program in $(awk '!/^#/ && $2 == "program" { print $3 }' packaging/contents); do
+        readelf --dynamic "$(built)/$program" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' >"$work/needed"
+        fails grep -vE '^(libc|libm|ld-linux.*)\.so' "$work/needed"
+    done
+)
+
 # Alpine's rustc links dynamically unless it is told otherwise.
 the_helper_is_static_whatever_a_musl_compiler_does_by_default() (
     mkdir "$work/bin" "$work/lib"

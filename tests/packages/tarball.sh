@@ -55,6 +55,44 @@ BASH
 INSIDE
 )
 
+# Without Rust: what packaging/static-names.c does to a static program of glibc.
+a_static_program_loads_no_module_that_nsswitch_names() (
+    mkdir "$work/given"
+    cat >"$work/names.c" <<'NAMES'
+#include <grp.h>
+#include <netdb.h>
+#include <pwd.h>
+#include <stdio.h>
+int main(void)
+{
+    gid_t groups[64];
+    int n = 64;
+    struct addrinfo *found;
+    struct passwd *user = getpwnam("alice");
+    printf("%s %s", user ? user->pw_dir : "none", getpwuid(4711) ? "somebody" : "nobody");
+    printf(" %d", getgrouplist("alice", 1000, groups, &n));
+    printf(" %s %s", getgrnam("bob") ? "group" : "none", getservbyname("http", "tcp") ? "service" : "none");
+    printf(" %s\n", getaddrinfo("localhost", 0, 0, &found) ? "none" : "host");
+}
+NAMES
+    # A module that ends every program that loads it.
+    printf '#include <unistd.h>\n__attribute__((constructor)) static void end(void) { _exit(99); }\n' >"$work/poison.c"
+    gcc -shared -fPIC -o "$work/given/libnss_poison.so.2" "$work/poison.c"
+    gcc -static -w -o "$work/given/without" "$work/names.c"
+    gcc -static -w -o "$work/given/with" "$work/names.c" packaging/static-names.c
+    inside "$(tests/packages/root bookworm libcap2-bin)" "$work/given" <<'INSIDE'
+    cp /given/libnss_poison.so.2 "/lib/$(uname -m)-linux-gnu/"
+    for table in passwd group shadow gshadow initgroups services protocols networks hosts; do
+        echo "$table: poison files"
+    done >/etc/nsswitch.conf
+    echo 'http 80/tcp' >/etc/services
+    echo '127.0.0.1 localhost' >/etc/hosts
+    status=0; /given/without || status=$?
+    [ $status = 99 ] # so it would be noticed
+    [ "$(/given/with)" = "/ nobody 1 group service host" ]
+INSIDE
+)
+
 names_are_looked_up_on_every_debian() (
     unpacked
     for suite in bookworm trixie sid; do

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use portgrant_policy::{Distrust, Finding};
 use rustix::buffer::spare_capacity;
 use rustix::fd::OwnedFd;
-use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
+use rustix::fs::{Dir, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, openat, readlinkat};
 use rustix::io::Errno;
 
 use crate::stamps::Stamps;
@@ -89,6 +89,17 @@ impl Folder {
         self.read_judged(name, &path).map_err(|why| finding(&path, why))
     }
 
+    /// The same, also if it is a symlink: every folder and every symlink on the way must be root's alone.
+    pub(crate) fn read_through_links(&self, name: &[u8]) -> Result<Vec<u8>, Finding> {
+        match self.read(name) {
+            Err((path, Distrust::Symlink)) => {
+                let place = Place::find(&path, &self.stamps)?;
+                place.folder.read(&place.name)
+            }
+            other => other,
+        }
+    }
+
     fn read_judged(&self, name: &[u8], path: &[u8]) -> Result<Vec<u8>, Distrust> {
         let opened = openat(&self.fd, name, READ | OFlags::NOFOLLOW, Mode::empty());
         let fd = opened.map_err(|errno| self.absent(path, errno))?;
@@ -145,47 +156,78 @@ fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Distrust> {
 ///
 /// Then no caller can change what an execve(2) of this very path finds.
 pub fn judge_program(path: &[u8]) -> Result<(), Finding> {
-    let stamps = Rc::<Stamps>::default(); // compared by judging the program again
-    let mut folders = vec![Folder::root(Rc::clone(&stamps))?];
-    let mut ahead: Vec<Vec<u8>> = components(path);
-    let mut links = 0;
-    while let Some(name) = ahead.pop() {
-        let here = folders.last().expect("the root is never popped");
-        if name == b".." {
-            if folders.len() > 1 {
-                folders.pop();
-            }
-            continue;
-        }
-        let found = join(&here.path, &name);
-        let at = |why| finding(&found, why);
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&here.fd, name.as_slice(), flags, Mode::empty()).map_err(|errno| at(opening(errno)))?;
-        let stat = fstat(&fd).map_err(|errno| at(Distrust::System(errno)))?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind == FileType::Symlink {
-            links += 1;
-            if stat.st_uid != 0 {
-                return Err(at(Distrust::Owner(stat.st_uid)));
-            }
-            if links > MAX_SYMLINKS {
-                return Err(at(Distrust::Loop));
-            }
-            let target = readlinkat(&fd, "", Vec::new()).map_err(|errno| at(Distrust::System(errno)))?;
-            let target = target.as_bytes();
-            if target.starts_with(b"/") {
-                folders.truncate(1);
-            }
-            ahead.extend(components(target));
-        } else if kind == FileType::Directory && !ahead.is_empty() {
-            folders.push(Folder { fd, path: found, stamps: Rc::clone(&stamps) }.judged()?);
-        } else if kind == FileType::RegularFile && ahead.is_empty() {
-            return judge(&stat).map_err(at);
-        } else {
-            return Err(at(Distrust::NotAFile));
-        }
+    let place = Place::find(path, &Rc::default())?; // compared by judging the program again
+    let at = |why| finding(&join(&place.folder.path, &place.name), why);
+    if FileType::from_raw_mode(place.stat.st_mode) != FileType::RegularFile {
+        return Err(at(Distrust::NotAFile));
     }
-    Err(finding(path, Distrust::NotAFile))
+    judge(&place.stat).map_err(at)
+}
+
+/// Where a path leads that may go through symlinks: the last folder, and what is in it.
+struct Place {
+    folder: Folder,
+    name: Vec<u8>,
+    stat: Stat,
+}
+
+impl Place {
+    /// Follows absolute `path`. Every folder and every symlink on the way is root's, and is noted in `stamps`.
+    ///
+    /// A folder may be one that a group writes to, if it is sticky, such as /nix/store: nobody else can rename or remove
+    /// what is root's in there. The text of each symlink is followed here, never the link by the kernel: a link of /proc
+    /// leads elsewhere than its text says, and where is up to the caller.
+    fn find(path: &[u8], stamps: &Rc<Stamps>) -> Result<Place, Finding> {
+        let mut folders = vec![Folder::root(Rc::clone(stamps))?];
+        let mut ahead: Vec<Vec<u8>> = components(path);
+        let mut links = 0;
+        while let Some(name) = ahead.pop() {
+            let here = folders.last().expect("the root is never popped");
+            if name == b".." {
+                if folders.len() > 1 {
+                    folders.pop();
+                }
+                continue;
+            }
+            let found = join(&here.path, &name);
+            let at = |why| finding(&found, why);
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = openat(&here.fd, name.as_slice(), flags, Mode::empty())
+                .map_err(|errno| at(here.absent(&found, errno)))?;
+            let system = |errno| at(Distrust::System(errno));
+            let stat = fstat(&fd).map_err(system)?;
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            if kind == FileType::Symlink {
+                stamps.about_to_read(&found, &stat);
+                links += 1;
+                if stat.st_uid != 0 {
+                    return Err(at(Distrust::Owner(stat.st_uid)));
+                }
+                if links > MAX_SYMLINKS {
+                    return Err(at(Distrust::Loop));
+                }
+                if fstatfs(&fd).map_err(system)?.f_type == PROC_SUPER_MAGIC {
+                    return Err(at(Distrust::Symlink));
+                }
+                let target = readlinkat(&fd, "", Vec::new()).map_err(system)?;
+                let target = target.as_bytes();
+                if target.starts_with(b"/") {
+                    folders.truncate(1);
+                }
+                ahead.extend(components(target));
+            } else if ahead.is_empty() {
+                let folder = folders.pop().expect("the root is never popped");
+                return Ok(Place { folder, name, stat });
+            } else if kind == FileType::Directory {
+                stamps.passed(&found, &stat);
+                judge_folder(&stat).map_err(at)?;
+                folders.push(Folder { fd, path: found, stamps: Rc::clone(stamps) });
+            } else {
+                return Err(at(Distrust::NotAFile));
+            }
+        }
+        Err(finding(path, Distrust::NotAFile))
+    }
 }
 
 /// The names in `path`, last first, for a stack.
@@ -204,6 +246,13 @@ fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     let separator: &[u8] = if path.ends_with(b"/") { b"" } else { b"/" };
     [path, separator, name].concat()
+}
+
+/// A folder on the way to what is root's itself.
+fn judge_folder(stat: &Stat) -> Result<(), Distrust> {
+    const OF_A_GROUP: u32 = 0o1020;
+    let sticky = stat.st_uid == 0 && stat.st_mode & 0o1022 == OF_A_GROUP;
+    if sticky { Ok(()) } else { judge(stat) }
 }
 
 fn judge(stat: &Stat) -> Result<(), Distrust> {

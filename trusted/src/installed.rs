@@ -23,6 +23,11 @@ const FILE: &[u8] = b"portgrant.conf";
 /// The folder in /etc of further files, which may be missing.
 const MORE: &[u8] = b"portgrant.d";
 
+/// The tables of names that may be symlinks of root's, as on systems whose /etc is made of links (NixOS). The policy must
+/// not: a ConfigMap of Kubernetes is links in a folder that everybody writes to. The tables of subordinate ids are written
+/// by usermod(8), as files.
+const LINKED: [&str; 3] = ["passwd", "group", "services"];
+
 /// /etc, opened and judged once, when the first of its files is read.
 #[derive(Debug, Clone, Default)]
 struct Etc {
@@ -86,7 +91,13 @@ impl Etc {
 
 impl Files for Etc {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        match self.folder()?.read(name.as_bytes()) {
+        let folder = self.folder()?;
+        let read = if LINKED.contains(&name) {
+            folder.read_through_links(name.as_bytes())
+        } else {
+            folder.read(name.as_bytes())
+        };
+        match read {
             Ok(text) => Ok(Some(text)),
             Err((_, Distrust::Missing | Distrust::Empty)) => Ok(None),
             Err(finding) => Err(untrusted(finding)),

@@ -19,6 +19,8 @@ pub(super) struct Connection {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) names: HostNames,
+    /// Variables that the rules for clients set, which take the place of others
+    pub(super) settings: Vec<CString>,
 }
 
 /// What the ends are called, where that was asked and is confirmed.
@@ -105,7 +107,7 @@ mod tests {
     fn variables(local: &str, remote: &str, names: HostNames) -> Vec<String> {
         let [local, remote] = [local, remote].map(|address| address.parse().expect("an address"));
         let socket = std::fs::File::open("/dev/null").expect("/dev/null").into();
-        let connection = Connection { socket, protocol: Protocol::Tcp, local, remote, names };
+        let connection = Connection { socket, protocol: Protocol::Tcp, local, remote, names, settings: Vec::new() };
         let variables = connection.variables();
         assert!(variables.iter().all(|variable| is_connections(variable.as_bytes())), "{variables:?}");
         variables.into_iter().map(|variable| variable.into_string().expect("text")).collect()

@@ -76,7 +76,7 @@ impl Datagrams {
         &self.name
     }
 
-    /// Whether the loop waits for a datagram here. If not, an event is an old one, which another thread was faster with.
+    /// Whether the loop waits for a datagram here. If not, the event is an old one.
     pub(super) fn is_awaited(&self) -> bool {
         self.awaited
     }

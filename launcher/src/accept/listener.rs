@@ -62,7 +62,8 @@ impl Listener {
             self.local
         };
         let names = HostNames::default();
-        Some(Connection { socket, protocol: self.protocol, local, remote: canonical(remote), names })
+        let settings = Vec::new();
+        Some(Connection { socket, protocol: self.protocol, local, remote: canonical(remote), names, settings })
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! The launcher stays, without privilege, and owns the sockets. It never reads or writes on a connection.
 
+mod access;
 mod connection;
 mod datagrams;
 mod idle;
@@ -10,6 +11,7 @@ mod listener;
 mod lookups;
 mod notices;
 mod program;
+mod rate;
 mod signals;
 mod supervisor;
 mod table;
@@ -18,28 +20,42 @@ mod wake;
 
 use std::convert::Infallible;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use log::debug;
 use portgrant_protocol::program::{Unfit, Why};
 use portgrant_server::Sockets;
 use rustix::io::Errno;
 
+use self::access::Access;
 use self::datagrams::Datagrams;
 use self::idle::Idle;
 use self::listener::Listener;
 use self::lookups::Lookups;
 use self::program::Program;
+use self::rate::Rate;
 use self::signals::Signals;
 use self::supervisor::Supervisor;
 use self::table::Table;
-use crate::exec::Image;
-use crate::{Error, Exec, stderr};
+use crate::adoption::Image;
+use crate::{Accept, Error, Exec, stderr};
 
-/// Finds, before anything is bound, what else the first connection would: a script whose interpreter is not there.
-pub(crate) fn check(path: &Path) -> Result<(), Error> {
+pub use self::rate::MaxRate;
+
+/// A prefix: an address, or a network with its length. Bits beyond the length are an error.
+pub(crate) fn prefix(word: &str) -> Result<IpNet, &'static str> {
+    let address = word.parse::<IpAddr>().map(IpNet::from).ok();
+    let parsed = address.or_else(|| word.parse::<IpNet>().ok()).filter(|prefix| prefix.trunc() == *prefix);
+    parsed.ok_or("expected an address, or a prefix without bits beyond its length, as in 10.0.0.0/8 or 2001:db8::/32")
+}
+
+/// Finds, before anything is bound, what else the first connection would: a script whose interpreter is not there, rules
+/// that cannot be read.
+pub(crate) fn check(asked: &Accept, path: &Path) -> Result<(), Error> {
+    Access::new(asked)?;
     let unfit = Unfit::by_execve(path, Errno::NOENT);
     if let Why::NoInterpreter(interpreter) = &unfit.why
         && fs::exists(interpreter).is_ok_and(|there| !there)
@@ -63,11 +79,18 @@ pub(crate) fn serve(asked: &Exec, image: &Image, sockets: Sockets, begun: impl F
     ended.map_err(|errno| Error::Accepting(errno.into()))
 }
 
+/// Who may connect, and how often.
+struct Admission {
+    access: Access,
+    rate: Option<Rate>,
+}
+
 fn prepare(asked: &Exec, image: &Image, sockets: Sockets) -> Result<Supervisor, Error> {
     let signals = Signals::take().map_err(|errno| Error::Accepting(errno.into()))?;
     let mut environment = image.environment(std::process::id());
     environment.retain(|entry| !connection::is_connections(entry.to_bytes()));
-    let program = Program::new(&image.path, &image.arguments, environment, signals.callers().clone());
+    let program = Program::new(&image.path, &image.arguments, environment, signals.callers());
+    let program = program.map_err(|errno| Error::Accepting(errno.into()))?;
 
     let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
     for socket in sockets {
@@ -86,6 +109,7 @@ fn prepare(asked: &Exec, image: &Image, sockets: Sockets) -> Result<Supervisor, 
     let idle = accept.idle_timeout.map(|seconds| Idle::new(Duration::from_secs(seconds.into())));
     // Its thread has the signals blocked that are taken above.
     let lookups = if accept.lookup { Some(Lookups::new()?) } else { None };
-    let supervisor = Supervisor::new(listeners, datagrams, Arc::new(program), signals, table, idle, lookups);
+    let admission = Admission { access: Access::new(accept)?, rate: accept.max_rate.map(Rate::new) };
+    let supervisor = Supervisor::new((listeners, datagrams), program, signals, table, idle, lookups, admission);
     supervisor.map_err(|errno| Error::Accepting(errno.into()))
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use portgrant_server::Message;
 
-use crate::say;
+use crate::output::say;
 
 /// How long one of a kind silences the next.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -19,6 +19,12 @@ pub(super) enum Kind {
     Shortage,
     /// A source has all the connections that it may have
     Source,
+    /// A client may not connect
+    Denied,
+    /// The rules for clients could not be read anew
+    Rules,
+    /// Too many connections have come in a second
+    Rate,
     /// The program for this udp socket does not read
     Unread(usize),
 }

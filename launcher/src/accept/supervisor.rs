@@ -1,14 +1,8 @@
-//! The one loop: connections are accepted, programs started and waited for, signals passed on.
-//!
-//! A few threads run it, over one epoll that wakes one of them for each event, and one state behind a lock. They are there
-//! because posix_spawn(3) keeps its caller waiting until the program is executed: meanwhile another accepts and starts the
-//! next one. The lock is held but for the two things that take time, which are waiting and starting.
+//! The one loop: it accepts connections, starts programs, waits for their ends, and forwards signals.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -22,23 +16,22 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventFlags};
 
+use super::Admission;
+use super::access::Answer;
 use super::connection::Connection;
 use super::datagrams::Datagrams;
 use super::idle::Idle;
 use super::listener::Listener;
 use super::lookups::Lookups;
 use super::notices::{Kind, Notices};
-use super::program::{Program, Starter};
+use super::program::Program;
+use super::rate::Rate;
 use super::signals::{Received, Sender, Signals, end_by};
-use super::table::{Service, Start, Table};
+use super::table::{Service, Table};
 use super::wake::Wake;
 
 /// How many connections are accepted before signals and ended programs get their turn.
 const BATCH: usize = 64;
-/// How many threads there are at most. More than the processors can run at once gain nothing.
-const MOST_THREADS: usize = 4;
-/// What a thread needs is some words; the program's own stack until execve is posix_spawn(3)'s.
-const STACK: usize = 256 * 1024;
 /// How long nothing is accepted after the system has run out of something, unless a program ends before.
 const SHORTAGE: Duration = Duration::from_millis(250);
 /// How long programs may take to end when the launcher shall.
@@ -47,16 +40,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Supervisor {
-    pub(super) epoll: Arc<OwnedFd>,
+    pub(super) epoll: OwnedFd,
     signals: Signals,
     listeners: Vec<Listener>,
     /// The listener whose turn it is
     turn: usize,
     pub(super) datagrams: Vec<Datagrams>,
-    program: Arc<Program>,
+    pub(super) program: Program,
     pub(super) table: Table,
     idle: Option<Idle>,
     lookups: Option<Lookups>,
+    admission: Admission,
     /// Connections whose names are known by now, or whose program could not be started for lack of something. They are
     /// counted
     held: VecDeque<Connection>,
@@ -64,6 +58,8 @@ pub(super) struct Supervisor {
     shortage: Option<Instant>,
     ending: Option<Ending>,
     pub(super) notices: Notices,
+    /// The programs that were started since signals were last read
+    pub(super) newest: Vec<Pid>,
 }
 
 /// The launcher shall end.
@@ -84,17 +80,17 @@ enum Stage {
 
 impl Supervisor {
     pub(super) fn new(
-        listeners: Vec<Listener>,
-        datagrams: Vec<Datagrams>,
-        program: Arc<Program>,
+        (listeners, datagrams): (Vec<Listener>, Vec<Datagrams>),
+        program: Program,
         signals: Signals,
         table: Table,
         idle: Option<Idle>,
         lookups: Option<Lookups>,
+        admission: Admission,
     ) -> Result<Supervisor, rustix::io::Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        // Told once for each time that something comes: it is one thread's then, and what is left where it is (connections
-        // in front of a full table) need not be told again and again.
+        // An event each time that something comes, not for as long as something waits: connections in front of a full
+        // table would wake the loop again and again.
         epoll::add(&epoll, &signals, Wake::Signals.data(), EventFlags::IN | EventFlags::ET)?;
         if let Some(lookups) = &lookups {
             epoll::add(&epoll, lookups, Wake::Lookups.data(), EventFlags::IN | EventFlags::ET)?;
@@ -106,7 +102,7 @@ impl Supervisor {
             epoll::add(&epoll, socket, Wake::Datagrams(number).data(), EventFlags::IN | EventFlags::ET)?;
         }
         Ok(Supervisor {
-            epoll: Arc::new(epoll),
+            epoll,
             signals,
             listeners,
             turn: 0,
@@ -115,35 +111,42 @@ impl Supervisor {
             table,
             idle,
             lookups,
+            admission,
             held: VecDeque::new(),
             shortage: None,
             ending: None,
             notices: Notices::default(),
+            newest: Vec::new(),
         })
     }
 
     /// Until a signal ends it, when no program runs any more; then it ends this process by that.
-    pub(super) fn serve(self) -> Result<Infallible, rustix::io::Errno> {
+    pub(super) fn serve(mut self) -> Result<Infallible, rustix::io::Errno> {
         debug!("status: {}", self.table);
-        let starter = Starter::new(Arc::clone(&self.program));
-        let starter = starter.map_err(|errno| rustix::io::Errno::from_raw_os_error(errno as i32))?;
-        let (epoll, program) = (Arc::clone(&self.epoll), Arc::clone(&self.program));
-        let state = Arc::new(Mutex::new(self));
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        for _ in 1..(processors + 1).min(MOST_THREADS) {
-            let (state, epoll, program) = (Arc::clone(&state), Arc::clone(&epoll), Arc::clone(&program));
-            let run = move || {
-                if let Ok(starter) = Starter::new(program) {
-                    let _ = run(&state, &epoll, starter);
-                }
-            };
-            // Where there may be none (ulimit -u), the others do it all.
-            let _ = thread::Builder::new().stack_size(STACK).spawn(run);
+        let mut events = Vec::with_capacity(64);
+        loop {
+            for _ in 0..BATCH {
+                let Some(connection) = self.next() else { break };
+                let outcome =
+                    self.program.start(connection.socket.as_fd(), connection.variables(), &connection.settings);
+                self.settle(connection, outcome);
+            }
+            if let Some(signal) = self.ended() {
+                end_by(signal);
+            }
+            events.clear();
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), self.timeout().as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+            for event in &events {
+                self.wake(event);
+            }
+            self.due(Instant::now());
         }
-        run(&state, &epoll, starter)
     }
 
-    fn wake(&mut self, event: &Event, starter: &mut Starter) {
+    fn wake(&mut self, event: &Event) {
         match Wake::of(event.data) {
             Wake::Signals => self.receive(),
             Wake::Lookups => self.held.extend(self.lookups.as_mut().map(Lookups::answered).unwrap_or_default()),
@@ -152,7 +155,7 @@ impl Supervisor {
                     listener.wake();
                 }
             }
-            Wake::Datagrams(number) => self.serve_datagrams(number, starter),
+            Wake::Datagrams(number) => self.serve_datagrams(number),
         }
     }
 
@@ -164,13 +167,19 @@ impl Supervisor {
         let rests = self.datagrams.iter().filter_map(Datagrams::rests_until);
         let idle = self.idle.as_ref().and_then(Idle::next);
         let ending = self.ending.as_ref().map(|ending| ending.until);
-        let next = rests.chain(idle).chain(ending).chain(self.shortage).min()?;
+        let rate = self.admission.rate.as_ref().and_then(Rate::rests_until);
+        let next = rests.chain(idle).chain(ending).chain(self.shortage).chain(rate).min()?;
         Timespec::try_from(next.saturating_duration_since(Instant::now())).ok()
     }
 
     /// What is to be done at a certain time.
     fn due(&mut self, now: Instant) {
         self.shortage.take_if(|until| *until <= now);
+        if let Some(connection) = self.admission.rate.as_mut().and_then(|rate| rate.wake(now))
+            && let Some(connection) = self.paced(connection, now).and_then(|connection| self.counted(connection))
+        {
+            self.held.push_back(connection);
+        }
         if let Some(idle) = &mut self.idle {
             idle.look(&mut self.table, now);
         }
@@ -187,18 +196,19 @@ impl Supervisor {
     // --- connections ---
 
     fn may_accept(&self) -> bool {
-        self.shortage.is_none() && self.held.is_empty() && self.table.has_room()
+        let rests = self.admission.rate.as_ref().is_some_and(Rate::rests);
+        self.shortage.is_none() && !rests && self.held.is_empty() && self.table.has_room()
     }
 
     /// The next connection whose program is to be started. What finds no room stays with the kernel, in the backlog.
-    fn next(&mut self) -> Option<(Start, Connection)> {
+    fn next(&mut self) -> Option<Connection> {
         if self.ending.is_some() {
             return None;
         }
         if self.shortage.is_none()
             && let Some(connection) = self.held.pop_front()
         {
-            return Some((self.table.begin(), connection));
+            return Some(connection);
         }
         for _ in 0..BATCH {
             let number = self.next_ready().filter(|_| self.may_accept())?;
@@ -206,7 +216,7 @@ impl Supervisor {
             match self.listeners.get_mut(number).map_or(Ok(None), Listener::accept) {
                 Ok(accepted) => {
                     if let Some(connection) = accepted.and_then(|connection| self.admit(connection)) {
-                        return Some((self.table.begin(), connection));
+                        return Some(connection);
                     }
                 }
                 Err(errno) => self.run_short(Errno::from_raw(errno.raw_os_error())),
@@ -222,8 +232,46 @@ impl Supervisor {
         order.into_iter().find(|&number| self.listeners.get(number).is_some_and(Listener::is_ready))
     }
 
-    /// The connection, unless there may not be one more like it, or its names have to be waited for.
-    fn admit(&mut self, connection: Connection) -> Option<Connection> {
+    /// The connection, unless its client may not connect, there may not be one more like it, or it has to wait.
+    fn admit(&mut self, mut connection: Connection) -> Option<Connection> {
+        let now = Instant::now();
+        if let Err(message) = self.admission.access.refresh() {
+            self.notices.say(Kind::Rules, now, || message.fix("mend it; until then the rules of before apply"));
+        }
+        let client = connection.remote.ip();
+        match self.admission.access.decide(client) {
+            Answer::Allow(settings) => connection.settings = settings,
+            Answer::Deny(why) => {
+                debug!("deny: {client}: {why}");
+                let fix = "change --allow, --deny or the file of --access if it may connect";
+                self.notices.say(Kind::Denied, now, || {
+                    Message::new(format!("a connection from {client} was closed")).why(why).fix(fix)
+                });
+                return None;
+            }
+        }
+        let connection = self.paced(connection, now)?;
+        self.counted(connection)
+    }
+
+    /// The connection, unless there are too many in this second. Then it waits, and all that come.
+    fn paced(&mut self, connection: Connection, now: Instant) -> Option<Connection> {
+        let Some(rate) = &mut self.admission.rate else { return Some(connection) };
+        let admitted = rate.admit(connection, now);
+        if admitted.is_none() {
+            let rest = rate.limit().rest().as_secs();
+            debug!("resting: too many connections in a second");
+            self.notices.say(Kind::Rate, now, || {
+                Message::new(format!("connections have to wait for {rest} seconds"))
+                    .why("more have come in a second than --max-rate permits")
+                    .fix("raise --max-rate if they are wanted")
+            });
+        }
+        admitted
+    }
+
+    /// The connection, unless there may not be one more of its source, or its names have to be waited for.
+    fn counted(&mut self, connection: Connection) -> Option<Connection> {
         let source = connection.source();
         if self.table.admits(source) {
             self.table.count(source);
@@ -242,23 +290,21 @@ impl Supervisor {
     }
 
     /// What has come of a start.
-    fn settle(&mut self, start: &Start, connection: Connection, outcome: Result<Pid, Errno>) {
+    fn settle(&mut self, connection: Connection, outcome: Result<Pid, Errno>) {
         match outcome {
-            Ok(pid) => self.started(start, pid, connection),
+            Ok(pid) => self.started(pid, connection),
             Err(errno @ (Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)) => {
-                self.table.give_up(start);
                 self.held.push_back(connection);
                 self.run_short(errno);
             }
             Err(errno) => {
-                self.table.give_up(start);
                 self.table.release(connection.source());
                 self.cannot_start(errno);
             }
         }
     }
 
-    fn started(&mut self, start: &Start, pid: Pid, connection: Connection) {
+    fn started(&mut self, pid: Pid, connection: Connection) {
         let Connection { local, remote, names, .. } = &connection;
         let name = names.remote.as_deref().unwrap_or("-");
         debug!("status: {}", self.table);
@@ -269,13 +315,8 @@ impl Supervisor {
             idle.watch(Instant::now());
             connection.socket
         });
-        let missed = self.table.missed(start);
-        if let Some(status) = self.table.add(start, pid, Service::Connection { source, kept }) {
-            return self.finish(status);
-        }
-        for signal in missed {
-            let _ = kill(pid, signal);
-        }
+        self.table.add(pid, Service::Connection { source, kept });
+        self.newest.push(pid);
     }
 
     pub(super) fn cannot_start(&mut self, errno: Errno) {
@@ -310,6 +351,7 @@ impl Supervisor {
                 Received::End(signal, sender) => self.end(signal, sender),
             }
         }
+        self.newest.clear();
     }
 
     /// Every child that has ended, also one that is nobody's: the first process of a pid namespace gets the orphans.
@@ -323,7 +365,7 @@ impl Supervisor {
     }
 
     fn finish(&mut self, status: WaitStatus) {
-        let Some(service) = self.table.ended(status) else { return };
+        let Some(service) = status.pid().and_then(|pid| self.table.ended(pid)) else { return };
         if let WaitStatus::Signaled(pid, signal, _) = status {
             debug!("end {pid} signal {signal}");
         } else if let WaitStatus::Exited(pid, status) = status {
@@ -338,7 +380,6 @@ impl Supervisor {
 
     fn forward(&mut self, signal: Signal) {
         debug!("passing {signal} on");
-        self.table.miss(signal);
         for pid in self.table.pids() {
             // One that has become another user's may not be signalled.
             let _ = kill(pid, signal);
@@ -355,13 +396,20 @@ impl Supervisor {
         self.listeners.clear();
         self.datagrams.clear();
         self.held.clear();
+        if let Some(rate) = &mut self.admission.rate {
+            rate.clear();
+        }
         if let Some(lookups) = &mut self.lookups {
             lookups.clear();
         }
         match sender {
             Sender::Process => self.forward(signal),
-            // It may have come before there was a process.
-            Sender::Terminal => self.table.miss(signal),
+            // The terminal has sent it to the programs that were there. The newest may have been started since.
+            Sender::Terminal => {
+                for pid in self.table.pids().filter(|pid| self.newest.contains(pid)) {
+                    let _ = kill(pid, signal);
+                }
+            }
         }
         self.ending = Some(Ending { by: signal, stage: Stage::Asked, until: now + PATIENCE });
     }
@@ -382,38 +430,4 @@ impl Supervisor {
         let given_up = ending.stage == Stage::Killed && ending.until <= Instant::now();
         (given_up || self.table.is_empty()).then_some(ending.by)
     }
-}
-
-/// The loop, as each of the threads runs it.
-fn run(state: &Mutex<Supervisor>, epoll: &OwnedFd, mut starter: Starter) -> Result<Infallible, rustix::io::Errno> {
-    let mut events = Vec::with_capacity(64);
-    let mut supervisor = lock(state);
-    loop {
-        for _ in 0..BATCH {
-            let Some((start, connection)) = supervisor.next() else { break };
-            drop(supervisor);
-            let outcome = starter.start(connection.socket.as_fd(), connection.variables());
-            supervisor = lock(state);
-            supervisor.settle(&start, connection, outcome);
-        }
-        if let Some(signal) = supervisor.ended() {
-            end_by(signal);
-        }
-        let timeout = supervisor.timeout();
-        drop(supervisor);
-        events.clear();
-        match epoll::wait(epoll, spare_capacity(&mut events), timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-        supervisor = lock(state);
-        for event in &events {
-            supervisor.wake(event, &mut starter);
-        }
-        supervisor.due(Instant::now());
-    }
-}
-
-fn lock(state: &Mutex<Supervisor>) -> MutexGuard<'_, Supervisor> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 
-use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::connection::Source;
@@ -24,47 +22,20 @@ pub(super) enum Service {
 }
 
 /// The programs by their pids: a pid is a program's own until it is waited for.
-///
-/// One that a thread is about to start may have ended, and have been waited for, before the thread knows its pid. So the
-/// end of a process that is not known is kept as long as it can be such a one's, and so are the signals for all of them.
 #[derive(Debug)]
 pub(super) struct Table {
     running: BTreeMap<Pid, Service>,
-    /// The starts under way, by numbers that rise
-    starting: Vec<Start>,
-    next_start: u64,
-    early: Vec<EarlyEnd>,
-    missed: Vec<Missed>,
     connections: usize,
     of_source: HashMap<Source, usize>,
     limit: usize,
     limit_of_source: Option<usize>,
 }
 
-/// A start under way.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Start(u64);
-
-/// The end of a process whose start may still be under way: one with a number below this.
-#[derive(Debug)]
-struct EarlyEnd {
-    status: WaitStatus,
-    before: u64,
-}
-
-/// A signal for all programs, which those whose start was under way did not get: the ones with a number below this.
-#[derive(Debug, PartialEq, Eq)]
-struct Missed {
-    signal: Signal,
-    before: u64,
-}
-
 impl Table {
     /// `limit` connections at once, and of one source `limit_of_source`.
     pub(super) fn new(limit: usize, limit_of_source: Option<usize>) -> Table {
         let (running, of_source) = (BTreeMap::new(), HashMap::new());
-        let (starting, early, missed) = (Vec::new(), Vec::new(), Vec::new());
-        Table { running, starting, next_start: 0, early, missed, connections: 0, of_source, limit, limit_of_source }
+        Table { running, connections: 0, of_source, limit, limit_of_source }
     }
 
     /// Whether one more connection may be.
@@ -97,54 +68,15 @@ impl Table {
         }
     }
 
-    /// A program is about to be started, here or in another thread.
-    pub(super) fn begin(&mut self) -> Start {
-        let number = self.next_start;
-        self.next_start += 1;
-        self.starting.push(Start(number));
-        Start(number)
-    }
-
-    /// It could not be.
-    pub(super) fn give_up(&mut self, start: &Start) {
-        self.starting.retain(|other| other != start);
-        let starting = &self.starting;
-        self.early.retain(|end| starting.iter().any(|start| start.0 < end.before));
-        self.missed.retain(|missed| starting.iter().any(|start| start.0 < missed.before));
-    }
-
-    /// It was. Its connection is counted already. Where it has ended by now, how; then this is to be told to
-    /// [`ended`](Table::ended) once more.
-    pub(super) fn add(&mut self, start: &Start, pid: Pid, service: Service) -> Option<WaitStatus> {
-        let early = self.early.iter().position(|end| end.status.pid() == Some(pid) && start.0 < end.before);
-        let early = early.map(|at| self.early.swap_remove(at).status);
+    /// A program runs. Its connection is counted already.
+    pub(super) fn add(&mut self, pid: Pid, service: Service) {
         self.running.insert(pid, service);
-        self.give_up(start);
-        early
     }
 
-    /// A signal goes to all programs. Those whose start is under way shall get it when their pid is known.
-    pub(super) fn miss(&mut self, signal: Signal) {
-        let missed = Missed { signal, before: self.next_start };
-        if !self.starting.is_empty() && !self.missed.contains(&missed) {
-            self.missed.push(missed);
-        }
-    }
-
-    /// The signals that went to the others since this start began.
-    pub(super) fn missed(&self, start: &Start) -> Vec<Signal> {
-        self.missed.iter().filter(|missed| start.0 < missed.before).map(|missed| missed.signal).collect()
-    }
-
-    /// A process has ended. What it was there for, unless it was none of these (what the caller left, an orphan that came
-    /// to the first process of a namespace), or is not known yet.
-    pub(super) fn ended(&mut self, status: WaitStatus) -> Option<Service> {
-        let Some(service) = self.running.remove(&status.pid()?) else {
-            if !self.starting.is_empty() {
-                self.early.push(EarlyEnd { status, before: self.next_start });
-            }
-            return None;
-        };
+    /// A process has ended. Returns what it was there for, if it was one of these: the caller's own children and orphans
+    /// (as the first process of a namespace gets them) are not.
+    pub(super) fn ended(&mut self, pid: Pid) -> Option<Service> {
+        let service = self.running.remove(&pid)?;
         if let Service::Connection { source, .. } = &service {
             self.release(*source);
         }
@@ -163,9 +95,9 @@ impl Table {
         })
     }
 
-    /// Whether nothing runs, nor is about to.
+    /// Whether nothing runs.
     pub(super) fn is_empty(&self) -> bool {
-        self.running.is_empty() && self.starting.is_empty()
+        self.running.is_empty()
     }
 }
 
@@ -184,10 +116,6 @@ mod tests {
         Source::of(address.parse().expect("an address"))
     }
 
-    fn exited(pid: i32) -> WaitStatus {
-        WaitStatus::Exited(Pid::from_raw(pid), 0)
-    }
-
     fn connection(address: &str) -> Service {
         Service::Connection { source: source(address), kept: None }
     }
@@ -198,53 +126,13 @@ mod tests {
         for pid in [10, 11] {
             assert!(table.has_room());
             table.count(source("192.0.2.1"));
-            let start = table.begin();
-            assert_eq!(table.add(&start, Pid::from_raw(pid), connection("192.0.2.1")), None);
+            table.add(Pid::from_raw(pid), connection("192.0.2.1"));
         }
         assert!(!table.has_room() && table.to_string() == "2/2");
-        assert!(table.ended(exited(12)).is_none(), "not one of these");
+        assert!(table.ended(Pid::from_raw(12)).is_none(), "not one of these");
         assert!(!table.has_room());
-        assert!(table.ended(exited(10)).is_some());
+        assert!(table.ended(Pid::from_raw(10)).is_some());
         assert!(table.has_room() && !table.is_empty());
-    }
-
-    #[test]
-    fn an_end_that_comes_before_the_pid_is_known_is_kept_for_it() {
-        let mut table = Table::new(2, None);
-        table.count(source("192.0.2.1"));
-        let start = table.begin();
-        assert!(!table.is_empty(), "it may run");
-        assert!(table.ended(exited(10)).is_none());
-        let status = table.add(&start, Pid::from_raw(10), connection("192.0.2.1"));
-        assert_eq!(status, Some(exited(10)));
-        assert!(table.ended(exited(10)).is_some() && table.is_empty() && table.to_string() == "0/2");
-    }
-
-    #[test]
-    fn an_end_is_kept_no_longer_than_it_can_be_a_programs() {
-        let mut table = Table::new(10, None);
-        assert!(table.ended(exited(9)).is_none() && table.early.is_empty(), "nothing is being started");
-        let first = table.begin();
-        assert!(table.ended(exited(10)).is_none(), "an orphan");
-        let second = table.begin();
-        assert!(table.ended(exited(11)).is_none(), "another");
-        assert_eq!(table.add(&second, Pid::from_raw(10), Service::Datagrams(0)), None, "that one was before its start");
-        assert_eq!(table.early.len(), 2);
-        table.give_up(&first);
-        assert!(table.early.is_empty());
-    }
-
-    #[test]
-    fn a_signal_is_kept_for_those_whose_start_is_under_way() {
-        let mut table = Table::new(10, None);
-        table.miss(Signal::SIGUSR1);
-        let first = table.begin();
-        table.miss(Signal::SIGUSR2);
-        table.miss(Signal::SIGUSR2);
-        let second = table.begin();
-        assert_eq!((table.missed(&first), table.missed(&second)), (vec![Signal::SIGUSR2], vec![]));
-        table.give_up(&first);
-        assert!(table.missed.is_empty());
     }
 
     #[test]
@@ -259,8 +147,7 @@ mod tests {
     #[test]
     fn a_program_for_datagrams_takes_no_connections_place() {
         let mut table = Table::new(1, None);
-        let start = table.begin();
-        table.add(&start, Pid::from_raw(10), Service::Datagrams(0));
+        table.add(Pid::from_raw(10), Service::Datagrams(0));
         assert!(table.has_room() && !table.is_empty());
         assert_eq!(table.kept().count(), 0);
     }

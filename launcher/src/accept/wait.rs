@@ -9,13 +9,12 @@ use rustix::event::epoll::{self, EventFlags};
 
 use super::datagrams::{Afterwards, Look};
 use super::notices::Kind;
-use super::program::Starter;
 use super::supervisor::Supervisor;
 use super::table::Service;
 use super::wake::Wake;
 
 impl Supervisor {
-    pub(super) fn serve_datagrams(&mut self, number: usize, starter: &mut Starter) {
+    pub(super) fn serve_datagrams(&mut self, number: usize) {
         let Some(socket) = self.datagrams.get_mut(number).filter(|socket| socket.is_awaited()) else { return };
         let look = socket.look(Instant::now());
         if look == Look::Nothing {
@@ -26,15 +25,13 @@ impl Supervisor {
         if let Look::Rest(rest) = look {
             return debug!("{} has errors alone, and rests for {} ms", socket.name(), rest.as_millis());
         }
-        let start = self.table.begin();
-        match starter.start(socket.as_fd(), Vec::new()) {
+        match self.program.start(socket.as_fd(), Vec::new(), &[]) {
             Ok(pid) => {
                 debug!("pid {pid} serves {}", socket.name());
-                // It cannot have been waited for: the lock was held.
-                self.table.add(&start, pid, Service::Datagrams(number));
+                self.table.add(pid, Service::Datagrams(number));
+                self.newest.push(pid);
             }
             Err(errno) => {
-                self.table.give_up(&start);
                 if socket.ended(Instant::now()) == Afterwards::Wait {
                     self.await_datagram(number);
                 }

@@ -1,12 +1,21 @@
 //! `portgrant exec --accept`'s options, and what they go with.
 
+use std::path::PathBuf;
+
+use clap::builder::TypedValueParser;
+use ipnet::IpNet;
 use portgrant_protocol::{Endpoint, Protocol};
 use portgrant_server::Message;
 
+use super::life::{absolute, parsed};
 use crate::Error;
+use crate::accept::{self, MaxRate};
 
 /// How many programs run at once where nothing else is said: tcpserver's number.
 const MAX_CONNS: u32 = 40;
+
+/// Options about clients, whom only the program of a udp socket knows.
+const OF_CLIENTS: [&str; 4] = ["--allow", "--deny", "--access", "--max-rate"];
 
 /// A program for each connection.
 #[derive(Debug, clap::Args)]
@@ -22,6 +31,18 @@ pub struct Accept {
     /// At most N connections at once from one IPv4 address or IPv6 /64; more are closed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_per_source: Option<u32>,
+    /// Serve only clients in PREFIX, such as 10.0.0.0/8 or ::1; others are closed; repeatable
+    #[arg(long, value_name = "PREFIX", value_parser = prefix())]
+    pub allow: Vec<IpNet>,
+    /// Close connections from clients in PREFIX, also where --allow has them; repeatable
+    #[arg(long, value_name = "PREFIX", value_parser = prefix())]
+    pub deny: Vec<IpNet>,
+    /// Ask FILE who may connect: rules as for tcprules(1), read again when the file changes
+    #[arg(long, value_name = "FILE", value_parser = absolute())]
+    pub access: Option<PathBuf>,
+    /// Accept at most N connections a second; if more come, all wait for SECONDS (10 if not given)
+    #[arg(long, value_name = "N[:SECONDS]", value_parser = rate())]
+    pub max_rate: Option<MaxRate>,
     /// End a connection on which nothing was sent or received for SECONDS
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub idle_timeout: Option<u32>,
@@ -46,6 +67,10 @@ impl Accept {
         let given = [
             ("--max-conns", self.max_conns.is_some()),
             ("--max-per-source", self.max_per_source.is_some()),
+            ("--allow", !self.allow.is_empty()),
+            ("--deny", !self.deny.is_empty()),
+            ("--access", self.access.is_some()),
+            ("--max-rate", self.max_rate.is_some()),
             ("--idle-timeout", self.idle_timeout.is_some()),
             ("--lookup", self.lookup),
             ("--no-lookup", self.no_lookup),
@@ -56,6 +81,12 @@ impl Accept {
                 "add --accept, which starts a program for each connection",
             );
         }
+        let udp = listen.iter().find(|endpoint| !endpoint.protocol.is_stream());
+        let of_clients = given.iter().find(|(option, given)| *given && OF_CLIENTS.contains(option));
+        if let (Some((option, _)), Some(endpoint)) = (of_clients, udp) {
+            let what = format!("{option} cannot be used with {endpoint}");
+            return usage(what, "leave it out: a program reads datagrams by itself, whoever sent them");
+        }
         let sctp = listen.iter().find(|endpoint| endpoint.protocol == Protocol::Sctp);
         if let (Some(_), Some(endpoint)) = (self.idle_timeout, sctp) {
             let what = format!("--idle-timeout cannot be used with {endpoint}");
@@ -63,4 +94,12 @@ impl Accept {
         }
         Ok(())
     }
+}
+
+fn prefix() -> impl TypedValueParser<Value = IpNet> {
+    parsed(|word| accept::prefix(word.to_str().unwrap_or_default()))
+}
+
+fn rate() -> impl TypedValueParser<Value = MaxRate> {
+    parsed(|word| MaxRate::parse(word.to_str().unwrap_or_default()))
 }

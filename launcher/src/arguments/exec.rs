@@ -1,12 +1,12 @@
 //! `portgrant exec`'s options, and which of them go together.
 
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 
 use portgrant_protocol::Endpoint;
 use portgrant_server::Message;
 
 use super::{Accept, ENDPOINTS, Life, endpoint};
-use crate::exec::Wanted;
 use crate::{Error, recipe};
 
 const PLACEHOLDERS: &str = "\
@@ -26,11 +26,17 @@ pub struct Exec {
     #[arg(long)]
     pub inetd: bool,
     /// Pass the sockets as SERVER expects them, such as nginx or exim; `portgrant recipe` lists the servers
-    #[arg(long = "as", value_name = "SERVER", value_parser = recipe::names(), hide_possible_values = true)]
+    #[arg(long = "as", value_name = "SERVER", value_parser = recipe::names_to_follow(), hide_possible_values = true)]
     pub server: Option<String>,
     /// Set a variable for the program; repeatable
     #[arg(long, value_name = "VAR=VALUE")]
     pub setenv: Vec<OsString>,
+    /// Pass the sockets as descriptors N, N+1 and so on, from 3 to 1023, without LISTEN_FDS: for a program with a fixed number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(3..1024))]
+    pub first_fd: Option<RawFd>,
+    /// Give the program NAME as its argv[0], like argv0(1) and tcpd's place in inetd.conf
+    #[arg(long, value_name = "NAME")]
+    pub argv0: Option<OsString>,
     /// Set no_new_privs: setuid programs that the program executes gain no privilege
     #[arg(long)]
     pub no_new_privs: bool,
@@ -58,6 +64,19 @@ impl Exec {
                 Message::new(format!("{option} cannot be used with --accept")).fix(fix),
             )));
         }
-        Wanted::of(self).map(drop)
+        Ok(())
+    }
+
+    /// Whether the helper may execute the program itself, which a rule with `exec` asks for: else the option that it
+    /// knows nothing of.
+    pub(crate) fn suits_the_helper(&self) -> Result<(), &'static str> {
+        let life = &self.life;
+        let unknown = [
+            (life.wait, "--wait"),
+            (life.verify.is_some(), "--verify"),
+            (self.argv0.is_some(), "--argv0"),
+            (self.first_fd.is_some(), "--first-fd"),
+        ];
+        unknown.into_iter().find(|(given, _)| *given).map_or(Ok(()), |(_, option)| Err(option))
     }
 }

@@ -83,13 +83,6 @@ impl Life {
         let given = [("--wait", self.wait), ("--verify", self.verify.is_some()), ("--notify", self.notify.is_some())];
         given.into_iter().find_map(|(option, given)| given.then_some(option))
     }
-
-    /// Whether the helper may execute the program itself, which a rule with `exec` asks for: else the option that it
-    /// knows nothing of.
-    pub(crate) fn suits_the_helper(&self) -> Result<(), &'static str> {
-        let unknown = [(self.wait, "--wait"), (self.verify.is_some(), "--verify")];
-        unknown.into_iter().find(|(given, _)| *given).map_or(Ok(()), |(_, option)| Err(option))
-    }
 }
 
 fn seconds() -> impl TypedValueParser<Value = Duration> {
@@ -101,7 +94,7 @@ fn seconds() -> impl TypedValueParser<Value = Duration> {
 }
 
 /// Before --chdir changes what a relative path means.
-fn absolute() -> impl TypedValueParser<Value = PathBuf> {
+pub(super) fn absolute() -> impl TypedValueParser<Value = PathBuf> {
     parsed(|word| std::path::absolute(word).map_err(|_| "expected the path of a file"))
 }
 
@@ -126,7 +119,7 @@ fn facility(name: &str) -> Option<u8> {
     local.map(|number: u8| 16 + number).or_else(named)
 }
 
-fn parsed<T: Clone + Send + Sync + 'static>(
+pub(super) fn parsed<T: Clone + Send + Sync + 'static>(
     parse: impl Fn(OsString) -> Result<T, &'static str> + Clone + Send + Sync + 'static,
 ) -> impl TypedValueParser<Value = T> {
     OsStringValueParser::new().try_map(move |word| parse(word).map_err(io::Error::other))

@@ -6,6 +6,7 @@ mod completions;
 mod doctor;
 mod exec;
 mod explain;
+mod import;
 mod life;
 mod list;
 mod pass;
@@ -31,6 +32,7 @@ pub use completions::Completions;
 pub use doctor::Doctor;
 pub use exec::Exec;
 pub use explain::Explain;
+pub use import::{Import, Origin};
 pub use life::{Life, Log};
 pub use list::List;
 pub use pass::Pass;
@@ -92,6 +94,7 @@ pub struct Arguments {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of them in the life of a process")]
 pub enum Command {
     /// Execute a program with sockets that it could not bind itself
     Exec(Exec),
@@ -111,6 +114,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Print how a known server takes a socket: command, configuration and pitfalls
     Recipe(Recipe),
+    /// Print the files of authbind, inetd, xinetd, tcpserver or systemd as policy and commands
+    Import(Import),
     /// Print the completion script for a shell
     Completions(Completions),
 }
@@ -165,6 +170,7 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
         | Command::Doctor(_)
         | Command::Pass(_)
         | Command::Recipe(_)
+        | Command::Import(_)
         | Command::Completions(_) => {}
     }
     Ok(parsed)
@@ -221,6 +227,10 @@ fn complaint(error: &clap::Error) -> Message {
         ErrorKind::MissingRequiredArgument if word.contains("--daemon") => {
             Message::new("--pid-file, --notify and --log need --daemon").fix("add --daemon, or leave them out")
         }
+        ErrorKind::MissingRequiredArgument if word.contains("SERVER") => Message::new("no server is given")
+            .fix("expected portgrant recipe --write FOLDER SERVER; portgrant recipe lists the servers"),
+        ErrorKind::MissingRequiredArgument if word.contains("FROM") => Message::new("nothing to import is given")
+            .fix("expected authbind, inetd, xinetd, tcpserver or systemd, and the files"),
         ErrorKind::MissingRequiredArgument if word.contains("--to") => {
             Message::new("no server is given").fix("expected --to PATH, the server's own Unix socket")
         }
@@ -244,7 +254,8 @@ fn complaint(error: &clap::Error) -> Message {
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Message::new("no command is given").fix(format!("expected {}; see portgrant --help", commands()))
         }
-        ErrorKind::InvalidValue if word.contains("SERVER") && !value.is_empty() => crate::recipe::unknown(&value),
+        ErrorKind::InvalidValue if word.contains("--as") && !value.is_empty() => crate::recipe::unknown(&value),
+        ErrorKind::InvalidValue if word.contains("SERVER") && !value.is_empty() => crate::recipe::no_recipe(&value),
         ErrorKind::InvalidValue if value.is_empty() => Message::new(format!("{word} needs a value")).fix("see --help"),
         ErrorKind::InvalidValue => {
             let known = match error.get(ContextKind::ValidValue) {

@@ -1,5 +1,7 @@
 //! `portgrant recipe`'s options.
 
+use std::path::PathBuf;
+
 use crate::recipe;
 
 /// `portgrant recipe`
@@ -8,4 +10,7 @@ pub struct Recipe {
     /// The server; without it, print the list of known servers
     #[arg(value_name = "SERVER", value_parser = recipe::names(), hide_possible_values = true)]
     pub server: Option<String>,
+    /// Write the files of the recipe to FOLDER, none of which may exist there
+    #[arg(long, value_name = "FOLDER", requires = "server")]
+    pub write: Option<PathBuf>,
 }

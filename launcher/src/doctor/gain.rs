@@ -1,6 +1,7 @@
 //! What keeps this process, and with it the helper that it starts, from gaining privilege (execve(2), capabilities(7)).
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs};
 
@@ -37,7 +38,14 @@ pub(super) fn findings() -> Vec<Finding> {
         let text = "it can gain privilege: no_new_privs is off, and the bounding set has CAP_NET_BIND_SERVICE";
         findings.push(Finding::new(State::Fine, "process", text));
     }
-    if in_user_namespace() {
+    if in_user_namespace() && network_is_of_another_namespace() {
+        findings.push(broken(
+            "namespace",
+            "the network belongs to another user namespace: no privilege of this one counts there",
+            "give the container a network of its own (podman: without --network host), or pass the sockets in \
+             (portgrant recipe podman)",
+        ));
+    } else if in_user_namespace() {
         let text = "this is a user namespace: the helper and the network must belong to it";
         findings.push(Finding::new(State::Note, "namespace", text));
     }
@@ -47,6 +55,13 @@ pub(super) fn findings() -> Vec<Finding> {
 fn is_traced() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
+}
+
+/// The kernel shows the settings of a network as files of root of its user namespace. If that root has no number here, they
+/// belong to the overflow uid.
+fn network_is_of_another_namespace() -> bool {
+    let root = fs::metadata("/proc/sys/net/ipv4/ip_unprivileged_port_start").map(|found| found.uid());
+    root.is_ok_and(|uid| uid != 0)
 }
 
 fn in_user_namespace() -> bool {

@@ -1,6 +1,5 @@
 //! `portgrant exec`: sockets are asked for, put where the program looks for them, and the program is executed.
 
-mod adoption;
 mod daemon;
 mod descriptors;
 mod keyring;
@@ -23,20 +22,19 @@ use portgrant_protocol::text::printable;
 use portgrant_server::error::Refused;
 use portgrant_server::{Message, Request, Sockets};
 
+use crate::adoption::{self, Image, Places, Wanted};
 use crate::{Error, Exec, accept, helper, program};
 use daemon::Guard;
 use verify::Verification;
 
-pub(crate) use adoption::{Image, Places, Wanted};
-
 /// Becomes the program. What can be known to fail is found before anything is bound.
 pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible, Error> {
-    let environment = user::settle(&asked.life, environment)?;
     let wanted = Wanted::of(asked)?;
+    let environment = user::settle(&asked.life, environment)?;
     let path = wanted.find(&environment)?;
     debug!("the program is {}", path.display());
     if asked.accept.accept {
-        accept::check(&path)?;
+        accept::check(&asked.accept, &path)?;
     }
     wanted.places().free(asked.listen.len()).map_err(Error::Place)?;
     let launch = Launch { asked, wanted, path, helper: portgrant_server::helper::locate()? };
@@ -123,7 +121,8 @@ impl Launch<'_> {
     /// As a daemon, from the first connection on, looked on by a process aside: or at once, in this very process.
     fn live(&self, image: &Image, sockets: Sockets, guard: Option<Guard>) -> Result<Infallible, Error> {
         let (names, sockets) = sockets.into_fds();
-        let verification = self.asked.life.verify.map(|patience| Verification::of(&names, &sockets, patience));
+        let verification =
+            self.asked.life.verify.map(|patience| Verification::of(&self.asked.listen, &names, &sockets, patience));
         let become_program = |sockets| self.hand_over(image, &names, sockets);
         if let Some(guard) = guard {
             return guard.run(sockets, verification, |sockets, _| become_program(sockets));
@@ -159,9 +158,9 @@ impl Launch<'_> {
     fn executed_by_helper(&self, image: &Image, guard: Option<Guard>) -> Result<Infallible, Error> {
         let (asked, helper) = (self.asked, &self.helper);
         let program = || self.path.clone();
-        asked.life.suits_the_helper().map_err(|option| Error::NotWithTheHelper { option, program: program() })?;
+        asked.suits_the_helper().map_err(|option| Error::NotWithTheHelper { option, program: program() })?;
         debug!("the grant is bound to this program: {} executes it itself", helper.display());
-        let inetd = image.places != Places::FromThree;
+        let inetd = image.places != Places::USUAL;
         let mut words = helper::words("exec", &asked.listen);
         // What fails then is told by this program again.
         if let Ok(own) = std::env::current_exe() {

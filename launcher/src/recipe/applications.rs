@@ -25,6 +25,7 @@ pub(super) const SERVERS: &[Server] = &[
         files: &[("app.py", WSGI)],
         notes: &[
             "Not with --bind fd://3 as well: of a socket that is announced twice it dies ('Bad file descriptor').",
+            "It replaces the backlog of the endpoint with 2048 (--backlog).",
             "Behind a wrapper that does not end in exec LISTEN_PID is wrong, and it binds port 8000 without a word.",
             "GUNICORN_FD is its own, between it and its successor: from outside it does nothing.",
         ],
@@ -40,7 +41,10 @@ pub(super) const SERVERS: &[Server] = &[
         user: None,
         command: "portgrant exec --as uvicorn -l 80 -- python3 -m uvicorn --fd {fd} app:app",
         files: &[("app.py", ASGI)],
-        notes: &["LISTEN_FDS is ignored. Not --fd 0, which several workers take for none."],
+        notes: &[
+            "LISTEN_FDS is ignored. Not --fd 0, which several workers take for none.",
+            "It replaces the backlog of the endpoint with 2048 (--backlog).",
+        ],
         since: "",
         tried: Some("uvicorn 0.17.6 of Debian 12"),
     },
@@ -53,7 +57,10 @@ pub(super) const SERVERS: &[Server] = &[
         user: None,
         command: "portgrant exec --as hypercorn -l 80 -- hypercorn --bind fd://{fd} app:app",
         files: &[("app.py", ASGI)],
-        notes: &["LISTEN_FDS is ignored. It wants /dev/shm to be writable."],
+        notes: &[
+            "LISTEN_FDS is ignored. It wants /dev/shm to be writable.",
+            "It replaces the backlog of the endpoint with 100 (--backlog).",
+        ],
         since: "",
         tried: Some("hypercorn 0.13.2 of Debian 12"),
     },

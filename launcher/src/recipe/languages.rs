@@ -16,7 +16,7 @@ pub(super) const SERVERS: &[Server] = &[
             "const { createServer } = require(\"http\");\n\
              createServer((request, response) => response.end(\"served by node\\n\")).listen({ fd: 3 });\n",
         )],
-        notes: &["It works in workers of the cluster module too.", "A backlog of the endpoint's is overwritten (511)."],
+        notes: &["It works in workers of the cluster module too.", "It replaces the backlog of the endpoint with 511."],
         since: "",
         tried: Some("node 18.20 of Debian 12"),
     },
@@ -110,7 +110,8 @@ server.serve_forever()
 "#,
         )],
         notes: &[
-            "asyncio: loop.create_server(..., sock=socket.socket(fileno=3)).",
+            "asyncio: loop.create_server(..., sock=socket.socket(fileno=3)). It replaces the backlog of the endpoint with 100, unless \
+             backlog= is one of the arguments.",
             "A number from the command line (server.py {fd}) is int(sys.argv[1]).",
         ],
         since: "",

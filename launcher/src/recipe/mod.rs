@@ -2,17 +2,26 @@
 //! prints it, `portgrant exec --as SERVER` follows it.
 
 mod applications;
+mod containers;
 mod daemons;
 mod languages;
 mod text;
 mod themselves;
 mod web;
 
+use std::convert::Infallible;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
+use portgrant_protocol::text::printable;
 use portgrant_server::Message;
+
+use crate::{Error, Recipe};
 
 /// A server, and how it takes sockets.
 #[derive(Debug)]
@@ -129,16 +138,55 @@ impl Variable {
     }
 }
 
-/// What `portgrant recipe` prints: the recipe of the server that bears `name`, or a list of them.
-pub(crate) fn answer(name: Option<&str>) -> String {
-    name.and_then(named).map_or_else(text::list, text::of)
+/// `portgrant recipe`: prints the recipe of a server or a list of them, or writes the files of one.
+pub(crate) fn recipe(asked: &Recipe) -> Result<Infallible, Error> {
+    let server = asked.server.as_deref().and_then(named);
+    match (&asked.write, server) {
+        (Some(folder), Some(server)) => Err(Error::Answered(write(server, folder)?)),
+        (_, server) => Err(Error::Answered(server.map_or_else(text::list, text::of))),
+    }
+}
+
+/// Writes the files of `server`, and says what to type there. No file is ever replaced.
+fn write(server: &Server, folder: &Path) -> Result<String, Error> {
+    let name = server.name;
+    if server.files.is_empty() {
+        let message = Message::new(format!("the recipe of {name} has no file")).why("its command is all that it needs");
+        return Err(Error::Usage(Box::new(message.fix(format!("see portgrant recipe {name}")))));
+    }
+    let files: Vec<(PathBuf, &str)> =
+        server.files.iter().map(|(file, content)| (folder.join(file), *content)).collect();
+    let shown = |path: &Path| printable(path.as_os_str().as_bytes());
+    if let Some((path, _)) = files.iter().find(|(path, _)| fs::symlink_metadata(path).is_ok()) {
+        let message = Message::new(format!("{} exists already", shown(path))).why("no file is ever replaced");
+        return Err(Error::Usage(Box::new(message.fix("name an empty folder, or a new one"))));
+    }
+    let mut text = String::new();
+    for (path, content) in &files {
+        let written = fs::create_dir_all(folder)
+            .and_then(|()| OpenOptions::new().write(true).create_new(true).open(path))
+            .and_then(|mut file| file.write_all(content.as_bytes()));
+        written.map_err(|error| {
+            let message = Message::new(format!("{} cannot be written", shown(path))).why(error.to_string());
+            Error::Failed(Box::new(message.fix("name a folder in which you may write")))
+        })?;
+        text += &format!("{}\n", shown(path));
+    }
+    Ok(text + &text::next(server, &shown(folder)))
 }
 
 /// Every server, those that can be helped first.
 pub(crate) fn servers() -> impl Iterator<Item = &'static Server> {
-    [daemons::SERVERS, web::SERVERS, applications::SERVERS, languages::SERVERS, themselves::SERVERS]
-        .into_iter()
-        .flatten()
+    [
+        daemons::SERVERS,
+        web::SERVERS,
+        applications::SERVERS,
+        languages::SERVERS,
+        containers::SERVERS,
+        themselves::SERVERS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The server that bears `name`, its own or another.
@@ -151,18 +199,42 @@ pub(crate) fn names() -> PossibleValuesParser {
     PossibleValuesParser::new(servers().map(|server| PossibleValue::new(server.name).aliases(server.aliases)))
 }
 
-/// What is said of a word that is none of them; the caller's word, printable.
+/// The same for `--as`. Servers that cannot be helped are accepted, for a message that says so, and not offered.
+pub(crate) fn names_to_follow() -> PossibleValuesParser {
+    let never = |server: &Server| matches!(server.adoption, Adoption::Never);
+    let value = |server: &'static Server| PossibleValue::new(server.name).aliases(server.aliases).hide(never(server));
+    PossibleValuesParser::new(servers().map(value))
+}
+
+/// What is said of a word for which there is no recipe; the caller's word, printable.
+pub(crate) fn no_recipe(word: &str) -> Message {
+    let message = Message::new(format!("there is no recipe for '{word}'"));
+    match nearest(word) {
+        Some(name) => message.fix(format!("did you mean {name}? portgrant recipe lists the servers")),
+        None => message.why("portgrant recipe lists the servers that it knows").fix(
+            "try portgrant run if the server binds its port itself; portgrant exec --accept if a connection is its standard \
+             input; portgrant recipe systemd, inetd or python for what other servers take; or portgrant-kernel(8), under \
+             which every bind(2) is decided by the policy",
+        ),
+    }
+}
+
+/// What is said of a word of `--as` that is none of them; the caller's word, printable.
 pub(crate) fn unknown(word: &str) -> Message {
-    let names = || servers().flat_map(|server| [server.name].into_iter().chain(server.aliases.iter().copied()));
-    let likeness = |name: &&str| strsim::jaro_winkler(&word.to_lowercase(), name);
-    let nearest = names().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     let known: Vec<&str> = servers().map(|server| server.name).collect();
     let known = format!("the known servers are {}", known.join(", "));
     let message = Message::new(format!("'{word}' is not a server that portgrant knows")).why(known);
-    match nearest.filter(|name| likeness(name) > 0.75) {
+    match nearest(word) {
         Some(name) => message.fix(format!("did you mean {name}? see portgrant recipe")),
         None => message.fix("leave --as out for a server that takes LISTEN_FDS; see portgrant recipe"),
     }
+}
+
+/// The known server whose name is most like `word`, if it is like it at all.
+fn nearest(word: &str) -> Option<&'static str> {
+    let names = || servers().flat_map(|server| [server.name].into_iter().chain(server.aliases.iter().copied()));
+    let likeness = |name: &&str| strsim::jaro_winkler(&word.to_lowercase(), name);
+    names().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > 0.75)
 }
 
 #[cfg(test)]

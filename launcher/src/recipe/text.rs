@@ -57,6 +57,12 @@ pub(crate) fn of(server: &Server) -> String {
     text
 }
 
+/// What to type once its files are in `folder`.
+pub(crate) fn next(server: &Server, folder: &str) -> String {
+    let user = server.user.map(|user| format!(", as {user}")).unwrap_or_default();
+    format!("\nCommand, in {folder}{user}:\n\n{}", indented(server.command))
+}
+
 /// What `--as` does for it.
 fn with_as(server: &Server) -> String {
     let option = format!("--as {}", server.name);

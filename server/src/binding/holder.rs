@@ -39,8 +39,19 @@ pub struct Holder {
     pub inode: Option<u32>,
     /// The number of its control group: the inode of the cgroup2 folder, as ls -di shows it (Linux 5.7)
     pub cgroup: Option<u64>,
+    /// Its queue, if it listens
+    pub queue: Option<Queue>,
     /// A process that holds it, if this user may see it: a process of the same user, or any process for root
     pub process: Option<Process>,
+}
+
+/// The queue of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// How many connections wait to be accepted
+    pub waiting: u32,
+    /// How many may: the backlog of listen(2), as the kernel has it
+    pub most: u32,
 }
 
 /// A process that holds a socket.
@@ -174,6 +185,7 @@ fn holder(entry: Entry, processes: &HashMap<u32, Process>) -> Holder {
         device: Some(entry.device).filter(|&device| device != 0).and_then(interface),
         inode: (entry.inode != 0).then_some(entry.inode),
         cgroup: entry.cgroup,
+        queue: (state == HolderState::Listening).then_some(Queue { waiting: entry.queue.0, most: entry.queue.1 }),
         process: processes.get(&entry.inode).cloned(),
     }
 }

@@ -12,6 +12,6 @@ pub use bind::Bind;
 #[cfg(feature = "restart")]
 pub(crate) use bind::adjust;
 pub use error::{BindError, RequestError};
-pub use holder::{Holder, HolderState, Process, holders};
+pub use holder::{Holder, HolderState, Process, Queue, holders};
 pub use request::Request;
 pub use server::{Server, listen};

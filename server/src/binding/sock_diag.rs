@@ -47,6 +47,8 @@ pub(crate) struct Entry {
     pub(crate) inode: u32,
     /// Only for IPv6
     pub(crate) v6only: bool,
+    /// Of a listener: how many connections wait to be accepted, and how many may. Of others: bytes
+    pub(crate) queue: (u32, u32),
     /// The number of its control group, if the kernel reports it (since 5.7, cgroup v2)
     pub(crate) cgroup: Option<u64>,
 }
@@ -131,6 +133,7 @@ fn entry(message: &[u8]) -> Option<Entry> {
         remote: address(6, 24)?,
         device: u32_at(message, 40)?,
         expires: (*message.get(2)? == TIME_WAIT_TIMER).then_some(expires),
+        queue: (u32_at(message, 56)?, u32_at(message, 60)?),
         uid: u32_at(message, 64)?,
         inode: u32_at(message, 68)?,
         v6only: attribute(message.get(ANSWER..)?, INET_DIAG_SKV6ONLY).is_some_and(|value| value.first() == Some(&1)),

@@ -47,7 +47,7 @@ impl Folder {
         path
     }
 
-    /// A helper that grants everything it can: this very test program, running its test `helper`, which calls [`help`].
+    /// A helper that grants everything it can: this very test program, running [`helper`].
     pub(crate) fn granting_helper(&self) -> PathBuf {
         self.script("granting", &format!("export ARGUMENTS=\"$*\"\n{}", run_helper()))
     }
@@ -59,10 +59,10 @@ impl Folder {
     }
 }
 
-/// The line of a script that goes on as this program's test `helper`.
+/// The line of a script that goes on as this program's [`helper`].
 pub(crate) fn run_helper() -> String {
     let program = std::env::current_exe().expect("this program");
-    format!("exec '{}' --ignored --exact helper --nocapture", program.display())
+    format!("exec '{}' --ignored --exact stand_in::helper --nocapture", program.display())
 }
 
 impl Drop for Folder {
@@ -71,8 +71,10 @@ impl Drop for Folder {
     }
 }
 
-/// What the test `helper` does: it says what it is told to say, or grants what is asked.
-pub(crate) fn help() {
+/// Not a test: the other tests run it as their helper. It says what it is told to say, or grants what is asked.
+#[test]
+#[ignore = "runs as the helper of the other tests"]
+fn helper() {
     match std::env::var("RECORD") {
         Ok(record) => say(&record),
         Err(_) => grant(),

@@ -23,6 +23,8 @@ use super::modes::{Modes, Output, copy_size};
 use super::{Terminal, failed, stand_aside};
 use crate::Error;
 
+/// How long poll(2) is left alone after it failed.
+const PAUSE: Duration = Duration::from_millis(100);
 /// What waits for the other side, at most; a side that is this far ahead is not read any more.
 const AHEAD: usize = 64 << 10;
 /// What a program may have left in its terminal: more than the kernel holds.
@@ -123,8 +125,11 @@ impl Relay {
             programs.set(PollFlags::OUT, !self.typed.is_empty());
             watched.extend([PollFd::new(pty, programs), PollFd::new(&self.terminal.0, ours)]);
         }
-        // Where it is interrupted or fails, everything is looked at, and nothing blocks.
-        let _ = poll(&mut watched, None);
+        // Where it is interrupted or fails, everything is looked at, and nothing blocks. A failure would come again at once
+        // (RLIMIT_NOFILE of 0, say).
+        if poll(&mut watched, None).is_err_and(|errno| errno != Errno::INTR) {
+            std::thread::sleep(PAUSE);
+        }
         watched.get(3).map_or(PollFlags::empty(), PollFd::revents)
     }
 

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use portgrant_supervisor::refusals::{self, Kept};
+use portgrant_supervisor::refusals::{Kept, path, read};
 use serde_json::{Value, json};
 
 use crate::{Error, Format, Writing, run};
@@ -14,8 +14,8 @@ use crate::{Error, Format, Writing, run};
 const LATEST: usize = 20;
 
 /// Prints the latest, the oldest of them first.
-pub(crate) fn denied(format: Format, environment: &[CString]) -> Result<Infallible, Error> {
-    let kept = match refusals::path(|name| run::value(environment, name)).map(|path| refusals::read(&path)) {
+pub(crate) fn print(format: Format, environment: &[CString]) -> Result<Infallible, Error> {
+    let kept = match path(|name| run::value(environment, name)).map(|path| read(&path)) {
         Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(Error::Output(error)),
         Some(Ok(kept)) => kept,
         Some(Err(_)) | None => Vec::new(),

@@ -9,8 +9,8 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 /// Where the sockets stand when the program is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Places {
-    /// From 3 on, in order
-    FromThree,
+    /// From this number on, in order
+    From(RawFd),
     /// The one socket as 0 and 1
     Standard,
     /// The same, and 3 is open: /dev/null, where the caller has nothing there
@@ -18,10 +18,13 @@ pub(crate) enum Places {
 }
 
 impl Places {
+    /// Where they stand if nobody says otherwise: from 3 on.
+    pub(crate) const USUAL: Places = Places::From(listen::FIRST);
+
     /// The number of each socket.
     pub(crate) fn numbers(self) -> impl Iterator<Item = RawFd> {
         match self {
-            Places::FromThree => listen::FIRST..,
+            Places::From(first) => first..,
             Places::Standard | Places::StandardParked => 0..,
         }
     }
@@ -29,7 +32,7 @@ impl Places {
     /// Whether there is room for `count` sockets. Asked before anything is bound.
     pub(crate) fn free(self, count: usize) -> Result<(), PlaceError> {
         match self {
-            Places::FromThree => listen::free(count),
+            Places::From(first) => listen::free(first, count),
             Places::Standard | Places::StandardParked => Ok(()),
         }
     }
@@ -43,7 +46,8 @@ impl Places {
                 drop(sockets);
                 self.park().map(|()| Vec::new())
             }
-            _ => listen::place(sockets),
+            (Places::From(first), _) => listen::place(first, sockets),
+            (Places::Standard | Places::StandardParked, None) => Ok(Vec::new()),
         }
     }
 

@@ -52,6 +52,10 @@ pub(crate) struct Wanted<'a> {
     adoption: Adoption,
     program: &'a [OsString],
     settings: Vec<Setting<'a>>,
+    /// The name that the program is given for itself
+    argv0: Option<&'a OsStr>,
+    /// The number of the first socket, if it is not the usual one. Nothing announces such sockets
+    first: Option<RawFd>,
 }
 
 /// `--setenv`: a variable of the program's.
@@ -72,6 +76,15 @@ impl<'a> Wanted<'a> {
             let fix = format!("leave {option} out: with --accept each connection is descriptor 0 and 1 of a program");
             return usage(Message::new(format!("{option} cannot be used with --accept")).fix(fix));
         }
+        if let Some(number) = asked.first_fd.filter(|_| asked.accept.accept || server.is_some() || asked.inetd) {
+            let other = if asked.accept.accept { "--accept" } else { option.as_str() };
+            let message = Message::new(format!("--first-fd cannot be used with {other}"));
+            return usage(
+                message
+                    .why(format!("{other} says which numbers the sockets have, not {number}"))
+                    .fix("leave one of them out"),
+            );
+        }
         let adoption = match server {
             Some(_) if asked.inetd => {
                 let fix = "--inetd means --as inetd; leave one of them out";
@@ -90,7 +103,8 @@ impl<'a> Wanted<'a> {
         }
         let settings = asked.setenv.iter().map(|word| Setting::of(word, adoption, &option));
         let settings = settings.collect::<Result<_, _>>()?;
-        let wanted = Wanted { option, adoption, program: &asked.program, settings };
+        let (argv0, first) = (asked.argv0.as_deref(), asked.first_fd.filter(|first| *first != listen::FIRST));
+        let wanted = Wanted { option, adoption, program: &asked.program, settings, argv0, first };
         wanted.number_is_told()?;
         Ok(wanted)
     }
@@ -99,7 +113,9 @@ impl<'a> Wanted<'a> {
         match self.adoption {
             Adoption::Standard | Adoption::Connection => Places::Standard,
             Adoption::StandardParked => Places::StandardParked,
-            Adoption::ListenFds | Adoption::Variable(_) | Adoption::Argument(_) | Adoption::Never => Places::FromThree,
+            Adoption::ListenFds | Adoption::Variable(_) | Adoption::Argument(_) | Adoption::Never => {
+                Places::From(self.first.unwrap_or(listen::FIRST))
+            }
         }
     }
 
@@ -153,7 +169,8 @@ impl<'a> Wanted<'a> {
         descriptors: &[Descriptor],
     ) -> Result<Image, Error> {
         let fill = |text: &[u8]| placeholders::fill(text, |name| number(name, descriptors));
-        let mut arguments: Vec<OsString> = self.program.iter().take(1).cloned().collect();
+        let name = self.argv0.map(OsStr::to_owned).or(self.program.first().cloned());
+        let mut arguments: Vec<OsString> = name.into_iter().collect();
         for argument in self.arguments() {
             arguments.push(OsString::from_vec(fill(argument)?));
         }
@@ -167,10 +184,11 @@ impl<'a> Wanted<'a> {
                     environment.push(entry(name.as_bytes(), value.as_bytes()));
                 }
             }
-            Adoption::ListenFds => {
+            Adoption::ListenFds if self.first.is_none() => {
                 announced = Some(descriptors.iter().map(|descriptor| descriptor.name.clone()).collect());
             }
-            Adoption::Argument(_)
+            Adoption::ListenFds
+            | Adoption::Argument(_)
             | Adoption::Standard
             | Adoption::StandardParked
             | Adoption::Connection

@@ -34,7 +34,7 @@ fn arguments(image: &Image) -> Vec<&str> {
 fn without_a_word_the_sockets_are_announced_as_systemd_does() {
     let image = image(&["-l", "w=80", "-l", "443/udp", "--", "server", "-x"], &["A=1", "LISTEN_FDS=9", "NGINX=7;"]);
     let image = image.expect("an image");
-    assert_eq!((image.places, arguments(&image)), (Places::FromThree, vec!["server", "-x"]));
+    assert_eq!((image.places, arguments(&image)), (Places::USUAL, vec!["server", "-x"]));
     assert_eq!(variables(&image), ["A=1", "NGINX=7;", "LISTEN_FDS=2", "LISTEN_PID=42", "LISTEN_FDNAMES=w:443/udp"]);
 }
 

@@ -1,0 +1,110 @@
+//! `import`: what an administrator has for authbind, inetd, xinetd, tcpserver or systemd, as rules of the policy and as
+//! commands. Only `--write` writes anything, and nothing that exists is ever replaced.
+//!
+//! A rule or a command never permits more than the file that it comes from. What has no equal is a remark. Where leaving it
+//! out would widen anything, the whole entry is left out, and the exit status is 1.
+
+mod authbind;
+mod draft;
+mod inetd;
+mod quote;
+mod server;
+mod systemd;
+mod tcpserver;
+mod xinetd;
+
+use std::path::{Path, PathBuf};
+
+use portgrant_protocol::service::{self, Services};
+use portgrant_protocol::text::printable;
+use portgrant_protocol::{Kind, Message};
+use portgrant_trusted::read_unjudged;
+
+use crate::arguments::Import;
+use crate::output;
+use draft::Draft;
+
+/// Where the files come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Authbind,
+    Inetd,
+    Xinetd,
+    Tcpserver,
+    Systemd,
+}
+
+impl Origin {
+    pub(crate) const ALL: [Origin; 5] =
+        [Origin::Authbind, Origin::Inetd, Origin::Xinetd, Origin::Tcpserver, Origin::Systemd];
+
+    /// Its word on the command line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Origin::Authbind => "authbind",
+            Origin::Inetd => "inetd",
+            Origin::Xinetd => "xinetd",
+            Origin::Tcpserver => "tcpserver",
+            Origin::Systemd => "systemd",
+        }
+    }
+
+    /// What is read if no file is named.
+    fn usual(self) -> Result<&'static str, Box<Message>> {
+        match self {
+            Origin::Authbind => Ok("/etc/authbind"),
+            Origin::Inetd => Ok("/etc/inetd.conf"),
+            Origin::Xinetd => Ok("/etc/xinetd.conf"),
+            Origin::Tcpserver => Err(Box::new(
+                Message::of(Kind::Usage, "no file is given").fix("expected the run script with the tcpserver command"),
+            )),
+            Origin::Systemd => Err(Box::new(
+                Message::of(Kind::Usage, "no file is given")
+                    .fix("expected FILE.socket; its service is found beside it"),
+            )),
+        }
+    }
+}
+
+/// 0 where everything was taken over, 1 where something was left out.
+pub(crate) fn import(asked: &Import) -> Result<u8, Box<Message>> {
+    let usual;
+    let files = if asked.files.is_empty() {
+        usual = [PathBuf::from(asked.from.usual()?)];
+        &usual[..]
+    } else {
+        &asked.files
+    };
+    let services = Services::parse(&std::fs::read(service::PATH).unwrap_or_default());
+    let mut draft = Draft::default();
+    for file in files {
+        match asked.from {
+            Origin::Authbind => authbind::read(file, &mut draft)?,
+            Origin::Inetd => inetd::read(file, &services, &mut draft)?,
+            Origin::Xinetd => xinetd::read(file, &services, &mut draft)?,
+            Origin::Tcpserver => tcpserver::read(file, &services, &mut draft)?,
+            Origin::Systemd => systemd::read(file, &mut draft)?,
+        }
+    }
+    let text = match &asked.write {
+        Some(folder) => draft.write(folder, asked.from.word())?,
+        None => draft.text(asked.from.word()),
+    };
+    output::print(&text)?;
+    Ok(u8::from(draft.left_something_out()))
+}
+
+/// A file's text. Bytes that are not UTF-8 match nothing that is looked for.
+fn text_of(path: &Path) -> Result<String, Box<Message>> {
+    let text = read_unjudged(path.as_os_str().as_encoded_bytes()).map_err(|why| cannot_read(path, &why.to_string()))?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn cannot_read(path: &Path, why: &str) -> Box<Message> {
+    let message = Message::of(Kind::Usage, format!("{} cannot be read", shown(path))).why(why);
+    Box::new(message.fix("name the file that is to be imported, and read it as a user who may"))
+}
+
+fn shown(path: &Path) -> String {
+    printable(path.as_os_str().as_encoded_bytes())
+}

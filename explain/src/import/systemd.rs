@@ -1,0 +1,258 @@
+//! A socket unit with its service: as a drop-in for the service, or as a service in place of a template.
+//!
+//! systemd binds as root, so the service's user needs a rule now. What the service is limited to stays in its unit.
+
+mod socket;
+mod unit;
+
+use std::path::{Path, PathBuf};
+
+use portgrant_protocol::Message;
+
+use super::draft::Draft;
+use super::server::{Server, Way};
+use super::{cannot_read, shown};
+use unit::Unit;
+
+/// Where units are besides the folder of the one that is named.
+const FOLDERS: [&str; 4] =
+    ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+/// Reads the socket unit `path`, or the one that belongs to the service `path`.
+pub(super) fn read(path: &Path, draft: &mut Draft) -> Result<(), Box<Message>> {
+    let path = match path.extension().and_then(|end| end.to_str()) {
+        Some("socket") => path.to_owned(),
+        Some("service") => path.with_extension("socket"),
+        _ => return Err(cannot_read(path, "it is neither a .socket nor a .service")),
+    };
+    let socket = Unit::read(&path)?;
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let accepts = socket.is_on("Socket", "Accept");
+    let usual = if accepts { format!("{stem}@.service") } else { format!("{stem}.service") };
+    let name = socket.last("Socket", "Service").unwrap_or(usual);
+    let service = find(&path, &name).ok_or_else(|| cannot_read(&path, &format!("its service {name} was not found")))?;
+    let service = Unit::read(&service)?;
+    let pair = Pair { socket: &socket, service: &service, accepts, name: &name };
+    let mut server = Server::named(name.trim_end_matches(".service").trim_end_matches('@'), shown(&path));
+    if !accepts {
+        server.drop_in = Some(name.clone());
+    }
+    pair.convert(&mut server);
+    if server.obstacles.is_empty() {
+        let place = shown(&path);
+        draft.note(
+            &place,
+            format!("stop the socket unit before the service starts: systemctl disable --now {stem}.socket"),
+        );
+        if !service.has("Install", "WantedBy") && !accepts {
+            draft.note(&place, format!("{name} has no WantedBy=: start it by systemctl, or add it to its [Install]"));
+        }
+    }
+    draft.server(server);
+    Ok(())
+}
+
+fn find(socket: &Path, name: &str) -> Option<PathBuf> {
+    let own = socket.parent().map(Path::to_owned).into_iter();
+    own.chain(FOLDERS.map(PathBuf::from)).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+struct Pair<'a> {
+    socket: &'a Unit,
+    service: &'a Unit,
+    accepts: bool,
+    /// The service's name
+    name: &'a str,
+}
+
+impl Pair<'_> {
+    fn convert(&self, server: &mut Server) {
+        socket::convert(self.socket, self.accepts, server);
+        let input = self.service.last("Service", "StandardInput").unwrap_or_default();
+        server.way = match (self.accepts, input.as_str()) {
+            (true, "socket") => Way::Accept,
+            (true, _) => {
+                server.obstacle(
+                    "Accept=yes without StandardInput=socket: --accept hands a connection over as descriptor 0",
+                );
+                Way::Accept
+            }
+            (false, "socket") => Way::Inetd,
+            (false, _) => Way::Listen,
+        };
+        if server.way == Way::Inetd && server.listen.len() > 1 {
+            server.obstacle("StandardInput=socket is for one socket, and this unit has several");
+        }
+        self.user(server);
+        self.program(server);
+        self.limits(server);
+        if self.accepts {
+            self.keep_the_rest(server);
+        }
+    }
+
+    fn user(&self, server: &mut Server) {
+        if self.service.is_on("Service", "DynamicUser") {
+            server.obstacle("DynamicUser=yes: its user has no line in /etc/passwd, so no rule can name it; set User=");
+        }
+        let user = self.service.last("Service", "User").filter(|user| !user.is_empty());
+        if user.is_none() {
+            server.note("the service runs as root; if it needs no other privilege, give it a user of its own");
+        }
+        server.user = Some(user.unwrap_or_else(|| "root".to_owned()));
+    }
+
+    fn program(&self, server: &mut Server) {
+        let starts = self.service.list("Service", "ExecStart");
+        let [start] = starts.as_slice() else {
+            return server.obstacle(format!("{} has {} ExecStart= lines; one was expected", self.name, starts.len()));
+        };
+        let command = start.trim_start_matches(['-', '@', ':', '+', '!', '|']);
+        let prefix = start.get(..start.len() - command.len()).unwrap_or_default();
+        if prefix.contains(['+', '!', '|']) {
+            server.obstacle(format!("'{prefix}' before ExecStart= starts it with other rights than the unit's"));
+        }
+        let Some(words) = shlex::split(command).filter(|words| !words.is_empty()) else {
+            return server.obstacle("ExecStart= is not a command that can be read here");
+        };
+        if prefix.contains('@') {
+            server.run(words.first().map_or("", String::as_str), words.get(1..).unwrap_or_default());
+        } else {
+            server.program = words;
+        }
+        if command.contains(['%', '$']) {
+            if self.accepts {
+                server.obstacle("ExecStart= has specifiers or variables of its instance: write their values");
+            } else {
+                server.obstacle(
+                    "ExecStart= has specifiers or variables: put portgrant before it by hand, as in the command below",
+                );
+            }
+        }
+    }
+
+    /// What keeps the helper from its privilege, or binds elsewhere.
+    fn limits(&self, server: &mut Server) {
+        let service = self.service;
+        if service.is_on("Service", "NoNewPrivileges") {
+            server.options.push("--no-new-privs".to_owned());
+            server.unit.push("NoNewPrivileges=no".to_owned());
+            server.note("NoNewPrivileges=yes would take the helper's privilege: --no-new-privs sets it after that");
+        }
+        if let Some(set) = service.last("Service", "CapabilityBoundingSet")
+            && set.starts_with('~') == set.to_ascii_uppercase().contains("CAP_NET_BIND_SERVICE")
+        {
+            server.unit.push("CapabilityBoundingSet=CAP_NET_BIND_SERVICE".to_owned());
+            server.note(
+                "the bounding set gets CAP_NET_BIND_SERVICE: the helper needs it, and the program does not get it",
+            );
+        }
+        for (key, why) in [
+            ("PrivateUsers", "the helper has no privilege in another user namespace"),
+            ("PrivateNetwork", "the socket unit binds outside of the service's network"),
+            ("RootDirectory", "portgrant and its policy are not in that folder"),
+            ("RootImage", "portgrant and its policy are not in that image"),
+            ("SocketBindDeny", "the kernel would refuse what the helper binds"),
+        ] {
+            if service
+                .last("Service", key)
+                .is_some_and(|value| !matches!(value.as_str(), "" | "no" | "false" | "0" | "off"))
+            {
+                server.obstacle(format!("{key}=: {why}"));
+            }
+        }
+        if let Some(families) = service.last("Service", "RestrictAddressFamilies")
+            && (families.starts_with('~')
+                || !["AF_INET", "AF_INET6", "AF_UNIX"]
+                    .iter()
+                    .all(|family| families.split_whitespace().any(|word| word == *family)))
+        {
+            server.obstacle("RestrictAddressFamilies= must list AF_INET, AF_INET6 and AF_UNIX, which the helper needs");
+        }
+    }
+
+    /// A template's other lines, for the service that takes its place.
+    fn keep_the_rest(&self, server: &mut Server) {
+        const REPLACED: [&str; 7] =
+            ["ExecStart", "StandardInput", "StandardOutput", "Type", "User", "Restart", "NoNewPrivileges"];
+        for (key, value) in self.service.section("Service").filter(|(key, _)| !REPLACED.contains(key)) {
+            server.unit.push(format!("{key}={value}"));
+            if value.contains('%') {
+                server.note(format!("{key}={value}: a specifier means something else without an instance"));
+            }
+        }
+        server
+            .note("one service stands for all instances of the template, and all connections are in its control group");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(socket: &str, service: &str) -> Draft {
+        let folder = std::env::temp_dir().join(format!(
+            "portgrant-import-{}-{}",
+            std::process::id(),
+            socket.len() * 1000 + service.len()
+        ));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join("web.socket"), socket).expect("written");
+        for name in ["web.service", "web@.service"] {
+            std::fs::write(folder.join(name), service).expect("written");
+        }
+        let mut draft = Draft::default();
+        read(&folder.join("web.socket"), &mut draft).expect("read");
+        std::fs::remove_dir_all(folder).expect("removed");
+        draft
+    }
+
+    #[test]
+    fn a_pair_becomes_a_drop_in() {
+        let service = "[Service]\nUser=www-data\nExecStart=/usr/bin/server --fast \\\n  'a b'\nNoNewPrivileges=yes\n[Install]\nWantedBy=multi-user.target\n";
+        let socket = "[Socket]\nListenStream=80\nListenStream=127.0.0.1:443\nBacklog=5\nFileDescriptorName=web\n";
+        let draft = of(socket, service);
+        let rules: Vec<&str> = draft.rules.iter().map(|(_, rule)| rule.as_str()).collect();
+        assert_eq!(rules, ["permit www-data 80 on [::]", "permit www-data 443 on 127.0.0.1"]);
+        let command = "portgrant exec --user www-data -l web=80,backlog=5 -l web=127.0.0.1:443,backlog=5 --no-new-privs -- \
+                       /usr/bin/server --fast 'a b'";
+        assert_eq!(draft.servers.iter().map(Server::command).collect::<Vec<_>>(), [command]);
+        let [(name, unit)] = draft.servers.first().expect("a server").unit_files().try_into().expect("one file");
+        assert_eq!(name, "web.service.d/portgrant.conf");
+        let expected = "[Service]\nExecStart=\nExecStart=portgrant exec -l web=80,backlog=5 -l web=127.0.0.1:443,backlog=5 --no-new-privs -- \
+                        /usr/bin/server --fast \"a b\"\nNoNewPrivileges=no\n";
+        assert!(unit.ends_with(expected), "{unit}");
+    }
+
+    #[test]
+    fn a_template_becomes_a_service() {
+        let socket = "[Socket]\nListenStream=[::1]:79\nAccept=yes\nMaxConnectionsPerSource=3\n";
+        let draft = of(socket, "[Service]\nUser=nobody\nExecStart=-/bin/fingerd\nStandardInput=socket\nNice=5\n");
+        let command =
+            "portgrant exec --user nobody -l '[::1]:79' --accept --max-conns 64 --max-per-source 3 -- /bin/fingerd";
+        assert_eq!(draft.servers.iter().map(Server::command).collect::<Vec<_>>(), [command]);
+        let [(name, unit)] = draft.servers.first().expect("a server").unit_files().try_into().expect("one file");
+        assert!(name == "web.service" && unit.contains("\nUser=nobody\n") && unit.contains("\nNice=5\n"), "{unit}");
+    }
+
+    #[test]
+    fn what_would_be_another_service_is_left_out() {
+        let socket = "[Socket]\nListenStream=80\n";
+        let service = "[Service]\nUser=a\nExecStart=/bin/x\n";
+        for (socket, service, why) in [
+            ("[Socket]\nListenStream=/run/x.sock\n", service, "a Unix socket"),
+            ("[Socket]\nListenFIFO=/run/x\nListenStream=80\n", service, "ListenFIFO= is not a socket"),
+            ("[Socket]\nListenStream=80\nTransparent=yes\n", service, "Transparent= needs a capability"),
+            ("[Socket]\nListenStream=80\nAccept=yes\n", service, "Accept=yes without StandardInput=socket"),
+            (socket, "[Service]\nDynamicUser=yes\nExecStart=/bin/x\n", "DynamicUser=yes"),
+            (socket, "[Service]\nUser=a\nExecStart=/bin/x %n\n", "has specifiers"),
+            (socket, "[Service]\nUser=a\nExecStart=+/bin/x\n", "with other rights"),
+            (socket, "[Service]\nUser=a\nExecStart=/bin/x\nPrivateUsers=yes\n", "PrivateUsers="),
+            (socket, "[Service]\nUser=a\nExecStart=/bin/x\nRestrictAddressFamilies=AF_UNIX\n", "must list AF_INET"),
+        ] {
+            let draft = of(socket, service);
+            assert!(draft.rules.is_empty() && draft.left_something_out(), "{socket}{service}");
+            assert!(draft.text("systemd").contains(why), "{socket}{service}{}", draft.text("systemd"));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `--max-rate`: how many connections are accepted in a second. If more come, none is accepted for a while, and they wait
+//! where they are, in the backlog. The one that was too many is kept here.
+
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Connections a second, and the rest after too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxRate {
+    most: u32,
+    rest: Duration,
+}
+
+pub(super) struct Rate<T = Connection> {
+    limit: MaxRate,
+    /// The current second, and how many there were
+    second: Option<(Instant, u32)>,
+    resting: Option<Instant>,
+    kept: Option<T>,
+}
+
+impl MaxRate {
+    /// `N` or `N:SECONDS`.
+    pub(crate) fn parse(word: &str) -> Result<MaxRate, &'static str> {
+        const EXPECTED: &str = "expected N or N:SECONDS, as in 50:10";
+        let number = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse::<u32>().ok().filter(|_| digits).ok_or(EXPECTED)
+        };
+        let (most, rest) = word.split_once(':').unwrap_or((word, "10"));
+        let (most, rest) = (number(most)?, number(rest)?);
+        if most == 0 || rest > 86_400 {
+            return Err(EXPECTED);
+        }
+        Ok(MaxRate { most, rest: Duration::from_secs(rest.into()) })
+    }
+
+    pub(super) fn rest(self) -> Duration {
+        self.rest
+    }
+}
+
+impl<T> Rate<T> {
+    pub(super) fn new(limit: MaxRate) -> Rate<T> {
+        Rate { limit, second: None, resting: None, kept: None }
+    }
+
+    /// The connection, if there may be one more now. If not, it is kept, and the rest begins.
+    pub(super) fn admit(&mut self, connection: T, now: Instant) -> Option<T> {
+        let (since, count) = self.second.filter(|(since, _)| now.duration_since(*since) < SECOND).unwrap_or((now, 0));
+        if count >= self.limit.most {
+            (self.second, self.resting, self.kept) = (None, Some(now + self.limit.rest), Some(connection));
+            return None;
+        }
+        self.second = Some((since, count + 1));
+        Some(connection)
+    }
+
+    pub(super) fn limit(&self) -> MaxRate {
+        self.limit
+    }
+
+    /// Whether nothing is accepted now.
+    pub(super) fn rests(&self) -> bool {
+        self.resting.is_some()
+    }
+
+    pub(super) fn rests_until(&self) -> Option<Instant> {
+        self.resting
+    }
+
+    /// The connection that was kept, once the rest is over.
+    pub(super) fn wake(&mut self, now: Instant) -> Option<T> {
+        self.resting.take_if(|until| *until <= now)?;
+        self.kept.take()
+    }
+
+    /// Nobody is served any more.
+    pub(super) fn clear(&mut self) {
+        self.kept = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_has_so_many_and_one_more_makes_all_rest() {
+        let (mut rate, start) = (Rate::new(MaxRate::parse("2:5").expect("a rate")), Instant::now());
+        assert_eq!((rate.admit(1, start), rate.admit(2, start)), (Some(1), Some(2)));
+        assert_eq!(rate.admit(3, start + SECOND), Some(3), "the next second");
+        assert_eq!(rate.admit(4, start + SECOND), Some(4));
+        let late = start + SECOND + SECOND / 2;
+        assert!(rate.admit(5, late).is_none() && rate.rests());
+        assert_eq!(rate.wake(late), None);
+        let over = late + Duration::from_secs(5);
+        assert_eq!((rate.rests_until(), rate.wake(over)), (Some(over), Some(5)));
+        assert!(!rate.rests());
+        for wrong in ["", "0", "1:", "x", "1:2:3", "+1", "1:100000"] {
+            assert!(MaxRate::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

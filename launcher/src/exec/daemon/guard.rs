@@ -1,0 +1,296 @@
+//! The guard: it starts the program as its child, and stays until the program ends.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::debug;
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use portgrant_protocol::record::Reply;
+use portgrant_protocol::{status, text};
+use portgrant_server::Message;
+use portgrant_server::daemon::{Fork, PidFile, fork};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, pidfd_open, setsid};
+
+use super::child::{self, Begun, Handshake};
+use super::starter::{Starter, status_of};
+use super::system;
+use super::watch::{Watch, ends};
+use crate::arguments::Log;
+use crate::exec::descriptors;
+use crate::exec::notified::Notified;
+use crate::exec::output::{Echo, Flow, Output};
+use crate::exec::verify::{self, Verdict, Verification};
+use crate::{Error, Life};
+
+/// How long a program whose start failed may take to end by itself.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The guard before its program runs.
+pub(crate) struct Guard {
+    watch: Watch,
+    handshake: Handshake,
+    /// The mask that the program gets
+    callers: SigSet,
+    waits: bool,
+}
+
+impl Guard {
+    pub(super) fn new(
+        life: &Life,
+        program: &Path,
+        signals: &SigSet,
+        callers: SigSet,
+        starter: Starter,
+    ) -> Result<Guard, Error> {
+        setsid().map_err(|errno| system("make a session", errno))?;
+        let pid_file = life.pid_file.as_deref().map(PidFile::lock).transpose()?;
+        let pid_file = pid_file.map(PidFile::write).transpose()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(signals, flags).map_err(|errno| system("read signals", errno))?;
+        let name = program.file_name().map_or_else(String::new, |name| text::printable(name.as_encoded_bytes()));
+        let output = Output::new(life.log, name.clone()).map_err(|source| Error::Guard { doing: "log", source })?;
+        let notified = life.notify.map(Notified::new).transpose();
+        let notified = notified.map_err(|source| Error::Guard { doing: "be notified", source })?;
+        let handshake = Handshake::new().map_err(|errno| system("make a pipe", errno))?;
+        let keeps_output = life.log == Log::Inherit;
+        let watch = Watch { starter, signals, _pid_file: pid_file, output, notified, name, keeps_output };
+        Ok(Guard { watch, handshake, callers, waits: life.wait })
+    }
+
+    /// Who waits for it.
+    pub(crate) fn starter(&self) -> Starter {
+        self.watch.starter.clone()
+    }
+
+    /// The environment with the guard's own socket for sd_notify(3), where the program shall say that it is ready.
+    pub(crate) fn environment(&self, environment: Vec<CString>) -> Vec<CString> {
+        match &self.watch.notified {
+            Some(notified) => notified.environment(environment),
+            None => environment,
+        }
+    }
+
+    /// Starts the program, which `become` makes of a new process, and stays until its end.
+    pub(crate) fn run(
+        mut self,
+        sockets: Vec<OwnedFd>,
+        verification: Option<Verification>,
+        become_program: impl FnOnce(Vec<OwnedFd>, &Begun) -> Result<Infallible, Error>,
+    ) -> Result<Infallible, Error> {
+        if self.waits {
+            self.watch.up()?;
+            self.watch.first_arrival(&sockets)?;
+        }
+        if let Some(signal) = self.watch.pending().find(|&signal| ends(signal)) {
+            return Err(Error::Ended { status: 128 + signal as u8 });
+        }
+        match fork()? {
+            Fork::Child => {
+                let Guard { watch, handshake, callers, .. } = self;
+                child::run(watch, handshake, callers, |begun| become_program(sockets, begun))
+            }
+            Fork::Parent(pid) => {
+                drop((sockets, become_program));
+                self.guarded(pid, verification)?.attend()
+            }
+        }
+    }
+
+    fn guarded(mut self, pid: u32, verification: Option<Verification>) -> Result<Guarded, Error> {
+        // Where SIGCHLD is ignored no status is kept.
+        let kept = signal_hook::flag::register(signal_hook::consts::SIGCHLD, Arc::new(AtomicBool::new(false)));
+        kept.map_err(|source| Error::Guard { doing: "keep the program's status", source })?;
+        let ended = rustix::process::Pid::from_raw(pid.cast_signed())
+            .ok_or(Errno::SRCH)
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
+            .map_err(|errno| system("watch the program", errno))?;
+        let Handshake { executing: (executing, teller), go: (_, go) } = self.handshake;
+        drop(teller);
+        self.watch.output.begin(pid);
+        let _ = rustix::io::write(go, &[0]);
+        descriptors::close_inherited();
+        let _ = rustix::process::chdir("/");
+        debug!("{} is process {pid}", self.watch.name);
+        let executing = Some(File::from(executing));
+        Ok(Guarded { watch: self.watch, pid, ended, executing, verification, began: Instant::now(), stopping: None })
+    }
+}
+
+/// A program that runs, and what is still to be learnt of it.
+struct Guarded {
+    watch: Watch,
+    pid: u32,
+    ended: OwnedFd,
+    /// Readable when it was executed (the end) or could not be (why)
+    executing: Option<File>,
+    verification: Option<Verification>,
+    began: Instant,
+    /// Why it must end, and when it is made to
+    stopping: Option<(Error, Instant)>,
+}
+
+impl Guarded {
+    fn attend(mut self) -> Result<Infallible, Error> {
+        let mut flow = Flow::Open;
+        loop {
+            self.sleep(flow);
+            let status = self.end();
+            for signal in self.watch.pending().collect::<Vec<_>>() {
+                self.send(signal);
+            }
+            self.progress()?;
+            flow = self.watch.output.pump(self.echo());
+            if let Some(status) = status {
+                let echo = self.echo();
+                self.watch.output.finish(echo);
+                return Err(self.outcome(status));
+            }
+        }
+    }
+
+    fn echo(&self) -> Echo {
+        if self.watch.starter.is_waiting() { Echo::Stderr } else { Echo::None }
+    }
+
+    fn sleep(&self, flow: Flow) {
+        let mut watched =
+            vec![PollFd::new(&self.watch.signals, PollFlags::IN), PollFd::new(&self.ended, PollFlags::IN)];
+        // Whether it is gone makes no difference any more where the program is being stopped.
+        let teller = self.watch.starter.teller();
+        let teller = teller.as_ref().filter(|_| self.stopping.is_none());
+        watched.extend(teller.map(|teller| PollFd::new(teller, PollFlags::empty())));
+        watched.extend(self.executing.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        watched.extend(self.watch.notified.as_ref().map(|notified| PollFd::new(notified, PollFlags::IN)));
+        match flow {
+            Flow::Open => watched.extend(self.watch.output.pipes().map(|pipe| PollFd::new(pipe, PollFlags::IN))),
+            Flow::Stuck => watched.extend(self.watch.output.log().map(|log| PollFd::new(log, PollFlags::OUT))),
+        }
+        let busy = flow == Flow::Stuck || self.watch.starter.is_waiting() || self.stopping.is_some();
+        let pace = busy.then(|| Timespec::try_from(verify::PACE).ok()).flatten();
+        // If poll(2) fails, everything is still looked at, at the same pace, and nothing blocks. It fails where the limit of
+        // open files was lowered below the number of these descriptors (EINVAL), for example.
+        if poll(&mut watched, pace.as_ref()).is_err_and(|errno| errno != Errno::INTR) {
+            thread::sleep(verify::PACE);
+        }
+    }
+
+    fn send(&self, signal: Signal) {
+        debug!("{signal} goes to process {}", self.pid);
+        let _ = kill(Pid::from_raw(self.pid.cast_signed()), signal);
+    }
+
+    /// Its children would keep the sockets of a start that failed.
+    fn kill_group(&self) {
+        let _ = killpg(Pid::from_raw(self.pid.cast_signed()), Signal::SIGKILL);
+    }
+
+    fn end(&self) -> Option<u8> {
+        let ended = waitpid(Pid::from_raw(self.pid.cast_signed()), Some(WaitPidFlag::WNOHANG));
+        match ended {
+            Err(nix::errno::Errno::EINTR) => None,
+            Ok(ended) => status_of(ended),
+            Err(_) => Some(status::SYSTEM),
+        }
+    }
+
+    /// What has changed since the last look.
+    fn progress(&mut self) -> Result<(), Error> {
+        self.read_execution()?;
+        let ready = self.watch.notified.as_mut().is_none_or(Notified::is_ready);
+        if let Some((_, at)) = &self.stopping {
+            if Instant::now() >= *at {
+                self.send(Signal::SIGKILL);
+                self.kill_group();
+            }
+            return Ok(());
+        }
+        if !self.watch.starter.is_waiting() {
+            return Ok(());
+        }
+        if self.watch.starter.is_gone() {
+            self.stop(Error::Ended { status: 128 + Signal::SIGINT as u8 });
+            return Ok(());
+        }
+        if self.executing.is_some() || !self.is_verified() {
+            return Ok(());
+        }
+        match self.watch.notified.as_ref().map(Notified::patience) {
+            _ if ready => self.watch.up(),
+            Some(patience) if self.began.elapsed() >= patience => {
+                self.stop(Error::NotNotified { program: self.watch.name.clone(), patience });
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The pipe closes when execve(2) succeeds.
+    fn read_execution(&mut self) -> Result<(), Error> {
+        let Some(pipe) = &mut self.executing else { return Ok(()) };
+        let mut told = vec![0; 4096];
+        match pipe.read(&mut told) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Ok(0) | Err(_) => {
+                self.executing = None;
+                Ok(())
+            }
+            Ok(length) => {
+                let message = match Reply::parse(told.get(..length).unwrap_or_default()) {
+                    Ok(Reply::Failed(message)) => message,
+                    Ok(Reply::Granted { .. }) | Err(_) => Message::new("the program could not be started"),
+                };
+                let _ = waitpid(Pid::from_raw(self.pid.cast_signed()), None);
+                if !self.watch.starter.is_waiting() {
+                    // With --wait nobody is there any more to read it.
+                    self.watch.output.note(&message.to_string());
+                }
+                Err(Error::Failed(Box::new(message)))
+            }
+        }
+    }
+
+    fn is_verified(&mut self) -> bool {
+        let Some(verification) = &mut self.verification else { return true };
+        match verification.look(self.pid) {
+            Verdict::Serving => {
+                self.verification = None;
+                true
+            }
+            Verdict::Pending => false,
+            Verdict::Ignored(message) => {
+                self.stop(Error::Ignored(Box::new(message)));
+                false
+            }
+        }
+    }
+
+    fn stop(&mut self, why: Error) {
+        self.send(Signal::SIGTERM);
+        self.stopping = Some((why, Instant::now() + GRACE));
+    }
+
+    /// What the end of the program means.
+    fn outcome(mut self, status: u8) -> Error {
+        if let Some((why, _)) = self.stopping.take() {
+            return why;
+        }
+        if self.watch.starter.is_waiting() {
+            return Error::EndedEarly { program: self.watch.name.clone(), status };
+        }
+        self.watch.output.note(&format!("portgrant: it ended with status {status}"));
+        Error::Ended { status }
+    }
+}

@@ -1,0 +1,96 @@
+//! The process that the caller started: it waits for the guard's word, and ends with the status of the start.
+
+use std::cell::{Ref, RefCell};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use portgrant_protocol::{Address, Endpoint, listen, status};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::fcntl_dupfd_cloexec;
+
+use crate::Error;
+
+/// The numbers where the sockets must go, taken for as long as the guard opens its own things.
+pub(super) fn room(listen: &[Endpoint]) -> Vec<OwnedFd> {
+    let each = listen.iter().any(|endpoint| endpoint.address == Address::Each);
+    let most = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    let most = most.ok().and_then(|(soft, _)| usize::try_from(soft / 2).ok()).unwrap_or(listen::MAX);
+    let count = if each { listen::MAX.min(most) } else { listen.len() };
+    let beyond = (listen::FIRST..).nth(count).unwrap_or(listen::FIRST);
+    let place = || fcntl_dupfd_cloexec(io::stdin(), listen::FIRST).ok();
+    std::iter::from_fn(place).take_while(|place| place.as_raw_fd() < beyond).collect()
+}
+
+/// Waits for the status of the start: 0 at once; another status when the guard has told why and ended.
+pub(super) fn status(news: OwnedFd, guard: u32) -> u8 {
+    let (mut last, mut byte, mut news) = (None, [0], File::from(news));
+    while news.read_exact(&mut byte).is_ok() {
+        let [word] = byte;
+        if word == status::OK {
+            return word;
+        }
+        last = Some(word);
+    }
+    let ended = waitpid(Pid::from_raw(guard.cast_signed()), None);
+    last.unwrap_or_else(|| ended.map_or(status::SYSTEM, |ended| status_of(ended).unwrap_or(status::SYSTEM)))
+}
+
+/// As shells have it.
+pub(super) fn status_of(ended: WaitStatus) -> Option<u8> {
+    match ended {
+        WaitStatus::Exited(_, code) => u8::try_from(code).ok(),
+        WaitStatus::Signaled(_, signal, _) => u8::try_from(128 + signal as i32).ok(),
+        WaitStatus::Stopped(..)
+        | WaitStatus::PtraceEvent(..)
+        | WaitStatus::PtraceSyscall(_)
+        | WaitStatus::Continued(_)
+        | WaitStatus::StillAlive => None,
+    }
+}
+
+/// Who waits for the daemon to come up.
+#[derive(Clone)]
+pub(crate) struct Starter(Rc<RefCell<Option<File>>>);
+
+impl Starter {
+    /// The starter reads from the other end of `teller`.
+    pub(super) fn told_through(teller: OwnedFd) -> Starter {
+        Starter(Rc::new(RefCell::new(Some(teller.into()))))
+    }
+
+    /// An error's status is told before its message is written; the starter waits for the end of both.
+    pub(crate) fn settle<T>(self, outcome: Result<T, Error>) -> Result<T, Error> {
+        if let Err(error) = &outcome
+            && let Some(teller) = self.0.borrow().as_ref()
+        {
+            let _ = rustix::io::write(teller, &[error.status().max(1)]);
+        }
+        outcome
+    }
+
+    /// Its end closes when the starter ends.
+    pub(super) fn teller(&self) -> Ref<'_, Option<File>> {
+        self.0.borrow()
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.0.borrow().as_ref().is_some_and(|teller| {
+            let mut watched = [PollFd::new(teller, PollFlags::empty())];
+            poll(&mut watched, Some(&Timespec::default())).is_ok_and(|count| count > 0)
+        })
+    }
+
+    pub(super) fn tell_up(&self) {
+        if let Some(teller) = self.0.borrow_mut().take() {
+            let _ = rustix::io::write(teller, &[status::OK]);
+        }
+    }
+}

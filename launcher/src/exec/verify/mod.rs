@@ -1,0 +1,172 @@
+//! `--verify`: whether the program really accepts on what it was given.
+//!
+//! Servers that compare addresses, or that a wrapper stands before, ignore an inherited socket without a word: it listens,
+//! clients connect, and nobody ever answers. So this makes one connection to each listener, sends nothing, and looks in
+//! the kernel's table whether it was accepted: while it waits in the queue, no file belongs to it (inode 0).
+//!
+//! Only a connection that has reached this very listener and was not taken is evidence against the program. Where none
+//! reaches it (loopback is down, the address is not there, a filter drops it), nothing is known, and nothing is ended.
+
+mod aside;
+mod probe;
+mod report;
+mod tables;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use portgrant_protocol::socket::Facts;
+use portgrant_protocol::{Address, Endpoint, Protocol};
+use portgrant_server::Message;
+
+use probe::{Fate, Probe};
+use report::Suspects;
+use tables::Tables;
+
+pub(crate) use aside::from_aside;
+
+/// How often the kernel's tables are looked into.
+pub(crate) const PACE: Duration = Duration::from_millis(100);
+/// How long a program that has closed a socket may take to show where it listens instead; and how long a datagram
+/// socket, which nobody can be seen to read, must be held.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// What is known so far.
+pub(crate) enum Verdict {
+    /// Not enough
+    Pending,
+    /// Each socket is served, or could not be tried, which was reported
+    Serving,
+    /// Some are not, and why
+    Ignored(Message),
+}
+
+/// The sockets that a program was given, and what was found out about each.
+pub(crate) struct Verification {
+    given: Vec<Given>,
+    patience: Duration,
+    begun: Option<Instant>,
+}
+
+struct Given {
+    name: String,
+    facts: Facts,
+    /// As links in /proc/PID/fd and the kernel's tables have it
+    inode: u64,
+    /// The backlog that it has now, if somebody asked for one
+    backlog: Option<u32>,
+    state: State,
+}
+
+enum State {
+    /// With what kept the last connection from being made
+    Unknown(Option<String>),
+    Probed(Probe),
+    Served,
+    Closed {
+        since: Instant,
+    },
+}
+
+/// What there is to say at the end of the time.
+enum Finding {
+    Served,
+    Closed,
+    /// A connection waits in its queue
+    Waiting,
+    /// None has reached it, and why
+    Untried(String),
+}
+
+impl Verification {
+    /// Of `sockets`, while this process still has them. They are not kept.
+    pub(crate) fn of(asked: &[Endpoint], names: &[String], sockets: &[OwnedFd], patience: Duration) -> Verification {
+        // A socket for each endpoint, in their order, but for `each`.
+        let is_plain = asked.iter().all(|endpoint| endpoint.address != Address::Each);
+        let wants_backlog = |at: usize| is_plain && asked.get(at).is_some_and(|asked| asked.options.backlog.is_some());
+        let given = names.iter().zip(sockets).enumerate().filter_map(|(at, (name, socket))| {
+            let facts = Facts::of(socket.as_fd()).ok()?;
+            let inode = rustix::fs::fstat(socket).ok()?.st_ino;
+            let backlog = if wants_backlog(at) { tables::queue(&facts, inode).map(|queue| queue.most) } else { None };
+            Some(Given { name: name.clone(), facts, inode, backlog, state: State::Unknown(None) })
+        });
+        Verification { given: given.collect(), patience, begun: None }
+    }
+
+    /// Looks once; to be called again after [`PACE`] while nothing is decided.
+    pub(crate) fn look(&mut self, program: u32) -> Verdict {
+        let begun = *self.begun.get_or_insert_with(Instant::now);
+        let tables = Tables::read();
+        for given in &mut self.given {
+            given.look(&tables, begun);
+        }
+        let is_decided = |given: &Given| match &given.state {
+            State::Served => true,
+            State::Closed { since } => since.elapsed() >= SETTLING,
+            State::Unknown(_) | State::Probed(_) => false,
+        };
+        if !self.given.iter().all(is_decided) && begun.elapsed() < self.patience {
+            return Verdict::Pending;
+        }
+        let tables = Tables::read();
+        let found: Vec<(&Given, Finding)> = self.given.iter().map(|given| (given, given.finding(&tables))).collect();
+        let ignored = |finding: &Finding| matches!(finding, Finding::Closed | Finding::Waiting);
+        if found.iter().any(|(_, finding)| ignored(finding)) {
+            let ignored: Vec<_> = found.iter().filter(|(_, finding)| ignored(finding)).collect();
+            let suspects = Suspects::of(program, &self.given, &tables);
+            return Verdict::Ignored(report::ignored(&ignored, &suspects, begun));
+        }
+        for (given, finding) in &found {
+            if let Finding::Untried(why) = finding {
+                crate::output::say(&report::untried(given, why));
+            }
+            if let Some(message) = report::replaced_backlog(given) {
+                crate::output::say(&message);
+            }
+        }
+        Verdict::Serving
+    }
+}
+
+impl Given {
+    fn look(&mut self, tables: &Tables, begun: Instant) {
+        let next = match &mut self.state {
+            State::Served | State::Closed { .. } => None,
+            _ if !tables.holds(&self.facts, self.inode) => Some(State::Closed { since: Instant::now() }),
+            State::Unknown(_) if !matches!(self.facts.protocol, Protocol::Tcp | Protocol::Mptcp) => {
+                (begun.elapsed() >= SETTLING).then_some(State::Served)
+            }
+            State::Unknown(_) => Some(match Probe::connect(&self.facts) {
+                Ok(probe) => State::Probed(probe),
+                Err(why) => State::Unknown(Some(why)),
+            }),
+            State::Probed(probe) => match probe.fate(tables, &self.facts, self.inode) {
+                Fate::Accepted => Some(State::Served),
+                Fate::Failed(why) => Some(State::Unknown(Some(why))),
+                Fate::Waiting | Fate::Nowhere(_) => {
+                    probe.wake_deferred(tables);
+                    None
+                }
+            },
+        };
+        if let Some(next) = next {
+            self.state = next;
+        }
+    }
+
+    fn finding(&self, tables: &Tables) -> Finding {
+        match &self.state {
+            State::Served => Finding::Served,
+            State::Closed { .. } => Finding::Closed,
+            State::Unknown(why) => {
+                Finding::Untried(why.clone().unwrap_or_else(|| "there was no time for it".to_owned()))
+            }
+            State::Probed(probe) => match probe.fate(tables, &self.facts, self.inode) {
+                Fate::Accepted => Finding::Served,
+                Fate::Waiting => Finding::Waiting,
+                Fate::Failed(why) => Finding::Untried(why),
+                Fate::Nowhere(why) => Finding::Untried(why),
+            },
+        }
+    }
+}

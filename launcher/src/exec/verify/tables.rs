@@ -1,0 +1,75 @@
+//! The kernel's sockets: who listens, and who has what is connected.
+
+use std::net::SocketAddr;
+
+use portgrant_protocol::Protocol;
+use portgrant_protocol::socket::Facts;
+use portgrant_server::{Holder, HolderState, Queue};
+use procfs::net::{TcpNetEntry, TcpState, UdpNetEntry};
+
+/// The sockets of this network namespace.
+pub(super) struct Tables {
+    pub(super) tcp: Vec<TcpNetEntry>,
+    udp: Vec<UdpNetEntry>,
+}
+
+impl Tables {
+    pub(super) fn read() -> Tables {
+        let tcp = [procfs::net::tcp(), procfs::net::tcp6()];
+        let udp = [procfs::net::udp(), procfs::net::udp6()];
+        Tables {
+            tcp: tcp.into_iter().flatten().flatten().collect(),
+            udp: udp.into_iter().flatten().flatten().collect(),
+        }
+    }
+
+    fn listening(&self) -> impl Iterator<Item = &TcpNetEntry> {
+        self.tcp.iter().filter(|entry| entry.state == TcpState::Listen)
+    }
+
+    /// Whether anybody still has it, and it listens. This process has closed its own.
+    pub(super) fn holds(&self, facts: &Facts, inode: u64) -> bool {
+        match facts.protocol {
+            Protocol::Tcp => self.listening().any(|entry| entry.inode == inode),
+            // What listens there is a socket below it, with an inode of its own.
+            Protocol::Mptcp => self.listening().any(|entry| {
+                entry.local_address.ip().to_canonical() == facts.local.ip()
+                    && entry.local_address.port() == facts.local.port()
+            }),
+            Protocol::Udp => self.udp.iter().any(|entry| entry.inode == inode),
+            // The kernel's table of them has no inodes that could be compared.
+            Protocol::Sctp => true,
+        }
+    }
+
+    /// The server's end of a connection from `local` to `target`. One in TIME_WAIT is over.
+    pub(super) fn other_end(&self, local: SocketAddr, target: SocketAddr) -> Option<&TcpNetEntry> {
+        let is = |address: SocketAddr, other: SocketAddr| {
+            address.port() == other.port() && address.ip().to_canonical() == other.ip().to_canonical()
+        };
+        self.tcp.iter().find(|entry| {
+            entry.state != TcpState::TimeWait && is(entry.remote_address, local) && is(entry.local_address, target)
+        })
+    }
+}
+
+/// Whether several sockets listen at `target`, so that a connection may be in the queue of another one.
+pub(super) fn is_shared(target: SocketAddr) -> bool {
+    let holders = portgrant_server::holders(&target.to_string()).unwrap_or_default();
+    holders.iter().filter(|holder| holder.state == HolderState::Listening).count() > 1
+}
+
+/// The kernel's entry of a socket that was handed over.
+pub(super) fn holder(facts: &Facts, inode: u64) -> Option<Holder> {
+    let at = match facts.local {
+        SocketAddr::V4(local) => format!("{local}/{}", facts.protocol.word()),
+        SocketAddr::V6(local) => format!("[{}]:{}/{}", local.ip(), local.port(), facts.protocol.word()),
+    };
+    let holders = portgrant_server::holders(&at).ok()?;
+    holders.into_iter().find(|holder| holder.inode.is_some_and(|found| u64::from(found) == inode))
+}
+
+/// How many connections wait at a listener, and how many may.
+pub(super) fn queue(facts: &Facts, inode: u64) -> Option<Queue> {
+    holder(facts, inode)?.queue
+}

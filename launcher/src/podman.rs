@@ -1,0 +1,44 @@
+//! Podman under `portgrant run`. Without privilege podman works in a user namespace, which newuidmap(1) makes once. Under
+//! `portgrant run` no program gains privilege, newuidmap included, and podman then advises what does not help. A process
+//! of podman's keeps the namespace, and its number is in a file, so one look tells whether it is there.
+
+use std::ffi::CString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use portgrant_server::Message;
+use rustix::process::getuid;
+
+use crate::run::value;
+
+/// What to report before `program` is started: it is podman, and its user namespace is not there.
+pub(crate) fn warning(program: &Path, environment: &[CString]) -> Option<Message> {
+    let is_podman = program.file_name().is_some_and(|name| name == "podman");
+    if !is_podman || getuid().is_root() || files(environment).iter().any(|file| is_kept(file)) {
+        return None;
+    }
+    let message = Message::new("podman has no user namespace yet, so it will probably fail")
+        .why("newuidmap(1) makes it, and gains no privilege under portgrant run; see portgrant recipe podman")
+        .fix("run: podman unshare true");
+    Some(message)
+}
+
+/// Where podman may have written which process keeps its namespace.
+fn files(environment: &[CString]) -> Vec<PathBuf> {
+    let uid = getuid().as_raw();
+    let temporary = value(environment, "TMPDIR").unwrap_or_else(|| "/tmp".into());
+    let folders = match value(environment, "XDG_RUNTIME_DIR") {
+        Some(folder) => vec![folder],
+        None => vec![
+            format!("/run/user/{uid}").into(),
+            temporary.join(format!("podman-run-{uid}")),
+            temporary.join(format!("storage-run-{uid}")),
+        ],
+    };
+    folders.into_iter().map(|folder| folder.join("libpod/tmp/pause.pid")).collect()
+}
+
+fn is_kept(file: &Path) -> bool {
+    let pid = fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    pid.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
+}
