@@ -21,7 +21,7 @@ use portgrant_protocol::endpoint::{Port, is_interface, is_service};
 use portgrant_protocol::text::printable;
 
 use crate::Error;
-use crate::names::{Names, id};
+use crate::names::{Names, feeds, id};
 use crate::{
     AddressError, AddressSet, Effect, Policy, Ports, Problem, Protocols, Rule, Source, Subject, UnknownService, Wrong,
 };
@@ -36,7 +36,9 @@ const CLAUSES: [(&str, u8); 7] =
     [("on", 1), ("dev", 2), ("reserved", 3), ("reuseport", 3), ("freebind", 3), ("hold", 3), ("exec", 4)];
 
 fn clause(word: &str) -> Option<(&'static str, u8)> {
-    CLAUSES.into_iter().find(|clause| clause.0 == word)
+    // Most words are none, which their first letter tells.
+    let may_be = matches!(word.as_bytes().first(), Some(b'd' | b'e' | b'f' | b'h' | b'o' | b'r'));
+    CLAUSES.into_iter().find(|clause| may_be && clause.0 == word)
 }
 
 struct Word<'a> {
@@ -55,13 +57,14 @@ impl<'a> Words<'a> {
         self.skip_blanks();
         let start = self.at;
         let rest = self.line.get(start..).unwrap_or_default();
-        let len = rest.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(rest.len());
+        let len = rest.iter().position(|byte| !byte.is_ascii_graphic()).unwrap_or(rest.len());
+        let ends = matches!(rest.get(len), None | Some(b' ' | b'\t'));
         let word = rest.get(..len).unwrap_or_default();
-        if word.is_empty() || word.starts_with(b"#") {
+        if word.starts_with(b"#") || word.is_empty() && ends {
             return Ok(None);
         }
-        if let Some(odd) = word.iter().position(|byte| !byte.is_ascii_graphic()) {
-            return Err((start + odd + 1, Wrong::Character(word.get(odd).copied().unwrap_or_default())));
+        if !ends {
+            return Err((start + len + 1, Wrong::Character(rest.get(len).copied().unwrap_or_default())));
         }
         self.at += len;
         let text = core::str::from_utf8(word).map_err(|_| (start + 1, Wrong::Character(0)))?;
@@ -96,12 +99,15 @@ pub(super) fn parse(
     // Filled anew by each line, so that a rule that is not wanted takes no memory of its own.
     let mut rule = Rule::blank();
     let whole = source.text.ends_with(b"\n");
-    let mut lines = source.text.split(|&byte| byte == b'\n').enumerate().peekable();
-    while let Some((index, line)) = lines.next() {
+    let text = source.text.as_slice();
+    let mut start = 0;
+    for (index, end) in feeds(text).chain([text.len()]).enumerate() {
+        let line = text.get(start..end).unwrap_or_default();
+        start = end + 1;
         rule.clear();
         let mut parser = Parser { words: Words { line, at: 0 }, names, warnings: Vec::new() };
         let at = |(column, wrong)| Problem { file, line: index + 1, column, wrong };
-        if lines.peek().is_none() && !whole && is_rule(line) {
+        if end == text.len() && !whole && is_rule(line) {
             let path = printable(&source.path);
             problems.push(at((line.len() + 1, Wrong::CutOff { line: printable(line.trim_ascii()), path })));
         }
@@ -203,7 +209,7 @@ impl<'a> Parser<'a> {
 
     fn subject(&mut self, effect: Effect) -> Result<Subject, Stop> {
         let Some(word) = self.words.next()? else { return Err((self.words.end(), Wrong::NoSubject).into()) };
-        let numeric = |digits| id(digits).ok_or((word.column, Wrong::Id(shown(word.text))));
+        let numeric = |digits| id(digits).ok_or_else(|| (word.column, Wrong::Id(shown(word.text))));
         if let Some(digits) = word.text.strip_prefix("uid:") {
             return Ok(Subject::Uid(numeric(digits)?));
         }
@@ -282,7 +288,7 @@ impl<'a> Parser<'a> {
         let protocols = protocol.map_or(unsaid, Protocols::only);
         if port.starts_with(|c: char| c.is_ascii_digit()) {
             let (first, last) = port.split_once('-').unwrap_or((port, port));
-            let number = |digits| Port::parse(digits).ok_or((word.column, Wrong::Port(shown(word.text))));
+            let number = |digits| Port::parse(digits).ok_or_else(|| (word.column, Wrong::Port(shown(word.text))));
             let (first, last) = (number(first)?, number(last)?);
             if first > last {
                 return Err((word.column, Wrong::Range(shown(word.text))).into());
