@@ -220,7 +220,7 @@ fn a_recipe_is_called_tested_where_it_is(world: &World) {
         .run(words)
         .exits(64)
         .complains("did you mean nginx?")
-        .complains("the known servers are systemd, ");
+        .complains("portgrant recipe lists the servers");
 }
 
 fn recipe(world: &World, server: &[&str]) -> Outcome {
