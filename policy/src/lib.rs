@@ -19,6 +19,7 @@ mod message;
 mod names;
 mod parse;
 mod problem;
+mod slips;
 mod subid;
 #[cfg(test)]
 mod tests;
