@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use portgrant_protocol::user_namespace;
 use rustix::fs::{StatVfsMountFlags, getxattr, stat, statvfs};
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs};
 
@@ -10,9 +11,6 @@ use crate::privilege::Dropped;
 
 /// The helper's own file, whatever it is called.
 const SELF: &str = "/proc/self/exe";
-
-/// How a user namespace shows who is not mapped into it (/proc/sys/kernel/overflowuid).
-const OVERFLOW_UID: u32 = 65534;
 
 /// What keeps the kernel from giving privilege to the helper, or from honouring it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,21 +29,23 @@ pub enum Inert {
     Traced,
     /// clone(2) with CLONE_FS: another process could change the folder that this one works in
     SharedFolder,
-    /// The capability is there, and something else forbids: a security module, a seccomp filter
+    /// The capability is there, and something else forbids: a security module
     Forbidden,
+    /// bind(2) answered EPERM, which is not the kernel's own answer: a cgroup program, or a seccomp filter
+    Denied,
     /// None of these
     Unknown,
 }
 
 /// Looks for the reason. Each question is answered by the kernel; one that cannot be asked is passed over.
 pub fn why(dropped: &Dropped) -> Inert {
-    let elsewhere = in_user_namespace();
+    let elsewhere = !user_namespace::is_first();
     if dropped.has_capability() {
         return if elsewhere { Inert::UserNamespace } else { Inert::Forbidden };
     }
     let mode_and_owner = stat(SELF).map(|stat| (stat.st_mode & 0o4000 != 0, stat.st_uid)).unwrap_or((false, 0));
     let setuid_root = mode_and_owner == (true, 0);
-    let setuid_of_another = mode_and_owner == (true, OVERFLOW_UID);
+    let setuid_of_another = mode_and_owner == (true, user_namespace::OVERFLOW_ID);
     let capability = file_capability();
     let of_another = setuid_of_another || capability == Some(Of::AnotherNamespace);
     let checks = [
@@ -58,11 +58,6 @@ pub fn why(dropped: &Dropped) -> Inert {
         (shares_its_folder(), Inert::SharedFolder),
     ];
     checks.into_iter().find(|check| check.0).map_or(Inert::Unknown, |check| check.1)
-}
-
-fn in_user_namespace() -> bool {
-    let whole = ["0", "0", "4294967295"];
-    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_ascii_whitespace().eq(whole))
 }
 
 /// Whose root a file capability counts for.
@@ -139,6 +134,10 @@ impl Inert {
             Inert::Forbidden => (
                 "the kernel forbade it although CAP_NET_BIND_SERVICE was raised: a security module or a seccomp filter",
                 "look for a denial in the kernel's log (dmesg, audit)",
+            ),
+            Inert::Denied => (
+                "bind(2) answered EPERM: SocketBindDeny= of the service, or a seccomp filter, forbids it",
+                "in the unit, write SocketBindAllow= with this port, or remove SocketBindDeny= (systemd.resource-control(5))",
             ),
             Inert::Unknown => (
                 "the helper got no privilege, and none of the known reasons applies",

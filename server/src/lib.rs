@@ -85,6 +85,7 @@ pub mod daemon;
 mod descriptor;
 mod error_queue;
 mod failure;
+mod interfaces;
 mod resolved;
 #[cfg(feature = "restart")]
 pub mod restart;

@@ -6,5 +6,7 @@
 mod socket;
 mod strings;
 
-pub use socket::{netns_cookie, network_namespace, set_tcp_defer_accept, set_tcp_fastopen, shares_fs};
+pub use socket::{
+    netns_cookie, network_namespace, owning_user_namespace, set_tcp_defer_accept, set_tcp_fastopen, shares_fs,
+};
 pub use strings::strings;

@@ -1,9 +1,9 @@
 //! One getsockopt(2) or setsockopt(2) each, with the type and size that socket(7) and tcp(7) give, and kcmp(2).
 #![allow(clippy::cast_possible_truncation, reason = "sizes of 4 and 8 as socklen_t")]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use nix::libc::{self, c_int, socklen_t};
+use nix::libc::{self, c_int, c_ulong, socklen_t};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
@@ -46,6 +46,18 @@ pub fn shares_fs(pid: i32) -> bool {
     const KCMP_FS: c_int = 3;
     // SAFETY: kcmp(2) takes numbers alone, and changes nothing.
     unsafe { libc::syscall(libc::SYS_kcmp, libc::getpid(), pid, KCMP_FS, 0, 0) == 0 }
+}
+
+/// NS_GET_USERNS (ioctl_ns(2)): the user namespace that owns `namespace`. An ancestor of the caller's is EPERM.
+pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    const NS_GET_USERNS: c_ulong = 0xb701;
+    // SAFETY: this request takes no argument. The kernel makes a new descriptor, or changes nothing.
+    let number = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS as _) };
+    if number < 0 {
+        return outcome(number).and(Err(Errno::INVAL));
+    }
+    // SAFETY: the kernel has just made it for this call, close-on-exec (open_related_ns), so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn set_tcp(socket: BorrowedFd<'_>, option: c_int, value: u32) -> Result<(), Errno> {
