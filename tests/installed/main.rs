@@ -5,6 +5,7 @@ mod accepting_datagrams;
 mod accepting_servers;
 mod adoption;
 mod answers;
+mod asking;
 mod audit;
 mod chat;
 mod checking;
