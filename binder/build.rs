@@ -1,8 +1,27 @@
-//! The helper begins at `portgrant_start` (src/entry.rs), before the C library.
+//! Whether the helper starts by itself, and how it is linked then.
+//!
+//! With `PORTGRANT_BARE=1`, on x86-64 and aarch64, the program links no C library: cfg(bare). `packaging/build` sets it, and
+//! builds this crate alone. It cannot be set for a build of other crates as well: these make rustix use std, and a program has
+//! either std or a start of its own. Without it the helper starts by the C library, as it does on other processors.
+
+use std::env::var;
 
 fn main() {
+    println!("cargo::rustc-check-cfg=cfg(bare)");
     println!("cargo::rerun-if-changed=build.rs");
-    if ["x86_64", "aarch64"].contains(&std::env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default().as_str()) {
-        println!("cargo::rustc-link-arg-bins=-Wl,--entry=portgrant_start");
+    println!("cargo::rerun-if-env-changed=PORTGRANT_BARE");
+    if var("PORTGRANT_BARE").is_ok_and(|value| value == "1") {
+        let processor = (var("CARGO_CFG_TARGET_ARCH").unwrap_or_default(), var("CARGO_CFG_TARGET_POINTER_WIDTH"));
+        assert!(
+            matches!((&*processor.0, processor.1.as_deref()), ("x86_64" | "aarch64", Ok("64"))),
+            "PORTGRANT_BARE is for x86-64 and aarch64"
+        );
+        println!("cargo::rustc-cfg=bare");
+        // Position-independent for a random address, all relocations packed, and what they wrote read-only afterwards.
+        for argument in
+            ["-nostartfiles", "-nostdlib", "-static-pie", "-Wl,--build-id=none", "-Wl,-z,pack-relative-relocs"]
+        {
+            println!("cargo::rustc-link-arg-bins={argument}");
+        }
     }
 }

@@ -3,9 +3,8 @@
 //! Best effort: a dead or full log never blocks a grant. The text is no proof (anybody may write such lines); the
 //! credentials that the log daemon reads from the kernel are. What the caller chose is escaped.
 
-use std::os::fd::OwnedFd;
-
 use portgrant_policy::audit::Line;
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with};
 
@@ -30,8 +29,9 @@ impl Log {
 
     /// Sends `lines`, and never waits for it.
     pub fn write(&mut self, lines: &[Line<'_>]) {
+        let pid = rustix::process::getpid().as_raw_nonzero().get().cast_unsigned();
         for line in lines {
-            let text = line.as_of("portgrant-binder", std::process::id());
+            let text = line.as_of("portgrant-binder", pid);
             // A log that is dead or full blocks no grant. One that was started anew is connected to again.
             if self.send(&text).is_err_and(|errno| errno != Errno::AGAIN)
                 && let Ok(log) = Log::connected()

@@ -1,14 +1,19 @@
 //! The helper's arguments. Read after the drop; kept as bytes, shown printable.
 
-use std::ffi::{OsStr, OsString};
-use std::mem::take;
-use std::os::fd::RawFd;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ffi::CStr;
+use core::mem::take;
 
-use lexopt::{Arg, Parser};
 use portgrant_binder::Error;
 use portgrant_binder::grant::Verb;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Address, Endpoint, Options, listen};
+use rustix::fd::RawFd;
+
+use crate::arguments::{Argument, Arguments};
 
 pub(crate) const HELP: &str = "\
 portgrant-binder binds ports below 1024 for callers whom /etc/portgrant.conf permits.
@@ -59,7 +64,7 @@ pub(crate) struct Exec {
     pub(crate) inetd: bool,
     pub(crate) no_new_privs: bool,
     /// PROGRAM and its arguments, at least the first
-    pub(crate) program: Vec<OsString>,
+    pub(crate) program: Vec<&'static CStr>,
 }
 
 /// How a failure is reported, as far as the arguments were read.
@@ -68,7 +73,7 @@ pub(crate) struct Reporting {
     /// A connected socket that takes the record of it
     pub(crate) answer: Option<RawFd>,
     /// A program that is executed with the record
-    pub(crate) on_failure: Option<OsString>,
+    pub(crate) on_failure: Option<&'static CStr>,
 }
 
 /// Every option that any verb takes, before it is known whether this one does.
@@ -79,12 +84,12 @@ struct Words {
     to: Option<RawFd>,
     socket: Option<RawFd>,
     reporting: Reporting,
-    rest: Vec<OsString>,
+    rest: Vec<&'static CStr>,
 }
 
 impl Command {
     /// Reads argv. How to report a failure is known also if the arguments behind that option are wrong.
-    pub(crate) fn parse(arguments: Vec<OsString>) -> (Result<Command, Error>, Reporting) {
+    pub(crate) fn parse(arguments: &[&'static CStr]) -> (Result<Command, Error>, Reporting) {
         let mut words = Words::default();
         let command = words.command(arguments);
         (command, words.reporting)
@@ -92,24 +97,23 @@ impl Command {
 }
 
 impl Words {
-    fn command(&mut self, arguments: Vec<OsString>) -> Result<Command, Error> {
-        let mut arguments = arguments.into_iter().skip(1);
+    fn command(&mut self, arguments: &[&'static CStr]) -> Result<Command, Error> {
         const VERBS: &str = "expected exec, pass or bind";
-        let Some(word) = arguments.next() else { return Err(usage("no verb was given".to_owned(), VERBS)) };
-        let verb = match word.to_str() {
-            Some("exec") => Verb::Exec,
-            Some("pass") => Verb::Pass,
-            Some("bind") => Verb::Bind,
-            Some("-h" | "--help") => return Ok(Command::Help),
-            Some("-V" | "--version") => return Ok(Command::Version),
-            _ => return Err(usage(format!("'{}' is not a verb", shown(&word)), VERBS)),
+        let [_, word, arguments @ ..] = arguments else { return Err(usage("no verb was given".to_owned(), VERBS)) };
+        let verb = match word.to_bytes() {
+            b"exec" => Verb::Exec,
+            b"pass" => Verb::Pass,
+            b"bind" => Verb::Bind,
+            b"-h" | b"--help" => return Ok(Command::Help),
+            b"-V" | b"--version" => return Ok(Command::Version),
+            _ => return Err(usage(format!("'{}' is not a verb", shown(word)), VERBS)),
         };
         let allowed: &[&str] = match verb {
             Verb::Exec => &["listen", "inetd", "no-new-privs", "answer", "on-failure"],
             Verb::Pass => &["listen", "to"],
             Verb::Bind => &["listen", "socket", "answer"],
         };
-        self.read(Parser::from_args(arguments), allowed)?;
+        self.read(Arguments::new(arguments), allowed)?;
         if self.given.contains(&"help") {
             return Ok(Command::Help);
         }
@@ -129,23 +133,23 @@ impl Words {
         }
     }
 
-    fn read(&mut self, mut parser: Parser, allowed: &[&'static str]) -> Result<(), Error> {
-        while let Some(argument) = parser.next().map_err(lexed)? {
+    fn read(&mut self, mut arguments: Arguments<'_>, allowed: &[&'static str]) -> Result<(), Error> {
+        while let Some(argument) = arguments.next().map_err(lexed)? {
             let option = match argument {
-                Arg::Short('l') | Arg::Long("listen") => "listen",
-                Arg::Short('h') | Arg::Long("help") => "help",
-                Arg::Long("inetd") => "inetd",
-                Arg::Long("no-new-privs") => "no-new-privs",
-                Arg::Long("to") => "to",
-                Arg::Long("socket") => "socket",
-                Arg::Long("answer") => "answer",
-                Arg::Long("on-failure") => "on-failure",
-                Arg::Value(first) => {
+                Argument::Short('l') | Argument::Long(b"listen") => "listen",
+                Argument::Short('h') | Argument::Long(b"help") => "help",
+                Argument::Long(b"inetd") => "inetd",
+                Argument::Long(b"no-new-privs") => "no-new-privs",
+                Argument::Long(b"to") => "to",
+                Argument::Long(b"socket") => "socket",
+                Argument::Long(b"answer") => "answer",
+                Argument::Long(b"on-failure") => "on-failure",
+                Argument::Value(first) => {
                     self.rest.push(first);
-                    self.rest.extend(parser.raw_args().map_err(lexed)?);
+                    self.rest.extend(arguments.rest());
                     break;
                 }
-                Arg::Short(_) | Arg::Long(_) => return Err(lexed(argument.unexpected())),
+                Argument::Short(_) | Argument::Long(_) => return Err(lexed(arguments.invalid())),
             };
             if option != "help" && !allowed.contains(&option) {
                 return Err(usage(format!("'--{option}' does not go with this verb"), "see --help for what does"));
@@ -155,11 +159,11 @@ impl Words {
             }
             self.given.push(option);
             match option {
-                "listen" => self.listen.push(endpoint(&parser.value().map_err(lexed)?)?),
-                "to" => self.to = Some(descriptor(&parser.value().map_err(lexed)?)?),
-                "socket" => self.socket = Some(descriptor(&parser.value().map_err(lexed)?)?),
-                "answer" => self.reporting.answer = Some(descriptor(&parser.value().map_err(lexed)?)?),
-                "on-failure" => self.reporting.on_failure = Some(parser.value().map_err(lexed)?),
+                "listen" => self.listen.push(endpoint(arguments.value().map_err(lexed)?)?),
+                "to" => self.to = Some(descriptor(arguments.value().map_err(lexed)?)?),
+                "socket" => self.socket = Some(descriptor(arguments.value().map_err(lexed)?)?),
+                "answer" => self.reporting.answer = Some(descriptor(arguments.value().map_err(lexed)?)?),
+                "on-failure" => self.reporting.on_failure = Some(arguments.value().map_err(lexed)?),
                 _ => {}
             }
         }
@@ -204,9 +208,9 @@ fn missing(option: &str, expected: &'static str) -> Error {
     usage(format!("'--{option}' is missing"), expected)
 }
 
-fn descriptor(word: &OsStr) -> Result<RawFd, Error> {
-    let digits = word.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    let number = word.to_str().filter(|_| digits).and_then(|word| word.parse().ok());
+fn descriptor(word: &CStr) -> Result<RawFd, Error> {
+    let digits = word.to_bytes().iter().all(u8::is_ascii_digit);
+    let number = word.to_str().ok().filter(|_| digits).and_then(|word| word.parse().ok());
     number.ok_or_else(|| usage(format!("'{}' is not a descriptor", shown(word)), "expected its number in digits"))
 }
 
@@ -214,14 +218,14 @@ fn usage(what: String, expected: &'static str) -> Error {
     Error::Usage { what, expected }
 }
 
-fn lexed(error: lexopt::Error) -> Error {
-    usage(printable(error.to_string().as_bytes()), "expected an option of this verb, see --help")
+fn lexed(error: String) -> Error {
+    usage(printable(error.as_bytes()), "expected an option of this verb, see --help")
 }
 
-fn shown(word: &OsStr) -> String {
-    printable(word.as_encoded_bytes())
+fn shown(word: &CStr) -> String {
+    printable(word.to_bytes())
 }
 
-fn endpoint(word: &OsStr) -> Result<Endpoint, Error> {
-    Endpoint::from_os(word).map_err(|error| portgrant_policy::Error::from(error).into())
+fn endpoint(word: &CStr) -> Result<Endpoint, Error> {
+    Endpoint::from_bytes(word.to_bytes()).map_err(|error| portgrant_policy::Error::from(error).into())
 }

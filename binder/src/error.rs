@@ -1,7 +1,11 @@
 //! What can go wrong, as one flat enum; each has an exit status, and a message that says what, why and what to do.
 
-use std::fmt;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::fmt;
 
+use portgrant_protocol::errno::Described;
 use portgrant_protocol::listen::{self, PlaceError};
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::record::RecordError;
@@ -51,14 +55,12 @@ impl Error {
                 "ask for fewer",
             ),
             // The overflow id (65534) can be read but not set: the caller has no id here (see user_namespaces(7)).
-            Error::Privilege(error @ PrivilegeError::Call("setresgid" | "setresuid", nix::errno::Errno::EINVAL)) => {
-                message(
-                    Kind::BrokenPolicy,
-                    "your uid or gid is not mapped in this user namespace",
-                    format_args!("{error}: the helper cannot change to your ids"),
-                    Inert::UserNamespace.fix(),
-                )
-            }
+            Error::Privilege(error @ PrivilegeError::Call("setresgid" | "setresuid", Errno::INVAL)) => message(
+                Kind::BrokenPolicy,
+                "your uid or gid is not mapped in this user namespace",
+                format_args!("{error}: the helper cannot change to your ids"),
+                Inert::UserNamespace.fix(),
+            ),
             Error::Privilege(error) => message(
                 Kind::System,
                 "privilege could not be given up, so nothing is done",
@@ -79,9 +81,12 @@ impl Error {
                 "bind: the address does not fit the socket: a link-local one needs its interface",
                 "name the interface with dev=",
             ),
-            Error::Socket { endpoint, call, errno } => {
-                message(Kind::System, format!("{endpoint} cannot be bound"), format_args!("{call}: {errno}"), limits)
-            }
+            Error::Socket { endpoint, call, errno } => message(
+                Kind::System,
+                format!("{endpoint} cannot be bound"),
+                format_args!("{call}: {}", Described(errno)),
+                limits,
+            ),
             Error::NoProtocol { endpoint, protocol } => message(
                 Kind::NotThere,
                 format!("{endpoint} cannot be bound"),
@@ -123,7 +128,7 @@ impl Error {
                 format!("close it: {number}>&-"),
             ),
             Error::Place(PlaceError::System(errno)) => {
-                message(Kind::System, "the sockets could not be put in place", errno, limits)
+                message(Kind::System, "the sockets could not be put in place", Described(errno), limits)
             }
             Error::Rewritten { endpoint, found } => message(
                 Kind::System,
@@ -140,10 +145,10 @@ impl Error {
             Error::Timer { errno } => message(
                 Kind::System,
                 "the helper cannot limit its own time, so it does nothing",
-                format_args!("timer_create: {errno}"),
+                format_args!("timer_create: {}", Described(errno)),
                 "raise the limit of pending signals: ulimit -i unlimited",
             ),
-            Error::Call { call, errno } => message(Kind::System, format!("{call} failed"), errno, limits),
+            Error::Call { call, errno } => message(Kind::System, format!("{call} failed"), Described(errno), limits),
             Error::Program(unfit) => {
                 message(Kind::Program, unfit.to_string(), &unfit.why, unfit.fix()).status(unfit.status())
             }

@@ -1,8 +1,10 @@
 //! One request, from reading the policy to bound sockets: all of its endpoints are decided, then all are bound, or nothing
 //! is; and every endpoint leaves its audit line.
 
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use alloc::boxed::Box;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::ffi::CStr;
 
 use portgrant_policy::audit::{Line, Outcome};
 use portgrant_policy::{Ask, AskedProgram, Domain, Refusal, Rule, refused};
@@ -54,7 +56,7 @@ pub struct How<'a> {
     /// What is done with the grant
     pub verb: Verb,
     /// The program that will be executed
-    pub program: Option<&'a Path>,
+    pub program: Option<&'a CStr>,
 }
 
 /// What a verdict rests on: one reading of the system's files, and the kernel's word on the caller.
@@ -77,8 +79,7 @@ impl Basis {
         endpoints: Result<Vec<Resolved>, portgrant_policy::Error>,
         domain: Domain,
     ) -> Result<Basis, Error> {
-        let policy = system.policy()?;
-        let caller = system.caller(&policy)?;
+        let (policy, caller) = system.policy_for_caller()?;
         Ok(Basis { policy, caller, endpoints: endpoints?, domain })
     }
 }
@@ -109,7 +110,7 @@ impl Request<'_> {
         Reading { system, value: basis }: &Reading<Basis>,
         bind: &mut impl FnMut(Vec<Permit<'_>>, &dyn Fn() -> Result<Unchanged, Error>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let program = self.how.program.map(|path| System::asked_program(&basis.policy, path));
+        let program = self.how.program.map(|path| System::asked_program(&basis.policy, path.to_bytes()));
         let permits = match permits(basis, program.as_ref()) {
             Ok(permits) => permits,
             Err(refusals) => {
@@ -122,7 +123,7 @@ impl Request<'_> {
         let line = |permit: &Permit<'_>| line(how, basis, Outcome::Grant, permit.endpoint(), Some(permit.rule()));
         let mut lines: Vec<Line<'_>> = permits.iter().map(line).collect();
         let is_unchanged = || {
-            let is_as_fit = how.program.map(|path| System::asked_program(&basis.policy, path)) == program;
+            let is_as_fit = how.program.map(|path| System::asked_program(&basis.policy, path.to_bytes())) == program;
             Ok(if is_as_fit { unchanged(system) } else { Err(portgrant_policy::Error::Changed) }?)
         };
         self.log.write(&lines);
@@ -169,6 +170,6 @@ fn line<'a>(how: How<'a>, basis: &Basis, outcome: Outcome, endpoint: &Resolved, 
         verb: how.verb.word(),
         endpoint: endpoint.to_string(),
         rule: rule.map(|rule| basis.policy.place(rule)),
-        program: how.program.map(|path| path.as_os_str().as_bytes()),
+        program: how.program.map(CStr::to_bytes),
     }
 }

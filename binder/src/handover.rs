@@ -1,15 +1,17 @@
 //! The last step: the program is executed with the sockets, or they are sent. Both need [`Renounced`], the proof that
 //! no capability is left.
 
-use std::ffi::{CString, OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use alloc::ffi::CString;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ffi::CStr;
 
+use portgrant_protocol::listen::ENTRIES;
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::record::Reply;
 use portgrant_protocol::{listen, transfer};
-use rustix::io::Errno;
+use portgrant_sys::{Word, execve};
+use rustix::fd::{AsFd, OwnedFd};
 
 use crate::Error;
 use crate::privilege::Renounced;
@@ -19,9 +21,9 @@ use crate::socket::Ready;
 #[derive(Debug, Default)]
 pub struct Program {
     /// The file
-    pub path: PathBuf,
+    pub path: CString,
     /// argv, the program's name first
-    pub arguments: Vec<OsString>,
+    pub arguments: Vec<&'static CStr>,
     /// Whether the one socket becomes 0 and 1 (inetd's wait) instead of 3
     pub inetd: bool,
     /// Whether no_new_privs is set first
@@ -29,18 +31,18 @@ pub struct Program {
 }
 
 /// Executes `program` with `sockets`; returns only if that failed, and then they are closed.
-pub fn execute(_: &Renounced, program: &Program, sockets: Vec<Ready>, environment: Vec<CString>) -> Error {
+pub fn execute(_: &Renounced, program: &Program, sockets: Vec<Ready>, environment: &[Word<'_>]) -> Error {
     let (names, sockets): (Vec<String>, Vec<OwnedFd>) =
         sockets.into_iter().map(|socket| (socket.name, socket.fd)).unzip();
-    let pid = std::process::id();
-    let (_placed, environment) = match (program.inetd, sockets.first()) {
+    let pid = rustix::process::getpid().as_raw_nonzero().get().cast_unsigned();
+    let (_placed, announcement) = match (program.inetd, sockets.first()) {
         (true, Some(socket)) => match listen::place_inetd(socket) {
             // The copy that is left here is close-on-exec.
-            Ok(()) => (sockets, listen::environment(environment, pid, None)),
+            Ok(()) => (sockets, Vec::new()),
             Err(error) => return Error::Place(error),
         },
         _ => match listen::place(listen::FIRST, sockets) {
-            Ok(placed) => (placed, listen::environment(environment, pid, Some(&names))),
+            Ok(placed) => (placed, listen::announcement(pid, &names)),
             Err(error) => return Error::Place(error),
         },
     };
@@ -49,20 +51,19 @@ pub fn execute(_: &Renounced, program: &Program, sockets: Vec<Ready>, environmen
     {
         return Error::Call { call: "prctl(PR_SET_NO_NEW_PRIVS)", errno };
     }
-    // What execve(2) gave, execve(2) gets: no word of a command line holds a NUL.
-    let c_string = |word: &OsStr| CString::new(word.as_bytes()).unwrap_or_default();
-    let arguments: Vec<CString> = program.arguments.iter().map(|word| c_string(word)).collect();
-    // Not execvp(3), not Command: the first falls back to /bin/sh, the second resets SIGPIPE and the signal mask.
-    match nix::unistd::execve(&c_string(program.path.as_os_str()), &arguments, &environment) {
-        Err(errno) => Unfit::by_execve(&program.path, Errno::from_raw_os_error(errno as i32)).into(),
-        Ok(never) => match never {},
-    }
+    let arguments: Vec<Word<'_>> = program.arguments.iter().map(|word| Word::from(*word)).collect();
+    // Byte for byte as execve(2) gave it, but for the variables of the convention.
+    let stale = |entry: &&Word<'_>| ENTRIES.iter().any(|start| entry.strip_prefix(start).is_some());
+    let kept = environment.iter().filter(|entry| !stale(entry)).copied();
+    let environment: Vec<Word<'_>> =
+        kept.chain(announcement.iter().map(|entry| Word::from(entry.as_c_str()))).collect();
+    Unfit::of_execve(&program.path, execve(&program.path, &arguments, &environment)).into()
 }
 
 /// Executes `program` with the record of a failure: `PROGRAM answer RECORD`. Returns only if that failed.
-pub fn execute_on_failure(_: &Renounced, program: &OsStr, record: &[u8], environment: &[CString]) {
-    let words = [program.as_bytes(), b"answer", record].map(|word| CString::new(word).unwrap_or_default());
-    let _ = nix::unistd::execve(&words[0], &words, environment);
+pub fn execute_on_failure(_: &Renounced, program: &CStr, record: &[u8], environment: &[Word<'_>]) {
+    let record = CString::new(record).unwrap_or_default();
+    let _ = execve(program, &[program.into(), c"answer".into(), record.as_c_str().into()], environment);
 }
 
 /// Sends `sockets` over `to`.

@@ -1,10 +1,13 @@
 //! Why an installation gives no privilege. Asked only after privilege proved missing, never up front: a lower
 //! net.ipv4.ip_unprivileged_port_start, or a capability that the caller has anyway, must be allowed to work.
 
-use std::fmt;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
 
 use portgrant_protocol::user_namespace;
-use rustix::fs::{StatVfsMountFlags, getxattr, stat, statvfs};
+use rustix::fs::{Dir, Mode, OFlags, StatVfsMountFlags, getxattr, open, readlink, stat, statvfs};
+use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs};
 
 use crate::privilege::Dropped;
@@ -74,28 +77,38 @@ fn file_capability() -> Option<Of> {
     match getxattr(SELF, "security.capability", &mut value) {
         Ok(8..) if value[5] & (1 << 2) == 0 => None,
         Ok(8..) => Some(if value[3] == 3 { Of::AnotherNamespace } else { Of::ThisNamespace }),
-        Err(rustix::io::Errno::OVERFLOW) => Some(Of::AnotherNamespace),
+        Err(Errno::OVERFLOW) => Some(Of::AnotherNamespace),
         _ => None,
     }
 }
 
 fn is_traced() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = read("/proc/self/status").unwrap_or_default();
     status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
 }
 
 fn shares_its_folder() -> bool {
-    let own = std::process::id().cast_signed();
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let processes =
+        open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).and_then(Dir::new);
+    let entries = processes.into_iter().flatten().flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok());
     pids.any(|pid| pid != own && portgrant_sys::shares_fs(pid))
+}
+
+/// The text of a file of /proc: as much as anybody asks for here stands in its first bytes.
+fn read(path: &str) -> Result<String, Errno> {
+    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut text = [0; 4096];
+    let len = rustix::io::read(&file, &mut text)?;
+    Ok(String::from_utf8_lossy(text.get(..len).unwrap_or_default()).into_owned())
 }
 
 impl Inert {
     /// What to do about it.
     pub fn fix(self) -> String {
-        let path = std::fs::read_link(SELF).map(|path| path.into_os_string().into_encoded_bytes()).unwrap_or_default();
-        self.words().1.replace("HELPER", &portgrant_protocol::text::printable(&path))
+        let path = readlink(SELF, Vec::new()).unwrap_or_default();
+        self.words().1.replace("HELPER", &portgrant_protocol::text::printable(path.as_bytes()))
     }
 
     /// The reason, and what to do about it with HELPER for the helper's path.

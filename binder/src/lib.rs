@@ -3,11 +3,16 @@
 //! The helper `portgrant-binder` is this library and an entry point; the kernel mode and the broker reuse it.
 //! `ARCHITECTURE.md` has the map, `SECURITY.md` the promises.
 
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
 pub mod audit;
 mod error;
 pub mod grant;
 pub mod handover;
 pub mod inert;
+mod interfaces;
 pub mod permit;
 pub mod privilege;
 pub mod socket;

@@ -3,13 +3,18 @@
 //! [`run`] is the whole story: give up all but one capability, then see what is asked, decide, bind, give up the rest,
 //! hand over. What needs unsafe code is in [`entry`].
 #![no_main]
+#![cfg_attr(bare, no_std)]
 
+extern crate alloc;
+
+mod arguments;
 mod command;
 mod entry;
 mod message;
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
 
 use portgrant_binder::audit::Log;
 use portgrant_binder::grant::{Basis, How, Request, Verb};
@@ -20,28 +25,32 @@ use portgrant_binder::{Error, handover};
 use portgrant_policy::Domain;
 use portgrant_protocol::record::Reply;
 use portgrant_protocol::{Endpoint, listen, program, status, transfer};
+use portgrant_sys::Word;
 use portgrant_trusted::System;
+use rustix::fd::{AsFd, OwnedFd, RawFd};
 
 use crate::command::{Command, Exec};
 use crate::entry::Start;
 use crate::message::Failures;
 
-/// From the entry point to the exit status.
-fn run(start: impl FnOnce() -> Start) -> u8 {
+/// From the entry point to the exit status. `uid` and `gid` are the caller's real ids, as the kernel has them.
+fn run(uid: u32, gid: u32, start: impl FnOnce() -> Start) -> u8 {
     // Nothing of the caller's is looked at before this is done.
-    let dropped = match Privileged::at_start().drop_to_caller() {
+    let dropped = match Privileged::at_start(uid, gid).drop_to_caller() {
         Ok(dropped) => dropped,
         Err(error) => return Failures::default().report(error.into(), &[], None),
     };
-    let limit = TimeLimit::begin();
+    let occupied = portgrant_sys::occupy_standard_descriptors();
+    let occupied = occupied.map_err(|errno| Error::Call { call: "open, for a standard descriptor,", errno });
+    let limit = occupied.and_then(|()| TimeLimit::begin());
     let Start { arguments, environment } = start();
-    let (command, reporting) = Command::parse(arguments);
+    let (command, reporting) = Command::parse(&arguments);
     let (failures, command) = match Failures::new(reporting, own_descriptor) {
         Ok(failures) => (failures, command),
         Err(error) => (Failures::default(), Err(error)),
     };
     let (answer, limit) = match limit {
-        Ok(limit) => (command.and_then(|command| answer(&dropped, &limit, command, &environment)), Some(limit)),
+        Ok(limit) => (command.and_then(|command| answer(&dropped, &limit, command, environment)), Some(limit)),
         Err(error) => (Err(error), None),
     };
     // Nothing is executed, sent or printed before the last capability is gone: each of these may take as long as the
@@ -51,10 +60,10 @@ fn run(start: impl FnOnce() -> Start) -> u8 {
         Err(error) => return Failures::default().report(error.into(), &[], None),
     };
     drop(limit);
-    let done = answer.and_then(|answer| answer.hand_over(&renounced, &environment));
-    let status = done.unwrap_or_else(|error| failures.report(error, &environment, Some(&renounced)));
+    let done = answer.and_then(|answer| answer.hand_over(&renounced, environment));
+    let status = done.unwrap_or_else(|error| failures.report(error, environment, Some(&renounced)));
     // Whoever waits for the answer sees this process's end by it: it must not close before.
-    std::mem::forget(failures);
+    core::mem::forget(failures);
     status
 }
 
@@ -66,7 +75,7 @@ enum Answer {
     Print(&'static str),
 }
 
-fn answer(dropped: &Dropped, limit: &TimeLimit, command: Command, environment: &[CString]) -> Result<Answer, Error> {
+fn answer(dropped: &Dropped, limit: &TimeLimit, command: Command, environment: &[Word<'_>]) -> Result<Answer, Error> {
     match command {
         Command::Exec(asked) => exec(dropped, limit, asked, environment),
         Command::Pass { listen, to } => pass(dropped, limit, &listen, to),
@@ -76,8 +85,9 @@ fn answer(dropped: &Dropped, limit: &TimeLimit, command: Command, environment: &
     }
 }
 
-fn exec(dropped: &Dropped, limit: &TimeLimit, asked: Exec, environment: &[CString]) -> Result<Answer, Error> {
-    let path = program::find(asked.program.first().map_or("".as_ref(), |name| name), environment)?;
+fn exec(dropped: &Dropped, limit: &TimeLimit, asked: Exec, environment: &[Word<'_>]) -> Result<Answer, Error> {
+    let search = environment.iter().find_map(|entry| entry.strip_prefix(b"PATH=")).map(Word::to_c_str);
+    let path = program::look_up(asked.program.first().copied().unwrap_or_default(), search)?;
     if !asked.inetd {
         listen::free(listen::FIRST, asked.listen.len()).map_err(Error::Place)?;
     }
@@ -136,11 +146,9 @@ fn sockets(dropped: &Dropped, limit: &TimeLimit, how: How<'_>, listen: &[Endpoin
 }
 
 impl Answer {
-    fn hand_over(self, renounced: &Renounced, environment: &[CString]) -> Result<u8, Error> {
+    fn hand_over(self, renounced: &Renounced, environment: &[Word<'_>]) -> Result<u8, Error> {
         match self {
-            Answer::Execute(program, sockets) => {
-                Err(handover::execute(renounced, &program, sockets, environment.to_vec()))
-            }
+            Answer::Execute(program, sockets) => Err(handover::execute(renounced, &program, sockets, environment)),
             Answer::Send(to, Ok(sockets)) => handover::pass(renounced, &to, sockets).map(|()| status::OK),
             Answer::Send(to, Err(error)) => {
                 let message = error.message();

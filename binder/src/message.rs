@@ -1,32 +1,46 @@
 //! What the helper says: its failures, its help, its version.
 
-use std::ffi::{CString, OsString};
-use std::io::Write as _;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use alloc::format;
+use core::ffi::CStr;
 
 use portgrant_binder::privilege::Renounced;
 use portgrant_binder::{Error, handover};
 use portgrant_protocol::record::Reply;
 use portgrant_protocol::{status, transfer};
+use portgrant_sys::Word;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::io::Errno;
 
 use crate::command::Reporting;
 
 /// Prints `text`, for --help and --version.
 pub(crate) fn print(text: &str) -> Result<u8, Error> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => Ok(status::OK),
-        Err(error) => {
-            let errno = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
-            Err(Error::Call { call: "write", errno })
+    match write(portgrant_sys::stdout(), text) {
+        // A standard output that is closed is one that nobody reads.
+        Ok(()) | Err(Errno::BADF) => Ok(status::OK),
+        Err(errno) => Err(Error::Call { call: "write", errno }),
+    }
+}
+
+/// All of `text`.
+fn write(to: BorrowedFd<'_>, text: &str) -> Result<(), Errno> {
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        match rustix::io::write(to, rest) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
         }
     }
+    Ok(())
 }
 
 /// Where a failure goes: to the caller's socket, to a program that is executed with it, or as text to standard error.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     answer: Option<OwnedFd>,
-    on_failure: Option<OsString>,
+    on_failure: Option<&'static CStr>,
 }
 
 impl Failures {
@@ -49,7 +63,7 @@ impl Failures {
 
     /// Reports `error` and gives its status. Never waits for who reads it, but for a standard error that is full; a
     /// report that cannot be made changes nothing.
-    pub(crate) fn report(&self, error: Error, environment: &[CString], renounced: Option<&Renounced>) -> u8 {
+    pub(crate) fn report(&self, error: Error, environment: &[Word<'_>], renounced: Option<&Renounced>) -> u8 {
         let message = error.message();
         let status = message.status;
         let text = message.text("portgrant-binder");
@@ -64,7 +78,7 @@ impl Failures {
             },
             (None, _) | (_, Err(_)) => {}
         }
-        let _ = std::io::stderr().write_all(text.as_bytes());
+        let _ = write(portgrant_sys::stderr(), &text);
         status
     }
 }

@@ -33,6 +33,8 @@
 //! }
 //! ```
 
+use alloc::boxed::Box;
+
 use portgrant_policy::{Ask, Decision, Permitted, Refusal, Rule, decide};
 use portgrant_protocol::Resolved;
 use portgrant_trusted::{CurrentCaller, InstalledPolicy};

@@ -3,28 +3,28 @@
 //!
 //! ```compile_fail,E0382
 //! # use portgrant_binder::privilege::Privileged;
-//! let privileged = Privileged::at_start();
+//! let privileged = Privileged::at_start(0, 0);
 //! let dropped = privileged.drop_to_caller().unwrap();
 //! let again = privileged.drop_to_caller(); // moved: there is nothing left to drop
 //! ```
 //! ```compile_fail,E0382
 //! # use portgrant_binder::{permit::Permit, privilege::Privileged, socket};
 //! fn bind_after_renouncing(permit: Permit<'_>) {
-//!     let dropped = Privileged::at_start().drop_to_caller().unwrap();
+//!     let dropped = Privileged::at_start(0, 0).drop_to_caller().unwrap();
 //!     let _renounced = dropped.renounce();
 //!     let _ = socket::bind(permit, &dropped); // moved: nothing is bound without privilege's owner
 //! }
 //! ```
 //! ```compile_fail,E0308
 //! # use portgrant_binder::{handover, privilege::Privileged};
-//! let dropped = Privileged::at_start().drop_to_caller().unwrap();
+//! let dropped = Privileged::at_start(0, 0).drop_to_caller().unwrap();
 //! handover::execute(&dropped, &handover::Program::default(), vec![], vec![]); // not Renounced: no program runs before
 //! ```
 //! The order that compiles, with what each step needs:
 //! ```no_run
 //! # use portgrant_binder::{permit::Permit, privilege::Privileged, socket};
 //! fn order(permit: Permit<'_>) -> Result<(), portgrant_binder::Error> {
-//!     let dropped = Privileged::at_start().drop_to_caller()?;
+//!     let dropped = Privileged::at_start(0, 0).drop_to_caller()?;
 //!     let sockets = socket::bind(permit, &dropped)?;
 //!     let renounced = dropped.renounce()?;
 //!     # let _ = (sockets, renounced);
@@ -34,9 +34,16 @@
 //!
 //! The first transition runs with whatever privilege execve(2) gave, and looks at nothing that the caller chose.
 
-use nix::sys::prctl;
-use nix::unistd::{Gid, Uid, getgid, getresgid, getresuid, getuid, setgid, setresgid, setresuid, setuid};
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use core::fmt;
+
+use portgrant_protocol::errno;
+use portgrant_sys::{getresgid, getresuid};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, Gid, Uid, capabilities, set_capabilities, set_keep_capabilities, set_thread_gid,
+    set_thread_res_gid, set_thread_res_uid, set_thread_uid,
+};
 
 /// The one capability that is ever kept (capabilities(7)).
 const BIND: CapabilitySet = CapabilitySet::NET_BIND_SERVICE;
@@ -44,7 +51,10 @@ const BIND: CapabilitySet = CapabilitySet::NET_BIND_SERVICE;
 /// The process as execve(2) started it: setuid root, with a file capability, or with nothing.
 #[derive(Debug)]
 #[must_use]
-pub struct Privileged(());
+pub struct Privileged {
+    uid: Uid,
+    gid: Gid,
+}
 
 /// The caller's real ids in all slots, and CAP_NET_BIND_SERVICE permitted at most, not effective.
 #[derive(Debug)]
@@ -64,39 +74,39 @@ pub struct Renounced(());
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant's Display is its description")]
 pub enum PrivilegeError {
-    Call(&'static str, nix::errno::Errno),
+    Call(&'static str, Errno),
     IdsNotDropped,
     CapabilitiesNotDropped,
     Regained(&'static str),
 }
 
 impl Privileged {
-    /// The state at the C entry point. It claims nothing: the kernel is asked what is there.
-    pub fn at_start() -> Privileged {
-        Privileged(())
+    /// The state at the first instruction of a process whose real ids are these, in the kernel's own words. It claims nothing
+    /// of privilege: the kernel is asked what is there.
+    pub fn at_start(uid: u32, gid: u32) -> Privileged {
+        Privileged { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) }
     }
 
     /// Gives up everything but CAP_NET_BIND_SERVICE (permitted, not effective), re-reads, and proves it by trying to
     /// get it back. One path for both installs, and for none.
     pub fn drop_to_caller(self) -> Result<Dropped, PrivilegeError> {
-        let call = |name| move |errno| PrivilegeError::Call(name, errno);
         // Undumpable whatever fs.suid_dumpable says, until execve: the same uid may neither trace this process nor take
         // its descriptors (ptrace(2), pidfd_getfd(2)). A change of uid sets it to what fs.suid_dumpable says, so twice.
-        prctl::set_dumpable(false).map_err(call("prctl(PR_SET_DUMPABLE)"))?;
-        let given = capabilities(None).map_err(capability_call("capget"))?;
-        let (uid, gid) = (getuid(), getgid());
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("prctl(PR_SET_DUMPABLE)"))?;
+        let given = capabilities(None).map_err(call("capget"))?;
+        let Privileged { uid, gid } = self;
         // Without this the kernel clears the permitted set when the last uid 0 goes (see capabilities(7)).
-        prctl::set_keepcaps(true).map_err(call("prctl(PR_SET_KEEPCAPS)"))?;
-        setresgid(gid, gid, gid).map_err(call("setresgid"))?;
-        setresuid(uid, uid, uid).map_err(call("setresuid"))?;
-        prctl::set_dumpable(false).map_err(call("prctl(PR_SET_DUMPABLE)"))?;
+        set_keep_capabilities(true).map_err(call("prctl(PR_SET_KEEPCAPS)"))?;
+        set_thread_res_gid(gid, gid, gid).map_err(call("setresgid"))?;
+        set_thread_res_uid(uid, uid, uid).map_err(call("setresuid"))?;
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("prctl(PR_SET_DUMPABLE)"))?;
         let sets = CapabilitySets {
             effective: CapabilitySet::empty(),
             permitted: given.permitted & BIND,
             // The caller's own; execve would hand it on, and so does this program.
             inheritable: given.inheritable,
         };
-        set_capabilities(None, sets).map_err(capability_call("capset"))?;
+        set_capabilities(None, sets).map_err(call("capset"))?;
         let dropped = Dropped { uid, gid, sets };
         dropped.prove()?;
         Ok(dropped)
@@ -120,37 +130,34 @@ impl Dropped {
             return Ok(act());
         }
         let raised = CapabilitySets { effective: BIND, ..self.sets };
-        set_capabilities(None, raised).map_err(capability_call("capset"))?;
+        set_capabilities(None, raised).map_err(call("capset"))?;
         let result = act();
-        set_capabilities(None, self.sets).map_err(capability_call("capset"))?;
+        set_capabilities(None, self.sets).map_err(call("capset"))?;
         Ok(result)
     }
 
     /// Gives up the last capability, for good, and proves it.
     pub fn renounce(self) -> Result<Renounced, PrivilegeError> {
         let none = CapabilitySets { permitted: CapabilitySet::empty(), ..self.sets };
-        set_capabilities(None, none).map_err(capability_call("capset"))?;
+        set_capabilities(None, none).map_err(call("capset"))?;
         Dropped { sets: none, ..self }.prove()?;
         Ok(Renounced(()))
     }
 
     /// Reads back what is there, then tries to have more: each attempt must fail.
     fn prove(&self) -> Result<(), PrivilegeError> {
-        let call = |name| move |errno| PrivilegeError::Call(name, errno);
         let uids = getresuid().map_err(call("getresuid"))?;
         let gids = getresgid().map_err(call("getresgid"))?;
-        let slots = [uids.real, uids.effective, uids.saved].iter().all(|uid| *uid == self.uid)
-            && [gids.real, gids.effective, gids.saved].iter().all(|gid| *gid == self.gid);
-        if !slots {
+        if uids != [self.uid.as_raw(); 3] || gids != [self.gid.as_raw(); 3] {
             return Err(PrivilegeError::IdsNotDropped);
         }
-        if capabilities(None).map_err(capability_call("capget"))? != self.sets {
+        if capabilities(None).map_err(call("capget"))? != self.sets {
             return Err(PrivilegeError::CapabilitiesNotDropped);
         }
-        if !self.uid.is_root() && setuid(Uid::from_raw(0)).is_ok() {
+        if !self.uid.is_root() && set_thread_uid(Uid::ROOT).is_ok() {
             return Err(PrivilegeError::Regained("uid 0"));
         }
-        if self.gid.as_raw() != 0 && setgid(Gid::from_raw(0)).is_ok() {
+        if !self.gid.is_root() && set_thread_gid(Gid::ROOT).is_ok() {
             return Err(PrivilegeError::Regained("gid 0"));
         }
         let more = CapabilitySets { permitted: self.sets.permitted | CapabilitySet::SETUID, ..self.sets };
@@ -162,14 +169,16 @@ impl Dropped {
     }
 }
 
-fn capability_call(name: &'static str) -> impl Fn(rustix::io::Errno) -> PrivilegeError {
-    move |errno| PrivilegeError::Call(name, nix::errno::Errno::from_raw(errno.raw_os_error()))
+fn call(name: &'static str) -> impl Fn(Errno) -> PrivilegeError {
+    move |errno| PrivilegeError::Call(name, errno)
 }
 
-impl std::fmt::Display for PrivilegeError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for PrivilegeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PrivilegeError::Call(name, errno) => write!(f, "{name}: {}", errno.desc()),
+            PrivilegeError::Call(name, errno) => {
+                write!(f, "{name}: {}", errno::words(*errno).unwrap_or("Unknown errno"))
+            }
             PrivilegeError::IdsNotDropped => f.write_str("the ids are not the caller's after setresuid"),
             PrivilegeError::CapabilitiesNotDropped => f.write_str("the capabilities are not what capset set"),
             PrivilegeError::Regained(what) => write!(f, "{what} could be regained after it was given up"),
@@ -177,4 +186,4 @@ impl std::fmt::Display for PrivilegeError {
     }
 }
 
-impl std::error::Error for PrivilegeError {}
+impl core::error::Error for PrivilegeError {}

@@ -3,23 +3,26 @@
 //! Created after the uid is dropped, so the socket's owner is the caller: `ss -e`, owner matches of firewalls and the
 //! kernel's same-uid rule for SO_REUSEPORT tell the truth. Only bind(2) itself runs with the capability.
 
-use std::ffi::OsString;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use core::time::Duration;
 
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::{InterfaceFlags, if_nametoindex};
-use nix::sys::socket::{SetSockOpt, SockaddrStorage};
 use portgrant_policy::Domain;
 use portgrant_protocol::{Address, Options, Protocol, Resolved};
-use portgrant_sys::{netns_cookie, network_namespace, set_tcp_defer_accept, set_tcp_fastopen};
-use portgrant_trusted::Unchanged;
+use portgrant_sys::{netns_cookie, network_namespace, set_bind_to_device, set_tcp_defer_accept, set_tcp_fastopen};
+use portgrant_trusted::{Unchanged, interface_index};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::Error;
 use crate::inert::{self, Inert};
+use crate::interfaces::{InterfaceAddress, addresses};
 use crate::permit::Permit;
 use crate::privilege::Dropped;
 
@@ -49,7 +52,7 @@ pub fn bind(permit: Permit<'_>, dropped: &Dropped) -> Result<Bound, Error> {
     let dual = !options.v6only;
     let any = |dual| (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0, dual);
     // A link-local address needs its interface (ipv6(7)); the grammar has no zones, `dev` is the interface.
-    let scope = options.dev.as_deref().and_then(|dev| if_nametoindex(dev).ok()).unwrap_or(0);
+    let scope = options.dev.as_deref().and_then(interface_index).unwrap_or(0);
     let places = match endpoint.endpoint.address {
         Address::Any => vec![any(dual)],
         Address::V4(address) => vec![(address.into(), 0, false)],
@@ -190,8 +193,7 @@ fn set_options(
         set("IP_FREEBIND", call(fd, true))?;
     }
     if let Some(dev) = &options.dev {
-        let result = nix::sys::socket::sockopt::BindToDevice.set(fd, &OsString::from(dev));
-        set("SO_BINDTODEVICE", result.map_err(from_nix))?;
+        set("SO_BINDTODEVICE", set_bind_to_device(fd.as_fd(), dev))?;
     }
     if let Some(times) = options.keepalive {
         set("SO_KEEPALIVE", sockopt::set_socket_keepalive(fd, true))?;
@@ -273,17 +275,15 @@ fn finish(fd: BorrowedFd<'_>, endpoint: &Resolved) -> Result<(), Error> {
 
 /// Every unicast and every broadcast address of the interfaces that are up, each once, with its scope.
 fn each_address(endpoint: &Resolved) -> Result<Vec<(IpAddr, u32, bool)>, Error> {
-    let interfaces = getifaddrs().map_err(|errno| failed(endpoint, "getifaddrs", from_nix(errno)))?;
+    let addresses = addresses().map_err(|errno| failed(endpoint, "netlink", errno))?;
     let only = endpoint.endpoint.options.dev.as_deref();
     let mut places = Vec::new();
-    for interface in interfaces {
-        if !interface.flags.contains(InterfaceFlags::IFF_UP) || only.is_some_and(|dev| dev != interface.interface_name)
-        {
+    for InterfaceAddress { interface, index, ip, broadcast } in addresses {
+        if only.is_some_and(|dev| dev != interface) {
             continue;
         }
-        let broadcast =
-            if interface.flags.contains(InterfaceFlags::IFF_BROADCAST) { interface.broadcast } else { None };
-        for place in [interface.address, broadcast].iter().flatten().filter_map(place) {
+        let scope = if matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) { index } else { 0 };
+        for place in [Some((ip, scope, false)), broadcast.map(|ip| (ip.into(), 0, false))].into_iter().flatten() {
             if !place.0.is_unspecified() && !places.contains(&place) {
                 places.push(place);
             }
@@ -292,19 +292,10 @@ fn each_address(endpoint: &Resolved) -> Result<Vec<(IpAddr, u32, bool)>, Error> 
     Ok(places)
 }
 
-fn place(address: &SockaddrStorage) -> Option<(IpAddr, u32, bool)> {
-    let v4 = address.as_sockaddr_in().map(|v4| (v4.ip().into(), 0, false));
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| (v6.ip().into(), v6.scope_id(), false)))
-}
-
 fn failed(endpoint: &Resolved, call: &'static str, errno: Errno) -> Error {
     Error::Socket { endpoint: endpoint.to_string(), call, errno }
 }
 
 fn no_ipv6(endpoint: &Resolved) -> Error {
     Error::NoIpv6 { endpoint: endpoint.to_string(), port: endpoint.port.get() }
-}
-
-fn from_nix(errno: nix::errno::Errno) -> Errno {
-    Errno::from_raw_os_error(errno as i32)
 }

@@ -3,12 +3,9 @@
 //! A timer of the kernel's ends a stopped process as well, by SIGKILL; it counts no time that the machine is suspended,
 //! and does not survive execve(2) (see timer_create(2)).
 
-use std::time::{Duration, Instant};
+use core::time::Duration;
 
-use nix::sys::signal::{SigEvent, SigevNotify, Signal};
-use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
-use nix::time::ClockId;
-use rustix::io::Errno;
+use portgrant_sys::{KillTimer, monotonic};
 
 use crate::Error;
 
@@ -22,19 +19,20 @@ const LAST_STEP: Duration = Duration::from_secs(1);
 /// The helper's time. Dropped, it ends: to be done once no capability is left.
 #[derive(Debug)]
 pub struct TimeLimit {
-    began: Instant,
-    _timer: Timer,
+    /// By [`monotonic`]
+    began: Duration,
+    _timer: KillTimer,
 }
 
 impl TimeLimit {
     /// From now on.
     pub fn begin() -> Result<TimeLimit, Error> {
-        Ok(TimeLimit { _timer: timer(LIFE)?, began: Instant::now() })
+        Ok(TimeLimit { _timer: timer(LIFE)?, began: monotonic() })
     }
 
     /// An error where the helper took too long already. Asked right before something is bound.
     pub fn check(&self) -> Result<(), Error> {
-        if self.began.elapsed() < PATIENCE { Ok(()) } else { Err(Error::TimeLimit) }
+        if monotonic().saturating_sub(self.began) < PATIENCE { Ok(()) } else { Err(Error::TimeLimit) }
     }
 
     /// Does `act` within a second, or this process ends.
@@ -44,10 +42,6 @@ impl TimeLimit {
     }
 }
 
-fn timer(after: Duration) -> Result<Timer, Error> {
-    let failed = |errno: nix::errno::Errno| Error::Timer { errno: Errno::from_raw_os_error(errno as i32) };
-    let kill = SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 };
-    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(kill)).map_err(failed)?;
-    timer.set(Expiration::OneShot(after.into()), TimerSetTimeFlags::empty()).map_err(failed)?;
-    Ok(timer)
+fn timer(after: Duration) -> Result<KillTimer, Error> {
+    KillTimer::after(after).map_err(|errno| Error::Timer { errno })
 }

@@ -224,7 +224,7 @@ impl<'p> Programs<'p> {
 }
 
 fn program<'p>(path: &Path) -> Option<What<'p>> {
-    if let Err((path, why)) = judge_program(path) {
+    if let Err((path, why)) = judge_program(path.as_os_str().as_bytes()) {
         return Some(What::Program(path, why));
     }
     let name = printable(path.file_name()?.as_encoded_bytes());

@@ -71,7 +71,7 @@ fn sources(files: &[PathBuf], system: &System) -> Result<Vec<Source>, Error> {
     if files.is_empty() {
         return system.sources();
     }
-    let read = |path: &PathBuf| match read_unjudged(path) {
+    let read = |path: &PathBuf| match read_unjudged(path.as_os_str().as_bytes()) {
         Ok(text) => Ok(Source { path: path.as_os_str().as_bytes().to_vec(), text }),
         Err(why) => Err(Error::Untrusted { path: path.as_os_str().as_bytes().to_vec(), why }),
     };

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsString};
 use std::fmt::Write as _;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use portgrant_policy::{Ask, Caller, Decision, Domain, Error, Permitted, Policy, Span, decide, refused, who};
 use portgrant_protocol::program::Unfit;
@@ -24,7 +24,7 @@ pub(crate) fn explain(asked: Explain) -> Result<u8, Box<Message>> {
     })?;
     let (policy, caller, endpoints) = reading.value;
     let program = asked.program.map(|program| program::find(&program, &environment())).transpose().map_err(unfit)?;
-    let program = program.as_deref().map(|path| System::asked_program(&policy, path));
+    let program = program.as_deref().map(|path| System::asked_program(&policy, path.as_os_str().as_bytes()));
     let (mut text, mut values, mut worst) = (String::new(), Vec::new(), status::OK);
     for endpoint in endpoints {
         let ask = Ask { endpoint, domain: Domain::OfAddress, program: program.clone() };

@@ -1,5 +1,7 @@
 //! What ends the launcher, and what it tells.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use portgrant_protocol::listen::PlaceError;
@@ -238,7 +240,9 @@ impl Error {
                 .fix(format!("as root, chmod 0755 {}", shown(path))),
             Error::Usage(message) => message.as_ref().clone(),
             Error::Program(unfit) => {
-                let endpoint = Endpoint::from_os(&unfit.program).ok().filter(|_| unfit.why == Why::NotAlongPath);
+                let endpoint = Endpoint::from_os(OsStr::from_bytes(&unfit.program))
+                    .ok()
+                    .filter(|_| unfit.why == Why::NotAlongPath);
                 let is_number = |endpoint: &Endpoint| matches!(endpoint.port, AskedPort::Number(_));
                 let fix = match endpoint.filter(is_number) {
                     Some(endpoint) => format!("put -l before an endpoint: -l {endpoint}"),

@@ -168,13 +168,13 @@ fn receive(server: &OwnedFd) -> Result<Option<Reply>, Trouble> {
 fn of_transfer(error: TransferError) -> Trouble {
     match error {
         TransferError::System(error) if error.kind() == io::ErrorKind::WouldBlock => Trouble::Silent,
-        TransferError::System(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Trouble::NoRights,
+        TransferError::System(Errno::PERM) => Trouble::NoRights,
         TransferError::System(error)
             if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
         {
             Trouble::Unread
         }
-        TransferError::System(source) => Trouble::System(source),
+        TransferError::System(errno) => Trouble::System(errno.into()),
         TransferError::NotAConversation | TransferError::Truncated | TransferError::Ended => {
             Trouble::Garbled(error.to_string())
         }

@@ -189,6 +189,11 @@ impl Rule {
         }
     }
 
+    /// Whether the rule may apply to `caller`, whose accounts are not known yet. A deny may: it is about accounts as well.
+    pub fn may_apply_to(&self, caller: &Caller) -> bool {
+        self.effect == Effect::Deny || self.concerns(caller)
+    }
+
     /// Whether the rule holds all of `ask`, subject aside.
     fn permits(&self, ask: &Ask<'_>) -> Result<(), Reason<'_>> {
         let options = &ask.endpoint.endpoint.options;

@@ -6,6 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use portgrant_protocol::errno::Described;
 use rustix::io::Errno;
 
 /// Why a file or a folder is not believed.
@@ -60,7 +61,7 @@ impl fmt::Display for Distrust {
             Distrust::Empty => f.write_str("it is empty"),
             Distrust::TooLarge => f.write_str("it is larger than 16 MiB"),
             Distrust::Loop => f.write_str("it leads through more than 40 symlinks"),
-            Distrust::System(errno) => write!(f, "{errno}"),
+            Distrust::System(errno) => Described(*errno).fmt(f),
         }
     }
 }

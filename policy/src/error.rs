@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use portgrant_protocol::endpoint::EndpointError;
+use portgrant_protocol::errno::Described;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Kind, Message};
 use rustix::io::Errno;
@@ -65,7 +66,7 @@ impl Error {
             Error::Call { call, errno } => message(
                 Kind::System,
                 format!("{call} failed"),
-                errno,
+                Described(errno),
                 "is a limit too low (ulimit -n), or memory short?",
             ),
         }

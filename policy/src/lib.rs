@@ -167,6 +167,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// The files, for messages
     pub sources: Vec<Source>,
+    /// How many rules were read: more than there are here, if some were not wanted
+    pub count: usize,
     /// What is accepted but probably not meant
     pub warnings: Vec<Problem>,
 }
@@ -175,10 +177,21 @@ impl Policy {
     /// Parses `sources`. The outer error is of the tables of names, the inner one lists every malformed line.
     #[allow(clippy::type_complexity, reason = "two kinds of failure, each with what its message needs")]
     pub fn parse(sources: Vec<Source>, names: &Names) -> Result<Result<Policy, (Policy, Vec<Problem>)>, Error> {
+        Policy::parse_some(sources, names, &|_| true)
+    }
+
+    /// The same, with only those rules that are `wanted`. Every line is read and checked all the same; the others leave
+    /// nothing behind but their number, whatever their number is.
+    #[allow(clippy::type_complexity, reason = "as above")]
+    pub fn parse_some(
+        sources: Vec<Source>,
+        names: &Names,
+        wanted: &dyn Fn(&Rule) -> bool,
+    ) -> Result<Result<Policy, (Policy, Vec<Problem>)>, Error> {
         let mut policy = Policy::default();
         let mut problems = Vec::new();
         for (file, source) in sources.iter().enumerate() {
-            parse::parse(file, source, names, &mut policy, &mut problems)?;
+            parse::parse(file, source, names, wanted, &mut policy, &mut problems)?;
         }
         policy.sources = sources;
         Ok(if problems.is_empty() { Ok(policy) } else { Err((policy, problems)) })

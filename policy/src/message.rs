@@ -133,7 +133,7 @@ fn by_account(caller: &Caller, rule: &Rule) -> String {
 }
 
 fn no_rule(policy: &Policy) -> String {
-    match policy.rules.len() {
+    match policy.count {
         0 => "there is no rule in /etc/portgrant.conf and /etc/portgrant.d".to_owned(),
         1 => "the one rule in /etc/portgrant.conf and /etc/portgrant.d does not permit it".to_owned(),
         many => format!("none of the {many} rules in /etc/portgrant.conf and /etc/portgrant.d permits it"),

@@ -3,12 +3,11 @@
 //! The helper is linked statically, so it asks no directory service: an account that lives in one is written `uid:` or
 //! `gid:`. Each file is read when the first rule needs it, judged like the policy itself, and once.
 
-use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::cell::OnceCell;
+use core::cell::{Cell, OnceCell};
 use core::fmt;
 use core::ops::Range;
 
@@ -83,8 +82,8 @@ impl Names {
     pub fn of(passwd: &[u8], group: &[u8], services: &[u8]) -> Names {
         Names {
             files: Box::new(NoFiles),
-            users: OnceCell::from(Table::of(passwd)),
-            groups: OnceCell::from(Table::of(group)),
+            users: OnceCell::from(Table::of(passwd.to_vec())),
+            groups: OnceCell::from(Table::of(group.to_vec())),
             services: OnceCell::from(Services::parse(services)),
             subuids: OnceCell::from(SubordinateIds::default()),
             subgids: OnceCell::from(SubordinateIds::default()),
@@ -162,12 +161,12 @@ impl Names {
 
     /// The table of subuid(5).
     pub fn subuids(&self) -> Result<&SubordinateIds, Error> {
-        self.once(&self.subuids, "subuid", SubordinateIds::parse)
+        self.once(&self.subuids, "subuid", |text| SubordinateIds::parse(&text))
     }
 
     /// The table of subgid(5).
     pub fn subgids(&self) -> Result<&SubordinateIds, Error> {
-        self.once(&self.subgids, "subgid", SubordinateIds::parse)
+        self.once(&self.subgids, "subgid", |text| SubordinateIds::parse(&text))
     }
 
     /// Who the `owners` of a subordinate id are, and who owns their uids in turn: newuidmap(1) serves such a uid as well.
@@ -196,7 +195,7 @@ impl Names {
 
     /// The table of services(5).
     pub fn services(&self) -> Result<&Services, Error> {
-        self.once(&self.services, "services", Services::parse)
+        self.once(&self.services, "services", |text| Services::parse(&text))
     }
 
     fn users(&self) -> Result<&Table, Error> {
@@ -207,13 +206,13 @@ impl Names {
         self.once(&self.groups, "group", Table::of)
     }
 
-    fn once<'a, T>(&self, cell: &'a OnceCell<T>, file: &str, parse: impl Fn(&[u8]) -> T) -> Result<&'a T, Error> {
+    fn once<'a, T>(&self, cell: &'a OnceCell<T>, file: &str, parse: impl Fn(Vec<u8>) -> T) -> Result<&'a T, Error> {
         if let Some(table) = cell.get() {
             return Ok(table);
         }
         // No such table names nobody, which is safe: in a permit it matches nobody, in a deny it is an error.
         let text = self.files.read(file)?.unwrap_or_default();
-        Ok(cell.get_or_init(|| parse(&text)))
+        Ok(cell.get_or_init(|| parse(text)))
     }
 }
 
@@ -227,11 +226,14 @@ impl Files for NoFiles {
     }
 }
 
-/// A file of `NAME:…` lines, ordered by name; what else is in a line is read when it is asked for.
+/// A file of `NAME:…` lines. What is in a line is read when it is asked for.
 #[derive(Debug)]
 struct Table {
     text: String,
-    lines: Vec<Line>,
+    /// How often a name was looked up
+    lookups: Cell<u32>,
+    /// In order of the names; made when enough of them were looked up for it to pay
+    ordered: OnceCell<Vec<Line>>,
 }
 
 /// Where a line stands in the text.
@@ -242,33 +244,55 @@ struct Line {
 }
 
 impl Table {
-    fn of(text: &[u8]) -> Table {
+    /// Names that are looked up line by line before the lines are put in order.
+    const FEW: u32 = 16;
+
+    fn of(text: Vec<u8>) -> Table {
         // A name that is no UTF-8 is then one that no rule can hold: rules are ASCII.
-        let text = match core::str::from_utf8(text) {
-            Ok(text) => text.to_owned(),
-            Err(_) => String::from_utf8_lossy(text).into_owned(),
-        };
-        let mut lines = Vec::new();
-        let mut at = 0;
-        for line in text.as_bytes().split(|&byte| byte == b'\n') {
-            let name = line.iter().position(|&byte| byte == b':').unwrap_or(line.len());
-            lines.push(Line { name: at..at + name, end: at + line.len() });
-            at += line.len() + 1;
-        }
-        // Stable: of two lines for one name the file's first comes first.
-        lines.sort_by(|a, b| text.get(a.name.clone()).cmp(&text.get(b.name.clone())));
-        Table { text, lines }
+        let text =
+            String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        Table { text, lookups: Cell::new(0), ordered: OnceCell::new() }
     }
 
+    /// The first line for the name `wanted`.
     fn line(&self, wanted: &str) -> Option<&str> {
-        let first = self.lines.partition_point(|line| self.text.get(line.name.clone()) < Some(wanted));
-        let line = self.lines.get(first).filter(|line| self.text.get(line.name.clone()) == Some(wanted))?;
+        let lookups = self.lookups.get();
+        if lookups < Table::FEW {
+            self.lookups.set(lookups + 1);
+            let is_its = |line: &&str| name(line).as_bytes() == wanted.as_bytes();
+            return self.lines().find(is_its);
+        }
+        let lines = self.ordered.get_or_init(|| self.in_order());
+        let first = lines.partition_point(|line| self.text.get(line.name.clone()) < Some(wanted));
+        let line = lines.get(first).filter(|line| self.text.get(line.name.clone()) == Some(wanted))?;
         self.text.get(line.name.start..line.end)
     }
 
-    fn lines(&self) -> impl Iterator<Item = &str> {
-        self.lines.iter().filter_map(|line| self.text.get(line.name.start..line.end))
+    fn in_order(&self) -> Vec<Line> {
+        let mut at = 0;
+        let lines = self.lines().map(|line| {
+            let start = at;
+            at += line.len() + 1;
+            Line { name: start..start + name(line).len(), end: start + line.len() }
+        });
+        let mut lines: Vec<Line> = lines.collect();
+        // Of two lines for one name the file's first comes first.
+        lines.sort_unstable_by(|a, b| {
+            let by_name = self.text.get(a.name.clone()).cmp(&self.text.get(b.name.clone()));
+            by_name.then(a.name.start.cmp(&b.name.start))
+        });
+        lines
     }
+
+    /// In the order of the file.
+    fn lines(&self) -> impl Iterator<Item = &str> {
+        self.text.split('\n')
+    }
+}
+
+/// What stands before the first colon.
+fn name(line: &str) -> &str {
+    line.split_once(':').map_or(line, |fields| fields.0)
 }
 
 /// `NAME:PASSWORD:UID:GID:…`

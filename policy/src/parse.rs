@@ -108,22 +108,33 @@ pub(super) fn parse(
     file: usize,
     source: &Source,
     names: &Names,
+    wanted: &dyn Fn(&Rule) -> bool,
     policy: &mut Policy,
     problems: &mut Vec<Problem>,
 ) -> Result<(), Error> {
+    // Filled anew by each line, so that a rule that is not wanted takes no memory of its own.
+    let mut rule = Rule::blank();
     let whole = source.text.ends_with(b"\n");
     let mut lines = source.text.split(|&byte| byte == b'\n').enumerate().peekable();
     while let Some((index, line)) = lines.next() {
+        rule.clear();
         let words = Words { line, at: 0, is_first: index == 0, path: &source.path };
-        let mut parser = Parser { words, names, warnings: Vec::new(), unknown_service: None };
+        let mut parser = Parser { words, names, warnings: Vec::new() };
         let at = |(column, wrong)| Problem { file, line: index + 1, column, wrong };
         if lines.peek().is_none() && !whole && is_rule(line) {
             let path = printable(&source.path);
             problems.push(at((line.len() + 1, Wrong::CutOff { line: printable(line.trim_ascii()), path })));
         }
-        match parser.rule() {
-            Ok(Some(rule)) => policy.rules.push(Rule { file, line: index + 1, ..rule }),
-            Ok(None) => {}
+        match parser.rule(&mut rule) {
+            Ok(false) => continue,
+            Ok(true) => {
+                policy.count += 1;
+                if !wanted(&rule) {
+                    continue;
+                }
+                let rule = core::mem::replace(&mut rule, Rule::blank());
+                policy.rules.push(Rule { file, line: index + 1, ..rule });
+            }
             Err(Stop::Malformed(column, wrong)) => problems.push(at((column, wrong))),
             Err(Stop::Names(error)) => return Err(error),
         }
@@ -158,21 +169,13 @@ struct Parser<'a> {
     words: Words<'a>,
     names: &'a Names,
     warnings: Vec<(usize, Wrong)>,
-    unknown_service: Option<String>,
 }
 
-impl<'a> Parser<'a> {
-    fn rule(&mut self) -> Result<Option<Rule>, Stop> {
-        let Some(word) = self.words.next()? else { return Ok(None) };
-        let effect = match word.text {
-            "permit" => Effect::Permit,
-            "deny" => Effect::Deny,
-            _ => return Err((word.column, Wrong::Effect(shown(word.text))).into()),
-        };
-        let subject = self.subject(effect)?;
-        let mut rule = Rule {
-            effect,
-            subject,
+impl Rule {
+    fn blank() -> Rule {
+        Rule {
+            effect: Effect::Permit,
+            subject: Subject::Nobody,
             ports: Vec::new(),
             unknown_service: None,
             addresses: Vec::new(),
@@ -183,18 +186,39 @@ impl<'a> Parser<'a> {
             program: None,
             file: 0,
             line: 0,
+        }
+    }
+
+    /// Blank again, with the memory of its lists kept.
+    fn clear(&mut self) {
+        let (mut ports, mut addresses) = (core::mem::take(&mut self.ports), core::mem::take(&mut self.addresses));
+        ports.clear();
+        addresses.clear();
+        *self = Rule { ports, addresses, ..Rule::blank() };
+    }
+}
+
+impl<'a> Parser<'a> {
+    /// Reads the line into `rule`, which is blank. Says whether there is one.
+    fn rule(&mut self, rule: &mut Rule) -> Result<bool, Stop> {
+        let Some(word) = self.words.next()? else { return Ok(false) };
+        let effect = match word.text {
+            "permit" => Effect::Permit,
+            "deny" => Effect::Deny,
+            _ => return Err((word.column, Wrong::Effect(shown(word.text))).into()),
         };
-        let (trusted, clause) = self.ports(&mut rule)?;
-        let reserved = self.clauses(&mut rule, clause)?;
-        if let Some((column, word)) = trusted.filter(|_| effect == Effect::Permit && !reserved) {
-            return Err((column, Wrong::Reserved(word)).into());
+        rule.effect = effect;
+        rule.subject = self.subject(effect)?;
+        let (trusted, clause) = self.ports(rule)?;
+        let reserved = self.clauses(rule, clause)?;
+        if let Some(word) = trusted.filter(|_| effect == Effect::Permit && !reserved) {
+            return Err((word.column, Wrong::Reserved(shown(word.text))).into());
         }
-        if let Some(word) = self.unknown_service.take() {
+        if let Some(unknown) = &mut rule.unknown_service {
             // Without ports the rule permits nothing, whoever looks at it.
-            let beside = core::mem::take(&mut rule.ports);
-            rule.unknown_service = Some(Box::new(UnknownService { word, beside }));
+            unknown.beside = core::mem::take(&mut rule.ports);
         }
-        Ok(Some(rule))
+        Ok(true)
     }
 
     fn subject(&mut self, effect: Effect) -> Result<Subject, Stop> {
@@ -235,8 +259,8 @@ impl<'a> Parser<'a> {
     }
 
     /// Reads the ports up to the first clause. Returns the first of them that needs `reserved`, and that clause.
-    #[allow(clippy::type_complexity, reason = "a place and a word, and the next word")]
-    fn ports(&mut self, rule: &mut Rule) -> Result<(Option<(usize, String)>, Option<Word<'a>>), Stop> {
+    #[allow(clippy::type_complexity, reason = "a word, and the next word")]
+    fn ports(&mut self, rule: &mut Rule) -> Result<(Option<Word<'a>>, Option<Word<'a>>), Stop> {
         let mut trusted = None;
         let (mut count, mut any) = (0, false);
         let next = loop {
@@ -252,7 +276,7 @@ impl<'a> Parser<'a> {
                 ports.first.get() <= *TRUSTED.end() && ports.last.get() >= *TRUSTED.start() && !single_name
             };
             if trusted.is_none() && rule.ports.last().is_some_and(needs_word) {
-                trusted = Some((word.column, shown(word.text)));
+                trusted = Some(word);
             }
         };
         if count == 0 {
@@ -321,19 +345,22 @@ impl<'a> Parser<'a> {
         }
         if rule.ports.len() == found {
             self.unknown(rule.effect, word.column, Wrong::UnknownService(shown(word.text)))?;
-            self.unknown_service.get_or_insert_with(|| shown(word.text));
+            rule.unknown_service
+                .get_or_insert_with(|| Box::new(UnknownService { word: shown(word.text), beside: Vec::new() }));
         }
         Ok(())
     }
 
     /// Reads the clauses from `word` on; says whether `reserved` is among them.
     fn clauses(&mut self, rule: &mut Rule, mut word: Option<Word<'a>>) -> Result<bool, Stop> {
-        let mut seen: Vec<(&'static str, u8)> = Vec::new();
+        let mut all = [("", 0); CLAUSES.len()];
+        let mut count = 0;
         while let Some(current) = word {
             let Some(this) = clause(current.text) else {
                 return Err((current.column, Wrong::Port(shown(current.text))).into());
             };
             let wrong = |wrong| Stop::Malformed(current.column, wrong);
+            let seen = all.get(..count).unwrap_or_default();
             if seen.iter().any(|earlier| earlier.0 == this.0) {
                 return Err(wrong(Wrong::Twice(this.0)));
             }
@@ -343,18 +370,20 @@ impl<'a> Parser<'a> {
             if rule.effect == Effect::Deny && this.1 > 2 {
                 return Err(wrong(Wrong::OnlyInPermit(this.0)));
             }
-            seen.push(this);
+            // Each is there once, so there is room.
+            all.get_mut(count).into_iter().for_each(|place| *place = this);
+            count += 1;
             word = match this.0 {
                 "on" => self.addresses(rule)?,
                 "dev" => self.device(rule)?,
-                "exec" => return self.program(rule).map(|()| seen.iter().any(|clause| clause.0 == "reserved")),
+                "exec" => return self.program(rule).map(|()| all.iter().any(|clause| clause.0 == "reserved")),
                 "reuseport" => self.word(&mut rule.reuseport)?,
                 "freebind" => self.word(&mut rule.freebind)?,
                 "hold" => self.word(&mut rule.hold)?,
                 _ => self.words.next()?,
             };
         }
-        Ok(seen.iter().any(|clause| clause.0 == "reserved"))
+        Ok(all.iter().any(|clause| clause.0 == "reserved"))
     }
 
     fn word(&mut self, said: &mut bool) -> Result<Option<Word<'a>>, Stop> {

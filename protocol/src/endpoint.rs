@@ -14,11 +14,13 @@
 
 mod options;
 
-use std::ffi::OsStr;
-use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU16;
-use std::str::FromStr;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use core::fmt;
+use core::net::{Ipv4Addr, Ipv6Addr};
+use core::num::NonZeroU16;
+use core::str::FromStr;
 
 pub use options::{KeepAliveTimes, Options};
 
@@ -152,9 +154,15 @@ pub struct Resolved {
 }
 
 impl Endpoint {
-    /// Parses a command line word.
-    pub fn from_os(word: &OsStr) -> Result<Endpoint, EndpointError> {
-        word.to_str().ok_or_else(|| EndpointError::NotText(printable(word.as_encoded_bytes())))?.parse()
+    /// Parses a word of a command line.
+    pub fn from_bytes(word: &[u8]) -> Result<Endpoint, EndpointError> {
+        core::str::from_utf8(word).map_err(|_| EndpointError::NotText(printable(word)))?.parse()
+    }
+
+    /// The same, of std's type.
+    #[cfg(feature = "std")]
+    pub fn from_os(word: &std::ffi::OsStr) -> Result<Endpoint, EndpointError> {
+        Endpoint::from_bytes(word.as_encoded_bytes())
     }
 
     /// Looks its service name up.
@@ -406,7 +414,7 @@ impl fmt::Display for EndpointError {
     }
 }
 
-impl std::error::Error for EndpointError {}
+impl core::error::Error for EndpointError {}
 
 #[cfg(test)]
 mod tests;

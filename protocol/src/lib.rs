@@ -2,11 +2,16 @@
 //! the `LISTEN_*` variables, exit statuses.
 //!
 //! Owns no policy and no privilege; it depends on no other crate of portgrant, and all of them depend on it.
-//! The privileged helper links it, so everything here is bounded and total: hostile bytes end in an error.
+//! The privileged helper links it, so everything here is bounded and total: hostile bytes end in an error. The helper has
+//! no C library and no std, so paths and texts are bytes; the feature `std` adds the same with std's types.
 
+#![cfg_attr(not(any(test, feature = "std")), no_std)]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
 pub mod endpoint;
+pub mod errno;
 pub mod listen;
 pub mod message;
 pub mod program;

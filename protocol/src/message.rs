@@ -3,7 +3,9 @@
 //!
 //! No program looks into the lines: what it must know is a field with a closed set of values.
 
-use std::fmt;
+use alloc::format;
+use alloc::string::String;
+use core::fmt;
 
 use crate::status;
 

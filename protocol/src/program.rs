@@ -1,15 +1,17 @@
 //! The program to execute: which file a name stands for, and why it cannot be executed. Looked up as the caller, since a
 //! lookup with more rights would tell them which hidden files there are.
 
-use std::ffi::{CString, OsStr, OsString};
-use std::fmt;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use alloc::borrow::ToOwned;
+use alloc::ffi::CString;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ffi::CStr;
+use core::fmt;
 
-use rustix::fs::{Access, FileType, access, stat};
+use rustix::fs::{Access, FileType, Mode, OFlags, access, open, stat};
 use rustix::io::Errno;
 
+use crate::errno::Described;
 use crate::status;
 use crate::text::printable;
 
@@ -20,7 +22,7 @@ const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfit {
     /// The name that was given, or the path that was found
-    pub program: OsString,
+    pub program: Vec<u8>,
     /// What stands against it
     pub why: Why,
 }
@@ -46,22 +48,23 @@ pub enum Why {
     System(Errno),
 }
 
-/// The file that execvp(3) would execute for `name`, with the PATH of `environment`; but one that is not executable is said
-/// to be so, and there is no shell to try it with. An empty element of PATH is the working directory.
-pub fn find(name: &OsStr, environment: &[CString]) -> Result<PathBuf, Unfit> {
-    if name.as_bytes().contains(&b'/') || name.is_empty() {
-        return judge(Path::new(name));
+/// The file that execvp(3) would execute for `name`, with `path` for the variable PATH; but a file that is not executable is
+/// reported as such, and it is not tried with a shell. An empty element of PATH is the working directory.
+pub fn look_up(name: &CStr, path: Option<&CStr>) -> Result<CString, Unfit> {
+    if name.to_bytes().contains(&b'/') || name.is_empty() {
+        return judge(name.to_owned());
     }
-    let path = environment.iter().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH="));
-    let mut nearest = Unfit { program: name.to_owned(), why: Why::NotAlongPath };
-    for folder in path.unwrap_or(DEFAULT_PATH).split(|&byte| byte == b':') {
+    let path = path.map_or(DEFAULT_PATH, CStr::to_bytes);
+    let mut nearest = Unfit { program: name.to_bytes().to_vec(), why: Why::NotAlongPath };
+    for folder in path.split(|&byte| byte == b':') {
         let folder = if folder.is_empty() { b"." } else { folder };
-        let candidate = Path::new(OsStr::from_bytes(folder)).join(name);
+        let separator: &[u8] = if folder.ends_with(b"/") { b"" } else { b"/" };
+        let candidate = CString::new([folder, separator, name.to_bytes()].concat()).unwrap_or_default();
         // A folder that this user may not search (another's home in an inherited PATH) tells nothing about the name.
         if stat(&candidate).is_err() {
             continue;
         }
-        match judge(&candidate) {
+        match judge(candidate) {
             Err(unfit) if nearest.why == Why::NotAlongPath && unfit.status() == status::NOT_EXECUTABLE => {
                 nearest = unfit;
             }
@@ -72,9 +75,9 @@ pub fn find(name: &OsStr, environment: &[CString]) -> Result<PathBuf, Unfit> {
     Err(nearest)
 }
 
-fn judge(path: &Path) -> Result<PathBuf, Unfit> {
-    let unfit = |why| Err(Unfit { program: path.into(), why });
-    let kind = match stat(path) {
+fn judge(path: CString) -> Result<CString, Unfit> {
+    let unfit = |why| Err(Unfit { program: path.to_bytes().to_vec(), why });
+    let kind = match stat(&path) {
         Ok(file) => FileType::from_raw_mode(file.st_mode),
         Err(Errno::NOENT | Errno::NOTDIR) => return unfit(Why::NoSuchFile),
         Err(errno) => return unfit(Why::System(errno)),
@@ -82,9 +85,9 @@ fn judge(path: &Path) -> Result<PathBuf, Unfit> {
     if kind.is_dir() {
         return unfit(Why::Folder);
     }
-    match access(path, Access::EXEC_OK) {
+    match access(&path, Access::EXEC_OK) {
         _ if !kind.is_file() => unfit(Why::NotAFile),
-        Ok(()) => Ok(path.to_owned()),
+        Ok(()) => Ok(path),
         Err(Errno::ACCESS) => unfit(Why::NotPermitted),
         Err(errno) => unfit(Why::System(errno)),
     }
@@ -92,7 +95,7 @@ fn judge(path: &Path) -> Result<PathBuf, Unfit> {
 
 impl Unfit {
     /// Why execve(2) answered `errno` for the file at `path`.
-    pub fn by_execve(path: &Path, errno: Errno) -> Unfit {
+    pub fn of_execve(path: &CStr, errno: Errno) -> Unfit {
         let why = match errno {
             Errno::NOENT if stat(path).is_err() => Why::NoSuchFile,
             Errno::NOENT => of_interpreter(path).unwrap_or(Why::NoLoader),
@@ -103,7 +106,7 @@ impl Unfit {
             Errno::AGAIN => Why::ProcessLimit,
             errno => Why::System(errno),
         };
-        Unfit { program: path.into(), why }
+        Unfit { program: path.to_bytes().to_vec(), why }
     }
 
     /// The exit status that says it, as env(1): 127 for what is not there, else 126.
@@ -129,18 +132,18 @@ impl Unfit {
 
     /// What to do about it.
     pub fn fix(&self) -> String {
-        let program = printable(self.program.as_encoded_bytes());
+        let program = printable(&self.program);
         let fix = match &self.why {
             Why::NotAlongPath | Why::NoSuchFile => "name a program along PATH, or its path",
             Why::NoInterpreter(name) => {
-                return format!("install {name}, or write another interpreter into the first line");
+                return alloc::format!("install {name}, or write another interpreter into the first line");
             }
-            Why::InterpreterLoader(name) => return format!("install {name} for this machine"),
+            Why::InterpreterLoader(name) => return alloc::format!("install {name} for this machine"),
             Why::InterpreterNotPermitted(name) => {
-                return format!("let this user execute {name}, and search the folders above it: ls -l {name}");
+                return alloc::format!("let this user execute {name}, and search the folders above it: ls -l {name}");
             }
-            Why::CarriageReturn => return format!("run: sed -i 's/\\r$//' {program}"),
-            Why::ByteOrderMark => return format!("run: sed -i '1s/^\\xEF\\xBB\\xBF//' {program}"),
+            Why::CarriageReturn => return alloc::format!("run: sed -i 's/\\r$//' {program}"),
+            Why::ByteOrderMark => return alloc::format!("run: sed -i '1s/^\\xEF\\xBB\\xBF//' {program}"),
             Why::NoLoader => "install what it needs, or name another",
             Why::Folder | Why::NotAFile => "name the program itself",
             Why::NotPermitted | Why::System(_) => "see that this user may execute it, and search the folders above it",
@@ -155,7 +158,7 @@ impl Unfit {
 impl fmt::Display for Unfit {
     /// What happened, without the reason: `'x' was not found`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let program = printable(self.program.as_encoded_bytes());
+        let program = printable(&self.program);
         match self.status() {
             status::NOT_FOUND => write!(f, "'{program}' was not found"),
             _ => write!(f, "'{program}' cannot be executed"),
@@ -163,7 +166,7 @@ impl fmt::Display for Unfit {
     }
 }
 
-impl std::error::Error for Unfit {}
+impl core::error::Error for Unfit {}
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -188,7 +191,7 @@ impl fmt::Display for Why {
             Why::NotAProgram => f.write_str("it is neither a binary for this machine nor a script that begins with #!"),
             Why::TooLong => f.write_str("its arguments and its environment are too long"),
             Why::ProcessLimit => f.write_str("this user has too many processes"),
-            Why::System(errno) => errno.fmt(f),
+            Why::System(errno) => Described(*errno).fmt(f),
         }
     }
 }
@@ -197,7 +200,7 @@ impl fmt::Display for Why {
 const MOST_SCRIPTS: usize = 5;
 
 /// What stands against the interpreter of the script at `path`, or that one's; `None` where `path` itself is to blame.
-fn of_interpreter(path: &Path) -> Option<Why> {
+fn of_interpreter(path: &CStr) -> Option<Why> {
     let mut path = path.to_owned();
     let mut last = None;
     for _ in 0..MOST_SCRIPTS {
@@ -208,37 +211,72 @@ fn of_interpreter(path: &Path) -> Option<Why> {
         let Some(word) = interpreter(&path) else {
             return last.map(Why::InterpreterLoader);
         };
-        if word.ends_with(b"\r") && stat(OsStr::from_bytes(&word)).is_err() {
+        last = Some(printable(word.as_bytes()));
+        let found = stat(&word);
+        if word.as_bytes().ends_with(b"\r") && found.is_err() {
             return Some(Why::CarriageReturn);
         }
-        last = Some(printable(&word));
-        path = PathBuf::from(OsStr::from_bytes(&word));
-        if matches!(stat(&path), Err(Errno::NOENT | Errno::NOTDIR)) {
+        if matches!(found, Err(Errno::NOENT | Errno::NOTDIR)) {
             return last.map(Why::NoInterpreter);
         }
+        path = word;
     }
     last.map(Why::InterpreterNotPermitted)
 }
 
 /// The first word after `#!`, as the kernel divides it: by spaces and tabs.
-fn interpreter(path: &Path) -> Option<Vec<u8>> {
+fn interpreter(path: &CStr) -> Option<CString> {
     let start = start(path);
     let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let mut words = line.split(|byte| matches!(byte, b' ' | b'\t'));
-    words.find(|word| !word.is_empty()).map(<[u8]>::to_vec)
+    words.find(|word| !word.is_empty()).and_then(|word| CString::new(word).ok())
 }
 
 /// As much of the file as the kernel looks at (BINPRM_BUF_SIZE). Empty where this user may not read it.
-fn start(path: &Path) -> Vec<u8> {
-    let mut start = Vec::new();
-    let _ = std::fs::File::open(path).and_then(|file| file.take(256).read_to_end(&mut start));
-    start
+fn start(path: &CStr) -> Vec<u8> {
+    let mut start = [0; 256];
+    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let read = file.and_then(|file| rustix::io::read(&file, &mut start)).unwrap_or(0);
+    start.get(..read).unwrap_or_default().to_vec()
 }
+
+#[cfg(any(test, feature = "std"))]
+mod of_std {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// [`look_up`] with std's types, and with the PATH of `environment`.
+    pub fn find(name: &OsStr, environment: &[CString]) -> Result<PathBuf, Unfit> {
+        let path = environment.iter().find_map(|entry| {
+            let value = entry.as_bytes_with_nul().strip_prefix(b"PATH=")?;
+            CStr::from_bytes_with_nul(value).ok()
+        });
+        let name = CString::new(name.as_bytes())
+            .map_err(|_| Unfit { program: name.as_bytes().to_vec(), why: Why::NoSuchFile })?;
+        look_up(&name, path).map(|found| std::ffi::OsString::from_vec(found.into_bytes()).into())
+    }
+
+    impl Unfit {
+        /// [`Unfit::of_execve`] with std's type.
+        pub fn by_execve(path: &Path, errno: Errno) -> Unfit {
+            Unfit::of_execve(&CString::new(path.as_os_str().as_bytes()).unwrap_or_default(), errno)
+        }
+    }
+}
+
+#[cfg(any(test, feature = "std"))]
+pub use of_std::find;
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::{OsStr, OsString};
     use std::fs;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
 
     use super::*;
 

@@ -8,7 +8,11 @@
 //! `KIND` counts as `system`: so programs of neighbouring versions understand each other. (A conversation with requests has
 //! its own words, and an unknown key in a request is an error.)
 
-use std::fmt;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
 
 use crate::message::{Kind, Message};
 use crate::{listen, status, text};
@@ -148,7 +152,7 @@ pub fn lines(bytes: &[u8]) -> Result<Vec<(&str, &str)>, RecordError> {
     if bytes.len() > MAX_LEN {
         return Err(RecordError::TooLong);
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| RecordError::NotText)?;
+    let text = core::str::from_utf8(bytes).map_err(|_| RecordError::NotText)?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     if text.split('\n').count() > MAX_LINES {
         return Err(RecordError::TooLong);
@@ -197,7 +201,7 @@ impl fmt::Display for RecordError {
     }
 }
 
-impl std::error::Error for RecordError {}
+impl core::error::Error for RecordError {}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,9 @@
 //! services(5): names for ports and ports for names, as `/etc/services` lists them. Parses bytes; who reads the file
 //! judges it.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
 use crate::endpoint::{Port, Protocol};
 
 /// Where the system keeps the names of ports.
@@ -32,12 +35,12 @@ impl Services {
             let (Some(name), Some((port, protocol))) = (words.next(), words.next().and_then(port_and_protocol)) else {
                 continue;
             };
-            for name in std::iter::once(name).chain(words) {
+            for name in core::iter::once(name).chain(words) {
                 entries.push(Entry { name: Box::from(name), protocol, port, place: entries.len() });
             }
         }
-        // Stable: of two entries for one name the file's first wins, as in getservbyname(3).
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        // Of two entries for one name the file's first wins, as in getservbyname(3).
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name).then(a.place.cmp(&b.place)));
         Services { entries }
     }
 
@@ -51,7 +54,7 @@ impl Services {
     pub fn name(&self, port: Port, protocol: Protocol) -> Option<&str> {
         let here = |entry: &&Entry| entry.port == port && entry.protocol == protocol.transport();
         let first = self.entries.iter().filter(here).min_by_key(|entry| entry.place)?;
-        std::str::from_utf8(&first.name).ok()
+        core::str::from_utf8(&first.name).ok()
     }
 
     /// Every protocol and port that `name` stands for.
@@ -68,7 +71,7 @@ impl Services {
 }
 
 fn port_and_protocol(word: &[u8]) -> Option<(Port, Protocol)> {
-    let (port, protocol) = std::str::from_utf8(word).ok()?.split_once('/')?;
+    let (port, protocol) = core::str::from_utf8(word).ok()?.split_once('/')?;
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,

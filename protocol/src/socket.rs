@@ -1,9 +1,9 @@
 //! What a descriptor really is, asked of the kernel: is it the socket that its announcement, or the request, speaks of?
 
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::BorrowedFd;
+use core::fmt;
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use rustix::fd::BorrowedFd;
 use rustix::net::{AddressFamily, SocketType, getsockname, ipproto, sockopt};
 
 use crate::endpoint::{Address, Protocol, Resolved};

@@ -1,6 +1,7 @@
 //! Bytes that somebody else chose, made fit to be shown: in messages, audit lines and records.
 
-use std::fmt::Write;
+use alloc::string::String;
+use core::fmt::Write;
 
 /// `bytes` in printable ASCII: everything else, and the backslash, as `\xNN`.
 ///

@@ -3,21 +3,26 @@
 //! Every descriptor is received close-on-exec and owned at once, so that none can leak whatever happens next. A record
 //! or a list of descriptors that was truncated is the end of the conversation.
 
-use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+use core::mem::MaybeUninit;
 
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, getpeername, recvmsg, sendmsg, socketpair, sockopt,
+    SendAncillaryMessage, SendFlags, SocketType, getpeername, recvmsg, sendmsg, sockopt,
 };
 
+use crate::errno::Described;
 use crate::listen;
 use crate::record::MAX_LEN;
 
 /// Two connected sockets of the kind that records travel over, both close-on-exec.
-pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+#[cfg(any(test, feature = "std"))]
+pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::net::{SocketFlags, socketpair};
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
@@ -52,8 +57,8 @@ fn send_with(
     }
     let sent = loop {
         match sendmsg(socket, &[IoSlice::new(record)], &mut control, flags) {
-            Err(rustix::io::Errno::INTR) => {}
-            other => break other.map_err(|errno| TransferError::System(errno.into()))?,
+            Err(Errno::INTR) => {}
+            other => break other.map_err(TransferError::System)?,
         }
     };
     if sent == record.len() { Ok(()) } else { Err(TransferError::Truncated) }
@@ -66,8 +71,8 @@ pub fn receive(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>), Transf
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
         match recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(rustix::io::Errno::INTR) => {}
-            other => break other.map_err(|errno| TransferError::System(errno.into()))?,
+            Err(Errno::INTR) => {}
+            other => break other.map_err(TransferError::System)?,
         }
     };
     let mut descriptors = Vec::new();
@@ -96,7 +101,7 @@ pub enum TransferError {
     /// The other side is gone
     Ended,
     /// A system call failed
-    System(io::Error),
+    System(Errno),
 }
 
 impl fmt::Display for TransferError {
@@ -107,19 +112,12 @@ impl fmt::Display for TransferError {
                 f.write_str("the record was too long, or descriptors were lost (is RLIMIT_NOFILE too low?)")
             }
             TransferError::Ended => f.write_str("the other side ended the conversation"),
-            TransferError::System(error) => error.fmt(f),
+            TransferError::System(errno) => Described(*errno).fmt(f),
         }
     }
 }
 
-impl std::error::Error for TransferError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            TransferError::System(error) => Some(error),
-            TransferError::NotAConversation | TransferError::Truncated | TransferError::Ended => None,
-        }
-    }
-}
+impl core::error::Error for TransferError {}
 
 #[cfg(test)]
 mod tests {

@@ -1,22 +1,104 @@
-//! The strings that execve(2) handed over.
+//! The strings that execve(2) handed over, where it put them.
 
-use std::ffi::{CStr, c_char};
+use alloc::vec::Vec;
+use core::ffi::{CStr, c_char};
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+/// A NUL-ended string by its address: one of argv's or envp's. Its length is not known, and nothing is read of it beyond
+/// what is asked for.
+#[derive(Debug, Clone, Copy)]
+#[repr(transparent)]
+pub struct Word<'a>(NonNull<c_char>, PhantomData<&'a CStr>);
+
+impl<'a> From<&'a CStr> for Word<'a> {
+    fn from(string: &'a CStr) -> Word<'a> {
+        Word(NonNull::from(string).cast(), PhantomData)
+    }
+}
+
+impl<'a> Word<'a> {
+    /// All of it.
+    #[must_use]
+    pub fn to_c_str(self) -> &'a CStr {
+        // SAFETY: every Word is made of a string that lives for 'a.
+        unsafe { CStr::from_ptr(self.0.as_ptr()) }
+    }
+
+    /// What follows `prefix`, if the string begins with it. `prefix` holds no NUL.
+    #[must_use]
+    pub fn strip_prefix(self, prefix: &[u8]) -> Option<Word<'a>> {
+        let mut rest = self.0.cast::<u8>();
+        for &byte in prefix {
+            // SAFETY: no byte before this one was the NUL, since each was equal to one of `prefix` that is not NUL.
+            let found = unsafe { rest.read() };
+            if byte == 0 || found != byte {
+                return None;
+            }
+            // SAFETY: as above: `found` is not the NUL, so the string goes on.
+            rest = unsafe { rest.add(1) };
+        }
+        Some(Word(rest.cast(), PhantomData))
+    }
+
+    pub(crate) fn as_ptr(self) -> *const c_char {
+        self.0.as_ptr()
+    }
+}
 
 /// The strings to which `list` points.
 ///
 /// # Safety
-/// `list` is null, or points to pointers to NUL-ended strings that are never freed, the last pointer being null: argv and
-/// envp as execve(2) lays them out.
-pub unsafe fn strings(list: *const *const c_char) -> Vec<&'static CStr> {
-    let mut strings = Vec::new();
-    let mut next = list;
-    // SAFETY: by the contract every pointer up to the null one may be read, and each but that is of such a string.
-    while let Some(&pointer) = unsafe { next.as_ref() }
-        && !pointer.is_null()
-    {
-        // SAFETY: not null, so by the contract a string.
-        strings.push(unsafe { CStr::from_ptr(pointer) });
-        next = next.wrapping_add(1);
+/// `list` is null, or points to pointers to NUL-ended strings that are never freed nor written to, the last pointer being
+/// null: argv and envp as execve(2) lays them out. The pointers are not written to either.
+#[must_use]
+pub unsafe fn words(list: *const *const c_char) -> &'static [Word<'static>] {
+    if list.is_null() {
+        return &[];
     }
-    strings
+    let mut len = 0;
+    // SAFETY: by the contract every pointer up to the null one may be read.
+    while !unsafe { list.add(len).read() }.is_null() {
+        len += 1;
+    }
+    // SAFETY: `len` pointers, none of them null, each of a string that is never freed: that is what a Word is, with the
+    // layout of a pointer (repr(transparent)).
+    unsafe { core::slice::from_raw_parts(list.cast(), len) }
+}
+
+/// The same, with their lengths.
+///
+/// # Safety
+/// As [`words`].
+#[must_use]
+pub unsafe fn strings(list: *const *const c_char) -> Vec<&'static CStr> {
+    // SAFETY: by the same contract.
+    unsafe { words(list) }.iter().map(|word| word.to_c_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_ends_at_its_null_pointer() {
+        let list = [c"a=1".as_ptr(), c"".as_ptr(), c"b".as_ptr(), core::ptr::null(), c"beyond".as_ptr()];
+        // SAFETY: strings of the program itself, and a null pointer at the end.
+        let found = unsafe { strings(list.as_ptr()) };
+        assert_eq!(found, [c"a=1", c"", c"b"]);
+        // SAFETY: nothing is read of a null list.
+        assert!(unsafe { words(core::ptr::null()) }.is_empty());
+    }
+
+    #[test]
+    fn a_prefix_is_compared_within_the_string() {
+        let word = Word::from(c"PATH=/bin");
+        let rest = |prefix: &[u8]| word.strip_prefix(prefix).map(|rest| rest.to_c_str().to_bytes());
+        assert_eq!(rest(b"PATH="), Some(&b"/bin"[..]));
+        assert_eq!(rest(b"PATH=/bin"), Some(&b""[..]));
+        for other in [&b"PATH=/bin\0"[..], b"PATH=/bin/x", b"path=", b"\0"] {
+            assert_eq!(rest(other), None, "{other:?}");
+        }
+        assert_eq!(rest(b""), Some(&b"PATH=/bin"[..]));
+    }
 }

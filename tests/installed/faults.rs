@@ -20,7 +20,8 @@ both_installs![
 ];
 
 /// Errors of each call (section 2 of the manual). What is not here cannot fail, or not in a way that the helper could see.
-const ERRORS: [(&str, &[&str]); 28] = [
+const ERRORS: [(&str, &[&str]); 31] = [
+    ("mprotect", &["ENOMEM", "EACCES"]),
     ("prctl", &["EPERM", "EINVAL"]),
     ("capget", &["EPERM", "EFAULT"]),
     ("setresgid", &["EAGAIN", "EPERM"]),
@@ -30,10 +31,12 @@ const ERRORS: [(&str, &[&str]); 28] = [
     ("getresgid", &["EFAULT"]),
     ("timer_create", &["EAGAIN", "ENOMEM"]),
     ("timer_settime", &["EINVAL"]),
+    ("open", &["EACCES", "EMFILE", "ENFILE", "ENOENT", "EIO"]),
     ("openat", &["EACCES", "EMFILE", "ENFILE", "ENOENT", "ELOOP", "EIO"]),
     ("fstat", &["EOVERFLOW", "ENOMEM"]),
     ("newfstatat", &["EACCES", "ENOENT", "ENOMEM"]),
     ("statx", &["EACCES", "ENOENT", "ENOMEM"]),
+    ("access", &["EACCES", "ENOENT", "EIO"]),
     ("read", &["EIO"]),
     ("getdents64", &["ENOENT"]),
     ("fcntl", &["EMFILE"]),
@@ -118,7 +121,7 @@ impl Run {
     }
 }
 
-/// How often the helper makes each call, from its first own one on.
+/// How often the helper makes each call, from its start to the program's.
 fn calls(world: &World, verb: Verb) -> BTreeMap<String, usize> {
     assert!(run(world, verb, &[]).has_the_port(), "{verb:?}");
     let trace = fs::read_to_string("/tmp/faults.trace").expect("a trace");
@@ -126,12 +129,11 @@ fn calls(world: &World, verb: Verb) -> BTreeMap<String, usize> {
     let (mut begun, mut ended) = (false, false);
     for line in trace.lines() {
         let name = line.split('(').next().unwrap_or_default();
-        begun |= line.starts_with("prctl(PR_SET_DUMPABLE");
-        // The numbers that strace counts by begin with the program, and the C library's own calls are among them.
         if !ended && ERRORS.iter().any(|entry| entry.0 == name) {
             *calls.entry(name.to_owned()).or_insert(0) += 1;
         }
         ended |= begun && name == "execve";
+        begun |= line.starts_with("prctl(PR_SET_DUMPABLE");
     }
     calls
 }

@@ -40,6 +40,7 @@ mod pass;
 mod passing;
 mod policy_files;
 mod privilege;
+mod program_file;
 mod receiving;
 mod recipes;
 mod refusals;

@@ -2,14 +2,14 @@
 //!
 //! Runs as the caller, after the drop; nothing here needs privilege. A name is never looked at twice.
 
-use std::ffi::{OsStr, OsString};
-use std::io::Read;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
-use std::rc::Rc;
+use alloc::borrow::ToOwned;
+use alloc::rc::Rc;
+use alloc::vec;
+use alloc::vec::Vec;
 
 use portgrant_policy::{Distrust, Finding};
+use rustix::buffer::spare_capacity;
+use rustix::fd::OwnedFd;
 use rustix::fs::{Dir, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, openat, readlinkat};
 use rustix::io::Errno;
 
@@ -25,47 +25,45 @@ const MAX_SYMLINKS: u32 = 40;
 #[derive(Debug)]
 pub(crate) struct Folder {
     fd: OwnedFd,
-    path: PathBuf,
+    path: Vec<u8>,
     stamps: Rc<Stamps>,
 }
 
 impl Folder {
     /// Opens the folder at absolute `path`, which holds no symlink.
-    pub(crate) fn open(path: &Path, stamps: Rc<Stamps>) -> Result<Folder, Finding> {
+    pub(crate) fn open(path: &[u8], stamps: Rc<Stamps>) -> Result<Folder, Finding> {
         let mut folder = Folder::root(stamps)?;
-        for component in path.components() {
-            if let Component::Normal(name) = component {
-                folder = folder.enter(name)?;
-            }
+        for name in names(path) {
+            folder = folder.enter(name)?;
         }
         Ok(folder)
     }
 
     fn root(stamps: Rc<Stamps>) -> Result<Folder, Finding> {
-        let path = PathBuf::from("/");
+        let path = b"/".to_vec();
         let fd = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let fd = fd.map_err(|errno| finding(&path, Distrust::System(errno)))?;
         Folder { fd, path, stamps }.judged()
     }
 
     /// Its path.
-    pub(crate) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &[u8] {
         &self.path
     }
 
     /// The names in it.
-    pub(crate) fn names(&self) -> Result<Vec<OsString>, Finding> {
+    pub(crate) fn names(&self) -> Result<Vec<Vec<u8>>, Finding> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let listed = openat(&self.fd, ".", flags, Mode::empty()).and_then(|fd| {
             self.stamps.about_to_read(&self.path, &fstat(&fd)?);
-            Dir::new(fd)?.map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned())).collect()
+            Dir::new(fd)?.map(|entry| Ok(entry?.file_name().to_bytes().to_owned())).collect()
         });
         listed.map_err(|errno| finding(&self.path, opening(errno)))
     }
 
     /// Opens the folder `name` in it.
-    pub(crate) fn enter(&self, name: &OsStr) -> Result<Folder, Finding> {
-        let path = self.path.join(name);
+    pub(crate) fn enter(&self, name: &[u8]) -> Result<Folder, Finding> {
+        let path = join(&self.path, name);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|errno| {
             let why = if errno == Errno::NOTDIR { Distrust::NotAFolder } else { self.absent(&path, errno) };
@@ -86,23 +84,23 @@ impl Folder {
     }
 
     /// Reads file `name` of this folder, whole.
-    pub(crate) fn read(&self, name: &OsStr) -> Result<Vec<u8>, Finding> {
-        let path = self.path.join(name);
+    pub(crate) fn read(&self, name: &[u8]) -> Result<Vec<u8>, Finding> {
+        let path = join(&self.path, name);
         self.read_judged(name, &path).map_err(|why| finding(&path, why))
     }
 
     /// The same, also if it is a symlink: every folder and every symlink on the way must be root's alone.
-    pub(crate) fn read_through_links(&self, name: &OsStr) -> Result<Vec<u8>, Finding> {
+    pub(crate) fn read_through_links(&self, name: &[u8]) -> Result<Vec<u8>, Finding> {
         match self.read(name) {
             Err((path, Distrust::Symlink)) => {
-                let place = Place::find(Path::new(OsStr::from_bytes(&path)), &self.stamps)?;
-                place.folder.read(place.name.as_os_str())
+                let place = Place::find(&path, &self.stamps)?;
+                place.folder.read(&place.name)
             }
             other => other,
         }
     }
 
-    fn read_judged(&self, name: &OsStr, path: &Path) -> Result<Vec<u8>, Distrust> {
+    fn read_judged(&self, name: &[u8], path: &[u8]) -> Result<Vec<u8>, Distrust> {
         let opened = openat(&self.fd, name, READ | OFlags::NOFOLLOW, Mode::empty());
         let fd = opened.map_err(|errno| self.absent(path, errno))?;
         let stat = fstat(&fd).map_err(Distrust::System)?;
@@ -115,7 +113,7 @@ impl Folder {
     }
 
     /// What an error of open(2) means. That there is nothing is a fact to remember as well.
-    fn absent(&self, path: &Path, errno: Errno) -> Distrust {
+    fn absent(&self, path: &[u8], errno: Errno) -> Distrust {
         if errno == Errno::NOENT {
             self.stamps.missing(path);
         }
@@ -127,7 +125,7 @@ impl Folder {
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Reads a file that nothing will be decided by, within the same bounds, and wherever its path leads.
-pub fn read_unjudged(path: &Path) -> Result<Vec<u8>, Distrust> {
+pub fn read_unjudged(path: &[u8]) -> Result<Vec<u8>, Distrust> {
     let fd = rustix::fs::open(path, READ, Mode::empty()).map_err(Distrust::System)?;
     read_whole(fd)
 }
@@ -142,18 +140,24 @@ fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Distrust> {
         return Err(Distrust::TooLarge);
     }
     let mut text = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-    let read = std::fs::File::from(fd).take(MAX_LEN + 1).read_to_end(&mut text);
-    read.map_err(|error| Distrust::System(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
-    // It grew meanwhile.
-    if text.len() as u64 > MAX_LEN { Err(Distrust::TooLarge) } else { Ok(text) }
+    loop {
+        match rustix::io::read(&fd, spare_capacity(&mut text)) {
+            Ok(0) => return Ok(text),
+            // It grew meanwhile.
+            Ok(_) if text.len() as u64 > MAX_LEN => return Err(Distrust::TooLarge),
+            Ok(_) if text.len() == text.capacity() => text.reserve(4096),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Distrust::System(errno)),
+        }
+    }
 }
 
 /// Whether the file at absolute `path` is root's alone, and every folder and every symlink on the way.
 ///
 /// Then no caller can change what an execve(2) of this very path finds.
-pub fn judge_program(path: &Path) -> Result<(), Finding> {
+pub fn judge_program(path: &[u8]) -> Result<(), Finding> {
     let place = Place::find(path, &Rc::default())?; // compared by judging the program again
-    let at = |why| finding(&place.folder.path.join(&place.name), why);
+    let at = |why| finding(&join(&place.folder.path, &place.name), why);
     if FileType::from_raw_mode(place.stat.st_mode) != FileType::RegularFile {
         return Err(at(Distrust::NotAFile));
     }
@@ -163,7 +167,7 @@ pub fn judge_program(path: &Path) -> Result<(), Finding> {
 /// Where a path leads that may go through symlinks: the last folder, and what is in it.
 struct Place {
     folder: Folder,
-    name: PathBuf,
+    name: Vec<u8>,
     stat: Stat,
 }
 
@@ -173,22 +177,23 @@ impl Place {
     /// A folder may be one that a group writes to, if it is sticky, such as /nix/store: nobody else can rename or remove
     /// what is root's in there. The text of each symlink is followed here, never the link by the kernel: a link of /proc
     /// leads elsewhere than its text says, and where is up to the caller.
-    fn find(path: &Path, stamps: &Rc<Stamps>) -> Result<Place, Finding> {
+    fn find(path: &[u8], stamps: &Rc<Stamps>) -> Result<Place, Finding> {
         let mut folders = vec![Folder::root(Rc::clone(stamps))?];
-        let mut ahead: Vec<PathBuf> = components(path);
+        let mut ahead: Vec<Vec<u8>> = components(path);
         let mut links = 0;
         while let Some(name) = ahead.pop() {
             let here = folders.last().expect("the root is never popped");
-            if name.as_os_str() == ".." {
+            if name == b".." {
                 if folders.len() > 1 {
                     folders.pop();
                 }
                 continue;
             }
-            let found = here.path.join(&name);
+            let found = join(&here.path, &name);
             let at = |why| finding(&found, why);
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = openat(&here.fd, &name, flags, Mode::empty()).map_err(|errno| at(here.absent(&found, errno)))?;
+            let fd = openat(&here.fd, name.as_slice(), flags, Mode::empty())
+                .map_err(|errno| at(here.absent(&found, errno)))?;
             let system = |errno| at(Distrust::System(errno));
             let stat = fstat(&fd).map_err(system)?;
             let kind = FileType::from_raw_mode(stat.st_mode);
@@ -205,8 +210,8 @@ impl Place {
                     return Err(at(Distrust::Symlink));
                 }
                 let target = readlinkat(&fd, "", Vec::new()).map_err(system)?;
-                let target = Path::new(OsStr::from_bytes(target.as_bytes()));
-                if target.is_absolute() {
+                let target = target.as_bytes();
+                if target.starts_with(b"/") {
                     folders.truncate(1);
                 }
                 ahead.extend(components(target));
@@ -225,10 +230,22 @@ impl Place {
     }
 }
 
-/// The components of `path`, last first, for a stack.
-fn components(path: &Path) -> Vec<PathBuf> {
-    let wanted = |component: &Component<'_>| matches!(component, Component::Normal(_) | Component::ParentDir);
-    path.components().rev().filter(wanted).map(|component| PathBuf::from(component.as_os_str())).collect()
+/// The names in `path`, last first, for a stack.
+fn components(path: &[u8]) -> Vec<Vec<u8>> {
+    let mut components: Vec<Vec<u8>> = names(path).map(<[u8]>::to_vec).collect();
+    components.reverse();
+    components
+}
+
+/// The names in `path`, `..` among them: what stands between slashes and is neither nothing nor `.`.
+fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".")
+}
+
+/// The path of `name` in the folder at `path`.
+fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    let separator: &[u8] = if path.ends_with(b"/") { b"" } else { b"/" };
+    [path, separator, name].concat()
 }
 
 /// A folder on the way to what is root's itself.
@@ -246,8 +263,8 @@ fn judge(stat: &Stat) -> Result<(), Distrust> {
     if stat.st_mode & 0o022 != 0 { Err(Distrust::Writable(stat.st_mode & 0o7777)) } else { Ok(()) }
 }
 
-fn finding(path: &Path, why: Distrust) -> Finding {
-    (path.as_os_str().as_bytes().to_vec(), why)
+fn finding(path: &[u8], why: Distrust) -> Finding {
+    (path.to_vec(), why)
 }
 
 /// What an error of open(2) means.

@@ -1,25 +1,27 @@
 //! The files below /etc: the policy that is installed, the tables of names, and the caller as the kernel has them.
 
-use std::cell::OnceCell;
-use std::ffi::OsStr;
-use std::ops::Deref;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::rc::Rc;
+use alloc::borrow::ToOwned;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cell::OnceCell;
+use core::ops::Deref;
 
-use nix::net::if_::{if_indextoname, if_nametoindex};
-use portgrant_policy::{AskedProgram, Caller, Distrust, Error, Files, Finding, Names, Policy, Source};
+use portgrant_policy::{AskedProgram, Caller, Distrust, Error, Files, Finding, Names, Policy, Rule, Source};
 use portgrant_protocol::service::Services;
 use portgrant_protocol::{AskedPort, Endpoint, Resolved};
+use rustix::net::netdevice::{index_to_name, name_to_index};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Gid, getgid, getgroups, getuid};
 
 use crate::folder::{Folder, judge_program};
 use crate::stamps::Stamps;
 
 /// The file in /etc that must be there.
-const FILE: &str = "portgrant.conf";
+const FILE: &[u8] = b"portgrant.conf";
 /// The folder in /etc of further files, which may be missing.
-const MORE: &str = "portgrant.d";
+const MORE: &[u8] = b"portgrant.d";
 
 /// The tables of names that may be symlinks of root's, as on systems whose /etc is made of links (NixOS). The policy must
 /// not: a ConfigMap of Kubernetes is links in a folder that everybody writes to. The tables of subordinate ids are written
@@ -82,7 +84,7 @@ impl Etc {
         if let Some(folder) = self.folder.get() {
             return Ok(folder);
         }
-        let folder = Folder::open(Path::new("/etc"), Rc::clone(&self.stamps)).map_err(untrusted)?;
+        let folder = Folder::open(b"/etc", Rc::clone(&self.stamps)).map_err(untrusted)?;
         Ok(self.folder.get_or_init(|| folder))
     }
 }
@@ -90,11 +92,10 @@ impl Etc {
 impl Files for Etc {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let folder = self.folder()?;
-        let name = OsStr::new(name);
-        let read = if LINKED.iter().any(|linked| name == *linked) {
-            folder.read_through_links(name)
+        let read = if LINKED.contains(&name) {
+            folder.read_through_links(name.as_bytes())
         } else {
-            folder.read(name)
+            folder.read(name.as_bytes())
         };
         match read {
             Ok(text) => Ok(Some(text)),
@@ -119,7 +120,20 @@ impl System {
 
     /// The installed policy; an error where any of it cannot be believed or read.
     pub fn policy(&self) -> Result<InstalledPolicy, Error> {
-        match Policy::parse(self.sources()?, &self.names)? {
+        self.installed(&|_| true)
+    }
+
+    /// Whoever started this process, and of the installed policy the rules that may apply to them. All of it is read and must
+    /// be valid; but permits for other users leave nothing in memory.
+    pub fn policy_for_caller(&self) -> Result<(InstalledPolicy, CurrentCaller), Error> {
+        let caller = System::process()?;
+        let policy = self.installed(&|rule| rule.may_apply_to(&caller))?;
+        let caller = caller.with_accounts(&policy, &self.names)?;
+        Ok((policy, CurrentCaller(caller)))
+    }
+
+    fn installed(&self, wanted: &dyn Fn(&Rule) -> bool) -> Result<InstalledPolicy, Error> {
+        match Policy::parse_some(self.sources()?, &self.names, wanted)? {
             Ok(mut policy) => {
                 for dev in policy.rules.iter_mut().filter_map(|rule| rule.dev.as_mut()) {
                     *dev = interface(dev);
@@ -132,11 +146,15 @@ impl System {
 
     /// Whoever started this process: real uid, real gid, supplementary groups.
     pub fn caller(&self, policy: &Policy) -> Result<CurrentCaller, Error> {
+        System::process()?.with_accounts(policy, &self.names).map(CurrentCaller)
+    }
+
+    /// The process's own ids.
+    fn process() -> Result<Caller, Error> {
         let groups = getgroups().map_err(|errno| Error::Call { call: "getgroups", errno })?;
         let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
         let groups = groups.into_iter().map(Gid::as_raw).collect();
-        let caller = Caller { uid, gid, groups, ..Caller::default() };
-        caller.with_accounts(policy, &self.names).map(CurrentCaller)
+        Ok(Caller { uid, gid, groups, ..Caller::default() })
     }
 
     /// Looks up the service and the interface that `endpoint` names, if it does.
@@ -152,19 +170,19 @@ impl System {
 
     /// `/etc/portgrant.conf`, then `/etc/portgrant.d/*.conf` in byte order.
     pub fn sources(&self) -> Result<Vec<Source>, Error> {
-        let source = |folder: &Folder, name: &OsStr| {
+        let source = |folder: &Folder, name: &[u8]| {
             let text = folder.read(name).map_err(untrusted)?;
-            Ok::<_, Error>(Source { path: folder.path().join(name).as_os_str().as_bytes().to_vec(), text })
+            Ok::<_, Error>(Source { path: [folder.path(), b"/", name].concat(), text })
         };
         let etc = self.etc.folder()?;
-        let mut sources = vec![source(etc, OsStr::new(FILE))?];
-        let more = match etc.enter(OsStr::new(MORE)) {
+        let mut sources = vec![source(etc, FILE)?];
+        let more = match etc.enter(MORE) {
             Err((_, Distrust::Missing)) => return Ok(sources),
             other => other.map_err(untrusted)?,
         };
         let mut files = more.names().map_err(untrusted)?;
-        files.retain(|name| name.as_bytes().ends_with(b".conf") && !name.as_bytes().starts_with(b"."));
-        files.sort();
+        files.retain(|name| name.ends_with(b".conf") && !name.starts_with(b"."));
+        files.sort_unstable();
         for name in files {
             sources.push(source(&more, &name)?);
         }
@@ -172,10 +190,9 @@ impl System {
     }
 
     /// The program at `path`, its file judged if any rule of `policy` is bound to it: it must be root's all the way.
-    pub fn asked_program<'a>(policy: &Policy, path: &'a Path) -> AskedProgram<'a> {
-        let bytes = path.as_os_str().as_bytes();
-        let unfit = if policy.names_program(bytes) { judge_program(path).err() } else { None };
-        AskedProgram { path: bytes, unfit }
+    pub fn asked_program<'a>(policy: &Policy, path: &'a [u8]) -> AskedProgram<'a> {
+        let unfit = if policy.names_program(path) { judge_program(path).err() } else { None };
+        AskedProgram { path, unfit }
     }
 }
 
@@ -186,8 +203,17 @@ fn untrusted((path, why): Finding) -> Error {
 /// The name by which the kernel knows interface `dev`, which may be an alternative one (`ip link property`): rules and
 /// requests must speak of the same. A name that is none stays as it is, and is an error when the socket is made.
 pub fn interface(dev: &str) -> String {
-    let name = if_nametoindex(dev).and_then(if_indextoname).ok();
-    name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| dev.to_owned())
+    let name = || {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        index_to_name(&socket, name_to_index(&socket, dev)?)
+    };
+    name().unwrap_or_else(|_| dev.to_owned())
+}
+
+/// The number of interface `dev`, if there is such an interface (netdevice(7)).
+pub fn interface_index(dev: &str) -> Option<u32> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    name_to_index(&socket, dev).ok()
 }
 
 #[cfg(test)]
@@ -199,7 +225,7 @@ mod tests {
         let text = b"permit any 80\npermit any 80 exec /no-such-folder/x\n".to_vec();
         let sources = vec![Source { path: b"/etc/portgrant.conf".to_vec(), text }];
         let policy = Policy::parse(sources, &Names::of(b"", b"", b"")).expect("given").expect("well-formed");
-        let unfit = |path| System::asked_program(&policy, Path::new(path)).unfit;
+        let unfit = |path: &str| System::asked_program(&policy, path.as_bytes()).unfit;
         assert_eq!(unfit("/no-such-folder/x"), Some((b"/no-such-folder".to_vec(), Distrust::Missing)));
         for other in ["/no-such-folder/y", "/no-such-folder//x", "/no-such-folder/./x"] {
             assert_eq!(unfit(other), None, "{other}");

@@ -3,7 +3,10 @@
 //!
 //! Runs as the caller, without privilege. The helper, the reports and the kernel mode's loader all read by this crate.
 
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
 
 mod folder;
 mod installed;
@@ -11,6 +14,6 @@ mod reading;
 mod stamps;
 
 pub use folder::{judge_program, read_unjudged};
-pub use installed::{CurrentCaller, InstalledPolicy, System, interface};
+pub use installed::{CurrentCaller, InstalledPolicy, System, interface, interface_index};
 pub use reading::{Attempts, Reading, consistent, unchanged};
 pub use stamps::{Age, Stamps, Unchanged};

@@ -3,10 +3,12 @@
 //!
 //! Everything that reads the policy does it here: the helper, the reports, the kernel mode's loader.
 
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use core::time::Duration;
 
 use portgrant_policy::Error;
+use portgrant_sys::monotonic;
+use rustix::thread::{NanosleepRelativeResult, nanosleep};
+use rustix::time::Timespec;
 
 use crate::installed::System;
 use crate::stamps::{Age, SETTLED, Unchanged};
@@ -26,7 +28,8 @@ pub struct Reading<T> {
 /// Attempts to read, within a bounded time.
 #[derive(Debug)]
 pub struct Attempts {
-    until: Instant,
+    /// By [`monotonic`]
+    until: Duration,
     waited_for_the_future: bool,
 }
 
@@ -56,13 +59,13 @@ impl Attempts {
     /// The first of them begins now.
     #[must_use]
     pub fn from_now() -> Attempts {
-        Attempts { until: Instant::now() + PATIENCE, waited_for_the_future: false }
+        Attempts { until: monotonic() + PATIENCE, waited_for_the_future: false }
     }
 
     /// Whether there is time for another one.
     #[must_use]
     pub fn may_go_on(&self) -> bool {
-        Instant::now() < self.until
+        monotonic() < self.until
     }
 
     /// What `read` makes of files whose stamps will show any later change. Whether they were changed while they were read
@@ -94,5 +97,18 @@ impl Attempts {
                 return Err(Error::Changed.into());
             }
         }
+    }
+}
+
+/// Waits for all of `time`, whatever signals come.
+fn sleep(time: Duration) {
+    let nanoseconds = i64::from(time.subsec_nanos());
+    #[allow(clippy::useless_conversion, reason = "the type of this field differs between architectures")]
+    let mut left = Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: nanoseconds.try_into().unwrap_or_default(),
+    };
+    while let NanosleepRelativeResult::Interrupted(rest) = nanosleep(&left) {
+        left = rest;
     }
 }

@@ -6,14 +6,16 @@
 //!
 //! Runs as the caller, after the drop; nothing here needs privilege.
 
-use std::cell::RefCell;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::time::Duration;
 
+use portgrant_sys::realtime;
+use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, open, openat, statat};
 use rustix::io::Errno;
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::Timespec;
 
 /// A change this long before its stamp shows in the stamp. Below it a second change can leave the same ctime, since the
 /// kernel takes ctime from a clock that ticks every 1 to 10 ms (before Linux 6.13, and later on some file systems).
@@ -25,7 +27,7 @@ const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOL
 #[derive(Debug)]
 pub struct Stamps {
     began: Timespec,
-    facts: RefCell<Vec<(PathBuf, Fact)>>,
+    facts: RefCell<Vec<(Box<[u8]>, Fact)>>,
 }
 
 /// Proof that nothing had changed when it was made. Whatever needs an unchanged policy takes it.
@@ -65,28 +67,28 @@ struct Identity {
 
 impl Default for Stamps {
     fn default() -> Stamps {
-        Stamps { began: clock_gettime(ClockId::Realtime), facts: RefCell::default() }
+        Stamps { began: realtime(), facts: RefCell::default() }
     }
 }
 
 impl Stamps {
     /// Notes a folder on the way to something else.
-    pub(crate) fn passed(&self, path: &Path, stat: &Stat) {
+    pub(crate) fn passed(&self, path: &[u8], stat: &Stat) {
         self.note(path, Fact::passed(stat));
     }
 
     /// Notes a file that is about to be read, or a folder that is about to be listed.
-    pub(crate) fn about_to_read(&self, path: &Path, stat: &Stat) {
+    pub(crate) fn about_to_read(&self, path: &[u8], stat: &Stat) {
         self.note(path, Fact::read(stat));
     }
 
     /// Notes that there is nothing at `path`.
-    pub(crate) fn missing(&self, path: &Path) {
+    pub(crate) fn missing(&self, path: &[u8]) {
         self.note(path, Fact::Missing);
     }
 
-    fn note(&self, path: &Path, fact: Fact) {
-        self.facts.borrow_mut().push((path.to_owned(), fact));
+    fn note(&self, path: &[u8], fact: Fact) {
+        self.facts.borrow_mut().push((Box::from(path), fact));
     }
 
     /// Whether the stamps prove anything yet.
@@ -102,7 +104,7 @@ impl Stamps {
         if nanoseconds(self.began) - latest >= settled {
             return Age::Settled;
         }
-        let ago = nanoseconds(clock_gettime(ClockId::Realtime)) - latest;
+        let ago = nanoseconds(realtime()) - latest;
         match u64::try_from(ago) {
             Ok(_) => Age::Young(Duration::from_nanos(u64::try_from(settled - ago).unwrap_or_default())),
             Err(_) => Age::Future,
@@ -112,7 +114,8 @@ impl Stamps {
     /// Looks at every path again, from the root on. `None` where any of them leads to something else now.
     pub fn unchanged(&self) -> Result<Option<Unchanged>, Errno> {
         let mut folders = Vec::new();
-        for (path, fact) in self.facts.borrow().iter() {
+        let facts = self.facts.borrow();
+        for (path, fact) in facts.iter() {
             let now = match look(path, *fact, &mut folders) {
                 Err(Errno::NOENT) => Fact::Missing,
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Ok(None),
@@ -128,10 +131,11 @@ impl Stamps {
 
 /// What is at `path` now, of the kind that `was` is. The folder that it lies in is among `folders`, which were looked at
 /// before it.
-fn look(path: &Path, was: Fact, folders: &mut Vec<(PathBuf, OwnedFd)>) -> Result<Fact, Errno> {
-    let Some((parent, name)) = path.parent().zip(path.file_name()) else {
+fn look<'a>(path: &'a [u8], was: Fact, folders: &mut Vec<(&'a [u8], OwnedFd)>) -> Result<Fact, Errno> {
+    let (parent, name) = split(path);
+    if name.is_empty() {
         return entered(path, open("/", FOLDER, Mode::empty())?, folders);
-    };
+    }
     let folder = &folders.iter().find(|folder| folder.0 == parent).ok_or(Errno::NOTDIR)?.1;
     match was {
         Fact::Passed(_) => entered(path, openat(folder, name, FOLDER, Mode::empty())?, folders),
@@ -139,10 +143,20 @@ fn look(path: &Path, was: Fact, folders: &mut Vec<(PathBuf, OwnedFd)>) -> Result
     }
 }
 
-fn entered(path: &Path, folder: OwnedFd, folders: &mut Vec<(PathBuf, OwnedFd)>) -> Result<Fact, Errno> {
+fn entered<'a>(path: &'a [u8], folder: OwnedFd, folders: &mut Vec<(&'a [u8], OwnedFd)>) -> Result<Fact, Errno> {
     let fact = Fact::passed(&fstat(&folder)?);
-    folders.push((path.to_owned(), folder));
+    folders.push((path, folder));
     Ok(fact)
+}
+
+/// The folder that holds `path`, and the last name, which is empty for the root alone. Paths are absolute and have one
+/// slash between names.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(0) => path.split_at(1),
+        Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..).unwrap_or_default()),
+        None => (&[], path),
+    }
 }
 
 impl Fact {

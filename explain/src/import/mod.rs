@@ -96,7 +96,7 @@ pub(crate) fn import(asked: &Import) -> Result<u8, Box<Message>> {
 
 /// A file's text. Bytes that are not UTF-8 match nothing that is looked for.
 fn text_of(path: &Path) -> Result<String, Box<Message>> {
-    let text = read_unjudged(path).map_err(|why| cannot_read(path, &why.to_string()))?;
+    let text = read_unjudged(path.as_os_str().as_encoded_bytes()).map_err(|why| cannot_read(path, &why.to_string()))?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 

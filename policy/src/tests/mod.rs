@@ -454,3 +454,21 @@ fn the_manual_s_examples_are_decided_as_it_says() {
         }
     }
 }
+
+#[test]
+fn rules_that_are_not_wanted_leave_nothing_but_their_number() {
+    let text = "permit bob 80 on 10.0.0.0/8 dev lo exec /x\npermit nobody-here 81\npermit alice 82\ndeny mallory 83\n";
+    let parse = |text: &str| {
+        let sources = vec![Source { path: "/etc/portgrant.conf".into(), text: text.into() }];
+        let alice = Caller { uid: 1000, gid: 1000, ..Caller::default() };
+        Policy::parse_some(sources, &names(), &|rule| rule.may_apply_to(&alice)).expect("the tables are given")
+    };
+    let policy = parse(text).expect("well-formed");
+    let lines: Vec<usize> = policy.rules.iter().map(|rule| rule.line).collect();
+    assert_eq!((lines, policy.count, policy.warnings.len()), (vec![3, 4], 4, 0));
+    for wrong in
+        ["permit bob 80 on 10.0.0.1/8\n", "permit bob 600\n", "permit bob 80 exec x\n", "permit bob 80 on 1.1.1.1"]
+    {
+        assert_eq!(parse(wrong).expect_err("malformed").1.len(), 1, "{wrong}");
+    }
+}

@@ -282,6 +282,27 @@ proptest! {
     }
 
     #[test]
+    fn rules_for_other_users_change_neither_the_verdict_nor_a_word_of_it(
+        rules in prop::collection::vec(any_rule(), 0..9), asked in requests(),
+        program in prop::sample::select(vec![None, Some("/x"), Some("/y")]),
+        uid in prop::sample::select(vec![1000u32, 1001, 100_000, 165_536, 300_000]), gid in prop::sample::select(vec![5u32, 33]),
+    ) {
+        let process = Caller { uid, gid, ..Caller::default() };
+        let outcome = |wanted: &dyn Fn(&Rule) -> bool| {
+            let sources = vec![Source { path: "/x".into(), text: rules.concat().into_bytes() }];
+            let policy = Policy::parse_some(sources, &names(), wanted).expect("given").expect("well-formed");
+            let caller = process.clone().with_accounts(&policy, &names()).expect("given");
+            let program = program.map(|path| AskedProgram { path: path.as_bytes(), unfit: None });
+            let domain = if asked.own { Domain::Inet6 } else { Domain::OfAddress };
+            match decide(&policy, &caller, Ask { endpoint: resolved(&asked.endpoint()), domain, program }) {
+                Decision::Permit(permitted) => policy.place(permitted.rule()),
+                Decision::Refuse(refusal) => crate::refused(&refusal, &caller, &policy).to_string(),
+            }
+        };
+        prop_assert_eq!(outcome(&|rule| rule.may_apply_to(&process)), outcome(&|_| true), "{:?}", rules);
+    }
+
+    #[test]
     fn the_rule_that_a_refusal_suggests_would_permit(asked in requests(), port in 1u16.., who in prop::sample::select(vec!["alice", "root"])) {
         let asked = Asked { port, who, ..asked };
         let (rule, file) = suggestion(&caller(who), &resolved(&asked.endpoint()));

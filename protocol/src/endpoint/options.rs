@@ -1,7 +1,9 @@
 //! The options of an endpoint: which words there are, what values they take, what they go with.
 
-use std::fmt;
-use std::str::FromStr;
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use core::fmt;
+use core::str::FromStr;
 
 use super::{Address, EndpointError, Protocol, is_interface};
 use crate::text::printable;
@@ -152,7 +154,7 @@ fn flag(slot: &mut bool, option: &'static str, value: Option<&str>) -> Result<()
     if let Some(value) = value {
         return Err(EndpointError::OptionValue { option, word: printable(value.as_bytes()), expected: "no value" });
     }
-    if std::mem::replace(slot, true) {
+    if core::mem::replace(slot, true) {
         return Err(EndpointError::OptionTwice(option));
     }
     Ok(())

@@ -14,7 +14,7 @@
 //! `started` has one as well. That one and PREDECESSOR's are pidfds. If a list is too long for a record, `LEFT` is the
 //! number of items that follow in further records.
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -236,7 +236,7 @@ pub(super) fn send(to: impl AsFd, record: &[u8], descriptors: &[BorrowedFd<'_>])
         match sendmsg(&to, &[IoSlice::new(record)], &mut control, flags) {
             Err(Errno::INTR) => {}
             Err(Errno::PIPE | Errno::CONNRESET) => return Err(TransferError::Ended),
-            sent => break sent.map_err(|errno| TransferError::System(io::Error::from(errno)))?,
+            sent => break sent.map_err(TransferError::System)?,
         }
     };
     if sent == record.len() { Ok(()) } else { Err(TransferError::Truncated) }

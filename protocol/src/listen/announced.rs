@@ -1,0 +1,171 @@
+//! What the environment announces to a program: the variables of sd_listen_fds(3), read.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::str::FromStr;
+
+use super::MAX;
+use crate::text::printable;
+
+/// What the environment announces to this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// A name for each descriptor from [`super::FIRST`] on; `unknown` where none was given (sd_listen_fds(3)).
+    pub names: Vec<String>,
+    /// `LISTEN_PIDFDID`: the process that is meant, by the inode of its pidfd (sd_pidfd_get_inode_id(3)), if it is told.
+    pub pidfd_id: Option<u64>,
+}
+
+/// Why the environment's announcement cannot be believed. The words are made printable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant's Display is its description")]
+pub enum AnnouncementError {
+    Variable { name: &'static str, value: String, expected: &'static str },
+    TooMany { fds: usize },
+    ForAnother { pid: u32, own: u32 },
+    Stale { pidfd_id: u64, own: u64 },
+    Names { fds: usize, names: usize },
+}
+
+impl Announced {
+    /// Reads the announcement for process `own` from the variables that `lookup` finds; `None` where there is none.
+    pub fn read(lookup: impl Fn(&str) -> Option<OsString>, own: u32) -> Result<Option<Announced>, AnnouncementError> {
+        let Some(fds) = lookup("LISTEN_FDS") else { return Ok(None) };
+        let fds = number(&fds, "LISTEN_FDS", "1 to 253", |&fds: &usize| fds > 0)?;
+        if fds > MAX {
+            return Err(AnnouncementError::TooMany { fds });
+        }
+        let pid = lookup("LISTEN_PID").unwrap_or_default();
+        let pid: u32 = number(&pid, "LISTEN_PID", "a process id", |&pid| pid > 0)?;
+        if pid != own {
+            return Err(AnnouncementError::ForAnother { pid, own });
+        }
+        let pidfd_id = match lookup("LISTEN_PIDFDID") {
+            Some(id) => Some(number(&id, "LISTEN_PIDFDID", "the inode of a pidfd", |&id: &u64| id > 0)?),
+            None => None,
+        };
+        let names = match lookup("LISTEN_FDNAMES") {
+            None => vec!["unknown".to_owned(); fds],
+            Some(names) => names.to_string_lossy().split(':').map(str::to_owned).collect(),
+        };
+        if names.len() != fds {
+            return Err(AnnouncementError::Names { fds, names: names.len() });
+        }
+        Ok(Some(Announced { names, pidfd_id }))
+    }
+
+    /// Whether the process is meant whose pidfd has the inode `own`: the number of a process is given again one day, and
+    /// that inode is not. Where the kernel has no such inodes (before 6.9), `None`, nothing is held against it.
+    pub fn is_meant_for(&self, own: Option<u64>) -> Result<(), AnnouncementError> {
+        match (self.pidfd_id, own) {
+            (Some(pidfd_id), Some(own)) if pidfd_id != own => Err(AnnouncementError::Stale { pidfd_id, own }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn number<T: FromStr>(
+    value: &OsString,
+    name: &'static str,
+    expected: &'static str,
+    fits: impl Fn(&T) -> bool,
+) -> Result<T, AnnouncementError> {
+    let digits = value.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    let parsed = value.to_str().filter(|_| digits).and_then(|text| text.parse().ok()).filter(fits);
+    parsed.ok_or_else(|| AnnouncementError::Variable { name, value: printable(value.as_encoded_bytes()), expected })
+}
+
+impl fmt::Display for AnnouncementError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AnnouncementError::Variable { name, value, expected } => {
+                write!(f, "{name} is '{value}'; expected {expected}")
+            }
+            AnnouncementError::ForAnother { pid, own } => write!(
+                f,
+                "LISTEN_PID is {pid}, but this process is {own}: the sockets were handed to another process \
+                 (does a wrapper start the program without exec?)"
+            ),
+            AnnouncementError::TooMany { fds } => write!(f, "LISTEN_FDS is {fds}; at most {MAX} are taken"),
+            AnnouncementError::Stale { pidfd_id, own } => write!(
+                f,
+                "LISTEN_PIDFDID is {pidfd_id}, but this process is {own}: it was started again under the number of the \
+                 process that was meant"
+            ),
+            AnnouncementError::Names { fds, names } => {
+                write!(f, "LISTEN_FDNAMES holds {names} names for {fds} descriptors")?;
+                if names > fds { f.write_str(" (a colon separates names, so none can hold one)") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl core::error::Error for AnnouncementError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &'static [(&str, &str)]) -> Result<Option<Announced>, AnnouncementError> {
+        Announced::read(|name| variables.iter().find(|entry| entry.0 == name).map(|entry| entry.1.into()), 42)
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(
+            read(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "42"), ("LISTEN_FDNAMES", "a:80/tcp")]),
+            Ok(Some(Announced { names: vec!["a".into(), "80/tcp".into()], pidfd_id: None }))
+        );
+        assert_eq!(
+            read(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "42")]),
+            Ok(Some(Announced { names: vec!["unknown".into()], pidfd_id: None }))
+        );
+    }
+
+    #[test]
+    fn a_process_that_only_has_the_number_of_the_one_that_was_meant_is_told_so() {
+        let announced = read(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "42"), ("LISTEN_PIDFDID", "7001")]);
+        let announced = announced.expect("well-formed").expect("announced");
+        assert_eq!(announced.pidfd_id, Some(7001));
+        assert_eq!(announced.is_meant_for(Some(7001)), Ok(()));
+        assert_eq!(announced.is_meant_for(None), Ok(()), "an older kernel");
+        assert_eq!(announced.is_meant_for(Some(7002)), Err(AnnouncementError::Stale { pidfd_id: 7001, own: 7002 }));
+        let untold = Announced { pidfd_id: None, ..announced };
+        assert_eq!(untold.is_meant_for(Some(7002)), Ok(()), "an older service manager");
+    }
+
+    #[test]
+    fn more_than_can_be_meant_and_names_with_a_colon_are_told_apart() {
+        let many = read(&[("LISTEN_FDS", "4096"), ("LISTEN_PID", "42")]);
+        assert_eq!(many, Err(AnnouncementError::TooMany { fds: 4096 }));
+        let colon = read(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "42"), ("LISTEN_FDNAMES", "[::1]:80")]);
+        let colon = colon.expect_err("five names");
+        assert!(colon.to_string().contains("a colon separates names"), "{colon}");
+        let few = read(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "42"), ("LISTEN_FDNAMES", "a")]).expect_err("one name");
+        assert!(!few.to_string().contains("colon"), "{few}");
+    }
+
+    #[test]
+    fn an_announcement_that_cannot_be_meant_is_an_error() {
+        assert_eq!(
+            read(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "41")]),
+            Err(AnnouncementError::ForAnother { pid: 41, own: 42 })
+        );
+        assert_eq!(
+            read(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "42"), ("LISTEN_FDNAMES", "a")]),
+            Err(AnnouncementError::Names { fds: 2, names: 1 })
+        );
+        let wrong: [&'static [(&str, &str)]; 6] = [
+            &[("LISTEN_FDS", "0"), ("LISTEN_PID", "42")],
+            &[("LISTEN_FDS", "1"), ("LISTEN_PID", "42"), ("LISTEN_PIDFDID", "x")],
+            &[("LISTEN_FDS", "+1"), ("LISTEN_PID", "42")],
+            &[("LISTEN_FDS", ""), ("LISTEN_PID", "42")],
+            &[("LISTEN_FDS", "1"), ("LISTEN_PID", "")],
+            &[("LISTEN_FDS", "1")],
+        ];
+        for variables in wrong {
+            assert!(matches!(read(variables), Err(AnnouncementError::Variable { .. })), "{variables:?}");
+        }
+    }
+}

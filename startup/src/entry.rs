@@ -1,0 +1,110 @@
+//! The first instructions of the program, its end, and what compiled Rust needs besides.
+
+use core::arch::global_asm;
+use core::panic::PanicInfo;
+
+use portgrant_sys::{exit, give_up, protect};
+
+use crate::heap::Heap;
+use crate::relocate::{Dynamic, relocate, relro};
+use crate::stack::Process;
+
+unsafe extern "Rust" {
+    /// The program, from here on. Its result is the exit status.
+    // SAFETY: defined by the program, by this very signature; the linker refuses one that is not defined.
+    safe fn portgrant_main(process: Process) -> u8;
+}
+
+/// An exit status for what cannot be said: EX_OSERR of sysexits.h.
+const FAILED: u8 = 71;
+
+#[global_allocator]
+static HEAP: Heap = Heap::new();
+
+// The stack pointer points to what the kernel put there, and is a multiple of 16. A frame of no caller ends every backtrace.
+#[cfg(target_arch = "x86_64")]
+global_asm!(
+    ".hidden __ehdr_start",
+    ".hidden _DYNAMIC",
+    ".globl _start",
+    ".type _start, @function",
+    "_start:",
+    "xor ebp, ebp",
+    "mov rdi, rsp",
+    "lea rsi, [rip + __ehdr_start]",
+    "lea rdx, [rip + _DYNAMIC]",
+    "and rsp, -16",
+    "call {start}",
+    "ud2",
+    start = sym start,
+);
+#[cfg(target_arch = "aarch64")]
+global_asm!(
+    ".hidden __ehdr_start",
+    ".hidden _DYNAMIC",
+    ".globl _start",
+    ".type _start, %function",
+    "_start:",
+    "mov x29, #0",
+    "mov x30, #0",
+    "mov x0, sp",
+    "adrp x1, __ehdr_start",
+    "add x1, x1, :lo12:__ehdr_start",
+    "adrp x2, _DYNAMIC",
+    "add x2, x2, :lo12:_DYNAMIC",
+    "bl {start}",
+    "brk #1",
+    start = sym start,
+);
+
+// The library alloc is compiled for unwinding and names these two. A program that aborts never gets there.
+#[cfg(target_arch = "x86_64")]
+global_asm!(
+    ".globl _Unwind_Resume",
+    ".hidden _Unwind_Resume",
+    ".globl rust_eh_personality",
+    ".hidden rust_eh_personality",
+    "_Unwind_Resume:",
+    "rust_eh_personality:",
+    "ud2",
+);
+#[cfg(target_arch = "aarch64")]
+global_asm!(
+    ".globl _Unwind_Resume",
+    ".hidden _Unwind_Resume",
+    ".globl rust_eh_personality",
+    ".hidden rust_eh_personality",
+    "_Unwind_Resume:",
+    "rust_eh_personality:",
+    "brk #1",
+);
+
+/// After the first instructions.
+///
+/// # Safety
+/// Called once: by them.
+unsafe extern "C" fn start(stack: *const usize, base: *mut u8, dynamic: *const Dynamic) -> ! {
+    // SAFETY: the linker's own names of the file's beginning and of its dynamic section; nothing was used of its data yet.
+    if !unsafe { relocate(base, dynamic) } {
+        exit(FAILED);
+    }
+    // SAFETY: the stack as the kernel left it: the first instructions wrote nothing to it, and this function writes below.
+    let Some(process) = (unsafe { Process::read(stack) }) else { exit(FAILED) };
+    // SAFETY: the file's ELF header is where the file begins, and its program headers are behind it.
+    let (pages, len) = unsafe { relro(base, process.page) };
+    // SAFETY: the linker put there what is written by relocation alone.
+    if len != 0 && unsafe { protect(pages, len) }.is_err() {
+        exit(FAILED);
+    }
+    exit(portgrant_main(process))
+}
+
+/// A panic, or memory that cannot be had: no privilege, then the same words each time, and an end.
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    give_up(
+        "portgrant-binder: internal error\n  why: memory is short, or the program has a defect\n  \
+         fix: see that memory is free (ulimit -v); if it happens again, report it\n",
+    );
+    exit(FAILED)
+}
