@@ -20,6 +20,7 @@ mod names;
 mod near;
 mod parse;
 mod problem;
+mod slips;
 mod subid;
 #[cfg(test)]
 mod tests;

@@ -20,11 +20,11 @@ use portgrant_protocol::Protocol;
 use portgrant_protocol::endpoint::{Port, is_interface, is_service};
 use portgrant_protocol::text::printable;
 
-use crate::Error;
 use crate::names::{Names, feeds, id};
 use crate::{
     AddressError, AddressSet, Effect, Policy, Ports, Problem, Protocols, Rule, Source, Subject, UnknownService, Wrong,
 };
+use crate::{Error, slips};
 
 /// Ports that rsh and NFS trust as source ports: a rule that touches them must say `reserved`.
 const TRUSTED: core::ops::RangeInclusive<u16> = 512..=1023;
@@ -50,6 +50,10 @@ struct Word<'a> {
 struct Words<'a> {
     line: &'a [u8],
     at: usize,
+    /// It is the first of its file
+    is_first: bool,
+    /// The file
+    path: &'a [u8],
 }
 
 impl<'a> Words<'a> {
@@ -64,11 +68,26 @@ impl<'a> Words<'a> {
             return Ok(None);
         }
         if !ends {
-            return Err((start + len + 1, Wrong::Character(rest.get(len).copied().unwrap_or_default())));
+            return Err((start + len + 1, self.odd(rest.get(len..).unwrap_or_default())));
         }
         self.at += len;
         let text = core::str::from_utf8(word).map_err(|_| (start + 1, Wrong::Character(0)))?;
         Ok(Some(Word { text, column: start + 1 }))
+    }
+
+    /// What is wrong with the byte that `rest`, the end of the line, begins with.
+    fn odd(&self, rest: &[u8]) -> Wrong {
+        let path = || printable(self.path);
+        if rest == b"\r" {
+            return Wrong::CarriageReturn { path: path() };
+        }
+        if self.is_first && rest.len() == self.line.len() && rest.starts_with(b"\xef\xbb\xbf") {
+            return Wrong::ByteOrderMark { path: path() };
+        }
+        match slips::typography(rest) {
+            Some((what, instead, bytes)) => Wrong::Typography { what, instead, bytes },
+            None => Wrong::Character(rest.first().copied().unwrap_or_default()),
+        }
     }
 
     fn rest(&mut self) -> (&'a [u8], usize) {
@@ -105,7 +124,8 @@ pub(super) fn parse(
         let line = text.get(start..end).unwrap_or_default();
         start = end + 1;
         rule.clear();
-        let mut parser = Parser { words: Words { line, at: 0 }, names, warnings: Vec::new() };
+        let words = Words { line, at: 0, is_first: index == 0, path: &source.path };
+        let mut parser = Parser { words, names, warnings: Vec::new() };
         let at = |(column, wrong)| Problem { file, line: index + 1, column, wrong };
         if end == text.len() && !whole && is_rule(line) {
             let path = printable(&source.path);
@@ -282,14 +302,17 @@ impl<'a> Parser<'a> {
             return Ok(false);
         }
         let (port, protocol) = match word.text.split_once('/') {
-            Some((port, protocol)) => (port, Some(protocol_word(protocol, word)?)),
+            Some((port, protocol)) => (port, Some(protocol_word(port, protocol, word)?)),
             None => (word.text, None),
         };
         let protocols = protocol.map_or(unsaid, Protocols::only);
         if port.starts_with(|c: char| c.is_ascii_digit()) {
             let (first, last) = port.split_once('-').unwrap_or((port, port));
-            let number = |digits| Port::parse(digits).ok_or_else(|| (word.column, Wrong::Port(shown(word.text))));
-            let (first, last) = (number(first)?, number(last)?);
+            let number = |digits: &str, at| Port::parse(digits).ok_or_else(|| (at, Wrong::Port(shown(word.text))));
+            // Of a range the number that does not fit, unless all of it is meant otherwise.
+            let is_meant = slips::port(word.text).is_none() && Port::parse(first).is_some();
+            let second = if is_meant { word.column + port.len() - last.len() } else { word.column };
+            let (first, last) = (number(first, word.column)?, number(last, second)?);
             if first > last {
                 return Err((word.column, Wrong::Range(shown(word.text))).into());
             }
@@ -431,12 +454,16 @@ impl Rule {
     }
 }
 
-fn protocol_word(protocol: &str, word: &Word<'_>) -> Result<Protocol, (usize, Wrong)> {
+fn protocol_word(port: &str, protocol: &str, word: &Word<'_>) -> Result<Protocol, (usize, Wrong)> {
     match protocol {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
         "sctp" => Ok(Protocol::Sctp),
-        _ => Err((word.column, Wrong::Protocol(shown(protocol)))),
+        // `tcp/80`, `10.0.0.0/8`: not the protocol alone is meant otherwise.
+        _ if slips::protocol(protocol).is_none() && slips::port(word.text).is_some() => {
+            Err((word.column, Wrong::Port(shown(word.text))))
+        }
+        _ => Err((word.column + port.len() + 1, Wrong::Protocol(shown(protocol)))),
     }
 }
 

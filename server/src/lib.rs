@@ -85,6 +85,7 @@ mod client;
 pub mod daemon;
 mod error_queue;
 mod failure;
+mod interfaces;
 mod resolved;
 #[cfg(feature = "restart")]
 pub mod restart;
