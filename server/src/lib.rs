@@ -85,6 +85,9 @@ pub mod daemon;
 mod descriptor;
 mod error_queue;
 mod failure;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod resolved;
 #[cfg(feature = "restart")]
 pub mod restart;
