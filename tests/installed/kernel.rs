@@ -44,24 +44,24 @@ for line in sys.stdin:
 "#;
 
 /// Runs `test` where BPF programs can be loaded.
-fn with_kernel_mode(test: impl FnOnce(&World, &Cgroup) + Send + 'static) {
+pub(crate) fn with_kernel_mode(test: impl FnOnce(&World, &Cgroup) + Send + 'static) {
     World::with(Install::FileCapability, |world| match world.cgroup() {
         Some(cgroup) => test(world, &cgroup),
         None => skip("BPF programs are loaded by root of the first user namespace alone"),
     });
 }
 
-fn kernel(world: &World, words: &[&str]) -> Outcome {
+pub(crate) fn kernel(world: &World, words: &[&str]) -> Outcome {
     world.as_root().run([&[KERNEL], words].concat())
 }
 
-fn load(world: &World, cgroup: &Cgroup, words: &[&str]) -> Outcome {
+pub(crate) fn load(world: &World, cgroup: &Cgroup, words: &[&str]) -> Outcome {
     let path = cgroup.path().to_str().expect("a plain path");
     kernel(world, &[&["load", "--cgroup", path], words].concat())
 }
 
 /// What became of each bind, made in `cgroup`.
-fn binds(world: &World, cgroup: &Cgroup, asked: &[impl AsRef<str>]) -> Vec<String> {
+pub(crate) fn binds(world: &World, cgroup: &Cgroup, asked: &[impl AsRef<str>]) -> Vec<String> {
     let input = asked.iter().map(|line| line.as_ref().to_owned() + "\n").collect::<String>();
     let outcome = world.as_root().in_cgroup(cgroup).stdin(input).run(["python3", "-c", PROBE]);
     let said: Vec<String> = outcome.succeeds().stdout.lines().map(str::to_owned).collect();

@@ -10,6 +10,7 @@ mod chat;
 mod checking;
 mod crossing;
 mod daemon;
+mod daemon_faults;
 mod datagrams;
 mod doctor;
 mod exim;
@@ -22,6 +23,7 @@ mod inert;
 mod inetd;
 mod innd;
 mod kernel;
+mod kernel_faults;
 
 mod launching;
 mod life;
