@@ -232,7 +232,7 @@ fn verify_names_who_listens_elsewhere_instead_and_the_program_goes_on() {
 }
 
 #[test]
-fn verify_says_nothing_of_a_server_that_accepts_and_leaves_it_no_child() {
+fn verify_prints_nothing_if_the_server_accepts_and_leaves_no_child() {
     let folder = Folder::new("verify-good");
     let endpoint = format!("127.0.0.1:{}", free_port());
     let words = ["-v", "exec", "-l", &endpoint, "--verify=20", "--", "python3", "-c", SERVER];

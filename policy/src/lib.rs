@@ -17,6 +17,7 @@ mod distrust;
 mod error;
 mod message;
 mod names;
+mod near;
 mod parse;
 mod problem;
 mod subid;
@@ -33,10 +34,11 @@ use portgrant_protocol::{Port, Protocol};
 pub use address::{AddressError, AddressSet, Domain, Span};
 pub use caller::Caller;
 pub use decide::{Ask, AskedProgram, Decision, Permitted, Reason, Refusal, decide};
-pub use distrust::{Distrust, Finding};
+pub use distrust::{Distrust, Finding, shell_word};
 pub use error::Error;
 pub use message::{refused, suggestion, who};
 pub use names::{Files, Members, Names, Owners, User};
+pub use near::{Form, is_near};
 pub use problem::{Problem, Wrong};
 pub use subid::SubordinateIds;
 
@@ -110,6 +112,13 @@ pub struct Ports {
     pub first: Port,
     /// The last port
     pub last: Port,
+}
+
+impl Ports {
+    /// Whether `port` is one of them, of whatever protocol.
+    pub fn holds(&self, port: Port) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
 }
 
 /// An unknown service among a permit's ports.
@@ -187,13 +196,26 @@ impl Policy {
         names: &Names,
         wanted: &dyn Fn(&Rule) -> bool,
     ) -> Result<Result<Policy, (Policy, Vec<Problem>)>, Error> {
-        let mut policy = Policy::default();
-        let mut problems = Vec::new();
+        let (rules, problems) = Policy::read(&sources, names, wanted)?;
+        let policy = Policy { sources, ..rules };
+        Ok(if problems.is_empty() { Ok(policy) } else { Err((policy, problems)) })
+    }
+
+    fn read(
+        sources: &[Source],
+        names: &Names,
+        wanted: &dyn Fn(&Rule) -> bool,
+    ) -> Result<(Policy, Vec<Problem>), Error> {
+        let (mut policy, mut problems) = (Policy::default(), Vec::new());
         for (file, source) in sources.iter().enumerate() {
             parse::parse(file, source, names, wanted, &mut policy, &mut problems)?;
         }
-        policy.sources = sources;
-        Ok(if problems.is_empty() { Ok(policy) } else { Err((policy, problems)) })
+        Ok((policy, problems))
+    }
+
+    /// All rules and warnings, also those that were not wanted, without the files. For messages about a refusal.
+    pub(crate) fn all(&self, names: &Names) -> Policy {
+        Policy::read(&self.sources, names, &|_| true).map(|(all, _)| all).unwrap_or_default()
     }
 
     /// Whether any rule is bound to the program at `path`, byte for byte. So there is one file to judge, whichever rule

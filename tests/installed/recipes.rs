@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::accepting_servers::store_an_article;
+use crate::accepting::servers::store_an_article;
 use portgrant_tests::{Caller, Dialogue, Install, LAUNCHER, Outcome, Running, World};
 
 /// A test of each recipe, and the list of them.

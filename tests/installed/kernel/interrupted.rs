@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use portgrant_tests::{Cgroup, KERNEL, Outcome, World};
 
-use crate::kernel::{binds, kernel, load, with_kernel_mode};
+use super::{binds, kernel, load, with_kernel_mode};
 
 const FOLDER: &str = "/sys/fs/bpf/portgrant";
 const TRACE: &str = "/tmp/kernel_faults.trace";
