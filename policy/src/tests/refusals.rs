@@ -77,6 +77,21 @@ fn a_caller_is_named_as_passwd_has_it_unless_they_have_a_name() {
 }
 
 #[test]
+fn a_rule_for_one_program_needs_reserved_as_any_other() {
+    for (rule, is_wrong) in [
+        ("permit alice 600 exec /bin/x\n", true),
+        ("permit alice 600 freebind exec /bin/x\n", true),
+        ("permit alice 600 reserved exec /bin/x\n", false),
+        ("permit alice 600 reserved freebind exec /bin/x\n", false),
+        ("permit alice 80 exec /bin/x\n", false),
+    ] {
+        let reserved = |problem: &Problem| problem.wrong == Wrong::Reserved("600".to_owned());
+        let found = problems(rule.as_bytes());
+        assert_eq!((found.len(), found.iter().all(reserved)), (usize::from(is_wrong), true), "{rule}");
+    }
+}
+
+#[test]
 fn a_range_of_ids_is_for_those_from_its_first_to_its_last() {
     let rule = policy("deny alice 80").rules.remove(0);
     let concerns = |subject, caller: Caller| Rule { subject, ..rule.clone() }.concerns(&caller);
