@@ -2,7 +2,7 @@
 //!
 //! ```
 //! # use portgrant_binder::permit::Permit;
-//! # use portgrant_policy::{Ask, Error, Refusal};
+//! # use portgrant_policy::{Ask, Caller, Error, Policy};
 //! # use portgrant_trusted::System;
 //! fn asked(system: &System, ask: Ask<'_>) -> Result<bool, Error> {
 //!     let policy = system.policy()?;
@@ -13,7 +13,7 @@
 //! A policy of other origin permits nothing that could be bound; its twin above differs in that line:
 //! ```compile_fail,E0308
 //! # use portgrant_binder::permit::Permit;
-//! # use portgrant_policy::{Ask, Error, Policy};
+//! # use portgrant_policy::{Ask, Caller, Error, Policy};
 //! # use portgrant_trusted::System;
 //! fn asked(system: &System, ask: Ask<'_>) -> Result<bool, Error> {
 //!     let policy = Policy::default();
@@ -24,7 +24,7 @@
 //! Nor does a caller that anybody made up:
 //! ```compile_fail,E0308
 //! # use portgrant_binder::permit::Permit;
-//! # use portgrant_policy::{Ask, Caller, Error};
+//! # use portgrant_policy::{Ask, Caller, Error, Policy};
 //! # use portgrant_trusted::System;
 //! fn asked(system: &System, ask: Ask<'_>) -> Result<bool, Error> {
 //!     let policy = system.policy()?;
@@ -69,10 +69,17 @@ use portgrant_trusted::{CurrentCaller, InstalledPolicy};
 /// }
 /// ```
 /// A verdict alone is none:
+/// ```
+/// # use portgrant_binder::permit::Permit;
+/// # use portgrant_policy::Permitted;
+/// fn forged<'p>(verdict: Permitted<'p>, permit: Permit<'p>) -> Permit<'p> {
+///     permit
+/// }
+/// ```
 /// ```compile_fail,E0423
 /// # use portgrant_binder::permit::Permit;
 /// # use portgrant_policy::Permitted;
-/// fn forged(verdict: Permitted<'_>) -> Permit<'_> {
+/// fn forged<'p>(verdict: Permitted<'p>, permit: Permit<'p>) -> Permit<'p> {
 ///     Permit(verdict) // its field is this module's alone
 /// }
 /// ```

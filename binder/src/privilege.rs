@@ -1,26 +1,45 @@
 //! Privilege as a value that moves: [`Privileged`] → [`Dropped`] → [`Renounced`]. Each transition consumes what was
 //! there before, so a wrong order does not compile:
 //!
+//! ```no_run
+//! # use portgrant_binder::privilege::Privileged;
+//! let privileged = Privileged::at_start(0, 0);
+//! let dropped = privileged.drop_to_caller().unwrap();
+//! let again = Privileged::at_start(0, 0).drop_to_caller();
+//! ```
 //! ```compile_fail,E0382
 //! # use portgrant_binder::privilege::Privileged;
 //! let privileged = Privileged::at_start(0, 0);
 //! let dropped = privileged.drop_to_caller().unwrap();
 //! let again = privileged.drop_to_caller(); // moved: there is nothing left to drop
 //! ```
-//! ```compile_fail,E0382
-//! # use portgrant_binder::{permit::Permit, privilege::Privileged, socket};
-//! fn bind_after_renouncing(permit: Permit<'_>) {
-//!     let dropped = Privileged::at_start(0, 0).drop_to_caller().unwrap();
-//!     let _renounced = dropped.renounce();
-//!     let _ = socket::bind(permit, &dropped); // moved: nothing is bound without privilege's owner
+//! Nothing is bound without privilege's owner:
+//! ```
+//! # use portgrant_binder::{permit::Permit, privilege::Dropped, socket};
+//! fn bind_after_renouncing(permit: Permit<'_>, dropped: Dropped, other: Dropped) {
+//!     let _renounced = other.renounce();
+//!     let _ = socket::bind(permit, &dropped);
 //! }
+//! ```
+//! ```compile_fail,E0382
+//! # use portgrant_binder::{permit::Permit, privilege::Dropped, socket};
+//! fn bind_after_renouncing(permit: Permit<'_>, dropped: Dropped, other: Dropped) {
+//!     let _renounced = dropped.renounce(); // moved
+//!     let _ = socket::bind(permit, &dropped);
+//! }
+//! ```
+//! No program runs before the last capability is gone:
+//! ```no_run
+//! # use portgrant_binder::{handover, privilege::Privileged};
+//! let state = Privileged::at_start(0, 0).drop_to_caller().unwrap().renounce().unwrap();
+//! handover::execute(&state, &handover::Program::default(), vec![], &[]);
 //! ```
 //! ```compile_fail,E0308
 //! # use portgrant_binder::{handover, privilege::Privileged};
-//! let dropped = Privileged::at_start(0, 0).drop_to_caller().unwrap();
-//! handover::execute(&dropped, &handover::Program::default(), vec![], vec![]); // not Renounced: no program runs before
+//! let state = Privileged::at_start(0, 0).drop_to_caller().unwrap(); // not Renounced
+//! handover::execute(&state, &handover::Program::default(), vec![], &[]);
 //! ```
-//! The order that compiles, with what each step needs:
+//! The whole order, with what each step needs:
 //! ```no_run
 //! # use portgrant_binder::{permit::Permit, privilege::Privileged, socket};
 //! fn order(permit: Permit<'_>) -> Result<(), portgrant_binder::Error> {

@@ -79,6 +79,12 @@ pub fn index(transport: Transport, port: u16) -> u32 {
     }
 }
 
+/// The tables of a policy that is too large for an entry for each port.
+#[cfg(fuzzing)]
+pub fn blocks(projection: &Projection) -> Result<Tables, Error> {
+    Tables::within(projection, MAX_ENTRIES, 0)
+}
+
 impl Tables {
     /// Compiles `projection`; an error where that would become too large.
     pub fn of(projection: &Projection) -> Result<Tables, Error> {

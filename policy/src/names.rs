@@ -137,7 +137,8 @@ impl Names {
     /// The groups of the accounts with `uid`, primary ones included: what initgroups(3) would give them.
     pub fn account_groups(&self, uid: u32) -> Result<Vec<u32>, Error> {
         let users: Vec<User<'_>> = self.users_of(uid)?.collect();
-        let is_member = |members: &str| members.split(',').any(|member| users.iter().any(|user| user.name == member));
+        let is_user = |member: &str| !member.is_empty() && users.iter().any(|user| user.name == member);
+        let is_member = |members: &str| members.split(',').any(is_user);
         let groups = self.groups()?.lines().filter_map(group);
         let member_of = groups.filter(|group| is_member(group.1)).map(|group| group.0);
         Ok(users.iter().map(|user| user.gid).chain(member_of).collect())
@@ -162,7 +163,7 @@ impl Names {
 
     /// The groups in whose lists of members `name` stands.
     pub fn groups_that_list(&self, name: &str) -> Result<impl Iterator<Item = u32>, Error> {
-        let lists = move |members: &str| members.split(',').any(|member| member == name);
+        let lists = move |members: &str| !name.is_empty() && members.split(',').any(|member| member == name);
         Ok(self.groups()?.lines().filter_map(group).filter(move |group| lists(group.1)).map(|group| group.0))
     }
 
@@ -387,6 +388,9 @@ mod tests {
         assert_eq!(names.users_of(0)?.map(|user| user.name).collect::<Vec<_>>(), ["root", "toor"]);
         assert_eq!(names.account_groups(1001)?, [100, 33]);
         assert_eq!(names.account_groups(4)?, []);
+        let nameless = Names::of(b":x:7:7:::\n", b"empty:x:33:\n", b"");
+        assert_eq!(nameless.account_groups(7)?, [7], "a group without members has nobody");
+        assert_eq!(nameless.groups_that_list("")?.next(), None);
         assert_eq!(names.group("web")?, Some(33));
         assert_eq!(names.group("")?, None);
         Ok(())

@@ -85,6 +85,9 @@ mod client;
 pub mod daemon;
 mod error_queue;
 mod failure;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod interfaces;
 mod resolved;
 #[cfg(feature = "restart")]

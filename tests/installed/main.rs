@@ -9,6 +9,7 @@ mod chat;
 mod checking;
 mod crossing;
 mod daemon;
+mod daemon_faults;
 mod datagrams;
 mod doctor;
 mod exim;

@@ -67,7 +67,9 @@ impl Connection {
     fn interface(&self) -> Option<String> {
         match self.remote {
             SocketAddr::V6(remote) if remote.scope_id() != 0 => {
-                nix::net::if_::if_indextoname(remote.scope_id()).ok()?.into_string().ok()
+                // Where there is no such interface any more, nix 0.31 says that its name is empty.
+                let name = nix::net::if_::if_indextoname(remote.scope_id()).ok()?.into_string().ok();
+                name.filter(|name| !name.is_empty())
             }
             SocketAddr::V6(_) | SocketAddr::V4(_) => None,
         }
@@ -154,6 +156,8 @@ mod tests {
         let index = nix::net::if_::if_nametoindex("lo").expect("lo");
         let there = variables("[fe80::1]:25", &format!("[fe80::2%{index}]:40000"), HostNames::default());
         assert!(there.contains(&"TCP6INTERFACE=lo".to_owned()), "{there:?}");
+        let gone = variables("[fe80::1]:25", "[fe80::2%4000000000]:40000", HostNames::default());
+        assert!(!gone.iter().any(|variable| variable.starts_with("TCP6INTERFACE")), "{gone:?}");
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod idle;
 mod listener;
 mod lookups;
 mod notices;
+#[cfg(test)]
+mod places;
 mod program;
 mod rate;
 mod signals;

@@ -19,6 +19,90 @@ fn a_refusal_says_how_near_the_policy_came() {
     assert!(matches!(reason("85"), (Reason::NoRule, None)));
 }
 
+/// Rules that come nearer and nearer to permitting one request.
+const NEARER: [&str; 7] = [
+    "permit alice gopher 81",
+    "permit alice 80 on 127.0.0.1",
+    "permit alice 80 dev eth0",
+    "permit alice 80",
+    "permit alice gopher 80",
+    "permit alice 80 reuseport exec /y",
+    "permit alice 80 reuseport exec /x",
+];
+
+#[test]
+fn the_nearest_rule_is_named_wherever_it_stands_and_of_two_the_first() {
+    let program = AskedProgram { path: b"/x", unfit: Some((b"/x".to_vec(), Distrust::Writable(0o777))) };
+    let endpoint = resolved("10.0.0.1:80,dev=eth1,reuseport");
+    let named = |text: &str| {
+        let ask = Ask { endpoint: endpoint.clone(), domain: Domain::OfAddress, program: Some(program.clone()) };
+        match decide(&policy(text), &caller("alice"), ask) {
+            Decision::Refuse(refusal) => refusal.reason.rule().map(|rule| rule.line),
+            Decision::Permit(permit) => panic!("{permit:?}"),
+        }
+    };
+    for (number, near) in NEARER.iter().enumerate() {
+        assert_eq!(named(&format!("{near}\n{near}")), Some(1), "{near}");
+        for far in &NEARER[..number] {
+            assert_eq!(named(&format!("{near}\n{far}")), Some(1), "{near}, {far}");
+            assert_eq!(named(&format!("{far}\n{near}")), Some(2), "{far}, {near}");
+        }
+    }
+}
+
+#[test]
+fn an_address_stands_for_its_family_in_a_deny_for_datagrams() {
+    let set = |word: &str| AddressSet::parse(word).expect(word);
+    for (word, family) in [("10.0.0.1", "0.0.0.0/0"), ("10.0.0.0/8", "0.0.0.0/0"), ("[fd00::1]", "[::]/0")] {
+        assert_eq!((set(word).family(), set(word).is_part_of_family()), (set(family), true), "{word}");
+    }
+    for (word, same) in [("10.0.0.1/32", "10.0.0.1"), ("[fd00::1]/128", "[fd00::1]"), ("0.0.0.0/32", "0.0.0.0")] {
+        assert_eq!(set(word), set(same), "the longest prefix is one address");
+    }
+    for word in ["10.0.0.1/33", "[fd00::1]/129", "10.0.0.0/08"] {
+        assert_eq!(AddressSet::parse(word), Err(AddressError::Length), "{word}");
+    }
+    for word in ["0.0.0.0", "[::]", "0.0.0.0/0", "[::]/0"] {
+        assert_eq!((set(word).family(), set(word).is_part_of_family()), (set(word), false), "{word}");
+    }
+}
+
+#[test]
+fn a_caller_is_named_as_passwd_has_it_unless_they_have_a_name() {
+    let named = |caller: Caller| caller.named(&names()).name;
+    assert_eq!(named(Caller { uid: 1000, ..Caller::default() }).as_deref(), Some("alice"));
+    assert_eq!(named(Caller { uid: 7777, ..Caller::default() }), None);
+    let bobs = Caller { uid: 1000, name: Some("bob".to_owned()), ..Caller::default() };
+    assert_eq!(named(bobs).as_deref(), Some("bob"));
+}
+
+#[test]
+fn a_rule_for_one_program_needs_reserved_as_any_other() {
+    for (rule, is_wrong) in [
+        ("permit alice 600 exec /bin/x\n", true),
+        ("permit alice 600 freebind exec /bin/x\n", true),
+        ("permit alice 600 reserved exec /bin/x\n", false),
+        ("permit alice 600 reserved freebind exec /bin/x\n", false),
+        ("permit alice 80 exec /bin/x\n", false),
+    ] {
+        let reserved = |problem: &Problem| problem.wrong == Wrong::Reserved("600".to_owned());
+        let found = problems(rule.as_bytes());
+        assert_eq!((found.len(), found.iter().all(reserved)), (usize::from(is_wrong), true), "{rule}");
+    }
+}
+
+#[test]
+fn a_range_of_ids_is_for_those_from_its_first_to_its_last() {
+    let rule = policy("deny alice 80").rules.remove(0);
+    let concerns = |subject, caller: Caller| Rule { subject, ..rule.clone() }.concerns(&caller);
+    for (id, expected) in [(4, false), (5, true), (6, true), (7, true), (8, false)] {
+        assert_eq!(concerns(Subject::Uids(5, 7), Caller { uid: id, ..Caller::default() }), expected, "{id}");
+        assert_eq!(concerns(Subject::Gids(5, 7), Caller { gid: id, ..Caller::default() }), expected, "{id}");
+        let member = Caller { groups: vec![90, id], ..Caller::default() };
+        assert_eq!(concerns(Subject::Gids(5, 7), member), expected, "{id}");
+    }
+}
+
 #[test]
 fn a_refusal_near_a_rule_with_an_unknown_service_names_the_rule_and_the_word() {
     let named =

@@ -23,3 +23,5 @@ pub use socket::{Origin, Socket};
 pub use sockets::Sockets;
 #[cfg(feature = "tokio")]
 pub use tokio::TokioSocket;
+#[cfg(fuzzing)]
+pub(crate) use variable::numbers as descriptor_numbers;

@@ -57,7 +57,7 @@ fn adopt_from(variable: &str, value: &OsStr) -> Result<Sockets, Error> {
 
 /// One number or several, separated by `,`, `;`, `:` or a space, which may also follow the last one. The standard
 /// descriptors are not valid here.
-fn numbers(value: &str) -> Option<Vec<RawFd>> {
+pub(crate) fn numbers(value: &str) -> Option<Vec<RawFd>> {
     let separated = value.trim_end_matches([',', ';', ':', ' ']);
     let number = |word: &str| {
         let digits = word.bytes().all(|byte| byte.is_ascii_digit());

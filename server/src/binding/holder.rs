@@ -191,7 +191,9 @@ fn holder(entry: Entry, processes: &HashMap<u32, Process>) -> Holder {
 }
 
 fn interface(index: u32) -> Option<String> {
-    if_indextoname(index).ok().map(|name| printable(name.as_bytes()))
+    // Where there is no such interface any more, nix 0.31 says that its name is empty.
+    let name = if_indextoname(index).ok().map(|name| printable(name.as_bytes()));
+    name.filter(|name| !name.is_empty())
 }
 
 /// The processes that hold these sockets, as far as this process may see them (proc_pid_fd(5)). This process comes

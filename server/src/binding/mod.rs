@@ -8,6 +8,9 @@ mod request;
 mod server;
 mod sock_diag;
 
+#[cfg(fuzzing)]
+pub(crate) use sock_diag::{read as read_sock_diag, sockets};
+
 pub use bind::Bind;
 #[cfg(feature = "restart")]
 pub(crate) use bind::adjust;

@@ -9,7 +9,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use portgrant_protocol::Protocol;
-use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, netlink};
 
@@ -93,14 +92,14 @@ fn request(family: AddressFamily, protocol: Protocol, port: u16) -> Vec<u8> {
 }
 
 /// Reads one packet of messages. Returns true at the end of the answer.
-fn read(mut packet: &[u8], port: u16, entries: &mut Vec<Entry>) -> io::Result<bool> {
+pub(crate) fn read(mut packet: &[u8], port: u16, entries: &mut Vec<Entry>) -> io::Result<bool> {
     while let Some(length) = u32_at(packet, 0).and_then(|length| usize::try_from(length).ok()) {
         let Some(message) = packet.get(HEADER..length) else { return Ok(true) };
         match u16_at(packet, 4) {
             Some(NLMSG_DONE) | None => return Ok(true),
             Some(NLMSG_ERROR) => {
                 let errno = u32_at(message, 0).unwrap_or_default().cast_signed().wrapping_neg();
-                return Err(Errno::from_raw_os_error(errno).into());
+                return Err(io::Error::from_raw_os_error(errno));
             }
             Some(SOCK_DIAG_BY_FAMILY) => entries.extend(entry(message).filter(|entry| entry.local.port() == port)),
             Some(_) => {}
@@ -183,6 +182,16 @@ mod tests {
             let found = found.iter().find(|entry| entry.local == local).expect("there");
             assert_eq!((found.state, found.uid, found.device), (state, uid, 0));
             assert!(found.inode != 0 && found.expires.is_none());
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_whatever_its_number() {
+        for (number, expected) in [(-2, 2), (0, 0), (i32::MIN, i32::MIN), (7_000_000, -7_000_000)] {
+            let mut packet = [20_u32.to_ne_bytes(), [2, 0, 0, 0], [0; 4], [0; 4]].concat();
+            packet.extend(i32::to_ne_bytes(number));
+            let error = read(&packet, 80, &mut Vec::new()).expect_err("an error");
+            assert_eq!(error.raw_os_error(), Some(expected));
         }
     }
 

@@ -288,6 +288,27 @@ fn wrong(key: &'static str, value: &str) -> RecordError {
     RecordError::Value { key, value: printable(value.as_bytes()) }
 }
 
+/// What these bytes are read as is written to the same meaning (for the fuzzer).
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Ok(handover) = Handover::parse(bytes) {
+        assert_eq!(handover.encode().and_then(|again| Handover::parse(&again)).as_ref(), Ok(&handover));
+        let parts = Handover::of(handover.generation, &handover.items);
+        let items: Vec<Item> = parts.iter().flat_map(|part| part.items.clone()).collect();
+        assert_eq!(items, handover.items);
+    }
+    match Word::parse(bytes) {
+        Ok(Word::Failed { why }) => assert!(Word::Failed { why }.encode().is_ok()),
+        Ok(word) => assert_eq!(word.encode().and_then(|again| Word::parse(&again)), Ok(word)),
+        Err(error) => assert!(error.to_string().bytes().all(|byte| (b' '..=b'~').contains(&byte))),
+    }
+    let _ = is_request(bytes);
+    match parse_answer(bytes) {
+        Ok((upgraded, left)) => assert!(left > 0 || answer(Ok(&upgraded)).is_ok()),
+        Err(error) => assert!(answer(Err(&error)).is_ok()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

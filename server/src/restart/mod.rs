@@ -115,6 +115,8 @@ mod successor;
 mod upgrade;
 
 pub use ask::ask;
+#[cfg(fuzzing)]
+pub(crate) use conversation::fuzz;
 pub use drain::{Drain, Token};
 pub use error::RestartError;
 pub use generation::Generation;

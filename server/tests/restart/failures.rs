@@ -11,7 +11,7 @@ use portgrant_protocol::transfer;
 use portgrant_server::status;
 use rustix::process::{PidfdFlags, Signal, kill_process, pidfd_open};
 
-use crate::server::{Server, copy, eventually, example, is_alive, pid, server_child, server_children};
+use crate::server::{Server, copy, eventually, example, is_alive, pid, server_child, server_children, test_program};
 use crate::stand_in::Folder;
 
 /// What a program does instead of serving, and what is reported.
@@ -63,7 +63,10 @@ fn successor() {
     let this = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).expect("a pidfd");
     let started = format!("PORTGRANT=1\nPHASE=started\nPID={}\n", std::process::id());
     transfer::send(input.as_fd(), started.as_bytes(), &[this]).expect("sent");
-    for word in std::env::var("WORDS").expect("words").split(';') {
+    for word in std::env::var("WORDS").expect("words").split(';').filter(|word| !word.is_empty()) {
+        if word == "STAY" {
+            std::thread::sleep(Duration::from_secs(1000));
+        }
         let record = word.replace(',', "\n");
         transfer::send(input.as_fd(), format!("PORTGRANT=1\n{record}\n").as_bytes(), &[]).expect("sent");
         if word.starts_with("PHASE=ready") {
@@ -113,10 +116,6 @@ fn modes(process: u32) -> BTreeSet<(String, u32)> {
         Some((link, u32::from_str_radix(flags, 8).ok()?))
     };
     entries.filter_map(mode).filter(|(_, flags)| flags & NONBLOCK != 0).collect()
-}
-
-fn test_program() -> String {
-    std::env::current_exe().expect("this program").display().to_string()
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod copies;
 mod failures;
+mod model;
 mod server;
 mod service_manager;
 #[path = "../stand_in/mod.rs"]

@@ -117,6 +117,10 @@ impl Drop for Server {
     }
 }
 
+pub(crate) fn test_program() -> String {
+    std::env::current_exe().expect("this program").display().to_string()
+}
+
 pub(crate) fn example() -> PathBuf {
     let test = std::env::current_exe().expect("this program");
     test.parent().and_then(|deps| deps.parent()).expect("a folder").join("examples/generations")

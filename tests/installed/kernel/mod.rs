@@ -3,6 +3,7 @@
 
 mod exact;
 mod grants;
+mod interrupted;
 mod loading;
 mod log;
 mod reloading;

@@ -1,0 +1,152 @@
+//! The places of `exec --accept` as a model, all of whose states are looked at: at most so many connections at once, at most so
+//! many of one source, and whatever a start comes to, its place is free again. Each way to each state is played on the real
+//! [`Table`], with the calls that the supervisor makes.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use nix::unistd::Pid;
+
+use super::connection::Source;
+use super::table::{Service, Table};
+
+/// The bounds that are tried: connections at once, and those of one source.
+const BOUNDS: [(usize, Option<usize>); 4] = [(1, None), (2, Some(1)), (3, Some(2)), (3, None)];
+const SOURCES: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+/// How many steps a way has at most.
+const LONGEST: usize = 9;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Step {
+    /// A client of this source connects
+    Connect(usize),
+    /// The start of the connection that has waited longest succeeds
+    Start,
+    /// There are no processes to be had (EAGAIN): it is tried again later
+    Rest,
+    /// The program cannot be started at all
+    GiveUp,
+    /// The program that has run longest ends
+    End,
+    /// A process ends that is none of these
+    OrphanEnds,
+}
+
+const STEPS: [Step; 7] =
+    [Step::Connect(0), Step::Connect(1), Step::Start, Step::Rest, Step::GiveUp, Step::End, Step::OrphanEnds];
+
+/// Connections that are accepted and not started, and those whose program runs: by source, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+struct Model {
+    held: VecDeque<usize>,
+    running: VecDeque<usize>,
+}
+
+impl Model {
+    fn of(&self, source: usize) -> usize {
+        self.held.iter().chain(&self.running).filter(|other| **other == source).count()
+    }
+
+    fn all(&self) -> usize {
+        self.held.len() + self.running.len()
+    }
+
+    /// What comes of a step; `None` where it cannot be.
+    fn after(&self, step: Step, (limit, of_source): (usize, Option<usize>)) -> Option<Model> {
+        let mut next = self.clone();
+        match step {
+            // What finds no room stays with the kernel. Several wait where their names are looked up.
+            Step::Connect(_) if self.all() >= limit => return None,
+            Step::Connect(source) if of_source.is_some_and(|most| self.of(source) >= most) => {}
+            Step::Connect(source) => next.held.push_back(source),
+            Step::Start => {
+                let source = next.held.pop_front()?;
+                next.running.push_back(source);
+            }
+            Step::Rest => next.held.rotate_left(usize::from(!self.held.is_empty())),
+            Step::GiveUp => drop(next.held.pop_front()?),
+            Step::End => drop(next.running.pop_front()?),
+            Step::OrphanEnds => {}
+        }
+        Some(next)
+    }
+}
+
+fn source(number: usize) -> Source {
+    Source::of(SOURCES[number].parse().expect("an address"))
+}
+
+/// Plays a way on the real table, and compares it with the model after each step.
+fn play(way: &[Step], bounds: (usize, Option<usize>)) {
+    let (mut table, mut model) = (Table::new(bounds.0, bounds.1), Model::default());
+    let (mut pids, mut next_pid) = (VecDeque::new(), 100);
+    for step in way {
+        let before = std::mem::take(&mut model);
+        model = before.after(*step, bounds).expect("a way that the model knows");
+        match step {
+            Step::Connect(number) => {
+                assert!(table.has_room(), "{way:?}");
+                assert_eq!(table.admits(source(*number)), model != before, "{way:?}");
+                if table.admits(source(*number)) {
+                    table.count(source(*number));
+                }
+            }
+            Step::Start => {
+                let pid = Pid::from_raw(next_pid);
+                next_pid += 1;
+                pids.push_back(pid);
+                table.add(pid, Service::Connection { source: source(before.held[0]), kept: None });
+            }
+            Step::Rest => {}
+            Step::GiveUp => table.release(source(before.held[0])),
+            Step::End => {
+                let ended = table.ended(pids.pop_front().expect("one runs"));
+                assert!(
+                    matches!(ended, Some(Service::Connection { source: of, .. }) if of == source(before.running[0]))
+                );
+            }
+            Step::OrphanEnds => assert!(table.ended(Pid::from_raw(7)).is_none()),
+        }
+        assert_eq!(table.to_string(), format!("{}/{}", model.all(), bounds.0), "{way:?}");
+        assert_eq!(table.has_room(), model.all() < bounds.0, "{way:?}");
+        assert_eq!(table.is_empty(), model.running.is_empty(), "{way:?}");
+        assert!(table.pids().eq(pids.iter().copied()), "{way:?}");
+        for number in [0, 1] {
+            let admits = bounds.1.is_none_or(|most| model.of(number) < most);
+            assert_eq!(table.admits(source(number)), admits, "{way:?}");
+        }
+    }
+}
+
+#[test]
+fn whatever_a_start_comes_to_its_place_is_free_again() {
+    for bounds in BOUNDS {
+        let begin = Model::default();
+        // Each state with one shortest way to it.
+        let mut ways: HashMap<Model, Vec<Step>> = HashMap::from([(begin.clone(), Vec::new())]);
+        let mut ahead = VecDeque::from([begin]);
+        let mut played = BTreeMap::<usize, usize>::new();
+        while let Some(model) = ahead.pop_front() {
+            assert!(model.all() <= bounds.0, "{model:?}");
+            assert!([0, 1].iter().all(|number| bounds.1.is_none_or(|most| model.of(*number) <= most)), "{model:?}");
+            let way = ways[&model].clone();
+            for step in STEPS.into_iter().filter(|_| way.len() < LONGEST) {
+                let Some(next) = model.after(step, bounds) else { continue };
+                let longer = [&way[..], &[step]].concat();
+                play(&longer, bounds);
+                *played.entry(longer.len()).or_default() += 1;
+                if !ways.contains_key(&next) {
+                    ways.insert(next.clone(), longer);
+                    ahead.push_back(next);
+                }
+            }
+        }
+        // From each state the way back: everything starts, or is given up, and ends.
+        for (model, way) in &ways {
+            let mut way = way.clone();
+            way.extend(std::iter::repeat_n(Step::GiveUp, model.held.len()));
+            way.extend(std::iter::repeat_n(Step::End, model.running.len()));
+            play(&way, bounds);
+        }
+        assert!(ways.len() > bounds.0, "{bounds:?}: {} states by {played:?}", ways.len());
+    }
+}
