@@ -142,7 +142,7 @@ impl Request<'_> {
         let lines: Vec<Line<'_>> = refusals.iter().map(line).collect();
         self.log.write(&lines);
         let caller = basis.caller.clone().named(&system.names);
-        let refused = |first| Error::Refused(Box::new(refused(first, &caller, &basis.policy)));
+        let refused = |first| Error::Refused(Box::new(refused(first, &caller, &basis.policy, &system.names)));
         refusals.first().map_or(portgrant_policy::Error::Changed.into(), refused)
     }
 }

@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use portgrant_protocol::user_namespace;
 use rustix::fs::{Dir, Mode, OFlags, StatVfsMountFlags, getxattr, open, readlink, stat, statvfs};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs};
@@ -13,9 +14,6 @@ use crate::privilege::Dropped;
 
 /// The helper's own file, whatever it is called.
 const SELF: &str = "/proc/self/exe";
-
-/// How a user namespace shows who is not mapped into it (/proc/sys/kernel/overflowuid).
-const OVERFLOW_UID: u32 = 65534;
 
 /// What keeps the kernel from giving privilege to the helper, or from honouring it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +40,13 @@ pub enum Inert {
 
 /// Looks for the reason. Each question is answered by the kernel; one that cannot be asked is passed over.
 pub fn why(dropped: &Dropped) -> Inert {
-    let elsewhere = in_user_namespace();
+    let elsewhere = !user_namespace::is_first();
     if dropped.has_capability() {
         return if elsewhere { Inert::UserNamespace } else { Inert::Forbidden };
     }
     let mode_and_owner = stat(SELF).map(|stat| (stat.st_mode & 0o4000 != 0, stat.st_uid)).unwrap_or((false, 0));
     let setuid_root = mode_and_owner == (true, 0);
-    let setuid_of_another = mode_and_owner == (true, OVERFLOW_UID);
+    let setuid_of_another = mode_and_owner == (true, user_namespace::OVERFLOW_ID);
     let capability = file_capability();
     let of_another = setuid_of_another || capability == Some(Of::AnotherNamespace);
     let checks = [
@@ -61,11 +59,6 @@ pub fn why(dropped: &Dropped) -> Inert {
         (shares_its_folder(), Inert::SharedFolder),
     ];
     checks.into_iter().find(|check| check.0).map_or(Inert::Unknown, |check| check.1)
-}
-
-fn in_user_namespace() -> bool {
-    let whole = ["0", "0", "4294967295"];
-    read("/proc/self/uid_map").is_ok_and(|map| !map.split_ascii_whitespace().eq(whole))
 }
 
 /// Whose root a file capability counts for.

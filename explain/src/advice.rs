@@ -96,7 +96,12 @@ impl Advice<'_> {
 }
 
 fn fix(path: &[u8], why: Distrust) -> String {
-    if why == Distrust::Missing { "expected the program to be installed".to_owned() } else { why.fix(path) }
+    if why == Distrust::Missing {
+        return "expected the program to be installed".to_owned();
+    }
+    // To give it to root would only hide whose it was.
+    let wanted = "expected a program that only root can write, in folders that only root can write";
+    if matches!(why, Distrust::Owner(_)) { wanted.to_owned() } else { why.fix(path) }
 }
 
 /// Everything there is to say about the rules of a well-formed policy, and whether all of it was looked at. `nfs`: whether

@@ -17,10 +17,11 @@ People type `portgrant explain`, `portgrant list` and `portgrant check`.
 Usage:
   portgrant-explain explain -l ENDPOINT... [--as-user USER] [--format text|json] [-- PROGRAM]
   portgrant-explain list    [--as-user USER] [--format text|json]
-  portgrant-explain check   [--format text|json] [--] [FILE...]
+  portgrant-explain check   [--strict] [--format text|json] [--] [FILE...]
   portgrant-explain import  FROM [--write FOLDER] [--] [FILE...]
 
-Exit status: 0; 1 import left something out; 64 usage; 71 the system failed; 77 refused by policy; 78 the policy is broken.
+Exit status: 0; 1 check --strict found warnings, or import left something out; 64 usage; 69 cannot be bound here; 71 the
+system failed; 77 refused by policy; 78 the policy is broken.
 ";
 
 /// How the answer is written.
@@ -35,7 +36,7 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     Explain(Explain),
     List { user: Option<String>, format: Format },
-    Check { files: Vec<PathBuf>, format: Format },
+    Check { files: Vec<PathBuf>, is_strict: bool, format: Format },
     Import(Import),
     Help,
     Version,
@@ -65,13 +66,14 @@ impl Command {
         let verb = arguments.next().ok_or_else(|| usage("no verb was given".to_owned(), VERBS))?;
         let mut parser = Parser::from_args(arguments);
         let (mut listen, mut rest) = (Vec::new(), Vec::new());
-        let (mut user, mut format, mut write) = (None, Format::Text, None);
+        let (mut user, mut is_strict, mut format, mut write) = (None, false, Format::Text, None);
         while let Some(argument) = parser.next().map_err(lexed)? {
             match argument {
                 Arg::Short('l') | Arg::Long("listen") if verb == "explain" => {
                     listen.push(Endpoint::from_os(&parser.value().map_err(lexed)?).map_err(Error::from)?);
                 }
                 Arg::Long("as-user") if verb != "check" => user = Some(name(parser.value().map_err(lexed)?)?),
+                Arg::Long("strict") if verb == "check" => is_strict = true,
                 Arg::Long("write") if verb == "import" => write = Some(parser.value().map_err(lexed)?.into()),
                 Arg::Long("format") if verb != "import" => format = written(&parser.value().map_err(lexed)?)?,
                 Arg::Value(first) if verb != "list" => {
@@ -88,7 +90,9 @@ impl Command {
             }
             Some("explain") => Ok(Command::Explain(Explain { listen, user, format, program: rest.into_iter().next() })),
             Some("list") => Ok(Command::List { user, format }),
-            Some("check") => Ok(Command::Check { files: rest.into_iter().map(PathBuf::from).collect(), format }),
+            Some("check") => {
+                Ok(Command::Check { files: rest.into_iter().map(PathBuf::from).collect(), is_strict, format })
+            }
             Some("import") => {
                 let mut rest = rest.into_iter();
                 let from = origin(&rest.next().unwrap_or_default())?;

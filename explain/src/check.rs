@@ -5,44 +5,50 @@ use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use nix::unistd::{Group, User};
-use portgrant_policy::{Error, Policy, Problem, Rule, Source, Wrong};
+use portgrant_policy::{Distrust, Error, Names, Policy, Problem, Rule, Source, Wrong};
 use portgrant_protocol::{Message, status};
 use portgrant_trusted::{System, consistent, read_unjudged};
 use serde_json::{Value, json};
 
 use crate::advice::{self, Advice, DeniedGroups};
 use crate::arguments::Format;
+use crate::authbind;
+use crate::installation::{self, Weight};
 use crate::lines::{Excerpt, Lines};
+use crate::names::Hints;
 use crate::output::{self, BAD, DOUBTFUL, GOOD, STRONG, in_style};
-use crate::{nfs, readable, subid_source};
+use crate::{nfs, subid_source};
 
 /// How many findings are shown, errors first.
 const MOST_SHOWN: usize = 1_000;
 
-/// 0 where the policy is well-formed, warnings or not, else 78.
-pub(crate) fn check(files: Vec<PathBuf>, format: Format) -> Result<u8, Box<Message>> {
-    let read = consistent(|system| Read::of(&files, system)).map_err(Box::<Message>::from);
-    let read = read.map(|reading| reading.value).and_then(|read| match files.is_empty() {
-        true => readable::judge(&read.policy.sources).map(|()| read),
-        false => Ok(read),
-    });
+/// The status of a policy that has warnings, where that was asked for.
+const WARNED: u8 = 1;
+
+/// 0 where the policy is well-formed, 1 where it has warnings and these were to count, else 78.
+pub(crate) fn check(files: Vec<PathBuf>, is_strict: bool, format: Format) -> Result<u8, Box<Message>> {
+    let known = files.iter().find_map(|file| authbind::recognise(file)).map_or(Ok(()), Err);
+    let read = known.and_then(|()| consistent(|system| Read::of(&files, system)).map_err(Box::<Message>::from));
     match (read, format) {
-        (Ok(read), format) => {
+        (Ok(reading), format) => {
             // Never dropped, see advice.rs.
-            let read = ManuallyDrop::new(read);
-            let checked = ManuallyDrop::new(Checked::of(&read));
+            let reading = ManuallyDrop::new(reading);
+            let read = &reading.value;
+            let installed = if files.is_empty() { installation::findings(&read.policy.sources) } else { Vec::new() };
+            let checked = ManuallyDrop::new(Checked::of(read, installed, &reading.system.names));
             match format {
                 Format::Text => output::print(&checked.text())?,
                 Format::Json => output::print_json(&checked.json())?,
             };
-            Ok(checked.status())
+            Ok(checked.status(is_strict))
         }
         (Err(message), Format::Json) => {
             output::complain(&message);
             let text = format!("{}: {}", message.what, message.why.as_deref().unwrap_or_default());
             let finding = json!({ "kind": "error", "code": "installation", "text": text, "fix": message.fix });
-            output::print_json(&json!({ "files": [], "rules": 0, "findings": [finding] })).map(|_| message.status)
+            let tables = installation::tables();
+            let value = json!({ "files": [], "rules": 0, "findings": [finding], "tables": tables });
+            output::print_json(&value).map(|_| message.status)
         }
         (Err(message), Format::Text) => Err(message),
     }
@@ -72,6 +78,10 @@ fn sources(files: &[PathBuf], system: &System) -> Result<Vec<Source>, Error> {
         return system.sources();
     }
     let read = |path: &PathBuf| match read_unjudged(path.as_os_str().as_bytes()) {
+        // As it would be refused once it is installed.
+        Ok(text) if text.is_empty() => {
+            Err(Error::Untrusted { path: path.as_os_str().as_bytes().to_vec(), why: Distrust::Empty })
+        }
         Ok(text) => Ok(Source { path: path.as_os_str().as_bytes().to_vec(), text }),
         Err(why) => Err(Error::Untrusted { path: path.as_os_str().as_bytes().to_vec(), why }),
     };
@@ -82,6 +92,9 @@ fn sources(files: &[PathBuf], system: &System) -> Result<Vec<Source>, Error> {
 struct Checked<'p> {
     policy: &'p Policy,
     lines: Lines<'p>,
+    /// Of the files as they are installed
+    installed: Vec<installation::Finding>,
+    hints: Hints<'p>,
     /// Where NFS is that believes ports
     nfs: Option<String>,
     /// Those that are shown, in the policy's order
@@ -109,7 +122,7 @@ struct Place {
 }
 
 impl<'p> Checked<'p> {
-    fn of(read: &'p Read) -> Checked<'p> {
+    fn of(read: &'p Read, installed: Vec<installation::Finding>, names: &'p Names) -> Checked<'p> {
         let Read { policy, problems, groups } = read;
         let nfs = nfs::with_sec_sys().filter(|_| problems.is_empty());
         let (mut advice, mut complete) = (Vec::new(), true);
@@ -117,7 +130,9 @@ impl<'p> Checked<'p> {
             (advice, complete) = advice::advice(policy, groups, nfs.is_some());
             advice.extend(subid_source::advice(policy));
         }
-        let (errors, warnings) = (problems.len(), policy.warnings.len() + advice.len());
+        let of_weight = |weight| installed.iter().filter(|finding| finding.weight == weight).count();
+        let errors = problems.len() + of_weight(Weight::Error);
+        let warnings = policy.warnings.len() + advice.len() + of_weight(Weight::Warning);
         let mut warned: Vec<Finding<'p>> =
             policy.warnings.iter().map(Finding::Warning).chain(advice.into_iter().map(Finding::Advice)).collect();
         // Stable: of one line the parser's come first.
@@ -128,19 +143,35 @@ impl<'p> Checked<'p> {
             let Place { file, line, column, .. } = finding.place(&lines);
             (file, line, column)
         });
-        Checked { policy, lines, nfs, shown, errors, warnings, complete }
+        Checked { policy, lines, installed, hints: Hints::of(names), nfs, shown, errors, warnings, complete }
     }
 
-    fn status(&self) -> u8 {
-        if self.errors == 0 { status::OK } else { status::BROKEN }
+    fn status(&self, is_strict: bool) -> u8 {
+        match (self.errors, self.warnings) {
+            (1.., _) => status::BROKEN,
+            (0, 1..) if is_strict => WARNED,
+            (0, _) => status::OK,
+        }
     }
 
     fn left_out(&self) -> usize {
-        self.errors + self.warnings - self.shown.len()
+        let of_files = self.installed.iter().filter(|finding| finding.weight != Weight::Note).count();
+        self.errors + self.warnings - of_files - self.shown.len()
     }
 
     fn text(&self) -> String {
         let mut out = String::new();
+        for installation::Finding { weight, text, fix, .. } in &self.installed {
+            let style = match weight {
+                Weight::Error => BAD,
+                Weight::Warning => DOUBTFUL,
+                Weight::Note => STRONG,
+            };
+            let _ = writeln!(out, "{}: {text}", in_style(style, weight.word()));
+            if let Some(fix) = fix {
+                let _ = writeln!(out, "  fix: {fix}");
+            }
+        }
         for finding in &self.shown {
             self.write(&mut out, finding);
         }
@@ -162,7 +193,12 @@ impl<'p> Checked<'p> {
             let text = format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
             style.map_or_else(|| text.clone(), |style| in_style(style, &text))
         });
-        let verdict = if self.errors == 0 { in_style(GOOD, "well-formed") } else { in_style(BAD, "invalid") };
+        let of_files = self.installed.iter().filter(|finding| finding.weight == Weight::Error).count();
+        let verdict = match self.errors {
+            0 => in_style(GOOD, "well-formed"),
+            errors if errors == of_files => in_style(BAD, "well-formed, but cannot be used as it is installed"),
+            _ => in_style(BAD, "invalid"),
+        };
         let _ = writeln!(out, "{}: {verdict}", counted.join(", "));
         out
     }
@@ -170,10 +206,15 @@ impl<'p> Checked<'p> {
     fn json(&self) -> Value {
         let policy = self.policy;
         let files: Vec<String> = (0..policy.sources.len()).map(|file| policy.path(file)).collect();
-        let findings: Vec<Value> = self.shown.iter().map(|finding| self.finding_json(finding)).collect();
+        let of_files = self.installed.iter().map(|installation::Finding { weight, code, text, fix }| {
+            json!({ "kind": weight.word(), "code": code, "text": text, "fix": fix })
+        });
+        let findings: Vec<Value> =
+            of_files.chain(self.shown.iter().map(|finding| self.finding_json(finding))).collect();
         json!({
             "files": files, "rules": policy.rules.len(), "errors": self.errors, "warnings": self.warnings,
             "findings": findings, "left_out": self.left_out(), "compared_all": self.complete,
+            "tables": installation::tables(),
         })
     }
 
@@ -204,7 +245,12 @@ impl<'p> Checked<'p> {
     fn finding_text(&self, finding: &Finding<'_>) -> String {
         match finding {
             Finding::Error(Problem { wrong, .. }) | Finding::Warning(Problem { wrong, .. }) => {
-                format!("{wrong}{}", by_directory(wrong).unwrap_or_default())
+                let hint = self.hints.hint(wrong).map_or_else(String::new, |hint| format!(" ({hint})"));
+                // A name is shown as it is written.
+                if matches!(wrong, Wrong::UnknownUser(_) | Wrong::UnknownGroup(_)) {
+                    return format!("{wrong}{hint}").replace("\\x5c", "\\");
+                }
+                wrong.to_string()
             }
             Finding::Advice(advice) => advice.text(&self.lines, self.nfs.as_deref()),
         }
@@ -256,33 +302,5 @@ impl Finding<'_> {
                 Place { file: *file, line: *line, column, width: text.trim_ascii().len() }
             }
         }
-    }
-}
-
-/// The helper is static and asks no directory service; this program is not, and says what to write instead.
-fn by_directory(wrong: &Wrong) -> Option<String> {
-    let number = if let Wrong::UnknownUser(name) = wrong {
-        format!("uid:{}", User::from_name(name).ok()??.uid)
-    } else if let Wrong::UnknownGroup(name) = wrong {
-        format!("gid:{}", Group::from_name(name).ok()??.gid)
-    } else {
-        return None;
-    };
-    Some(format!(" (a directory service knows it: write {number})"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_that_only_a_directory_service_knows_is_told_as_a_number() {
-        // Root stands for such a name: whatever /etc/passwd lacks, getpwnam(3) is asked.
-        let told = by_directory(&Wrong::UnknownUser("root".to_owned()));
-        assert_eq!(told.as_deref(), Some(" (a directory service knows it: write uid:0)"));
-        let told = by_directory(&Wrong::UnknownGroup("root".to_owned()));
-        assert_eq!(told.as_deref(), Some(" (a directory service knows it: write gid:0)"));
-        assert_eq!(by_directory(&Wrong::UnknownUser("no-such-user-here".to_owned())), None);
-        assert_eq!(by_directory(&Wrong::NoPorts), None);
     }
 }

@@ -4,39 +4,66 @@ use std::ffi::{CString, OsString};
 use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use portgrant_policy::{Ask, Caller, Decision, Domain, Error, Permitted, Policy, Span, decide, refused, who};
+use portgrant_policy::{Ask, Caller, Decision, Domain, Policy, Rule, Span, Subject, decide, refused, who};
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::{Kind, Message, Resolved, program, status};
 use portgrant_trusted::System;
 use portgrant_trusted::consistent;
 use serde_json::{Value, json};
 
+use crate::account::Asked;
 use crate::arguments::{Explain, Format};
+use crate::installation;
+use crate::obstacle::{self, Obstacle};
+use crate::open_ports;
 use crate::output::{self, BAD, GOOD, in_style};
 
-/// 0 where all of it would be permitted, else 77.
+/// 0 where all of it would be bound as far as is known, 69 where some of it cannot be bound here, else 77.
 pub(crate) fn explain(asked: Explain) -> Result<u8, Box<Message>> {
+    let whom = Asked::settle(asked.user.as_deref())?;
     let reading = consistent(|system| {
         let policy = Policy::from(system.policy()?);
-        let caller = caller(asked.user.as_deref(), &policy, system)?;
+        let caller = whom.caller(&policy, system)?;
         let endpoints = asked.listen.iter().map(|endpoint| system.resolve(endpoint.clone()));
         Ok((policy, caller, endpoints.collect::<Result<Vec<_>, _>>()?))
     })?;
     let (policy, caller, endpoints) = reading.value;
+    if whom.is_read_by_root() {
+        installation::readable(&policy.sources)?;
+    }
+    let open = open_ports::first();
     let program = asked.program.map(|program| program::find(&program, &environment())).transpose().map_err(unfit)?;
     let program = program.as_deref().map(|path| System::asked_program(&policy, path.as_os_str().as_bytes()));
     let (mut text, mut values, mut worst) = (String::new(), Vec::new(), status::OK);
     for endpoint in endpoints {
         let ask = Ask { endpoint, domain: Domain::OfAddress, program: program.clone() };
         let span = ask.span();
+        let obstacle = obstacle::of(&ask.endpoint);
+        let would = Would { endpoint: ask.endpoint.clone(), span, obstacle: obstacle.as_ref() };
+        let is_open = open.is_some_and(|first| u32::from(ask.endpoint.port.get()) >= first);
+        if let Some(why) = open_ports::text(open).filter(|_| is_open) {
+            worst = worst.max(would.status());
+            let _ = writeln!(text, "{} {}\n  why: {why}", ask.endpoint, in_style(GOOD, "needs no rule"));
+            would.write(&mut text);
+            values.push(would.json(json!({
+                "decision": "permit", "user": caller.name, "uid": caller.uid, "rule": null, "text": null,
+                "unprivileged_from": open,
+            })));
+            continue;
+        }
         match decide(&policy, &caller, ask) {
             Decision::Permit(permit) => {
-                permitted(&mut text, &permit, span, &caller, &policy);
-                values.push(permitted_json(&permit, span, &caller, &policy));
+                worst = worst.max(would.status());
+                permitted(&mut text, permit.rule(), &would, (&caller, whom.is_account()), &policy);
+                would.write(&mut text);
+                values.push(would.json(json!({
+                    "decision": "permit", "user": caller.name, "uid": caller.uid, "rule": policy.place(permit.rule()),
+                    "text": policy.text(permit.rule()),
+                })));
             }
             Decision::Refuse(refusal) => {
                 worst = status::REFUSED;
-                let message = refused(&refusal, &caller, &policy);
+                let message = refused(&refusal, &caller, &policy, &reading.system.names);
                 let part = |part: &Option<String>| part.clone().unwrap_or_default();
                 let (why, fix) = (part(&message.why), part(&message.fix));
                 let _ = writeln!(text, "{}\n  why: {why}\n  fix: {fix}", in_style(BAD, &message.what));
@@ -55,32 +82,48 @@ pub(crate) fn explain(asked: Explain) -> Result<u8, Box<Message>> {
     Ok(worst)
 }
 
-/// The account named, or whoever asks: by real uid, real gid and groups, as the helper has it.
-pub(crate) fn caller(user: Option<&str>, policy: &Policy, system: &System) -> Result<Caller, Error> {
-    let names = &system.names;
-    match user {
-        Some(name) => Caller::account(name, names)?.with_accounts(policy, names),
-        None => Ok(Caller::from(system.caller(policy)?).named(names)),
+/// What a socket would be bound to, and what keeps it from that on this host.
+struct Would<'a> {
+    endpoint: Resolved,
+    span: Span,
+    obstacle: Option<&'a Obstacle>,
+}
+
+impl Would<'_> {
+    fn status(&self) -> u8 {
+        self.obstacle.map_or(status::OK, |_| status::UNAVAILABLE)
+    }
+
+    fn write(&self, text: &mut String) {
+        let Would { endpoint, span, obstacle } = self;
+        if let Some((why, fix)) = obstacle {
+            let _ = writeln!(text, "  why: {why}\n  fix: {fix}");
+            return;
+        }
+        let _ = writeln!(text, "  bind: {span} port {}, {}", endpoint.port, kind(endpoint));
+    }
+
+    fn json(&self, mut value: Value) -> Value {
+        value["endpoint"] = self.endpoint.to_string().into();
+        value["bind"] = json!({
+            "address": self.span.to_string(), "port": self.endpoint.port.get(),
+            "protocol": self.endpoint.endpoint.protocol.word(),
+            "listening": self.endpoint.endpoint.protocol.is_stream(), "name": self.endpoint.name(),
+        });
+        value["obstacle"] = self.obstacle.map(|(why, fix)| json!({ "why": why, "fix": fix })).into();
+        value
     }
 }
 
-fn permitted(text: &mut String, permit: &Permitted<'_>, span: Span, caller: &Caller, policy: &Policy) {
-    let (endpoint, rule) = (permit.endpoint(), permit.rule());
-    let _ = writeln!(text, "{endpoint} is {} for {}", in_style(GOOD, "permitted"), who(caller));
+/// The rule. To an account that has the group it is for, it says whose sessions do not.
+fn permitted(text: &mut String, rule: &Rule, would: &Would<'_>, whom: (&Caller, bool), policy: &Policy) {
+    let (caller, is_account) = whom;
+    let but = if would.obstacle.is_some() { ", but cannot be bound here" } else { "" };
+    let _ = writeln!(text, "{} is {} for {}{but}", would.endpoint, in_style(GOOD, "permitted"), who(caller));
     let _ = writeln!(text, "  rule: {}  {}", policy.place(rule), policy.text(rule));
-    let _ = writeln!(text, "  bind: {span} port {}, {}", endpoint.port, kind(endpoint));
-}
-
-fn permitted_json(permit: &Permitted<'_>, span: Span, caller: &Caller, policy: &Policy) -> Value {
-    let (endpoint, rule) = (permit.endpoint(), permit.rule());
-    json!({
-        "endpoint": endpoint.to_string(), "decision": "permit", "user": caller.name, "uid": caller.uid,
-        "rule": policy.place(rule), "text": policy.text(rule),
-        "bind": {
-            "address": span.to_string(), "port": endpoint.port.get(), "protocol": endpoint.endpoint.protocol.word(),
-            "listening": endpoint.endpoint.protocol.is_stream(), "name": endpoint.name(),
-        },
-    })
+    if is_account && matches!(rule.subject, Subject::Gid(_)) {
+        text.push_str("  note: it is for a group: a session that is older than the membership must log in again\n");
+    }
 }
 
 fn kind(endpoint: &Resolved) -> String {

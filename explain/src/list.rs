@@ -8,30 +8,34 @@ use portgrant_trusted::consistent;
 use rustc_hash::FxHashSet;
 use serde_json::{Value, json};
 
+use crate::account::Asked;
 use crate::advice::MOST_STEPS;
 use crate::arguments::Format;
 use crate::candidates::Candidates;
-use crate::explain::caller;
+use crate::installation;
 use crate::lines::Lines;
+use crate::open_ports;
 use crate::output::{self, BAD, DOUBTFUL, STRONG, in_style};
 use crate::relation::{Budget, Extent};
 
-/// Where the kernel says which ports are for everybody (ip(7)).
-const UNPRIVILEGED_FROM: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 /// How many denies are shown of a permit.
 const MOST_DENIES: usize = 10;
 
 /// Always 0: nothing is an answer as well.
 pub(crate) fn list(user: Option<&str>, format: Format) -> Result<u8, Box<Message>> {
+    let asked = Asked::settle(user)?;
     let reading = consistent(|system| {
         let policy = Policy::from(system.policy()?);
-        let caller = caller(user, &policy, system)?;
+        let caller = asked.caller(&policy, system)?;
         Ok((policy, caller))
     })?;
     let (policy, caller) = reading.value;
+    if asked.is_read_by_root() {
+        installation::readable(&policy.sources)?;
+    }
     let lines = Lines::of(&policy);
     let grants = Grants::of(&policy, &lines, &caller);
-    let from = std::fs::read_to_string(UNPRIVILEGED_FROM).ok().and_then(|text| text.trim().parse().ok());
+    let from = open_ports::first();
     match format {
         Format::Text => output::print(&grants.text(&caller, &lines, from)),
         Format::Json => output::print_json(&json!({
@@ -95,8 +99,8 @@ impl<'p> Grants<'p> {
                 "the policy is too large to compare all of its rules: not every deny is shown; portgrant explain knows all\n",
             );
         }
-        if let Some(from @ ..=65535) = from {
-            let _ = writeln!(out, "everybody may bind ports from {from} on, without a rule and without portgrant");
+        if let Some(open) = open_ports::text(from) {
+            let _ = writeln!(out, "{open}");
         }
         out
     }

@@ -7,18 +7,23 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
 mod advice;
 mod arguments;
+mod authbind;
 mod candidates;
 mod check;
 mod datagrams;
 mod explain;
 mod import;
+mod installation;
 mod lines;
 mod list;
+mod names;
 mod nfs;
+mod obstacle;
+mod open_ports;
 mod output;
-mod readable;
 mod relation;
 mod subid_source;
 
@@ -32,7 +37,7 @@ fn main() -> ExitCode {
     let done = Command::parse(std::env::args_os()).and_then(|command| match command {
         Command::Explain(asked) => explain::explain(asked),
         Command::List { user, format } => list::list(user.as_deref(), format),
-        Command::Check { files, format } => check::check(files, format),
+        Command::Check { files, is_strict, format } => check::check(files, is_strict, format),
         Command::Import(asked) => import::import(&asked),
         Command::Help => output::print(arguments::HELP),
         Command::Version => output::print(concat!("portgrant-explain ", env!("CARGO_PKG_VERSION"), "\n")),

@@ -1,5 +1,5 @@
 //! What is known of a generation of the policy: written once when it is loaded, kept beside it in the kernel, and read by
-//! `show` and by whoever writes the audit lines. JSON, and public as that (`show --format json`).
+//! `show` and by the reader that writes the audit lines. JSON, and public as that (`show --format json`).
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ pub const MOST_LEFT_OUT: usize = 1000;
 pub struct About {
     /// Counted from 1; each reload adds one
     pub generation: u32,
-    /// The id of the map that holds it, which tells whether it is in force
+    /// The id of the map that holds it, which shows whether it is active
     pub map: u32,
     /// Which program reads it ([`crate::program::number`])
     #[serde(default)]

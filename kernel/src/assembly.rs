@@ -4,6 +4,7 @@
 //! makes of it is the verifier's to say.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
 /// A register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,12 +99,19 @@ impl Instruction {
     }
 }
 
-/// A program that is being written. A mistake in it (a label that is missing or too far) is one of this crate's.
-#[derive(Debug, Default)]
-pub struct Assembly {
+/// A program that is being written, whose jumps go to labels of type `L`. A mistake in it (a label that is missing or too far)
+/// is one of this crate's.
+#[derive(Debug)]
+pub struct Assembly<L> {
     code: Vec<Instruction>,
-    labels: BTreeMap<String, usize>,
-    jumps: Vec<(usize, String)>,
+    labels: BTreeMap<L, usize>,
+    jumps: Vec<(usize, L)>,
+}
+
+impl<L> Default for Assembly<L> {
+    fn default() -> Assembly<L> {
+        Assembly { code: Vec::new(), labels: BTreeMap::new(), jumps: Vec::new() }
+    }
 }
 
 /// Classes and modes, as linux/bpf.h and linux/bpf_common.h have them.
@@ -126,7 +134,7 @@ mod class {
 const MAP: u8 = 1;
 const MAP_VALUE: u8 = 2;
 
-impl Assembly {
+impl<L: Ord + Debug> Assembly<L> {
     /// `to = number`
     pub fn set(&mut self, to: Register, number: i32) {
         self.push(class::ARITHMETIC | 0xb0, to, 0, 0, number);
@@ -234,7 +242,7 @@ impl Assembly {
         self.push(class::STORE_IMMEDIATE | width as u8, base, 0, offset, number);
     }
 
-    /// `8 bytes of memory at base += from`, whoever else does so at the same time
+    /// `8 bytes of memory at base += from`, atomically
     pub fn add_atomically(&mut self, base: Register, from: Register) {
         self.push(class::ADD_ATOMICALLY, base, from.number(), 0, 0);
     }
@@ -251,27 +259,27 @@ impl Assembly {
     }
 
     /// Goes to `label`
-    pub fn jump(&mut self, label: &str) {
-        self.jumps.push((self.code.len(), label.to_owned()));
+    pub fn jump(&mut self, label: L) {
+        self.jumps.push((self.code.len(), label));
         self.push(class::JUMP, Register::R0, 0, 0, 0);
     }
 
     /// Goes to `label` where `register` is so, compared with `number`
-    pub fn jump_if(&mut self, register: Register, condition: If, number: i32, label: &str) {
-        self.jumps.push((self.code.len(), label.to_owned()));
+    pub fn jump_if(&mut self, register: Register, condition: If, number: i32, label: L) {
+        self.jumps.push((self.code.len(), label));
         self.push(class::JUMP | condition as u8, register, 0, 0, number);
     }
 
     /// Goes to `label` where `register` is so, compared with `other`
-    pub fn jump_if_register(&mut self, register: Register, condition: If, other: Register, label: &str) {
-        self.jumps.push((self.code.len(), label.to_owned()));
+    pub fn jump_if_register(&mut self, register: Register, condition: If, other: Register, label: L) {
+        self.jumps.push((self.code.len(), label));
         self.push(class::JUMP | class::REGISTER | condition as u8, register, other.number(), 0, 0);
     }
 
     /// Names the place of the next instruction
-    pub fn label(&mut self, name: &str) {
-        let before = self.labels.insert(name.to_owned(), self.code.len());
-        debug_assert!(before.is_none(), "label {name} stands twice");
+    pub fn label(&mut self, label: L) {
+        debug_assert!(!self.labels.contains_key(&label), "label {label:?} is there already");
+        self.labels.insert(label, self.code.len());
     }
 
     /// The program.
@@ -281,7 +289,7 @@ impl Assembly {
     #[must_use]
     pub fn finish(mut self) -> Vec<Instruction> {
         for (at, label) in self.jumps {
-            let target = self.labels.get(&label).unwrap_or_else(|| panic!("there is no label {label}"));
+            let target = self.labels.get(&label).unwrap_or_else(|| panic!("there is no label {label:?}"));
             let distance = target.cast_signed() - at.cast_signed() - 1;
             self.code[at].offset = distance.try_into().expect("a program of a few thousand instructions");
         }

@@ -1,6 +1,6 @@
 //! Who reads the grants and writes the audit lines: the same line that the helper writes, of verb `kernel`.
 //!
-//! A record stays in the kernel until its line was taken by the log. What found no room there is told as a number.
+//! A record stays in the kernel until the log has taken its line. Records that found no room are reported as a number.
 
 use portgrant_protocol::Port;
 use std::collections::HashMap;
@@ -144,7 +144,7 @@ impl Grant {
             verb: "kernel",
             endpoint: self.bind.endpoint().to_string(),
             rule: Some(rule),
-            // Only the pid is told there.
+            // It has only the pid.
             program: None,
         };
         line.as_of("portgrant-kernel", self.pid)

@@ -26,7 +26,7 @@ pub struct Key(pub u64);
 /// What holds for a subject at a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// What is decided, where there is no set
+    /// The decision if there is no set
     pub verdict: Verdict,
     /// The set of addresses that decides
     pub set: Option<Set>,

@@ -65,7 +65,7 @@ fn command(kept: Kept, arguments: impl IntoIterator<Item = OsString>) -> Result<
     }
 }
 
-/// What nobody has read by then is gone with it, and said.
+/// Grants that nobody has read by then are lost, which is printed.
 fn unload(kept: &Kept) -> Result<(), Error> {
     let unread = kept.with(|| Loaded::open().and_then(|loaded| loaded.unread()));
     kept.with(Loaded::unload)?;
@@ -170,7 +170,7 @@ fn sizes(about: &About) -> String {
     format!("rules: {rules}, ports: {ports}, entries: {entries}, intervals of addresses: {intervals}\n")
 }
 
-/// What is left out is said where it is loaded; it is no error.
+/// Prints the rules that are left out. They are not an error.
 fn warn(about: &About) {
     let _ = std::io::stderr().write_all(show::left_out(about).as_bytes());
 }

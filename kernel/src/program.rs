@@ -4,16 +4,18 @@
 //! [`PASS`] for everything else: it never takes away what the kernel would have allowed. Wherever something is missing or
 //! unknown, that is [`PASS`].
 //!
-//! Which generation of the policy is in force is read once ([`Maps::policy`], its ports): all that is read afterwards hangs on
+//! Which generation of the policy is active is read once ([`Maps::policy`], its ports): all that is read afterwards hangs on
 //! that. What is compared is what [`crate::tables`] describes; `Tables::verdict` does the same lookups.
 //!
 //! It calls the kernel for nothing but ids, the network namespace and the record: a look into an array is a few instructions
 //! of its own, while into a hash or a trie of the kernel's it is calls, each of which cost more than the whole search here.
 
+mod labels;
 mod search;
 
 use crate::projection::Transport;
 
+use self::labels::{Label, Part, Place};
 use self::search::{Sought, class, consider};
 use crate::assembly::{Assembly, Helper, If, Instruction, Register, Width};
 use crate::cells::{BUCKET, HASHES, MIX, NEAR, PAGE};
@@ -24,6 +26,8 @@ use crate::tables::{FEW, index};
 use Register::{R0, R1, R2, R3, R6, R7, R8, R9, Stack};
 use Width::{Byte, Double, Half, Word};
 
+type Code = Assembly<Label>;
+
 /// Nothing is changed: the kernel decides as if there were no program.
 pub const PASS: i32 = 1;
 /// Allowed, and CAP_NET_BIND_SERVICE is not asked for (Linux 5.12).
@@ -32,7 +36,7 @@ pub const GRANT: i32 = 3;
 /// The maps' descriptors.
 #[derive(Debug, Clone, Copy)]
 pub struct Maps {
-    /// An array of one map: the ports of the generation in force
+    /// An array of one map: the ports of the active generation
     pub policy: i32,
     /// An array of maps: the pages of [`bucket`]s of both generations
     pub buckets: i32,
@@ -77,26 +81,26 @@ mod stack {
 /// Throughout: R6 the context, R7 the least verdict so far, R8 the port's entry, R9 what is looked for.
 #[must_use]
 pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
-    let mut code = Assembly::default();
+    let mut code = Code::default();
     request(&mut code);
     generation(&mut code, maps);
     port(&mut code);
     network_namespace(&mut code, cookie);
     ids(&mut code);
     anybody(&mut code);
-    consider(&mut code, maps, family, "anybody");
+    consider(&mut code, maps, family, Part::Anybody);
     few_users(&mut code);
-    subject(&mut code, maps, family, "user", Key::UIDS);
-    subject(&mut code, maps, family, "group", Key::GIDS);
-    class(&mut code, maps, "subordinate user", Key::SUBORDINATE_UIDS, Sought::Uid);
-    subject(&mut code, maps, family, "subordinate user", Key::SUBORDINATE_UIDS);
-    class(&mut code, maps, "subordinate group", Key::SUBORDINATE_GIDS, Sought::Gid);
-    subject(&mut code, maps, family, "subordinate group", Key::SUBORDINATE_GIDS);
+    subject(&mut code, maps, family, Part::User, Key::UIDS);
+    subject(&mut code, maps, family, Part::Group, Key::GIDS);
+    class(&mut code, maps, Part::SubordinateUser, Key::SUBORDINATE_UIDS, Sought::Uid);
+    subject(&mut code, maps, family, Part::SubordinateUser, Key::SUBORDINATE_UIDS);
+    class(&mut code, maps, Part::SubordinateGroup, Key::SUBORDINATE_GIDS, Sought::Gid);
+    subject(&mut code, maps, family, Part::SubordinateGroup, Key::SUBORDINATE_GIDS);
     grant(&mut code, maps, family);
 
-    code.label("refused");
+    code.label(Label::Refused);
     count(&mut code, maps, counter::PASSED);
-    code.label("pass");
+    code.label(Label::Pass);
     code.exit(PASS);
     code.finish()
 }
@@ -108,18 +112,18 @@ pub const FOUND: u32 = 0x7067;
 /// one, and 0 otherwise. Some kernels look at the first one whatever is asked for.
 #[must_use]
 pub fn probe(outer: i32) -> Vec<Instruction> {
-    let mut code = Assembly::default();
+    let mut code = Code::default();
     code.set_map(R1, outer);
     for element in 0..2 {
         code.store_number(Word, Stack, stack::INDEX, element);
         on_stack(&mut code, stack::INDEX);
-        lookup(&mut code, "missing");
+        lookup(&mut code, Label::Missing);
         code.copy(R1, R0);
     }
     code.load(Word, R1, R1, 0);
-    code.jump_if(R1, If::Differs, FOUND.cast_signed(), "missing");
+    code.jump_if(R1, If::Differs, FOUND.cast_signed(), Label::Missing);
     code.exit(FOUND.cast_signed());
-    code.label("missing");
+    code.label(Label::Missing);
     code.exit(0);
     code.finish()
 }
@@ -134,92 +138,92 @@ pub fn number() -> u32 {
 }
 
 /// Which protocol (mptcp binds a tcp socket), and which port, as an index of the ports; 0 lets the kernel choose one.
-fn request(code: &mut Assembly) {
+fn request(code: &mut Code) {
     code.copy(R6, R1);
     code.load(Word, R2, R6, context::USER_PORT);
-    code.jump_if(R2, If::Equal, 0, "pass");
+    code.jump_if(R2, If::Equal, 0, Label::Pass);
     code.network_order(Half, R2);
     code.load(Word, R1, R6, context::PROTOCOL);
-    code.jump_if(R1, If::Equal, protocol(Transport::Tcp).into(), "known");
-    code.jump_if(R1, If::Differs, protocol(Transport::Udp).into(), "pass");
+    code.jump_if(R1, If::Equal, protocol(Transport::Tcp).into(), Label::KnownProtocol);
+    code.jump_if(R1, If::Differs, protocol(Transport::Udp).into(), Label::Pass);
     code.or_number(R2, index(Transport::Udp, 0).cast_signed());
-    code.label("known");
+    code.label(Label::KnownProtocol);
     code.store(Word, Stack, stack::INDEX, R2);
 }
 
-/// The one look at which generation is in force.
-fn generation(code: &mut Assembly, maps: Maps) {
+/// Reads once which generation is active.
+fn generation(code: &mut Code, maps: Maps) {
     code.set_map(R1, maps.policy);
     code.set_map_value(R2, maps.counters, counter::ZERO);
-    lookup(code, "pass");
+    lookup(code, Label::Pass);
     code.copy(R1, R0);
 }
 
 /// Whether anybody has this port: most binds end here.
-fn port(code: &mut Assembly) {
+fn port(code: &mut Code) {
     on_stack(code, stack::INDEX);
-    lookup(code, "pass");
+    lookup(code, Label::Pass);
     code.load(Word, R1, R0, port::GENERATION);
-    code.jump_if(R1, If::Equal, 0, "pass");
+    code.jump_if(R1, If::Equal, 0, Label::Pass);
     code.copy(R8, R0);
 }
 
 /// The socket's namespace; a program at the root of all cgroups meets those of every container.
-fn network_namespace(code: &mut Assembly, cookie: u64) {
+fn network_namespace(code: &mut Code, cookie: u64) {
     code.copy(R1, R6);
     code.call(Helper::NetnsCookie);
     code.set_wide(R1, cookie);
-    code.jump_if_register(R0, If::Differs, R1, "pass");
+    code.jump_if_register(R0, If::Differs, R1, Label::Pass);
 }
 
 /// Who asks: a call that costs more than all lookups, so it is made once.
-fn ids(code: &mut Assembly) {
+fn ids(code: &mut Code) {
     code.call(Helper::CurrentIds);
     code.store(Double, Stack, stack::IDS, R0);
 }
 
-fn anybody(code: &mut Assembly) {
+fn anybody(code: &mut Code) {
     code.set_wide(R7, Verdict::NOTHING.0.cast_unsigned());
     code.load(Double, R1, R8, port::ANYBODY);
 }
 
 /// The few users of the port, where it has no more; others go to what groups have.
-fn few_users(code: &mut Assembly) {
+fn few_users(code: &mut Code) {
     let slots = || (0..).take(FEW);
-    let known = |slot| format!("user: the port's {slot}");
+    let known = |slot| Part::User.at(Place::PortsUser(slot));
     in_tables(code, Key::UIDS);
-    code.jump_if(R1, If::Differs, 0, "user: of many");
+    code.jump_if(R1, If::Differs, 0, Part::User.at(Place::ManyUsers));
     code.load(Double, R2, Stack, stack::IDS);
     code.copy_lower(R2, R2);
     for slot in slots() {
         code.load(Word, R1, R8, port::UIDS + 4 * slot);
-        code.jump_if_register(R1, If::Equal, R2, &known(slot));
+        code.jump_if_register(R1, If::Equal, R2, known(slot));
     }
-    code.jump("user: done");
+    code.jump(Part::User.at(Place::Done));
     for slot in slots() {
-        code.label(&known(slot));
+        code.label(known(slot));
         code.load(Double, R1, R8, port::OUTCOMES + 8 * slot);
-        code.jump("user: has this");
+        code.jump(Part::User.at(Place::Outcome));
     }
-    code.label("user: of many");
+    code.label(Part::User.at(Place::ManyUsers));
 }
 
 /// R1 becomes not 0 where one of the tables from `first` on has something at this port.
-fn in_tables(code: &mut Assembly, first: u8) {
+fn in_tables(code: &mut Code, first: u8) {
     code.load(Word, R1, R8, port::TABLES);
     code.and_number(R1, (first..).zip(BLOCK_BITS).map(|(table, _)| 1 << (table - 1)).sum());
 }
 
 /// The outcome for this subject, if there is one: in one table at most, among those that have something at this port.
-fn subject(code: &mut Assembly, maps: Maps, family: Family, who: &str, first_table: u8) {
-    let in_cell = |cell| format!("{who}: in cell {cell}");
+fn subject(code: &mut Code, maps: Maps, family: Family, part: Part, first_table: u8) {
+    let in_cell = |cell| part.at(Place::Cell(cell));
     in_tables(code, first_table);
-    code.jump_if(R1, If::Equal, 0, &format!("{who}: done"));
+    code.jump_if(R1, If::Equal, 0, part.at(Place::Done));
     for (table, bits) in (first_table..).zip(BLOCK_BITS) {
-        let next = format!("{who}: after table {table}");
+        let next = part.at(Place::AfterTable(table));
         code.load(Word, R1, R8, port::TABLES);
         code.and_number(R1, 1 << (table - 1));
-        code.jump_if(R1, If::Equal, 0, &next);
+        code.jump_if(R1, If::Equal, 0, next);
         match first_table {
             Key::UIDS => code.load(Double, R9, Stack, stack::IDS),
             Key::GIDS => {
@@ -235,16 +239,16 @@ fn subject(code: &mut Assembly, maps: Maps, family: Family, who: &str, first_tab
         code.shift_right(R2, bits.into());
         code.or(R9, R2);
         find(code, maps, table, in_cell);
-        code.label(&next);
+        code.label(next);
     }
-    code.jump(&format!("{who}: done"));
+    code.jump(part.at(Place::Done));
     for (cell, offset) in cells() {
-        code.label(&in_cell(cell));
+        code.label(in_cell(cell));
         code.load(Double, R1, R0, offset + bucket::OUTCOME);
-        code.jump(&format!("{who}: has this"));
+        code.jump(part.at(Place::Outcome));
     }
-    code.label(&format!("{who}: has this"));
-    consider(code, maps, family, who);
+    code.label(part.at(Place::Outcome));
+    consider(code, maps, family, part);
 }
 
 /// Each cell of a bucket, and its offset in bytes.
@@ -254,7 +258,7 @@ fn cells() -> impl Iterator<Item = (usize, i16)> {
 
 /// Goes to the place of the cell, with R0 its bucket, that has `table`'s key for the id and block in R9 (the block in its lower
 /// 16 bits), or on if there is none. As `Cells::get`.
-fn find(code: &mut Assembly, maps: Maps, table: u8, in_cell: impl Fn(usize) -> String) {
+fn find(code: &mut Code, maps: Maps, table: u8, in_cell: impl Fn(usize) -> Label) {
     code.load(Word, R2, R6, context::PROTOCOL);
     code.shift_left(R2, 8);
     code.shift_left(R9, Key::BLOCK.cast_signed());
@@ -264,13 +268,13 @@ fn find(code: &mut Assembly, maps: Maps, table: u8, in_cell: impl Fn(usize) -> S
         row(code, maps.buckets, bucket::PAGES, number);
         for (cell, offset) in cells() {
             code.load(Double, R1, R0, offset + bucket::KEY);
-            code.jump_if_register(R1, If::Equal, R9, &in_cell(cell));
+            code.jump_if_register(R1, If::Equal, R9, in_cell(cell));
         }
     }
 }
 
 /// R1 becomes the number of the first bucket for the key in R9. R2 is lost.
-fn first_bucket(code: &mut Assembly) {
+fn first_bucket(code: &mut Code) {
     code.copy(R1, R9);
     code.and_number(R1, i32::try_from(!Key::below(NEAR).cast_signed()).expect("few bits"));
     hash(code, HASHES[0]);
@@ -283,7 +287,7 @@ fn first_bucket(code: &mut Assembly) {
 }
 
 /// R1 becomes the number of the second bucket for the key in R9. R2 is lost.
-fn second_bucket(code: &mut Assembly) {
+fn second_bucket(code: &mut Code) {
     code.copy(R1, R9);
     hash(code, HASHES[1]);
     code.load(Word, R2, R8, port::BUCKETS);
@@ -291,7 +295,7 @@ fn second_bucket(code: &mut Assembly) {
 }
 
 /// R1 becomes what `hash` makes of it. R2 is lost.
-fn hash(code: &mut Assembly, hash: u64) {
+fn hash(code: &mut Code, hash: u64) {
     code.set_wide(R2, MIX);
     code.multiply(R1, R2);
     code.copy(R2, R1);
@@ -305,41 +309,41 @@ fn hash(code: &mut Assembly, hash: u64) {
 
 /// R0 becomes the row of `rows` whose number `number` leaves in R1, twice, without a call. Every row that a generation names is
 /// there; without it, nothing is granted.
-fn row(code: &mut Assembly, rows: i32, pages: Pages, number: impl Fn(&mut Assembly)) {
+fn row(code: &mut Code, rows: i32, pages: Pages, number: impl Fn(&mut Code)) {
     number(code);
     code.shift_right(R1, pages.bits.cast_signed());
     code.store(Word, Stack, stack::INDEX, R1);
     code.set_map(R1, rows);
     on_stack(code, stack::INDEX);
-    lookup(code, "refused");
+    lookup(code, Label::Refused);
     number(code);
     code.and_number(R1, (1 << pages.bits) - 1);
     code.store(Word, Stack, stack::INDEX, R1);
     code.copy(R1, R0);
     on_stack(code, stack::INDEX);
-    lookup(code, "refused");
+    lookup(code, Label::Refused);
 }
 
 /// A permit, if there is one: recorded, counted, granted. A record that finds no room delays nobody.
-fn grant(code: &mut Assembly, maps: Maps, family: Family) {
+fn grant(code: &mut Code, maps: Maps, family: Family) {
     code.set_wide(R1, Verdict::NOTHING.0.cast_unsigned());
-    code.jump_if_register(R7, If::Equal, R1, "refused");
+    code.jump_if_register(R7, If::Equal, R1, Label::Refused);
 
     // While nobody reads, to ask whether there is room costs less than to be refused it.
     code.set_map_value(R9, maps.counters, counter::FULL);
     code.load(Double, R1, R9, 0);
-    code.jump_if(R1, If::Equal, 0, "room");
+    code.jump_if(R1, If::Equal, 0, Label::Room);
     code.set_map(R1, maps.grants);
     code.set(R2, ring::WAITING);
     code.call(Helper::RingQuery);
-    code.jump_if(R0, If::AtLeast, ring::FULL, "no room");
+    code.jump_if(R0, If::AtLeast, ring::FULL, Label::NoRoom);
     code.store_number(Double, R9, 0, 0);
-    code.label("room");
+    code.label(Label::Room);
     code.set_map(R1, maps.grants);
     code.set(R2, record::SIZE.into());
     code.set(R3, 0);
     code.call(Helper::RingReserve);
-    code.jump_if(R0, If::Equal, 0, "full");
+    code.jump_if(R0, If::Equal, 0, Label::Full);
     code.copy(R9, R0);
     code.store(Double, R9, record::VERDICT, R7);
     code.load(Double, R1, Stack, stack::IDS);
@@ -363,15 +367,15 @@ fn grant(code: &mut Assembly, maps: Maps, family: Family) {
     code.call(Helper::RingSubmit);
     code.exit(GRANT);
 
-    code.label("full");
+    code.label(Label::Full);
     code.store_number(Double, R9, 0, 1);
-    code.label("no room");
+    code.label(Label::NoRoom);
     count(code, maps, counter::UNLOGGED);
     code.exit(GRANT);
 }
 
 /// Writes the address to the record in R9, IPv4 as `::ffff:a.b.c.d`, in the network's order. R1 is lost.
-fn address(code: &mut Assembly, family: Family) {
+fn address(code: &mut Code, family: Family) {
     if family == Family::V4 {
         code.store_number(Double, R9, record::ADDRESS, 0);
         code.store_number(Word, R9, record::ADDRESS + 8, i32::from_ne_bytes([0, 0, 0xff, 0xff]));
@@ -386,17 +390,17 @@ fn address(code: &mut Assembly, family: Family) {
 }
 
 /// R0 becomes what the map in R1 has for the key at R2; where it has nothing, goes to `missing`.
-fn lookup(code: &mut Assembly, missing: &str) {
+fn lookup(code: &mut Code, missing: Label) {
     code.call(Helper::MapLookup);
     code.jump_if(R0, If::Equal, 0, missing);
 }
 
-fn on_stack(code: &mut Assembly, offset: i16) {
+fn on_stack(code: &mut Code, offset: i16) {
     code.copy(R2, Stack);
     code.add(R2, offset.into());
 }
 
-fn count(code: &mut Assembly, maps: Maps, counter: i32) {
+fn count(code: &mut Code, maps: Maps, counter: i32) {
     code.set_map_value(R1, maps.counters, counter);
     code.set(R2, 1);
     code.add_atomically(R1, R2);

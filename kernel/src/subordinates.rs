@@ -1,4 +1,4 @@
-//! The subordinate ids of whoever is denied, as classes: intervals of uids, and of gids, for each of which the same denies
+//! The subordinate ids of denied users, as classes: intervals of uids, and of gids, for each of which the same denies
 //! hold. A class is then a subject as a user is one, so that a range of 65,536 uids, which Debian gives to every new user,
 //! costs what one user costs.
 //!
@@ -13,7 +13,7 @@ use crate::addresses::{Boundary, padded};
 use crate::entry::{Key, Verdict};
 use crate::tables::MAX_WORK;
 
-/// A class: the first of its tables, its number, and the denies that hold for it.
+/// A class: the first of its tables, its number, and the denies that apply to it.
 pub(crate) type Class<'p> = (u8, u32, Vec<&'p Rule>);
 
 /// Where gids begin, as bits.

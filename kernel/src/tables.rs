@@ -7,18 +7,21 @@
 //! * a verdict, where no address matters; or
 //! * a set of addresses: intervals, each with its verdict ([`crate::addresses`]).
 //!
-//! The subordinate ids of whoever is denied are subjects as well, by classes (`subordinates.rs`). The verdict is the smallest of at most five entries', and a deny is smaller than all; of the permits the first in the
-//! policy wins, as in `decide`. An interval of ports is so many entries, one for each port; few users of a port stand with
-//! the port itself, as most ports have few. Where that would be too many entries, all intervals are aligned blocks of 1, 16,
-//! 256 and 4,096 ports. The entry of a port says which sizes are in use there, so that one lookup a subject is the rule.
+//! The subordinate ids of a denied user are subjects as well, by classes (`subordinates.rs`). The verdict is the smallest of at
+//! most five entries, and a deny is smaller than all. Of the permits the first in the policy wins, as in `decide`. An interval
+//! of ports is one entry for each port. A port with few users has them in its own entry, as most ports have few. If that gives
+//! too many entries, all intervals are aligned blocks of 1, 16, 256 and 4,096 ports. The entry of a port says which sizes are
+//! in use there, so most subjects need one lookup.
 
-use std::collections::btree_map::Entry as Slot;
+mod intervals;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use crate::projection::{Bind, Projection, Transport};
-use portgrant_policy::{AddressSet, Effect, Rule, Subject};
+use portgrant_policy::{AddressSet, Rule, Subject};
 
+use self::intervals::{Holding, Interval};
 use crate::Error;
 use crate::addresses::{Boundary, Concern, boundaries, search};
 use crate::cells::Cells;
@@ -30,7 +33,7 @@ use crate::subordinates::{self, Class, classes};
 pub const MAX_ENTRIES: usize = 1 << 22;
 /// The most entries with which each port has its own.
 const MAX_SINGLE: usize = 1 << 18;
-/// The most rules and addresses that are looked at, counted again for each interval of ports with other neighbours.
+/// The most rules and addresses that are compared, counted again for each interval of ports with other neighbours.
 pub(crate) const MAX_WORK: usize = 1 << 26;
 
 /// How many users a port's own entry has at most.
@@ -180,7 +183,7 @@ fn aligned(first: u16, last: u16) -> impl Iterator<Item = (u8, u16)> {
     })
 }
 
-/// What is no table of the hash: rules for anybody are with the ports.
+/// Not a table of the hash: rules for anybody are with the ports.
 const ANYBODY: u8 = 0;
 
 #[derive(Default)]
@@ -195,61 +198,6 @@ struct Compiler<'p> {
     permitting: HashSet<Set>,
     most: usize,
     work: usize,
-}
-
-/// The rules that hold at a port, by effect and addresses, each verdict with how many there are: a rule may name a port
-/// twice, and several rules may stand at one place.
-#[derive(Default)]
-struct Holding<'p>(BTreeMap<(Effect, u32), Alike<'p>>);
-
-/// Rules of one effect for the same addresses.
-struct Alike<'p> {
-    verdicts: BTreeMap<Verdict, usize>,
-    addresses: &'p [AddressSet],
-}
-
-impl<'p> Holding<'p> {
-    fn add(&mut self, rule: &'p Rule, list: u32) {
-        let new = || Alike { verdicts: BTreeMap::new(), addresses: &rule.addresses };
-        let alike = self.0.entry((rule.effect, list)).or_insert_with(new);
-        *alike.verdicts.entry(Verdict::of(rule)).or_default() += 1;
-    }
-
-    fn take(&mut self, rule: &Rule, list: u32) {
-        let Slot::Occupied(mut alike) = self.0.entry((rule.effect, list)) else { return };
-        if let Slot::Occupied(mut count) = alike.get_mut().verdicts.entry(Verdict::of(rule)) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        if alike.get().verdicts.is_empty() {
-            alike.remove();
-        }
-    }
-
-    fn concern(&self) -> Concern<'p> {
-        let first = |alike: &Alike<'p>| Some((*alike.verdicts.keys().next()?, alike.addresses));
-        self.0.iter().filter_map(|(&key, alike)| Some((key, first(alike)?))).collect()
-    }
-}
-
-/// What holds for a subject over some ports.
-struct Interval {
-    /// The first of the tables for such subjects
-    table: u8,
-    id: u32,
-    first: u16,
-    last: u16,
-    entry: Entry,
-}
-
-impl Interval {
-    /// How many entries of the hash, or among the few users of a port, it is: one for each port of `open`.
-    fn named_ports(&self, open: &[bool]) -> usize {
-        let ports = usize::from(self.first)..=usize::from(self.last);
-        if self.table == ANYBODY { 0 } else { open[ports].iter().filter(|&&open| open).count() }
-    }
 }
 
 impl<'p> Compiler<'p> {
@@ -307,7 +255,7 @@ impl<'p> Compiler<'p> {
             for (rule, list) in end {
                 holding.take(rule, list);
             }
-            let (Some((next, _)), false) = (changes.peek(), holding.0.is_empty()) else { continue };
+            let (Some((next, _)), false) = (changes.peek(), holding.is_empty()) else { continue };
             let last = u16::try_from(next - 1).expect("a port");
             intervals.push((u16::try_from(first).expect("a port"), last, self.outcome(&holding.concern())?));
         }

@@ -4,6 +4,8 @@
 //! signal dispositions and mask, environment, working directory, umask, limits and descriptors. So nothing here changes
 //! any of these on the way, and what the launcher opens itself is close-on-exec.
 
+#![forbid(unsafe_code)]
+
 mod accept;
 mod adoption;
 mod arguments;

@@ -34,6 +34,7 @@ pub(crate) fn list(asked: &List, environment: &[CString]) -> Result<Infallible, 
 
 pub(crate) fn check(asked: &Check, environment: &[CString]) -> Result<Infallible, Error> {
     let mut words = words("check", asked.format);
+    words.extend(asked.strict.then(|| "--strict".into()));
     words.push("--".into());
     words.extend(asked.files.iter().map(|file| file.as_os_str().to_owned()));
     become_it(&words, environment)

@@ -128,7 +128,7 @@ fn a_program_that_cannot_be_executed_is_told_before_anything_is_asked() {
 }
 
 #[test]
-fn what_only_execve_finds_out_is_told_too_and_no_shell_is_tried() {
+fn errors_of_execve_are_reported_and_no_shell_is_tried() {
     let folder = Folder::new("execve");
     let helper = folder.granting_helper();
     let lost = folder.script("lost", "");
@@ -296,7 +296,10 @@ fn a_failure_of_the_helper_in_the_launchers_place_is_reported_by_the_launcher() 
     let record = "PORTGRANT=1\nSTATUS=77\nKIND=refused\nWHAT=80/tcp is refused\nWHY=no rule\nFIX=ask\nLATER=yes\n";
     let told = "portgrant: 80/tcp is refused\n  why: no rule\n  fix: ask\n";
     assert_eq!(answer(record), (77, String::new(), told.to_owned()));
-    // Whoever holds an address that is in use is known here alone.
+    // Of a later version: the kind is unknown here, and the text is shown.
+    let later = "PORTGRANT=1\nSTATUS=69\nKIND=frozen\nWHAT=80/tcp is frozen\nSINCE=noon\n";
+    assert_eq!(answer(later), (69, String::new(), "portgrant: 80/tcp is frozen\n".to_owned()));
+    // The launcher looks up which process holds an address that is in use.
     let held = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
     let endpoint = format!("127.0.0.1:{}/tcp", held.local_addr().expect("an address").port());
     let record = format!("PORTGRANT=1\nSTATUS=69\nKIND=in-use\nWHAT=no words of the helper's\nENDPOINT={endpoint}\n");
@@ -374,7 +377,7 @@ fn each_step_is_shown_with_v_and_none_without_whatever_the_environment_says() {
 }
 
 #[test]
-fn a_helper_that_is_killed_is_explained_whoever_asked_it() {
+fn a_killed_helper_is_explained_in_every_way_in() {
     let folder = Folder::new("killed");
     let helper = folder.script("killed", "kill -KILL $$");
     let why = "its time limit of 10 s was over: it was stopped, or the machine is overloaded";

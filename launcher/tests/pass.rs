@@ -50,7 +50,7 @@ fn a_running_server_gets_the_sockets_and_its_answer_is_the_status() {
 }
 
 #[test]
-fn a_refusal_is_told_here_and_reaches_the_servers_log() {
+fn a_refusal_is_printed_and_reaches_the_servers_log() {
     let folder = Folder::new("pass-refused");
     let record =
         "PORTGRANT=1\nSTATUS=77\nKIND=refused\nWHAT=80/tcp is refused for alice\nWHY=no rule permits it\nFIX=ask\n";

@@ -130,6 +130,17 @@ impl AddressSet {
         }
     }
 
+    /// The one address to ask for that this is, or the wildcard that it holds.
+    pub(crate) fn single(self) -> Option<Address> {
+        match self {
+            AddressSet::V4(address, 32) => Some(Address::V4(address)),
+            AddressSet::V4Wildcard | AddressSet::V4(_, 0) => Some(Address::V4(Ipv4Addr::UNSPECIFIED)),
+            AddressSet::V6(address, 128) => Some(Address::V6(address)),
+            AddressSet::DualWildcard => Some(Address::Any),
+            AddressSet::V4(..) | AddressSet::V6(..) => None,
+        }
+    }
+
     /// Whether this is a part of its family's addresses, and not all of them or a wildcard.
     pub fn is_part_of_family(self) -> bool {
         matches!(self, AddressSet::V4(_, length) | AddressSet::V6(_, length) if length > 0)
@@ -204,6 +215,17 @@ fn mask_v4(length: u8) -> u32 {
 
 fn mask_v6(length: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
+}
+
+impl fmt::Display for AddressSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AddressSet::V4(network, length) => write!(f, "{network}/{length}"),
+            AddressSet::V4Wildcard => f.write_str("0.0.0.0"),
+            AddressSet::V6(network, length) => write!(f, "[{network}]/{length}"),
+            AddressSet::DualWildcard => f.write_str("[::]"),
+        }
+    }
 }
 
 impl fmt::Display for Span {

@@ -27,6 +27,8 @@ pub struct Caller {
     pub owners: Vec<u32>,
     /// A login name, for messages only
     pub name: Option<String>,
+    /// The name is a directory service's, so no rule can hold it
+    pub is_of_directory: bool,
 }
 
 impl Caller {
@@ -36,7 +38,8 @@ impl Caller {
         let groups = names.account_groups(user.uid)?;
         let account_groups = groups.clone();
         let name = Some(name.to_owned());
-        Ok(Caller { uid: user.uid, gid: user.gid, groups, account_groups, owners: Vec::new(), name })
+        let account = Caller { uid: user.uid, gid: user.gid, groups, account_groups, name, ..Caller::default() };
+        Ok(account)
     }
 
     /// With what only a deny looks at. No table is read that could change nothing.

@@ -78,6 +78,8 @@ pub enum Reason<'p> {
     NoRule,
     /// A rule for this caller permits nothing, as one of its ports is an unknown service; its other ports are not this one
     UnknownService(&'p Rule),
+    /// A rule permits the port, but of other protocols
+    Protocol(&'p Rule),
     /// A rule permits the port, but not on all of these addresses
     Address(&'p Rule),
     /// A rule permits the port, but only on its interface
@@ -101,14 +103,15 @@ impl<'p> Reason<'p> {
         match self {
             Reason::NoRule => 0,
             Reason::UnknownService(_) => 1,
-            Reason::Address(_) => 2,
-            Reason::Device(_) => 3,
-            Reason::Option(..) => 4,
-            Reason::UnknownServiceBeside(_) => 5,
-            Reason::Program(_) => 6,
-            Reason::UnfitProgram(..) => 7,
-            Reason::DeniedDatagram(..) => 8,
-            Reason::Denied(_) => 9,
+            Reason::Protocol(_) => 2,
+            Reason::Address(_) => 3,
+            Reason::Device(_) => 4,
+            Reason::Option(..) => 5,
+            Reason::UnknownServiceBeside(_) => 6,
+            Reason::Program(_) => 7,
+            Reason::UnfitProgram(..) => 8,
+            Reason::DeniedDatagram(..) => 9,
+            Reason::Denied(_) => 10,
         }
     }
 
@@ -118,6 +121,7 @@ impl<'p> Reason<'p> {
             Reason::NoRule => None,
             Reason::UnknownService(rule)
             | Reason::UnknownServiceBeside(rule)
+            | Reason::Protocol(rule)
             | Reason::Address(rule)
             | Reason::Device(rule)
             | Reason::Option(rule, _)
@@ -195,12 +199,15 @@ impl Rule {
     }
 
     /// Whether the rule holds all of `ask`, subject aside.
-    fn permits(&self, ask: &Ask<'_>) -> Result<(), Reason<'_>> {
+    pub(crate) fn permits(&self, ask: &Ask<'_>) -> Result<(), Reason<'_>> {
         let options = &ask.endpoint.endpoint.options;
         match &self.unknown_service {
             Some(unknown) if has_port(&unknown.beside, ask) => return Err(Reason::UnknownServiceBeside(self)),
             Some(_) => return Err(Reason::UnknownService(self)),
-            None if !has_port(&self.ports, ask) => return Err(Reason::NoRule),
+            None if !has_port(&self.ports, ask) => {
+                let has_number = self.ports.iter().any(|ports| ports.holds(ask.endpoint.port));
+                return Err(if has_number { Reason::Protocol(self) } else { Reason::NoRule });
+            }
             None => {}
         }
         if !ask.span().is_within(&self.addresses) {
@@ -242,8 +249,5 @@ impl Rule {
 }
 
 fn has_port(ports: &[Ports], ask: &Ask<'_>) -> bool {
-    let holds = |ports: &Ports| {
-        ports.protocols.contains(ask.protocol()) && (ports.first..=ports.last).contains(&ask.endpoint.port)
-    };
-    ports.iter().any(holds)
+    ports.iter().any(|ports| ports.protocols.contains(ask.protocol()) && ports.holds(ask.endpoint.port))
 }

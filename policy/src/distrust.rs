@@ -15,11 +15,13 @@ use rustix::io::Errno;
 pub enum Distrust {
     Missing,
     Owner(u32),
+    Unmapped,
     Writable(u32),
     Symlink,
     NotAFile,
     NotAFolder,
     Unreadable,
+    Closed,
     Empty,
     TooLarge,
     Loop,
@@ -32,14 +34,18 @@ pub type Finding = (Vec<u8>, Distrust);
 impl Distrust {
     /// What to do about it.
     pub fn fix(self, path: &[u8]) -> String {
-        let path = portgrant_protocol::text::printable(path);
+        let path = shell_word(path);
         match self {
             Distrust::Missing => format!("as root, create {path}"),
-            Distrust::Owner(_) => format!("as root, chown root {path}"),
-            Distrust::Writable(_) => format!("as root, chmod go-w {path}"),
+            Distrust::Owner(_) => format!("as root, check its content, then: chown root {path}"),
+            Distrust::Unmapped => {
+                "run it outside of the user namespace, or install it inside as that namespace's root".to_owned()
+            }
+            Distrust::Writable(_) => format!("as root, check its content, then: chmod go-w {path}"),
             Distrust::Symlink => format!("as root, put the file itself at {path}"),
             Distrust::NotAFile | Distrust::NotAFolder | Distrust::Loop => format!("as root, look at {path}"),
-            Distrust::Unreadable => format!("as root, chmod 0644 {path} (folders 0755): a policy is no secret"),
+            Distrust::Unreadable => format!("as root: chmod 0644 {path}"),
+            Distrust::Closed => format!("as root: chmod 0755 {path}"),
             Distrust::Empty => format!("as root, write rules into {path}; a comment will do where there are none"),
             Distrust::TooLarge => format!("as root, divide {path} into files below 16 MiB"),
             Distrust::System(Errno::MFILE) => "raise RLIMIT_NOFILE (ulimit -n)".to_owned(),
@@ -53,15 +59,45 @@ impl fmt::Display for Distrust {
         match self {
             Distrust::Missing => f.write_str("it does not exist"),
             Distrust::Owner(uid) => write!(f, "it belongs to uid {uid}, not to root"),
+            Distrust::Unmapped => f.write_str("its owner has no id in this user namespace, so it may be anybody's"),
             Distrust::Writable(mode) => write!(f, "its mode is {mode:04o}: others than root may write to it"),
             Distrust::Symlink => f.write_str("it is a symlink"),
             Distrust::NotAFile => f.write_str("it is not a regular file"),
             Distrust::NotAFolder => f.write_str("it is not a folder (a symlink does not count)"),
             Distrust::Unreadable => f.write_str("the caller may not read it"),
+            Distrust::Closed => f.write_str("the caller may not list or enter it"),
             Distrust::Empty => f.write_str("it is empty"),
             Distrust::TooLarge => f.write_str("it is larger than 16 MiB"),
             Distrust::Loop => f.write_str("it leads through more than 40 symlinks"),
             Distrust::System(errno) => Described(*errno).fmt(f),
+        }
+    }
+}
+
+/// `path` as a word of a command that can be pasted into a shell, as far as it can be shown at all.
+#[must_use]
+pub fn shell_word(path: &[u8]) -> String {
+    let shown = portgrant_protocol::text::printable(path);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte);
+    if shown.bytes().all(is_plain) || shown.bytes().any(|byte| matches!(byte, b'\\' | b'\'')) {
+        return shown;
+    }
+    format!("'{shown}'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fix_is_for_this_path_alone_and_can_be_pasted() {
+        for (why, path, fix) in [
+            (Distrust::Unreadable, "/etc/portgrant.conf", "as root: chmod 0644 /etc/portgrant.conf"),
+            (Distrust::Closed, "/etc/portgrant.d", "as root: chmod 0755 /etc/portgrant.d"),
+            (Distrust::Unreadable, "/etc/portgrant.d/a b.conf", "as root: chmod 0644 '/etc/portgrant.d/a b.conf'"),
+            (Distrust::Unreadable, "/etc/portgrant.d/a\n.conf", "as root: chmod 0644 /etc/portgrant.d/a\\x0a.conf"),
+        ] {
+            assert_eq!(why.fix(path.as_bytes()), fix);
         }
     }
 }

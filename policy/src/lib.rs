@@ -17,6 +17,7 @@ mod distrust;
 mod error;
 mod message;
 mod names;
+mod near;
 mod parse;
 mod problem;
 mod subid;
@@ -33,10 +34,11 @@ use portgrant_protocol::{Port, Protocol};
 pub use address::{AddressError, AddressSet, Domain, Span};
 pub use caller::Caller;
 pub use decide::{Ask, AskedProgram, Decision, Permitted, Reason, Refusal, decide};
-pub use distrust::{Distrust, Finding};
+pub use distrust::{Distrust, Finding, shell_word};
 pub use error::Error;
 pub use message::{refused, suggestion, who};
 pub use names::{Files, Members, Names, Owners, User};
+pub use near::{Form, is_near};
 pub use problem::{Problem, Wrong};
 pub use subid::SubordinateIds;
 
@@ -110,6 +112,13 @@ pub struct Ports {
     pub first: Port,
     /// The last port
     pub last: Port,
+}
+
+impl Ports {
+    /// Whether `port` is one of them, of whatever protocol.
+    pub fn holds(&self, port: Port) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
 }
 
 /// An unknown service among a permit's ports.

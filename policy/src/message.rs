@@ -3,21 +3,74 @@
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::{String, ToString};
-use core::net::Ipv6Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Address, Kind, Message, Protocol, Resolved};
 
-use crate::{Caller, Distrust, Policy, Reason, Refusal, Rule, Subject};
+use crate::near::{Near, near};
+use crate::{AddressSet, Caller, Distrust, Names, Policy, Reason, Refusal, Rule, Span, Subject};
 
-/// The refusal of `refusal.endpoint`, with the rule that would permit it.
-pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> Message {
-    let who = who(caller);
-    let what = format!("{} is refused for {who}", refusal.endpoint);
-    let place = |rule| format!("{}  {}", policy.place(rule), policy.text(rule));
+/// The refusal of `refusal.endpoint`, with what could be asked for instead, and the rule that would permit it.
+pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy, names: &Names) -> Message {
+    let what = format!("{} is refused for {}", refusal.endpoint, who(caller));
+    let is_denied = matches!(refusal.reason, Reason::Denied(_) | Reason::DeniedDatagram(..));
+    let near = if is_denied { None } else { near(refusal, caller, &policy.sources, names) };
+    let (why, fix) = near.map_or_else(|| reason(refusal, caller, policy), |near| nearly(&near, caller, policy));
+    let rule = refusal.reason.rule();
+    let program = match &refusal.reason {
+        Reason::Program(rule) => rule.program.as_deref().map(|path| program(Some(path))),
+        Reason::NoRule
+        | Reason::UnknownService(_)
+        | Reason::UnknownServiceBeside(_)
+        | Reason::Protocol(_)
+        | Reason::Address(_)
+        | Reason::Device(_)
+        | Reason::Option(..)
+        | Reason::UnfitProgram(..)
+        | Reason::DeniedDatagram(..)
+        | Reason::Denied(_) => None,
+    };
+    let endpoint = Some(refusal.endpoint.to_string());
+    let rule = rule.map(|rule| policy.place(rule));
+    Message { rule, program, endpoint, ..message(Kind::Refused, what, why, fix) }
+}
+
+/// Why a rule that would permit it does not, and what to do.
+fn nearly(near: &Near, caller: &Caller, policy: &Policy) -> (String, String) {
+    match near {
+        Near::Lacks { rule, group } => {
+            let account = caller.name.as_ref().map_or_else(|| format!("uid {}", caller.uid), |name| shown(name));
+            (
+                format!(
+                    "{account}'s account is in {group}, this process is not, and the rule at {} is for that group",
+                    place(policy, rule)
+                ),
+                format!("log in again, or in this shell: newgrp {group}"),
+            )
+        }
+        Near::Name { rule, subject, meant } => {
+            let kind = if subject.starts_with(':') { "group" } else { "user" };
+            let subject = shown(subject);
+            let name = subject.trim_start_matches(':');
+            let everybody = if meant == "any" { ", if everybody is meant" } else { "" };
+            (
+                format!(
+                    "{kind} '{name}' does not exist, so nothing is permitted by the rule at {}",
+                    place(policy, rule)
+                ),
+                format!("as root, write {meant} instead of {subject} in that rule{everybody}"),
+            )
+        }
+    }
+}
+
+/// Why it is refused, and what to do: first what the policy does permit, then how to widen it.
+fn reason(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> (String, String) {
+    let place = |rule| place(policy, rule);
     let (add, file) = suggestion(caller, &refusal.endpoint);
     let add = format!("as root, add  {add}  to {file}");
-    let (why, fix) = match &refusal.reason {
+    match &refusal.reason {
         Reason::NoRule => (no_rule(policy), add),
         Reason::UnknownService(rule) | Reason::UnknownServiceBeside(rule) => (
             format!(
@@ -27,7 +80,14 @@ pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> Messa
             ),
             format!("as root, write a number for '{}' in that rule, or take the word out", unknown_service(rule)),
         ),
-        Reason::Address(rule) => (format!("not all of that address is in the rule at {}", place(rule)), add),
+        Reason::Protocol(rule) => (
+            format!("that protocol is not in the rule at {}", place(rule)),
+            format!("ask for {}; or {add}", by_protocol(rule, &refusal.endpoint)),
+        ),
+        Reason::Address(rule) => (
+            format!("not all of that address is in the rule at {}", place(rule)),
+            format!("ask for {}; or {add}", within(&rule.addresses, &refusal.endpoint)),
+        ),
         Reason::Device(rule) => (
             format!("the interface is not that of the rule at {}", place(rule)),
             format!(
@@ -37,7 +97,7 @@ pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> Messa
         ),
         Reason::Option(rule, option) => (
             format!("{option} is not granted by the rule at {}", place(rule)),
-            format!("as root, add the word {option} to that rule, or ask without it"),
+            format!("ask without {option}; or as root, add the word {option} to that rule"),
         ),
         Reason::Program(rule) => (
             format!("it is only for one program, by the rule at {}{}", place(rule), instead(refusal)),
@@ -77,31 +137,55 @@ pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> Messa
             format!("it is denied by the rule at {}{}", place(rule), by_account(caller, rule)),
             "as root, change that rule; a deny beats every permit".to_owned(),
         ),
+    }
+}
+
+/// Where a rule stands, and its text.
+fn place(policy: &Policy, rule: &Rule) -> String {
+    format!("{}  {}", policy.place(rule), policy.text(rule))
+}
+
+/// `asked` by a protocol that `rule` has for its port.
+fn by_protocol(rule: &Rule, asked: &Resolved) -> String {
+    let has = |protocol: &Protocol| {
+        rule.ports.iter().any(|ports| ports.holds(asked.port) && ports.protocols.contains(*protocol))
     };
-    let rule = refusal.reason.rule();
-    let program = match &refusal.reason {
-        Reason::Program(rule) => rule.program.as_deref().map(|path| program(Some(path))),
-        Reason::NoRule
-        | Reason::UnknownService(_)
-        | Reason::UnknownServiceBeside(_)
-        | Reason::Address(_)
-        | Reason::Device(_)
-        | Reason::Option(..)
-        | Reason::UnfitProgram(..)
-        | Reason::DeniedDatagram(..)
-        | Reason::Denied(_) => None,
+    let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(has).unwrap_or_default();
+    format!("{}/{}", asked.port, protocol.word())
+}
+
+/// `asked` within one of `sets`: at the address itself, the loopback address or the wildcard; of another network nobody
+/// here knows which addresses this host has.
+fn within(sets: &[AddressSet], asked: &Resolved) -> String {
+    let loopback = |set: &AddressSet| {
+        let both = [Address::V4(Ipv4Addr::LOCALHOST), Address::V6(Ipv6Addr::LOCALHOST)];
+        both.into_iter().find(|address| Span::of(*address, false).is_within(core::slice::from_ref(set)))
     };
-    let endpoint = Some(refusal.endpoint.to_string());
-    let rule = rule.map(|rule| policy.place(rule));
-    Message { rule, program, endpoint, ..message(Kind::Refused, what, why, fix) }
+    let wildcard = sets.contains(&AddressSet::DualWildcard).then_some(Address::Any);
+    let one = wildcard.or_else(|| sets.iter().find_map(|set| set.single().or_else(|| loopback(set))));
+    match (one, sets.first()) {
+        (Some(address), _) => {
+            let mut endpoint = asked.endpoint.clone();
+            endpoint.options.v6only &= !matches!(address, Address::V4(_));
+            endpoint.address = address;
+            endpoint.to_string()
+        }
+        (None, Some(set)) => format!("an address of {set}"),
+        (None, None) => asked.to_string(),
+    }
 }
 
 /// `alice (uid 1000)`, or `uid 1000` where no name is known.
 pub fn who(caller: &Caller) -> String {
     match &caller.name {
-        Some(name) => format!("{} (uid {})", printable(name.as_bytes()), caller.uid),
+        Some(name) => format!("{} (uid {})", shown(name), caller.uid),
         None => format!("uid {}", caller.uid),
     }
+}
+
+/// A name as people write it: with its backslash, as in `DOMAIN\user`.
+fn shown(name: &str) -> String {
+    printable(name.as_bytes()).replace("\\x5c", "\\")
 }
 
 /// The word of a rule's ports that is no service.
@@ -149,7 +233,8 @@ fn program(path: Option<&[u8]>) -> String {
 pub fn suggestion(caller: &Caller, endpoint: &Resolved) -> (String, String) {
     // A name that the grammar would read otherwise, or that is no good file name, is not put into anybody's mouth.
     let plain = |name: &&str| portgrant_protocol::endpoint::is_name(name) && *name != "any";
-    let (subject, stem) = match caller.name.as_deref().filter(|name| plain(name)) {
+    let name = caller.name.as_deref().filter(|name| plain(name) && !caller.is_of_directory);
+    let (subject, stem) = match name {
         Some(name) => (name.to_owned(), name.to_owned()),
         None => (format!("uid:{}", caller.uid), format!("uid-{}", caller.uid)),
     };

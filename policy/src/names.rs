@@ -117,6 +117,23 @@ impl Names {
         Ok(self.groups()?.line(name).and_then(group).map(|group| group.0))
     }
 
+    /// The name of group `gid`.
+    pub fn group_of(&self, gid: u32) -> Result<Option<&str>, Error> {
+        let is_it = |line: &&str| group(line).is_some_and(|group| group.0 == gid);
+        Ok(self.groups()?.lines().find(is_it).and_then(|line| line.split(':').next()))
+    }
+
+    /// The names of all users.
+    pub fn user_names(&self) -> Result<impl Iterator<Item = &str>, Error> {
+        Ok(self.users()?.lines().filter_map(user).map(|user| user.name))
+    }
+
+    /// The names of all groups.
+    pub fn group_names(&self) -> Result<impl Iterator<Item = &str>, Error> {
+        let names = self.groups()?.lines().filter(|line| group(line).is_some());
+        Ok(names.filter_map(|line| line.split(':').next()))
+    }
+
     /// The groups of the accounts with `uid`, primary ones included: what initgroups(3) would give them.
     pub fn account_groups(&self, uid: u32) -> Result<Vec<u32>, Error> {
         let users: Vec<User<'_>> = self.users_of(uid)?.collect();

@@ -21,6 +21,7 @@ pub mod socket;
 pub mod status;
 pub mod text;
 pub mod transfer;
+pub mod user_namespace;
 
 pub use endpoint::{Address, AskedPort, Endpoint, EndpointError, Options, Port, Protocol, Resolved};
 pub use message::{Kind, Message};

@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_executed_says_why() {
+    fn a_program_that_cannot_be_executed_is_reported_with_the_reason() {
         let root = world("says-why");
         let bin = root.join("bin");
         let only = path(&[Path::new("/nonexistent"), &bin]);
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_working_directory_is_looked_in_only_where_path_says_so() {
+    fn the_working_directory_is_searched_only_if_path_contains_it() {
         let here = path(&[Path::new("/nonexistent"), Path::new("")]);
         // Tests run in the crate's folder; what is there is not executable, and that it was seen is told.
         assert_eq!(find("Cargo.toml".as_ref(), &here).expect_err("not executable").status(), 126);

@@ -14,7 +14,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::message::{Kind, Message};
+use crate::message::{Kind, Message, outgoing};
 use crate::{listen, status, text};
 
 /// The longest record, in bytes.
@@ -117,14 +117,15 @@ fn fields(message: &Message) -> impl Iterator<Item = (&'static str, String)> {
     // Half of a path or of an endpoint would be another one.
     let word = |key, value: &Option<String>, most| text(key, value, most + 1).filter(|field| field.1.len() <= most);
     let optional = [
-        text("WHY", &message.why, 1200),
-        text("FIX", &message.fix, 700),
+        message.why.as_deref().map(|why| ("WHY", cut(&outgoing(why), 1200))),
+        message.fix.as_deref().map(|fix| ("FIX", cut(&outgoing(fix), 700))),
         text("RULE", &message.rule, 300),
         word("PROGRAM", &message.program, 1000),
         word("ENDPOINT", &message.endpoint, 150),
     ];
     let status = message.status.max(1).to_string();
-    let present = [("STATUS", status), ("KIND", message.kind.word().to_owned()), ("WHAT", cut(&message.what, 500))];
+    let present =
+        [("STATUS", status), ("KIND", message.kind.word().to_owned()), ("WHAT", cut(&outgoing(&message.what), 500))];
     present.into_iter().chain(optional.into_iter().flatten())
 }
 

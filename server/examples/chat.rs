@@ -27,7 +27,7 @@ use tokio::sync::broadcast::{self, Receiver, Sender, WeakSender, error::RecvErro
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// How many people at once; who comes when it is full is told so.
+/// The most people at once. Others get a line that says so.
 const PEOPLE: usize = 256;
 /// The longest line, its end included, and how many may wait for one who reads slowly before some are lost.
 const LINE: u64 = 512;
@@ -35,7 +35,7 @@ const LINES: usize = 64;
 /// How long somebody may say nothing, and how long a line may take to be sent to them.
 const SILENCE: Duration = Duration::from_secs(3600);
 const WRITE: Duration = Duration::from_secs(10);
-const FAREWELL: CloseLimits = CloseLimits { time: Duration::from_secs(2), bytes: 64 << 10 };
+const LAST_LINES: CloseLimits = CloseLimits { time: Duration::from_secs(2), bytes: 64 << 10 };
 
 /// Who said it, and what: nobody hears themselves.
 type Said = (SocketAddr, Arc<str>);
@@ -107,7 +107,7 @@ async fn serve(mut listeners: AsyncListeners) -> Result<(), Error> {
     }
     // Nobody can say anything any more, which everybody hears.
     drop((listeners, rooms));
-    let _ = timeout(WRITE + FAREWELL.time, people.join_all()).await;
+    let _ = timeout(WRITE + LAST_LINES.time, people.join_all()).await;
     Ok(())
 }
 
@@ -125,9 +125,9 @@ async fn visit(client: Connection<TcpStream>, others: usize, heard: Receiver<Sai
         let _ = timeout(WRITE, stream.write_all(format!("bye: {why}\r\n").as_bytes())).await;
     }
     say("goes");
-    // It blocks, and so has a thread of its own; so that "bye" arrives although more was being said.
+    // It blocks, so it has a separate thread, and "bye" arrives although more was being said.
     if let Ok(stream) = stream.into_std() {
-        let _ = tokio::task::spawn_blocking(move || close_gracefully(stream, FAREWELL)).await;
+        let _ = tokio::task::spawn_blocking(move || close_gracefully(stream, LAST_LINES)).await;
     }
 }
 

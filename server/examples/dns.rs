@@ -2,7 +2,7 @@
 //!
 //! Any name has one address: the one that the question came to. Started by portgrant or a service manager it serves on
 //! the sockets that it is handed. Started by hand it asks for ENDPOINT, or for `each:53/udp`: a socket for each address,
-//! and for those that come later. With `53/udp` it has one socket that is told the addresses, and answers the same.
+//! and for those that come later. With `53/udp` it has one socket that learns the addresses, and answers the same.
 //!
 //! ```text
 //! $ dns &
@@ -63,7 +63,7 @@ fn reply(datagram: &Datagram) {
 }
 
 /// The answer to a query (RFC 1035): `own` for type A or AAAA, whichever it is, and no record for any other. `None` for
-/// what is no query of one question: it gets none, so that two servers never answer each other.
+/// anything but a query of one question: it gets no answer, so that two servers never answer each other.
 fn answer(query: &[u8], own: IpAddr) -> Option<Vec<u8>> {
     let (header, rest) = query.split_at_checked(12)?;
     let [flags, .., one] = [header[2], header[4], header[5]];

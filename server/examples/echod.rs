@@ -111,7 +111,7 @@ fn connections(listener: &TcpListener) -> io::Result<()> {
     }
 }
 
-/// At most 64 KiB; who sends more is told so, and gets to read it.
+/// At most 64 KiB. A client that sends more gets a line that says so.
 fn echo(mut stream: TcpStream) -> Result<(), Box<dyn std::error::Error>> {
     let echoed = io::copy(&mut (&stream).take(64 << 10), &mut &stream)?;
     if echoed == 64 << 10 {

@@ -125,7 +125,7 @@ fn run(generation: Generation, options: &Options) -> ExitCode {
     };
     let (drain, greeting) = (serving.drain(), Arc::<str>::from(greeting));
     for listeners in workers {
-        // Each loop has a token of its own: nothing is accepted after the last one is gone.
+        // Each loop has a token: nothing is accepted after the last one is gone.
         let (drain, token, greeting) = (drain.clone(), drain.token(), Arc::clone(&greeting));
         thread::spawn(move || accept(listeners, &drain, &token, &greeting));
     }

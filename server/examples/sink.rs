@@ -292,7 +292,7 @@ impl Message {
         self.file.write_all(line).and_then(|()| self.file.write_all(b"\n")).map_err(|_| "452 4.3.1 no room for it")
     }
 
-    /// Whoever looks into FOLDER/new sees whole messages, and one that is there stays there.
+    /// Readers of FOLDER/new see whole messages only, and each message stays there.
     fn keep(mut self) -> io::Result<()> {
         self.file.flush()?;
         self.file.get_ref().sync_all()?;

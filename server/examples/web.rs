@@ -42,7 +42,7 @@ const HEAD: Duration = Duration::from_secs(10);
 /// How long a connection lasts, whatever goes on in it.
 const LIFE: Duration = Duration::from_secs(300);
 /// How long requests that are there at the end may take.
-const FAREWELL: Duration = Duration::from_secs(10);
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -77,9 +77,9 @@ async fn serve(mut endpoints: Vec<String>) -> Result<(), Error> {
             eprintln!("web: clients wait: {source}");
         }
     }
-    drop(listeners); // who comes from now on is told at once that nobody is here
-    if timeout(FAREWELL, ending.shutdown()).await.is_err() {
-        eprintln!("web: some clients were not done within {} s", FAREWELL.as_secs());
+    drop(listeners); // new clients are refused at once
+    if timeout(LAST_ANSWERS, ending.shutdown()).await.is_err() {
+        eprintln!("web: some clients were not done within {} s", LAST_ANSWERS.as_secs());
     }
     Ok(())
 }
@@ -133,7 +133,7 @@ impl Default for Site {
 }
 
 impl Site {
-    /// Answers the requests of one connection, in a task of its own.
+    /// Answers the requests of one connection, in a separate task.
     fn answer(&self, client: Connection<TcpStream>, place: OwnedSemaphorePermit, ending: &GracefulShutdown) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         let (pages, peer) = (if &*client.name == "status" { &self.status } else { &self.pages }.clone(), client.peer);
@@ -148,7 +148,7 @@ impl Site {
             .serve_connection(TokioIo::new(client.stream), service);
         let connection = ending.watch(connection);
         tokio::spawn(async move {
-            // A client that hangs up in the middle is no news.
+            // A client that hangs up in the middle is not worth a message.
             let _ = timeout(LIFE, connection).await;
             drop(place);
         });

@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn every_error_that_leaves_the_client_in_the_queue_is_waited_for() {
-        // A security module or a seccomp filter answers EPERM before the queue is looked at.
+        // A security module or a seccomp filter answers EPERM before it reads the queue.
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM] {
             let error = errno.into();
             assert!(would_recur(&error) && !is_the_clients(&error), "{error}");

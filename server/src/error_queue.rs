@@ -1,4 +1,4 @@
-//! Sockets that poll(2) calls ready although nothing can be read. Whoever waits for such a one never sleeps.
+//! Sockets that poll(2) calls ready although nothing can be read. A program that waits for such a socket never sleeps.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

@@ -75,6 +75,7 @@
 //! (threads) for HTTP, `news` (NNTP), `sink` (SMTP), `chat` (tokio), `dns`, `daemon`, `terminal` and more.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
 
 mod accept;
 mod adopting;
@@ -82,7 +83,6 @@ mod binding;
 mod client;
 #[cfg(feature = "daemon")]
 pub mod daemon;
-mod descriptor;
 mod error_queue;
 mod failure;
 mod resolved;

@@ -1,4 +1,4 @@
-//! The daemon seen from outside: the example `daemon` is started, and what it leaves behind is looked at.
+//! The daemon seen from outside: the example `daemon` is started, and the tests check what it leaves behind.
 #![cfg(feature = "daemon")]
 
 mod stand_in;
@@ -80,10 +80,10 @@ fn exit_status_0_means_that_it_serves_as_a_daemon() {
     assert_eq!(answer(port), format!("pid {} generation 1\n", pid.as_raw_pid()), "at once, and by the file's pid");
     let own = stat("self");
     let stat = stat(&pid.as_raw_pid().to_string());
-    assert_ne!(stat[1], std::process::id().to_string(), "it is no child of who started it");
+    assert_ne!(stat[1], std::process::id().to_string(), "it is not a child of the process that started it");
     assert_ne!(stat[3], pid.as_raw_pid().to_string(), "it does not lead its session");
     // Read, not asked of getsid(2): where the leader of this session is outside the pid namespace, it is 0.
-    assert_ne!(stat[3], own[3], "it is in a session of its own");
+    assert_ne!(stat[3], own[3], "it is in a new session");
     assert_eq!(stat[4], "0", "it has no terminal");
     let proc = |name: &str| PathBuf::from(format!("/proc/{}/{name}", pid.as_raw_pid()));
     assert_eq!(std::fs::read_link(proc("cwd")).expect("cwd"), Path::new("/"));
@@ -173,7 +173,7 @@ fn a_service_manager_is_told_each_step() {
 
 #[test]
 fn a_process_with_threads_does_not_fork() {
-    // This very process: the test harness runs each test on a thread of its own.
+    // This process itself: the test harness runs each test on a separate thread.
     let error = Daemon::new().start().expect_err("threads");
     assert!(matches!(error.downcast_ref(), Some(DaemonError::Threads { count: 2.. })), "{error}");
 }

@@ -38,7 +38,7 @@ fn listener() -> (TcpListener, std::net::SocketAddr) {
 }
 
 #[test]
-fn a_server_out_of_descriptors_says_so_once_serves_on_and_does_not_spin() {
+fn a_server_out_of_descriptors_reports_it_once_and_goes_on() {
     let _alone = alone();
     let (tcp, udp) = (TcpListener::bind("127.0.0.1:0").expect("tcp"), UdpSocket::bind("127.0.0.1:0").expect("udp"));
     let (tcp_at, udp_at) = (tcp.local_addr().expect("bound"), udp.local_addr().expect("bound"));

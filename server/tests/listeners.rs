@@ -105,7 +105,7 @@ fn it_stops_from_another_thread_at_once_and_for_good() {
     assert!((A_MOMENT..SOON).contains(&began.elapsed()));
     waker.join().expect("no panic");
     let _client = TcpStream::connect(at).expect("the backlog takes it");
-    assert!(matches!(listeners.event(), Ok(Event::Stopped)), "nothing else is told any more");
+    assert!(matches!(listeners.event(), Ok(Event::Stopped)), "no other event comes");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn nobody_binds_beside_the_sockets_of_each() {
 }
 
 #[test]
-fn what_is_no_each_is_said() {
+fn wrong_uses_of_each_are_reported() {
     for wrong in ["127.0.0.1:5353/udp", "5353/udp", "each:5353/udp,reuseport"] {
         assert!(
             matches!(

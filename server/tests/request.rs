@@ -5,7 +5,7 @@ mod stand_in;
 use std::path::Path;
 
 use portgrant_server::error::{Refused, RequestError, SocketError};
-use portgrant_server::{Error, Mismatch, Request, status};
+use portgrant_server::{Error, Kind, Mismatch, Request, status};
 
 use stand_in::{Folder, free_port};
 
@@ -48,6 +48,19 @@ fn children() -> Vec<String> {
     let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
     let stats = processes.filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
     stats.filter(|stat| stat.split(' ').nth(3).is_some_and(|parent| own.trim() == parent)).collect()
+}
+
+#[test]
+fn a_refusal_by_an_earlier_or_a_later_helper_is_understood() {
+    let folder = Folder::new("versions");
+    let refusal = |record: &str| {
+        let error = ask(&folder.answering_helper(record, 0), &["80"]).expect_err("refused");
+        (error.status(), error.message().kind, error.message().what.clone())
+    };
+    let later = "PORTGRANT=1\nSTATUS=69\nKIND=frozen\nWHAT=80/tcp is frozen\nSINCE=noon\n";
+    assert_eq!(refusal(later), (69, Kind::System, "80/tcp is frozen".to_owned()));
+    let earlier = "PORTGRANT=1\nSTATUS=77\nWHY=80/tcp is refused for alice\nFIX=ask\n";
+    assert_eq!(refusal(earlier), (77, Kind::Refused, "80/tcp is refused for alice".to_owned()));
 }
 
 #[test]
@@ -146,7 +159,7 @@ fn a_helper_that_ends_without_a_word_does_not_hang_its_caller() {
 }
 
 #[test]
-fn a_helper_that_is_killed_is_told_from_one_that_fails() {
+fn a_killed_helper_is_reported_differently_from_one_that_fails() {
     let folder = Folder::new("killed");
     let killed = folder.script("killed", "kill -KILL $$");
     let error = ask(&killed, &["80"]).expect_err("no answer");

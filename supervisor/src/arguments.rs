@@ -5,13 +5,15 @@
 use std::ffi::{CString, OsString};
 use std::path::PathBuf;
 
-use crate::{Error, Start};
+use portgrant_sys::{OnlyThread, Start};
+
+use crate::Error;
 
 /// Where the supervisor stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In a session of its own, no relative of the program's
-    Aside,
+    /// In a separate session, not related to the program
+    Detached,
     /// It is the program's parent
     Parent,
 }
@@ -30,11 +32,13 @@ pub(crate) struct Asked {
     pub(crate) arguments: Vec<OsString>,
     /// Its envp
     pub(crate) environment: Vec<CString>,
+    /// For fork(2)
+    pub(crate) only_thread: OnlyThread,
 }
 
-pub(crate) fn parse(start: Start) -> Result<Asked, Error> {
+pub(crate) fn parse(start: Start, only_thread: OnlyThread) -> Result<Asked, Error> {
     const EXPECTED: &str = "expected [--verbose] [--parent] [--refusals FILE] HELPER PROGRAM ARGV0 [ARG...]";
-    let (mut place, mut verbose, mut refusals) = (Place::Aside, false, None);
+    let (mut place, mut verbose, mut refusals) = (Place::Detached, false, None);
     let mut words = start.arguments.into_iter().skip(1);
     let helper = loop {
         let word = words.next().ok_or(Error::Usage(EXPECTED))?;
@@ -51,5 +55,5 @@ pub(crate) fn parse(start: Start) -> Result<Asked, Error> {
     if arguments.is_empty() {
         return Err(Error::Usage(EXPECTED));
     }
-    Ok(Asked { place, verbose, refusals, helper, program, arguments, environment: start.environment })
+    Ok(Asked { place, verbose, refusals, helper, program, arguments, environment: start.environment, only_thread })
 }

@@ -3,19 +3,12 @@
 //! A classic BPF program over `struct seccomp_data` (seccomp(2)). What it lets through costs some 50 ns a call; it is no
 //! boundary, since the program's own rights are all that it has anyway.
 
-/// `struct sock_filter`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Instruction {
-    pub(crate) code: u16,
-    pub(crate) jt: u8,
-    pub(crate) jf: u8,
-    pub(crate) k: u32,
-}
+use portgrant_sys::seccomp::Instruction;
 
 /// How an ABI asks for bind(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// A call of its own
+    /// A separate call
     Direct,
     /// socketcall(2)'s second: the arguments are three words of 32 bits in the caller's memory
     Socketcall,

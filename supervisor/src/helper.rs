@@ -90,7 +90,7 @@ impl Asking {
             return None;
         }
         let record = if readable { transfer::receive(self.answers.as_fd()).ok() } else { None };
-        // Whoever sent a record may be stopped since. Its end of the socket closes when it has ended, so without a record
+        // The process that sent a record may be stopped since. Its end of the socket closes when it has ended, so without a record
         // there is nothing to wait for.
         if is_late || record.is_some() {
             let _ = self.helper.kill();

@@ -1,5 +1,5 @@
 //! Where only ancestors may look into a process (Yama's ptrace_scope 1): the supervisor is the program's parent, and the
-//! process that was started waits before both of them, so that whoever waits for it learns what they would have learnt.
+//! process that was started waits in front of both, so a process that waits for it gets the program's status.
 //!
 //! ```text
 //! the process that was started ─── supervisor ─── PROGRAM ─── …
@@ -17,6 +17,8 @@ use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
+use portgrant_sys::OnlyThread;
+use portgrant_sys::process::{self, Disposition, Fork};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -28,8 +30,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::Error;
 use crate::arguments::Asked;
-use crate::aside::{begin, channel, keep_only, prepare, renounce};
-use crate::raw::{self, Disposition, Fork};
+use crate::detached::{begin, channel, keep_only, prepare, renounce};
 use crate::supervise::{Desk, Supervisor, Turn};
 
 /// How long poll(2) is left alone after it failed.
@@ -40,25 +41,25 @@ const SI_KERNEL: i32 = 0x80;
 /// Has the program supervised to its end, and ends as it did.
 pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
     let (news, told) = channel()?;
-    // Where the caller ignores it, no end could be waited for. The program shall find it as it was.
-    let before = raw::dispose(SIGCHLD, Disposition::Default);
-    match raw::fork().map_err(Error::Supervisor)? {
+    // If the caller ignores it, no end could be waited for. The program must find it as it was.
+    let before = process::dispose(SIGCHLD, Disposition::Default);
+    match process::fork(asked.only_thread).map_err(Error::Supervisor)? {
         Fork::Child => {
             drop(news);
             stand_between(asked, told, before)
         }
         Fork::Parent(supervisor) => {
             drop(told);
-            stand_before(&news, supervisor).map_err(Error::Supervisor)
+            stand_before(&news, Pid::from_raw(supervisor), asked.only_thread).map_err(Error::Supervisor)
         }
     }
 }
 
 /// The life of the process that was started: what it is sent goes on to the supervisor, until that tells of the end.
-fn stand_before(news: &OwnedFd, supervisor: Pid) -> io::Result<u8> {
+fn stand_before(news: &OwnedFd, supervisor: Pid, only_thread: OnlyThread) -> io::Result<u8> {
     let signals = signals()?;
     renounce(CapabilitySet::KILL)?;
-    keep_only(&[news.as_raw_fd(), signals.as_raw_fd()])?;
+    keep_only(&[news.as_raw_fd(), signals.as_raw_fd()], only_thread)?;
     loop {
         let mut ends = [PollFd::new(news, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
         match poll(&mut ends, None) {
@@ -82,17 +83,17 @@ fn stand_between(asked: &Asked, told: OwnedFd, before: Disposition) -> Result<u8
     // Before there is a program, which might leave orphans from its first moment on.
     prctl::set_child_subreaper(true).map_err(|errno| Error::Supervisor(errno.into()))?;
     let (here, there) = channel()?;
-    match raw::fork().map_err(Error::Supervisor)? {
+    match process::fork(asked.only_thread).map_err(Error::Supervisor)? {
         Fork::Child => {
             drop((here, front));
-            raw::dispose(SIGCHLD, before);
+            process::dispose(SIGCHLD, before);
             // Without its supervisor it could bind nothing any more.
             let _ = set_parent_process_death_signal(Some(Signal::TERM));
             begin(asked, &there)
         }
         Fork::Parent(program) => {
             drop(there);
-            supervise(asked, here, &front, program).map_err(Error::Supervisor)
+            supervise(asked, here, &front, Pid::from_raw(program)).map_err(Error::Supervisor)
         }
     }
 }
@@ -107,7 +108,7 @@ fn supervise(asked: &Asked, there: OwnedFd, front: &Front, program: Pid) -> io::
     // Who kills what was started ends the program.
     let _ = set_parent_process_death_signal(Some(Signal::TERM));
     if nix::unistd::getppid() != front.process {
-        raw::send(program, SIGTERM);
+        process::send(program.as_raw(), SIGTERM);
     }
     let _ = rustix::io::write(&there, b"1");
     drop(there);
@@ -124,7 +125,7 @@ fn supervise(asked: &Asked, there: OwnedFd, front: &Front, program: Pid) -> io::
             if let ended @ Some(_) = news_of(pid, front)? {
                 program = None;
                 front.tell(ended);
-                // Whoever has that terminal shall not find it in use.
+                // The next user of that terminal must not find it in use.
                 let _ = rustix::process::setsid();
             }
         } else {
@@ -155,14 +156,14 @@ impl Front {
     fn stop(&self) {
         // Of another pid namespace it would have no number here, and 0 is many.
         if self.process.as_raw() > 0 {
-            raw::send(self.process, SIGSTOP);
+            process::send(self.process.as_raw(), SIGSTOP);
         }
     }
 }
 
 /// What has ended, but the program: orphans. Helpers are waited for where they are asked.
 fn bury(desk: &mut Desk, program: Option<Pid>) -> io::Result<()> {
-    while let Some(child) = raw::ended_child().filter(|&child| Some(child) != program) {
+    while let Some(child) = process::ended_child().map(Pid::from_raw).filter(|&child| Some(child) != program) {
         if !Supervisor::collect(desk, child) {
             wait(child, WaitOptions::NOHANG)?;
         }
@@ -172,20 +173,20 @@ fn bury(desk: &mut Desk, program: Option<Pid>) -> io::Result<()> {
 
 /// Every signal, blocked, as something to read.
 fn signals() -> io::Result<SignalFd> {
-    raw::block_signals();
+    process::block_signals();
     Ok(SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
 
 fn forward(signals: &SignalFd, to: Pid) {
     let own = u32::try_from(getpid().as_raw_pid()).unwrap_or(0);
-    // Whose terminal is gone, only the session's leader is told.
+    // If a terminal is gone, the kernel tells only the session's leader.
     let leads = getsid(None) == Ok(getpid());
     while let Ok(Some(received)) = signals.read_signal() {
         let number = i32::try_from(received.ssi_signo).unwrap_or(0);
         // From the terminal the program has had it as well; SIGPIPE and its like are this process's own.
         let had = received.ssi_code == SI_KERNEL && !(leads && number == SIGHUP);
         if number != SIGCHLD && !had && received.ssi_pid != own {
-            raw::send(to, number);
+            process::send(to.as_raw(), number);
         }
     }
 }
@@ -238,8 +239,8 @@ impl End {
             End::Status(status) => status,
             End::Signal(number) => {
                 let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-                raw::dispose(number.into(), Disposition::Default);
-                raw::end_by(number.into());
+                process::dispose(number.into(), Disposition::Default);
+                process::end_by(number.into());
                 // Not reached but by the first process of a pid namespace, which such a signal does not end.
                 u8::MAX
             }

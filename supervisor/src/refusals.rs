@@ -46,7 +46,7 @@ pub fn path(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     Some(state.join("portgrant/refusals"))
 }
 
-/// Adds one. Best effort: that it cannot be kept is no reason to refuse or to end anything.
+/// Adds one. Best effort: if it cannot be kept, nothing else fails.
 pub fn keep(path: &Path, refusal: &Kept) {
     let Some(mut file) = open(path) else { return };
     let seconds = refusal.at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -20,12 +20,14 @@ use std::time::{Instant, SystemTime};
 use nix::libc::{EACCES, EADDRINUSE, EINVAL};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Endpoint, Kind, Message};
+use portgrant_sys::OnlyThread;
+use portgrant_sys::process::{self, Fork};
+use portgrant_sys::seccomp::{self, Answer, Notification, Wait};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use crate::helper::Asking;
-use crate::raw::{self, Answer, Fork, Notification, Wait};
 use crate::refusals::{self, Kept};
 use crate::repeats::Repeats;
 use crate::target::Call;
@@ -48,8 +50,10 @@ pub(crate) struct Supervisor {
     pub(crate) refusals: Option<PathBuf>,
     /// Ports from here on need no privilege
     pub(crate) unprivileged: u16,
-    /// Each step is told
+    /// Each step is printed
     pub(crate) verbose: bool,
+    /// For fork(2)
+    pub(crate) only_thread: OnlyThread,
     /// What is being answered: [`SLOTS`] of [`SLOT`] bytes
     pub(crate) memory: File,
     /// That a process cannot be looked into was told
@@ -79,14 +83,14 @@ pub(crate) enum Turn {
 }
 
 impl Supervisor {
-    /// Answers until nobody is left to ask. `begun` is told once both are there, and again by an heir.
+    /// Answers until nobody is left to ask. `begun` is called once both are there, and again by an heir.
     pub(crate) fn serve(&self, mut begun: impl FnMut()) -> io::Result<()> {
-        raw::wake_synchronously(self.listener.as_fd());
+        seccomp::wake_synchronously(self.listener.as_fd());
         let mut desk = Self::desk();
         let mut has_taken_over = false;
         loop {
             let before = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-            let heir = match raw::fork() {
+            let heir = match process::fork(self.only_thread) {
                 Ok(Fork::Child) => {
                     // The other's, as long as that lives.
                     desk = Self::desk();
@@ -96,8 +100,8 @@ impl Supervisor {
                     }
                     continue;
                 }
-                Ok(Fork::Parent(heir)) => Pid::from_raw(heir.as_raw()),
-                // A limit of processes is no reason to leave anybody unanswered.
+                Ok(Fork::Parent(heir)) => Pid::from_raw(heir),
+                // With a limit of processes it goes on without an heir.
                 Err(_) => None,
             };
             drop(before);
@@ -174,7 +178,7 @@ impl Supervisor {
             }
             // Who asks first: until it is heard, a signal may interrupt it. ENOENT: it was killed before it was heard.
             if let Some(number) = free.filter(|_| asked.contains(PollFlags::IN))
-                && let Ok(notification) = raw::receive(self.listener.as_fd())
+                && let Ok(notification) = seccomp::receive(self.listener.as_fd())
             {
                 desk[number] = self.begin(number, notification, 1);
             }
@@ -223,7 +227,7 @@ impl Supervisor {
 
     fn answer(&self, number: usize, notification: &Notification, answer: Answer) {
         // It fails where the target was killed meanwhile.
-        let _ = raw::answer(self.listener.as_fd(), notification.id, answer);
+        let _ = seccomp::answer(self.listener.as_fd(), notification.id, answer);
         self.remember(number, None);
     }
 
@@ -261,7 +265,7 @@ impl Supervisor {
             let is_ours = (tries > 1 || self.wait == Wait::Interruptible) && call.asks_for(local);
             return Decision::Answer(if is_ours { Answer::Done } else { Answer::Fail(EINVAL) });
         }
-        let tried = raw::bind(socket.as_fd(), &call.address);
+        let tried = seccomp::bind(socket.as_fd(), &call.address);
         Decision::Answer(match tried.map_err(|error| error.raw_os_error()) {
             Ok(()) => Answer::Done,
             Err(Some(EACCES)) => return Decision::Ask(endpoint, call, socket),
@@ -272,7 +276,7 @@ impl Supervisor {
     /// Reads the address and takes the socket; the target is still in its call after each, so both were its own.
     fn look(&self, notification: &Notification) -> io::Result<(Call, OwnedFd)> {
         let still = |what: io::ErrorKind| {
-            let valid = raw::is_valid(self.listener.as_fd(), notification.id);
+            let valid = seccomp::is_valid(self.listener.as_fd(), notification.id);
             if valid { Ok(()) } else { Err(io::Error::from(what)) }
         };
         let call = Call::read(notification)?;
@@ -282,7 +286,7 @@ impl Supervisor {
         Ok((call, socket))
     }
 
-    /// What the helper's answer is to the program; and to people, where it is no.
+    /// What the program gets for the helper's answer, and what people read if it is a refusal.
     fn result(
         &self,
         notification: &Notification,

@@ -11,13 +11,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use portgrant_protocol::{Address, AskedPort, Endpoint, Port, Protocol};
+use portgrant_sys::netns_cookie;
+use portgrant_sys::seccomp::{self, Notification};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::Error;
 use crate::filter::{Form, form};
-use crate::raw::{self, Notification};
 
 /// `struct sockaddr_storage`: the kernel takes no longer address.
 const LONGEST: u64 = 128;
@@ -73,7 +74,7 @@ impl Call {
     pub(crate) fn socket(&self, notification: &Notification) -> io::Result<OwnedFd> {
         let thread = i32::try_from(notification.thread).ok().and_then(rustix::process::Pid::from_raw);
         let thread = thread.ok_or(io::ErrorKind::NotFound)?;
-        // A thread may have a descriptor table of its own (clone(2) without CLONE_FILES). Before Linux 6.9 only a
+        // A thread may have a separate descriptor table (clone(2) without CLONE_FILES). Before Linux 6.9 only a
         // process can be opened, by its first thread's number: that one's table is that of nearly every other.
         const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(rustix::fs::OFlags::EXCL.bits());
         let none = PidfdFlags::empty();
@@ -138,7 +139,7 @@ impl Call {
         }
         let mut address = self.address.clone();
         address.get_mut(2..4)?.fill(0);
-        raw::bind(other.as_fd(), &address).err()?.raw_os_error()
+        seccomp::bind(other.as_fd(), &address).err()?.raw_os_error()
     }
 
     /// What the helper can be asked for this call on `socket`; `None` where that is nothing that it binds: no tcp, udp or
@@ -188,7 +189,7 @@ fn process_of(thread: rustix::process::Pid) -> io::Result<rustix::process::Pid> 
 
 fn is_of_this_network(socket: BorrowedFd<'_>) -> bool {
     let own = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
-    match (raw::netns_cookie(socket), own.map(|own| raw::netns_cookie(own.as_fd()))) {
+    match (netns_cookie(socket), own.map(|own| netns_cookie(own.as_fd()))) {
         (Ok(theirs), Ok(Ok(ours))) => theirs == ours,
         _ => false,
     }

@@ -1,5 +1,7 @@
 //! How the helper is asked, with scripts in its place: it is killed, it says nothing, it cannot be waited for by poll(2).
 
+#![allow(clippy::disallowed_methods, reason = "the test has threads; the program must not")]
+
 #[path = "../../server/tests/stand_in/mod.rs"]
 mod stand_in;
 

@@ -28,3 +28,30 @@ pub use socket::{
 pub use stdio::{occupy_standard_descriptors, stderr, stdout};
 pub use strings::{Word, strings, words};
 pub use timer::KillTimer;
+
+// What only programs without privilege use. The helper builds none of it.
+
+#[cfg(any(feature = "program", feature = "process", feature = "seccomp", feature = "server"))]
+extern crate std;
+
+#[cfg(feature = "server")]
+pub mod inherited;
+#[cfg(feature = "process")]
+pub mod process;
+#[cfg(feature = "program")]
+mod program;
+#[cfg(feature = "tokio")]
+mod readiness;
+#[cfg(feature = "seccomp")]
+pub mod seccomp;
+#[cfg(feature = "server")]
+mod tcp_info;
+
+#[cfg(feature = "process")]
+pub use process::OnlyThread;
+#[cfg(feature = "program")]
+pub use program::Start;
+#[cfg(feature = "tokio")]
+pub use readiness::awaited;
+#[cfg(feature = "server")]
+pub use tcp_info::tcp_info;

@@ -9,7 +9,7 @@ use portgrant_tests::{BINDER, LAUNCHER, World, both_installs};
 both_installs![
     a_failure_is_a_record_and_not_a_text_where_a_descriptor_is_given,
     every_kind_has_its_word_and_its_status,
-    nobody_who_reads_late_holds_the_helper_up,
+    a_reader_that_is_late_does_not_delay_the_helper,
     a_program_is_executed_with_the_record_of_a_failure,
     the_program_inherits_no_descriptor_for_answers,
     a_descriptor_that_takes_no_record_is_an_error,
@@ -54,7 +54,7 @@ fn every_kind_has_its_word_and_its_status(world: &World) {
         assert_eq!(text, "");
         (status, message.map(|message| message.kind))
     };
-    assert_eq!(kind("80"), (0, None), "a program that runs is no failure");
+    assert_eq!(kind("80"), (0, None), "a program that runs is not a failure");
     let _held = std::net::TcpListener::bind("[::]:80").expect("bound");
     assert_eq!(kind("80"), (69, Some(Kind::InUse)));
     assert_eq!(kind("10.9.9.9:81"), (69, Some(Kind::NotThere)));
@@ -68,7 +68,7 @@ fn every_kind_has_its_word_and_its_status(world: &World) {
 }
 
 /// PG-7
-fn nobody_who_reads_late_holds_the_helper_up(world: &World) {
+fn a_reader_that_is_late_does_not_delay_the_helper(world: &World) {
     world.policy("permit bob 80\n");
     let (ours, theirs) = transfer::pair().expect("socketpair");
     // Full: the next record finds no room.

@@ -94,7 +94,7 @@ fn no_refusal_goes_without_its_line(world: &World) {
 /// PG-6
 fn a_log_daemon_that_was_started_anew_gets_the_line(world: &World) {
     world.policy("permit alice 80\n");
-    // Programs of their own: what the test itself holds, children of other tests may hold for a moment longer.
+    // Separate programs: children of other tests may hold for a moment longer what the test itself holds.
     let script = "import os, socket\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
         s.bind('/dev/log.new'); os.chmod('/dev/log.new', 0o666); os.rename('/dev/log.new', '/dev/log')\n\
         print('ready', flush=True)\nwhile True: print(s.recv(9999), flush=True)\n";

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use portgrant_tests::{BINDER, Caller, Install, LAUNCHER, Outcome, POLICY, World, both_installs};
 
 both_installs![
-    an_installation_that_is_right_is_said_to_be,
+    a_correct_installation_is_reported_as_correct,
     a_helper_without_its_privilege_is_found_and_mended_as_the_fix_says,
     a_helper_that_others_can_change_is_found,
     a_helper_that_is_not_there_or_cannot_be_reached_is_found_and_told_in_the_error,
@@ -58,8 +58,8 @@ fn files_that_only_root_can_read_are_found_by_root_and_by_everybody(world: &Worl
             .as_root()
             .run([LAUNCHER, "check"])
             .exits(78)
-            .complains(&format!("users cannot read {path}"))
-            .complains(&fix);
+            .prints(&format!("error: users cannot read {path}"))
+            .prints(&fix);
         broken(world.as_root(), &format!("users cannot read {path}"), &fix);
         chmod(path, right);
         world.as_root().run([LAUNCHER, "check"]).succeeds();
@@ -72,7 +72,7 @@ fn well(world: &World) {
     world.policy("permit alice 80\n");
 }
 
-fn an_installation_that_is_right_is_said_to_be(world: &World) {
+fn a_correct_installation_is_reported_as_correct(world: &World) {
     well(world);
     let _log = world.syslog();
     let outcome = doctor(world);
@@ -243,12 +243,12 @@ fn a_policy_that_cannot_be_believed_is_found(world: &World) {
         broken(
             world.as_user("alice"),
             &format!("{path}: its mode is {mode:04o}"),
-            &format!("as root, chmod go-w {path}"),
+            &format!("as root, check its content, then: chmod go-w {path}"),
         );
         chmod(path, mended);
     }
     chmod("/etc/portgrant.conf", 0o600);
-    broken(world.as_user("alice"), "the caller may not read it", "as root, chmod 0644 /etc/portgrant.conf");
+    broken(world.as_user("alice"), "the caller may not read it", "as root: chmod 0644 /etc/portgrant.conf");
     chmod("/etc/portgrant.conf", 0o644);
     fs::rename("/etc/portgrant.d/a.conf", "/etc/elsewhere").expect("mv");
     symlink("/etc/elsewhere", "/etc/portgrant.d/a.conf").expect("symlink");
@@ -274,14 +274,14 @@ fn tables_of_names_that_others_can_change_are_found(world: &World) {
         chmod(table, 0o666);
         broken(
             world.as_user("alice"),
-            &format!("names      {table} has mode 0666"),
-            &format!("as root, chmod go-w {table}"),
+            &format!("names      {table}: its mode is 0666"),
+            &format!("as root, check its content, then: chmod go-w {table}"),
         );
         chmod(table, 0o644);
     }
-    fs::rename("/etc/services", "/etc/away").expect("mv");
-    symlink("/etc/away", "/etc/services").expect("symlink");
-    broken(world.as_user("alice"), "/etc/services is a symlink", "as root, put the file itself at /etc/services");
+    fs::rename("/etc/subuid", "/etc/away").expect("mv");
+    symlink("/etc/away", "/etc/subuid").expect("symlink");
+    broken(world.as_user("alice"), "/etc/subuid: it is a symlink", "as root, put the file itself at /etc/subuid");
 }
 
 fn what_may_be_meant_otherwise_is_a_warning(world: &World) {
@@ -316,6 +316,6 @@ fn findings_are_readable_by_programs(world: &World) {
         said = json.loads(sys.argv[1])\n\
         assert (said['broken'], said['warnings']) == (1, 1), said\n\
         bad = [one for one in said['findings'] if one['state'] == 'broken']\n\
-        assert [(one['about'], one['fix']) for one in bad] == [('names', 'as root, chmod go-w /etc/services')], said\n";
+        assert [(one['about'], one['fix']) for one in bad] == [('names', 'as root, check its content, then: chmod go-w /etc/services')], said\n";
     world.as_user("alice").run(["python3", "-c", script, &json.exits(78).stdout]).succeeds();
 }

@@ -223,7 +223,7 @@ fn a_rule_that_is_gone_permits_nothing_wherever_the_helper_was_stopped(world: &W
         let is_program =
             fs::read_link(format!("/proc/{}/exe", stopped.program())).is_ok_and(|exe| exe != Path::new(BINDER));
         let outcome = stopped.goes_on();
-        // Once the policy was compared there is no way back: listen(2), and what follows.
+        // After the policy was compared, nothing starts over: listen(2), and what follows.
         let is_over = ["listen", "execve"].contains(&name);
         let may_be_over = ["close", "capset", "capget", "getresuid", "getresgid", "fcntl", "prctl", "newfstatat"];
         let refused = outcome.status.code() == Some(77) && !outcome.stdout.contains("ran");

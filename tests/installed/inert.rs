@@ -1,9 +1,9 @@
-//! Installations that give no privilege: each is told apart, with what to do about it, and nothing is bound.
+//! Installations that give no privilege: each has its own message with a fix, and nothing is bound.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use portgrant_tests::{BINDER, Caller, World, both_installs};
+use portgrant_tests::{BINDER, Caller, World, both_installs, skip};
 
 both_installs![
     under_no_new_privs_the_helper_says_so,
@@ -11,6 +11,7 @@ both_installs![
     on_a_nosuid_mount_the_helper_says_so,
     without_the_bounding_set_the_helper_says_so,
     inside_a_user_namespace_the_helper_says_so,
+    inside_a_user_namespace_with_every_id_the_helper_says_so,
     traced_by_its_caller_the_helper_says_so,
     sharing_its_folder_the_helper_says_so,
     where_no_privilege_is_needed_an_inert_helper_binds,
@@ -62,11 +63,11 @@ fn inside_a_user_namespace_the_helper_says_so(world: &World) {
     for apart in [&["--user"][..], &["--user", "--map-root-user"], &["--user", "--map-current-user"]] {
         let words = [&["unshare"], apart, &EXEC].concat();
         let outcome = world.as_user("alice").run(words);
-        // Either the caller is nobody there, or the policy's root is (65534), or the privilege does not count.
-        let told = outcome.stderr.contains("user namespace") || outcome.stderr.contains("it belongs to uid 65534");
-        assert!(told && outcome.status.code() == Some(78), "{apart:?}: {outcome}");
+        // Either the caller is nobody there, or the policy's root is.
+        outcome.exits(78).complains("user namespace");
+        assert!(!outcome.stderr.contains("chown"), "{apart:?}: {outcome}");
     }
-    // A network of one's own, too: there the port is bound by whoever owns it, without any helper.
+    // In a new network, too: its owner binds the port there without any helper.
     let own = [
         "unshare",
         "--user",
@@ -78,6 +79,30 @@ fn inside_a_user_namespace_the_helper_says_so(world: &World) {
     ];
     world.as_user("alice").run(own).succeeds();
     assert_eq!(world.listening(), []);
+}
+
+/// As systemd's `PrivateUsers=full` makes it: its map is that of the first namespace.
+fn inside_a_user_namespace_with_every_id_the_helper_says_so(world: &World) {
+    let first = fs::read_link("/proc/self/ns/user").expect("/proc");
+    if first.as_os_str() != "user:[4026531837]" {
+        return skip("a user namespace with every id is made by root of the first one");
+    }
+    world.policy("permit alice 80\n");
+    let script = "import ctypes, os, sys\n\
+        (made, make), (mapped, map) = os.pipe(), os.pipe()\n\
+        pid = os.fork()\n\
+        if pid == 0:\n    \
+            assert ctypes.CDLL(None).unshare(0x10000000) == 0\n    \
+            os.write(make, b'x')\n    \
+            os.read(mapped, 1)\n    \
+            os.setgroups([]); os.setgid(1000); os.setuid(1000)\n    \
+            os.execv(sys.argv[1], sys.argv[1:])\n\
+        os.read(made, 1)\n\
+        for ids in ['uid_map', 'gid_map']: open(f'/proc/{pid}/{ids}', 'w').write('0 0 4294967295')\n\
+        os.write(map, b'x')\n\
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n";
+    let words = [&["python3", "-c", script][..], &EXEC].concat();
+    inert(world.as_root(), &words, "no privilege in this user namespace", "run it outside of the user namespace");
 }
 
 fn traced_by_its_caller_the_helper_says_so(world: &World) {

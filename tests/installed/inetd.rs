@@ -9,7 +9,7 @@ use portgrant_tests::{Running, World, both_installs};
 
 both_installs![
     a_nowait_service_answers_each_client_as_its_own_user,
-    a_wait_service_is_told_that_descriptor_0_is_no_connection,
+    a_wait_service_learns_that_descriptor_0_is_not_a_connection,
 ];
 
 const CONFIGURATION: &str = "/etc/inetd.test.conf";
@@ -45,7 +45,7 @@ fn a_nowait_service_answers_each_client_as_its_own_user(world: &World) {
     }
 }
 
-fn a_wait_service_is_told_that_descriptor_0_is_no_connection(world: &World) {
+fn a_wait_service_learns_that_descriptor_0_is_not_a_connection(world: &World) {
     let script = "/usr/local/bin/caller 2>/tmp/said; sleep 60";
     world.file("/tmp/wait", &format!("#!/bin/sh\n{script}\n"));
     std::fs::set_permissions("/tmp/wait", std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");

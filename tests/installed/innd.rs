@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::accepting_servers::readers_are_served_under_load;
+use crate::accepting::servers::readers_are_served_under_load;
 use portgrant_tests::{BINDER, Caller, Dialogue, LAUNCHER, Running, World, both_installs};
 
 both_installs![

@@ -8,7 +8,7 @@ use portgrant_tests::{BINDER, LAUNCHER, Process, Resource, Signal, World, both_i
 
 both_installs![
     the_program_gets_from_the_launcher_what_its_caller_had,
-    refusals_are_said_in_three_lines_and_nothing_is_bound,
+    refusals_are_printed_in_three_lines_and_nothing_is_bound,
     a_wrong_word_is_a_usage_error_at_once,
     a_program_that_cannot_be_executed_is_told_before_anything_is_asked,
     a_hostile_caller_of_the_launcher_gets_the_right_result_or_a_clear_error,
@@ -55,7 +55,7 @@ fn the_program_gets_from_the_launcher_what_its_caller_had(world: &World) {
     plain.succeeds().prints("SigIgn:\t0000000000000000");
 }
 
-fn refusals_are_said_in_three_lines_and_nothing_is_bound(world: &World) {
+fn refusals_are_printed_in_three_lines_and_nothing_is_bound(world: &World) {
     world.policy("permit bob 80\npermit alice 25 exec /usr/bin/id\n");
     let refused = world.as_user("alice").run(exec(&["touch", "/tmp/ran"]));
     refused.exits(77);
@@ -75,7 +75,7 @@ fn refusals_are_said_in_three_lines_and_nothing_is_bound(world: &World) {
 }
 
 fn a_wrong_word_is_a_usage_error_at_once(world: &World) {
-    // There is not even a policy: what is wrong with the words is told first.
+    // There is not even a policy: a wrong word is reported first.
     let wrong: [(&[&str], &str); 9] = [
         (&["exec", "-l", "0", "--", "true"], "'0' is not a valid port"),
         (&["exec", "-l", "-1", "--", "true"], "'-1' is not a valid port"),

@@ -194,7 +194,7 @@ fn nginx_that_is_configured_for_another_address_is_a_failed_start(world: &World)
 
 /// What a program writes to standard error, until it has said how to mend it.
 fn told(running: &Running) -> String {
-    soon("it is told", || running.output().1.contains("  fix: "));
+    soon("it is reported", || running.output().1.contains("  fix: "));
     running.output().1
 }
 

@@ -1,8 +1,6 @@
 //! The installed programs with real users and real servers. `tests/run` starts this.
 
 mod accepting;
-mod accepting_datagrams;
-mod accepting_servers;
 mod adoption;
 mod answers;
 mod audit;
@@ -22,7 +20,6 @@ mod inert;
 mod inetd;
 mod innd;
 mod kernel;
-
 mod launching;
 mod life;
 mod listing;
@@ -45,7 +42,7 @@ mod recipes;
 mod refusals;
 mod restarting;
 mod running;
-mod running_aside;
+mod running_detached;
 mod running_under_yama;
 mod sockets;
 mod subordinate;

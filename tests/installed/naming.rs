@@ -71,7 +71,7 @@ fn says(server: &Running, text: &str) {
     }
 }
 
-/// What a client with this address is told.
+/// What a client with this address gets.
 fn told(from: &str) -> String {
     let from: IpAddr = from.parse().expect(from);
     let family = if from.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };

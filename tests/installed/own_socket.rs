@@ -1,4 +1,4 @@
-//! The bind verb: the caller's own socket is bound, that very one, and nothing else about it changes.
+//! The bind verb: the caller's own socket is bound, and nothing else about it changes.
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -104,7 +104,7 @@ fn what_is_not_a_fresh_socket_of_the_callers_is_refused(world: &World) {
 /// PG-1
 fn a_socket_of_another_network_namespace_is_refused(world: &World) {
     world.policy("permit root 80\n");
-    // Made in a network of its own; the helper runs in the world's.
+    // Made in a new network; the helper runs in the world's.
     let script = "import socket, subprocess, sys\n\
         fd = socket.socket().detach()\n\
         helper = ['nsenter', sys.argv[2], sys.argv[1], 'bind', '-l', '0.0.0.0:80', '--socket', str(fd)]\n\

@@ -221,7 +221,7 @@ fn a_program_can_be_stopped_and_goes_on_and_the_terminal_is_as_before(world: &Wo
         assert_eq!(shell.run("echo $?"), format!("{status}\r\n"));
         assert_eq!(shell.run("stty -g"), modes, "{signal}");
     }
-    // A program that changes the modes of its own terminal and ends.
+    // A program that changes the modes of its terminal and ends.
     shell.run(&for_alice("", "stty raw -echo"));
     assert_eq!(shell.run("stty -g"), modes, "changed by the program");
     // One that is stopped by somebody, not from the keyboard.
@@ -299,7 +299,7 @@ fn the_program_is_hung_up_when_roots_terminal_or_the_launcher_is_gone(world: &Wo
             let (another, _) = opening(|| pty_process::blocking::open().expect("another"));
             client.terminal = another;
         }
-        soon("it is told", || is_there("/tmp/hup") && world.listening().is_empty());
+        soon("it gets the signal", || is_there("/tmp/hup") && world.listening().is_empty());
         soon("nobody is left", || !is_there(&format!("/proc/{monitor}")));
         fs::remove_file("/tmp/hup").expect("removed");
     }
@@ -372,7 +372,7 @@ fn every_way_of_starting_works_at_a_terminal(world: &World) {
     shell.0.see("/dev/pts/");
     shell.0.press("\u{3}");
     shell.0.see(PROMPT);
-    // --verify: what is found is told there.
+    // --verify: the result is printed there.
     shell.begin(&for_alice("--verify=2", "sleep 60"), "the program does not accept on 80/tcp");
     shell.0.press("\u{3}");
     shell.0.see(PROMPT);

@@ -91,7 +91,7 @@ fn a_mailbox_turns_others_away_and_goes_on(world: &World) {
     world.policy("permit alice 81\npermit root 80\n");
     let mailbox = Mailbox::bind(MAILBOX).expect("bound").patience(Duration::from_secs(3));
     std::fs::set_permissions(MAILBOX, std::fs::Permissions::from_mode(0o666)).expect("chmod");
-    // Whoever connects is who counts, so alice connects herself.
+    // The user who connects counts, so alice connects herself.
     let script = "import socket, time\ns = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
         s.connect('/tmp/server.sock')\ntime.sleep(60)\n";
     let foreign = world.as_user("alice").spawn(["python3", "-c", script]);

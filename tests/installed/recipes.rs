@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::accepting_servers::store_an_article;
+use crate::accepting::servers::store_an_article;
 use portgrant_tests::{Caller, Dialogue, Install, LAUNCHER, Outcome, Running, World};
 
 /// A test of each recipe, and the list of them.
@@ -220,7 +220,7 @@ fn a_recipe_is_called_tested_where_it_is(world: &World) {
         .run(words)
         .exits(64)
         .complains("did you mean nginx?")
-        .complains("the known servers are systemd, ");
+        .complains("portgrant recipe lists the servers");
 }
 
 fn recipe(world: &World, server: &[&str]) -> Outcome {

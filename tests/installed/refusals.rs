@@ -7,14 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use portgrant_tests::{BINDER, LAUNCHER, World, both_installs};
 
 both_installs![
-    a_caller_without_a_rule_is_refused_and_told_which_rule_to_add,
+    a_caller_without_a_rule_is_refused_and_the_message_names_the_rule_to_add,
     a_rule_is_for_its_user_protocol_address_and_port_alone,
     of_several_endpoints_all_are_bound_or_none,
-    an_address_in_use_or_not_there_is_said_to_be,
+    an_address_that_is_in_use_or_missing_is_reported,
     a_wrong_word_is_named_with_what_was_expected,
     a_program_that_cannot_be_executed_leaves_nothing_bound,
     sixty_four_kibibytes_of_arguments_are_no_trouble,
-    a_host_without_ipv6_is_told_so,
+    a_host_without_ipv6_is_reported,
     an_interface_is_known_by_all_of_its_names,
     a_group_rule_holds_by_the_callers_groups_and_a_deny_by_the_account,
     a_program_of_an_exec_rule_must_be_roots_all_the_way,
@@ -22,7 +22,7 @@ both_installs![
 ];
 
 /// PG-1
-fn a_caller_without_a_rule_is_refused_and_told_which_rule_to_add(world: &World) {
+fn a_caller_without_a_rule_is_refused_and_the_message_names_the_rule_to_add(world: &World) {
     world.policy("permit bob 80\n# a comment\npermit any 81\n");
 
     let outcome = world.as_user("alice").run([BINDER, "exec", "-l", "127.0.0.1:80", "--", "true"]);
@@ -60,7 +60,7 @@ fn of_several_endpoints_all_are_bound_or_none(world: &World) {
     assert!(!std::fs::exists("/tmp/ran").expect("stat"), "the program ran without all of its sockets");
 }
 
-fn an_address_in_use_or_not_there_is_said_to_be(world: &World) {
+fn an_address_that_is_in_use_or_missing_is_reported(world: &World) {
     world.policy("permit alice 80 freebind\n");
     let asked = |endpoint| world.as_user("alice").run([BINDER, "exec", "-l", endpoint, "--", "true"]);
     asked("10.9.9.9:80").exits(69).complains("no interface of this network namespace has that address");
@@ -166,7 +166,7 @@ fn sixty_four_kibibytes_of_arguments_are_no_trouble(world: &World) {
     world.as_user("alice").run(many).exits(64).complains("254 were asked for");
 }
 
-fn a_host_without_ipv6_is_told_so(world: &World) {
+fn a_host_without_ipv6_is_reported(world: &World) {
     world.policy("permit alice 80\n");
     for family in ["all", "default", "lo"] {
         // The world's own network namespace.

@@ -21,7 +21,7 @@ both_installs![
     where_the_kernel_permits_it_the_program_is_simply_executed,
     where_the_caller_ignores_sigchld_binds_are_answered,
     many_binds_at_once_from_threads_and_children_all_succeed,
-    the_very_socket_is_bound,
+    the_programs_own_socket_is_bound,
     every_way_of_asking_is_answered,
     it_needs_no_proc,
     a_helper_that_is_killed_is_asked_once_more,
@@ -256,7 +256,7 @@ fn many_binds_at_once_from_threads_and_children_all_succeed(world: &World) {
     none_left(world);
 }
 
-fn the_very_socket_is_bound(world: &World) {
+fn the_programs_own_socket_is_bound(world: &World) {
     world.policy("permit alice 80\n");
     let script = "import socket, select, os\n\
         s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)\n\
@@ -271,7 +271,7 @@ fn the_very_socket_is_bound(world: &World) {
 
 fn every_way_of_asking_is_answered(world: &World) {
     world.policy("permit alice 80\n");
-    // Without a C library; x32's number is told even where this kernel has no x32.
+    // Without a C library; x32's number reaches the supervisor even if this kernel has no x32.
     let ways: &[_] = if cfg!(target_arch = "x86_64") {
         &[
             ["binds", "direct"],

@@ -25,7 +25,7 @@ both_installs![
     a_daemon_that_left_its_parents_binds,
     what_outlives_the_program_binds_and_is_buried,
     who_kills_what_was_started_ends_the_program,
-    standing_aside_it_could_not_look,
+    a_detached_supervisor_cannot_look_into_it,
     where_nobody_may_look_that_is_said_and_nothing_started,
 ];
 
@@ -238,15 +238,15 @@ fn who_kills_what_was_started_ends_the_program(world: &World) {
     }
 }
 
-/// That Yama really is in force where the tests above rely on it, and that they are none where it is not.
-fn standing_aside_it_could_not_look(world: &World) {
+/// Whether Yama is really active where the tests above rely on it, and emulated where it is not.
+fn a_detached_supervisor_cannot_look_into_it(world: &World) {
     world.policy("permit alice 80\n");
     let script = binds(80);
-    let aside = world.as_user("alice").run([SUPERVISOR, BINDER, "/usr/bin/python3", "python3", "-c", &script]);
+    let detached = world.as_user("alice").run([SUPERVISOR, BINDER, "/usr/bin/python3", "python3", "-c", &script]);
     if ptrace_scope().unwrap_or(0) == 0 {
-        aside.succeeds().prints("bound");
+        detached.succeeds().prints("bound");
     } else {
-        aside.succeeds().prints("EACCES").complains("cannot inspect ").complains("which binds with its own rights");
+        detached.succeeds().prints("EACCES").complains("cannot inspect ").complains("which binds with its own rights");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Subordinate ids: whoever has a uid that /etc/subuid gives to a user is that user to every deny.
+//! Subordinate ids: a process with a uid that /etc/subuid gives to a user is that user to every deny.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use portgrant_tests::{BINDER, LAUNCHER, Outcome, World, both_installs};
 both_installs![
     a_subordinate_uid_is_its_owner_to_every_deny,
     a_subordinate_gid_is_its_owner_s_groups_to_a_deny_for_a_group,
-    a_set_user_id_program_of_a_subordinate_uid_is_no_way_past_a_deny,
+    a_setuid_program_of_a_subordinate_uid_is_denied_as_well,
     subordinate_ids_are_read_only_where_a_permit_meets_a_deny,
     a_source_of_subordinate_ids_that_is_not_asked_is_warned_of,
 ];
@@ -67,7 +67,7 @@ fn a_subordinate_gid_is_its_owner_s_groups_to_a_deny_for_a_group(world: &World) 
 }
 
 /// PG-51: out of a user namespace, where such an id can be had, it is carried by a file.
-fn a_set_user_id_program_of_a_subordinate_uid_is_no_way_past_a_deny(world: &World) {
+fn a_setuid_program_of_a_subordinate_uid_is_denied_as_well(world: &World) {
     world.file("/etc/subuid", "alice:50000:100\n");
     world.policy("permit any 80\ndeny alice any\n");
     let program = "/tmp/python3";

@@ -1,4 +1,4 @@
-//! A real telnet client, on a terminal of its own, with the server crate on port 23 as an ordinary user.
+//! A real telnet client, on a pseudo-terminal, with the server crate on port 23 as an ordinary user.
 
 use std::io::{ErrorKind, Read, Write};
 use std::process::Child;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use portgrant_tests::{LAUNCHER, Outcome, Running, World, both_installs};
 
 both_installs![
-    a_free_port_is_said_to_be_and_status_1,
+    a_free_port_is_reported_with_status_1,
     a_holder_is_named_to_its_owner_and_to_root_and_its_user_to_everybody,
     a_wildcard_bars_what_the_kernel_says_it_does,
     several_holders_are_all_named,
@@ -42,7 +42,7 @@ fn listener(family: &str, address: &str, port: u16, before: &str) -> String {
     )
 }
 
-fn a_free_port_is_said_to_be_and_status_1(world: &World) {
+fn a_free_port_is_reported_with_status_1(world: &World) {
     let outcome = who(world, "alice", &["8080"]);
     assert_eq!(outcome.exits(1).stdout, "8080/tcp is free\n8080/udp is free\n");
     assert_eq!(who(world, "alice", &["127.0.0.1:domain"]).exits(1).stdout.lines().count(), 2);

@@ -34,7 +34,7 @@ fn nothing_outlives_its_world_nor_dies_with_another() {
     let (ended, end) = mpsc::channel::<()>();
     let one = thread::spawn(move || {
         World::with(Install::Setuid, move |world| {
-            // Daemons that left their parents, one of them into namespaces of its own but one.
+            // Daemons that left their parents, one of them into new namespaces but one.
             let script = "setsid sleep 1234 >/dev/null 2>&1 & echo $!";
             let plain = world.as_user("alice").run(["sh", "-c", script]).stdout;
             let script = "setsid unshare --mount --net sleep 1234 >/dev/null 2>&1 & echo $!";

@@ -1,7 +1,7 @@
 /* What one bind(2) costs, in several ways that take turns: `bind TURNS WAY...`, where WAY is UID:PORT[:CGROUP]. Prints a line a
  * way: the median in ns a bind, and the median of its ratios to the first way's in the same turn.
  *
- * In each turn each way, a process of its own, makes 64 fresh tcp sockets, and then binds each to a port of its own from
+ * In each turn each way, a separate process, makes 64 fresh tcp sockets, and then binds each to another port from
  * PORT on, so that no bind meets another. UID - stays what it is. All of them run on one processor, and what disturbs it
  * for longer than a turn, some 200 us a way, disturbs all ways alike. */
 #define _GNU_SOURCE

@@ -2,7 +2,7 @@
  *
  *   launch ROUNDS UID ::: [@PORT] COMMAND [ARG...] [::: [@PORT] COMMAND [ARG...]]...
  *
- * Each round runs every command once, in an order of its own (from a fixed seed), with UID for its uid, gid and one group,
+ * Each round runs every command once, in a new order (from a fixed seed), with UID for its uid, gid and one group,
  * on the CPU that this program was pinned to. The program that it leads to writes the time it has (CLOCK_MONOTONIC, in
  * nanoseconds, 8 bytes) to standard output. With @PORT the command waits for a connection first: one to 127.0.0.1 is
  * tried until it is there. Prints a line per round: nanoseconds in the order of the commands. Five rounds run first that

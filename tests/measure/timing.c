@@ -2,7 +2,7 @@
  *
  *   timing ROUNDS UID LOG ::: COMMAND [ARG...] [::: COMMAND [ARG...]]...
  *
- * Each round runs every command once, in an order of its own (from a fixed seed), with UID for its uid, gid and one
+ * Each round runs every command once, in a new order (from a fixed seed), with UID for its uid, gid and one
  * group, on the CPU that this program was pinned to. LOG is the descriptor of a datagram socket, emptied between two
  * commands, so that none finds it full and no reader wakes up beside it. Prints a line per round: nanoseconds in the
  * order of the commands. Five rounds run first that are not printed. Any status but 0 ends it. Runs as root. */

@@ -1,6 +1,6 @@
 # The crates that others link, as a registry would get them.
 
-published="portgrant-protocol portgrant-server"
+published="portgrant-protocol portgrant-sys portgrant-server"
 
 each_published_crate_has_its_licences_and_says_what_it_is() (
     cargo metadata --locked --no-deps --format-version 1 >"$work/metadata"
@@ -35,7 +35,7 @@ PYTHON
     done
 )
 
-# As a registry would: the second crate is built with the first one as it is packaged, not with the folder beside it.
+# As a registry would: the server crate is built with the others as they are packaged, not with the folders beside it.
 each_published_crate_builds_from_its_package_alone() (
     packages=()
     for crate in $published; do packages+=(--package "$crate"); done

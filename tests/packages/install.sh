@@ -32,6 +32,14 @@ every_manual_page_completion_and_unit_is_in_a_package() (
     done
 )
 
+# A launcher that was started before an upgrade still executes the old name.
+a_renamed_program_keeps_its_old_name_for_one_version() (
+    packaging/install --built "$(built)" --destdir "$work/stage" --privilege none /usr
+    old=$work/stage/usr/libexec/portgrant/portgrant-policy
+    [ -L "$old" ]
+    [ "$("$old" --version)" = "$("$(built)/$explain" --version)" ]
+)
+
 programs_hold_no_path_of_the_machine_that_built_them() (
     for program in $(awk '!/^#/ && $2 ~ /^(program|static|helper)$/ { print $3 }' packaging/contents); do
         for path in "$PWD" "${CARGO_HOME:-$HOME/.cargo}" "$(dirname "$target")" "$(rustc --print sysroot)"; do
@@ -56,7 +64,7 @@ the_dynamic_programs_need_the_c_library_alone() (
     done
 )
 
-# Alpine's rustc links dynamically unless it is told otherwise.
+# Alpine's rustc links dynamically by default.
 the_helper_is_static_whatever_a_musl_compiler_does_by_default() (
     mkdir "$work/bin" "$work/lib"
     cat >"$work/bin/rustc" <<STUB

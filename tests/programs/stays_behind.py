@@ -1,5 +1,5 @@
 """A program that ends at once, and leaves a child behind that does what it can with its terminal: in the process group of
-the program (`group`), in a session of its own (`session`), or without a controlling terminal (`detached`)."""
+the program (`group`), in a new session (`session`), or without a controlling terminal (`detached`)."""
 import fcntl
 import os
 import signal

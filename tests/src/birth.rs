@@ -26,7 +26,7 @@ use crate::account::Account;
 /// Descriptors below are for the tests to place in children; nothing of this process's own is there.
 pub(crate) const FIRST_FREE: RawFd = 64;
 
-/// Held alone while something is open that is not close-on-exec yet, and shared by whoever forks.
+/// Held alone while something is open that is not close-on-exec yet, and shared while a process is forked.
 static FORKS: RwLock<()> = RwLock::new(());
 
 /// Opens what is close-on-exec only a moment later, as a library's pseudo-terminal may be: meanwhile no other test starts

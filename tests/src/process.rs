@@ -123,7 +123,7 @@ pub(crate) fn sleeps(pid: u32) -> bool {
     Status(&status).field("State").starts_with('S')
 }
 
-/// The namespaces that a world has of its own, as far as the process is still there.
+/// The namespaces that each world has, as far as the process is still there.
 pub(crate) fn namespaces(pid: impl Display) -> BTreeSet<PathBuf> {
     let links = ["net", "mnt", "uts"].map(|kind| fs::read_link(format!("/proc/{pid}/ns/{kind}")));
     links.into_iter().flatten().collect()

@@ -97,7 +97,7 @@ pub fn ptrace_scope() -> Option<u8> {
 }
 
 impl World {
-    /// Runs `test` in a fresh world, on a thread of its own, and passes its panic on.
+    /// Runs `test` in a fresh world, on a separate thread, and passes its panic on.
     pub fn with(install: Install, test: impl FnOnce(&Self) + Send + 'static) {
         birth::clear_the_way();
         let name = thread::current().name().unwrap_or("world").to_owned();

@@ -1,4 +1,4 @@
-//! The systemd units as they are shipped, under systemd: `tests/booted` starts this, on a machine of its own where portgrant
+//! The systemd units as they are shipped, under systemd: `tests/booted` starts this, on a separate machine where portgrant
 //! is installed by packaging/install, /etc/portgrant.conf permits www-data ports 80 and 88, both units were enabled before the
 //! machine was started, and web.service listens on 88. One test at a time, each leaves the units as they were then.
 
@@ -43,7 +43,7 @@ fn journal(words: &[&str]) -> String {
     run(&[&["journalctl", "--quiet", "--no-pager"], words].concat()).succeeds().stdout.clone()
 }
 
-/// What a service with these properties is told when it binds each of `ports`.
+/// What bind(2) returns to a service with these properties for each of `ports`.
 fn bound(properties: &[&str], ports: &[u16]) -> Vec<String> {
     let script = format!(
         "import errno, socket\nfor port in {ports:?}:\n \
@@ -97,7 +97,7 @@ fn services_bind_what_their_users_may_without_any_privilege() {
 
 /// PG-22
 #[test]
-fn a_reload_takes_up_the_policy_and_one_that_is_no_good_leaves_the_old_and_says_so() {
+fn a_reload_activates_the_new_policy_and_reports_a_broken_one() {
     as_at_boot(|world| {
         world.policy("permit www-data 81\n");
         systemctl(&["reload", "portgrant-kernel"]).succeeds();
@@ -114,7 +114,7 @@ fn a_reload_takes_up_the_policy_and_one_that_is_no_good_leaves_the_old_and_says_
     });
 }
 
-/// The lines of grants for `port`, with what syslog is told besides.
+/// The lines of grants for `port`, with other lines of syslog.
 fn grants(port: u16) -> Vec<String> {
     let fields = "--output-fields=PRIORITY,SYSLOG_FACILITY,SYSLOG_IDENTIFIER,MESSAGE";
     let lines = journal(&["--boot", "--output=json", fields, "--identifier=portgrant-kernel"]);
@@ -140,7 +140,7 @@ fn each_grant_is_in_the_journal_whatever_happens_to_the_reader_and_the_policy() 
         // LOG_AUTHPRIV and LOG_INFO
         assert!(line.contains("\"SYSLOG_FACILITY\":\"10\"") && line.contains("\"PRIORITY\":\"6\""), "{line}");
 
-        // What is granted while it is down is told by the next one.
+        // Grants while it is down are logged by the next one.
         systemctl(&["kill", "--signal=SIGKILL", AUDIT]).succeeds();
         logged(91);
         eventually("it was started again", || property(AUDIT, "ActiveState") == "active");

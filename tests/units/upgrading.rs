@@ -150,7 +150,7 @@ fn the_watchdog_watches_the_process_that_serves() {
     });
 }
 
-/// systemd learns at once that the process has ended, as of any child of its own.
+/// systemd learns at once that the process has ended, as of any of its children.
 #[test]
 fn an_upgraded_server_that_crashes_is_started_again() {
     with_service(reloads()[0], "Restart=on-failure\nRestartSec=0", || {

@@ -8,9 +8,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use portgrant_policy::{Distrust, Finding};
+use portgrant_protocol::user_namespace;
 use rustix::buffer::spare_capacity;
 use rustix::fd::OwnedFd;
-use rustix::fs::{Dir, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, openat, readlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, openat, readlinkat, statat,
+};
 use rustix::io::Errno;
 
 use crate::stamps::Stamps;
@@ -58,16 +61,19 @@ impl Folder {
             self.stamps.about_to_read(&self.path, &fstat(&fd)?);
             Dir::new(fd)?.map(|entry| Ok(entry?.file_name().to_bytes().to_owned())).collect()
         });
-        listed.map_err(|errno| finding(&self.path, opening(errno)))
+        listed.map_err(|errno| match errno {
+            Errno::ACCESS => finding(&self.path, Distrust::Closed),
+            errno => finding(&self.path, opening(errno)),
+        })
     }
 
     /// Opens the folder `name` in it.
     pub(crate) fn enter(&self, name: &[u8]) -> Result<Folder, Finding> {
         let path = join(&self.path, name);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|errno| {
-            let why = if errno == Errno::NOTDIR { Distrust::NotAFolder } else { self.absent(&path, errno) };
-            finding(&path, why)
+        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOTDIR => finding(&path, Distrust::NotAFolder),
+            errno => self.not_opened(name, &path, errno),
         })?;
         Folder { fd, path, stamps: Rc::clone(&self.stamps) }.judged()
     }
@@ -86,7 +92,9 @@ impl Folder {
     /// Reads file `name` of this folder, whole.
     pub(crate) fn read(&self, name: &[u8]) -> Result<Vec<u8>, Finding> {
         let path = join(&self.path, name);
-        self.read_judged(name, &path).map_err(|why| finding(&path, why))
+        let opened = openat(&self.fd, name, READ | OFlags::NOFOLLOW, Mode::empty());
+        let fd = opened.map_err(|errno| self.not_opened(name, &path, errno))?;
+        self.read_judged(fd, &path).map_err(|why| finding(&path, why))
     }
 
     /// The same, also if it is a symlink: every folder and every symlink on the way must be root's alone.
@@ -100,9 +108,7 @@ impl Folder {
         }
     }
 
-    fn read_judged(&self, name: &[u8], path: &[u8]) -> Result<Vec<u8>, Distrust> {
-        let opened = openat(&self.fd, name, READ | OFlags::NOFOLLOW, Mode::empty());
-        let fd = opened.map_err(|errno| self.absent(path, errno))?;
+    fn read_judged(&self, fd: OwnedFd, path: &[u8]) -> Result<Vec<u8>, Distrust> {
         let stat = fstat(&fd).map_err(Distrust::System)?;
         self.stamps.about_to_read(path, &stat);
         judge(&stat)?;
@@ -112,7 +118,16 @@ impl Folder {
         }
     }
 
-    /// What an error of open(2) means. That there is nothing is a fact to remember as well.
+    /// What an error of open(2) means, and of which path: of this folder, where its mode is what forbids it. That there is
+    /// nothing is a fact to remember as well.
+    fn not_opened(&self, name: &[u8], path: &[u8], errno: Errno) -> Finding {
+        if errno == Errno::ACCESS && matches!(statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::ACCESS)) {
+            return finding(&self.path, Distrust::Closed);
+        }
+        finding(path, self.absent(path, errno))
+    }
+
+    /// The same, of a path whose folder is open to the caller.
     fn absent(&self, path: &[u8], errno: Errno) -> Distrust {
         if errno == Errno::NOENT {
             self.stamps.missing(path);
@@ -256,6 +271,9 @@ fn judge_folder(stat: &Stat) -> Result<(), Distrust> {
 }
 
 fn judge(stat: &Stat) -> Result<(), Distrust> {
+    if stat.st_uid == user_namespace::OVERFLOW_ID && !user_namespace::is_first() {
+        return Err(Distrust::Unmapped);
+    }
     if stat.st_uid != 0 {
         return Err(Distrust::Owner(stat.st_uid));
     }

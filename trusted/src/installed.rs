@@ -181,7 +181,7 @@ impl System {
             other => other.map_err(untrusted)?,
         };
         let mut files = more.names().map_err(untrusted)?;
-        files.retain(|name| name.ends_with(b".conf") && !name.starts_with(b"."));
+        files.retain(|name| is_policy_file(name));
         files.sort_unstable();
         for name in files {
             sources.push(source(&more, &name)?);
@@ -189,11 +189,22 @@ impl System {
         Ok(sources)
     }
 
+    /// Whether there is a table `name` in /etc, with anything in it; an error where it cannot be believed or read.
+    pub fn has_table(&self, name: &str) -> Result<bool, Error> {
+        Ok(self.etc.read(name)?.is_some())
+    }
+
     /// The program at `path`, its file judged if any rule of `policy` is bound to it: it must be root's all the way.
     pub fn asked_program<'a>(policy: &Policy, path: &'a [u8]) -> AskedProgram<'a> {
         let unfit = if policy.names_program(path) { judge_program(path).err() } else { None };
         AskedProgram { path, unfit }
     }
+}
+
+/// Whether a file of this name in /etc/portgrant.d is a part of the policy. All others are skipped.
+#[must_use]
+pub fn is_policy_file(name: &[u8]) -> bool {
+    name.ends_with(b".conf") && !name.starts_with(b".")
 }
 
 fn untrusted((path, why): Finding) -> Error {

@@ -14,6 +14,6 @@ mod reading;
 mod stamps;
 
 pub use folder::{judge_program, read_unjudged};
-pub use installed::{CurrentCaller, InstalledPolicy, System, interface, interface_index};
+pub use installed::{CurrentCaller, InstalledPolicy, System, interface, interface_index, is_policy_file};
 pub use reading::{Attempts, Reading, consistent, unchanged};
 pub use stamps::{Age, Stamps, Unchanged};

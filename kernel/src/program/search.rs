@@ -1,7 +1,8 @@
 //! The searches among boundaries: for an address, and for the class of a subordinate id.
 
-use super::{Family, Maps, Register, context, in_tables, row, stack};
-use crate::assembly::{Assembly, If, Width};
+use super::labels::{Label, Part, Place};
+use super::{Code, Family, Maps, Register, context, in_tables, row, stack};
+use crate::assembly::{If, Width};
 use crate::entry::{Verdict, protocol};
 use crate::layout::{group, port};
 use crate::projection::Transport;
@@ -22,95 +23,95 @@ pub(super) enum Sought {
 }
 
 /// Takes the outcome in R1 into account: a deny ends it, of permits the first in the policy counts.
-pub(super) fn consider(code: &mut Assembly, maps: Maps, family: Family, who: &str) {
-    let [no_set, done] = ["no set", "done"].map(|place| format!("{who}: {place}"));
-    code.jump_if(R1, If::AtLeast, -1, &no_set);
+pub(super) fn consider(code: &mut Code, maps: Maps, family: Family, part: Part) {
+    let [no_set, done] = [Place::NoSet, Place::Done].map(|place| part.at(place));
+    code.jump_if(R1, If::AtLeast, -1, no_set);
     code.copy(R9, R1);
     code.shift_left(R9, 1);
     code.shift_right(R9, 1);
     if family == Family::V6 {
-        datagrams_of_both_families(code, maps, who);
+        datagrams_of_both_families(code, maps, part);
     }
-    search(code, maps, Sought::Address(family), who);
-    code.label(&no_set);
-    code.jump_if(R1, If::Less, 0, "refused");
-    code.jump_if_register(R1, If::AtLeast, R7, &done);
+    search(code, maps, Sought::Address(family), part);
+    code.label(no_set);
+    code.jump_if(R1, If::Less, 0, Label::Refused);
+    code.jump_if_register(R1, If::AtLeast, R7, done);
     code.copy(R7, R1);
-    code.label(&done);
+    code.label(done);
 }
 
 /// A datagram socket that is bound to an IPv4 address, here `::ffff:a.b.c.d`, can send from IPv6 addresses as well. Where the set
 /// in R9 denies these, it denies all of them, so `::1` tells: it is in the first boundary of all, or in one of its own.
-fn datagrams_of_both_families(code: &mut Assembly, maps: Maps, who: &str) {
-    let [first, known, other] = ["first of all", "IPv6", "one family"].map(|place| format!("{who}: {place}"));
+fn datagrams_of_both_families(code: &mut Code, maps: Maps, part: Part) {
+    let [first, known, other] = [Place::FirstOfAll, Place::Ipv6Known, Place::OneFamily].map(|place| part.at(place));
     code.load(Word, R1, R6, context::PROTOCOL);
-    code.jump_if(R1, If::Differs, protocol(Transport::Udp).into(), &other);
+    code.jump_if(R1, If::Differs, protocol(Transport::Udp).into(), other);
     code.load(Double, R1, R6, context::USER_IP6);
-    code.jump_if(R1, If::Differs, 0, &other);
+    code.jump_if(R1, If::Differs, 0, other);
     code.load(Word, R1, R6, context::USER_IP6 + 8);
     code.network_order(Word, R1);
-    code.jump_if(R1, If::Differs, 0xffff, &other);
+    code.jump_if(R1, If::Differs, 0xffff, other);
     row(code, maps.groups, group::PAGES, |code| code.copy_lower(R1, R9));
     code.load(Double, R1, R0, group::BOUNDARY + group::START);
-    code.jump_if(R1, If::Differs, 0, &first);
+    code.jump_if(R1, If::Differs, 0, first);
     code.load(Double, R1, R0, group::BOUNDARY + group::START + 8);
-    code.jump_if(R1, If::Differs, 1, &first);
+    code.jump_if(R1, If::Differs, 1, first);
     code.load(Double, R1, R0, group::BOUNDARY + group::VERDICT);
-    code.jump(&known);
-    code.label(&first);
+    code.jump(known);
+    code.label(first);
     code.load(Double, R1, R0, group::VERDICT);
-    code.label(&known);
-    code.jump_if(R1, If::Less, 0, "refused");
-    code.label(&other);
+    code.label(known);
+    code.jump_if(R1, If::Less, 0, Label::Refused);
+    code.label(other);
 }
 
 /// R1 becomes the verdict of the last boundary that is not behind what is sought. R9 has the set: its first group, and in the
 /// upper half the half of how many groups it has. As `addresses::search`, step by step: of a loop the verifier did not see the
 /// end before some Linux 6, as it follows jumps that cannot happen, too.
-fn search(code: &mut Assembly, maps: Maps, sought: Sought, who: &str) {
+fn search(code: &mut Code, maps: Maps, sought: Sought, part: Part) {
     code.copy(R1, R9);
     code.shift_right(R1, 32);
-    let at = |code: &mut Assembly| code.copy_lower(R1, R9);
-    let step = |bit: u32| format!("{who}: step {bit}");
-    let which = |boundary: i16| format!("{who}: boundary {boundary}");
+    let at = |code: &mut Code| code.copy_lower(R1, R9);
+    let step = |bit: u32| part.at(Place::Step(bit));
+    let which = |boundary: i16| part.at(Place::Boundary(boundary));
     let [group, lower, upper, found] =
-        ["group", "lower half", "upper half", "found"].map(|place| format!("{who}: {place}"));
+        [Place::Group, Place::LowerHalf, Place::UpperHalf, Place::Found].map(|place| part.at(place));
     // Most sets are one group, or few.
-    code.jump_if(R1, If::Equal, 0, &group);
-    code.jump_if(R1, If::Below, 1 << SMALL, &step(SMALL - 1));
+    code.jump_if(R1, If::Equal, 0, group);
+    code.jump_if(R1, If::Below, 1 << SMALL, step(SMALL - 1));
     for bit in (0..group::MOST_STEPS).rev() {
-        let [before, next] = ["before", "next"].map(|place| format!("{who}: {place} {bit}"));
-        code.label(&step(bit));
+        let [before, next] = [Place::Before(bit), Place::AfterStep(bit)].map(|place| part.at(place));
+        code.label(step(bit));
         code.copy(R1, R9);
         code.shift_right(R1, 32);
-        code.jump_if(R1, If::Below, 1 << bit, &next);
+        code.jump_if(R1, If::Below, 1 << bit, next);
         code.add(R9, 1 << bit);
         row(code, maps.groups, group::PAGES, at);
-        unless_before(code, sought, 0, &before, &next);
-        code.label(&before);
+        unless_before(code, sought, 0, before, next);
+        code.label(before);
         code.add(R9, -(1 << bit));
-        code.label(&next);
+        code.label(next);
     }
-    code.label(&group);
+    code.label(group);
     row(code, maps.groups, group::PAGES, at);
-    unless_before(code, sought, 2, &lower, &upper);
-    for (half, first) in [(&lower, 0), (&upper, 2)] {
+    unless_before(code, sought, 2, lower, upper);
+    for (half, first) in [(lower, 0), (upper, 2)] {
         code.label(half);
-        unless_before(code, sought, first + 1, &which(first), &which(first + 1));
+        unless_before(code, sought, first + 1, which(first), which(first + 1));
         for boundary in [first, first + 1] {
-            code.label(&which(boundary));
+            code.label(which(boundary));
             code.load(Double, R1, R0, group::BOUNDARY * boundary + group::VERDICT);
-            code.jump(&found);
+            code.jump(found);
         }
     }
-    code.label(&found);
+    code.label(found);
 }
 
 /// Goes to `not_before` where what is sought is the start of the `boundary` of the group in R0 or behind it. Where it is before
 /// it, goes to `before`, or on.
-fn unless_before(code: &mut Assembly, sought: Sought, boundary: i16, before: &str, not_before: &str) {
+fn unless_before(code: &mut Code, sought: Sought, boundary: i16, before: Label, not_before: Label) {
     let start = group::BOUNDARY * boundary + group::START;
-    let half = |code: &mut Assembly, offset| {
+    let half = |code: &mut Code, offset| {
         code.load(Double, R1, R0, start + offset);
         code.load(Double, R2, R6, context::USER_IP6 + offset);
         code.network_order(Double, R2);
@@ -149,11 +150,12 @@ fn unless_before(code: &mut Assembly, sought: Sought, boundary: i16, before: &st
 }
 
 /// The class of the caller's subordinate id goes to the stack. Without one, or without a table from `first_table` on that has
-/// something at this port, goes to where `who` is done.
-pub(super) fn class(code: &mut Assembly, maps: Maps, who: &str, first_table: u8, sought: Sought) {
-    let done = format!("{who}: done");
+/// something at this port, goes to the end of the `part`.
+pub(super) fn class(code: &mut Code, maps: Maps, part: Part, first_table: u8, sought: Sought) {
+    let done = part.at(Place::Done);
+    let class = if sought == Sought::Uid { Part::ClassOfUser } else { Part::ClassOfGroup };
     in_tables(code, first_table);
-    code.jump_if(R1, If::Equal, 0, &done);
+    code.jump_if(R1, If::Equal, 0, done);
     code.load(Word, R9, R8, port::CLASSES);
     code.copy(R1, R9);
     code.and_number(R1, (1 << group::MOST_STEPS) - 1);
@@ -161,8 +163,8 @@ pub(super) fn class(code: &mut Assembly, maps: Maps, who: &str, first_table: u8,
     code.shift_right(R9, group::MOST_STEPS.cast_signed());
     code.shift_left(R9, group::MOST_STEPS.cast_signed());
     code.or(R9, R1);
-    search(code, maps, sought, &format!("{who}: class"));
+    search(code, maps, sought, class);
     code.set_wide(R2, Verdict::NOTHING.0.cast_unsigned());
-    code.jump_if_register(R1, If::Equal, R2, &done);
+    code.jump_if_register(R1, If::Equal, R2, done);
     code.store(Double, Stack, stack::CLASS, R1);
 }

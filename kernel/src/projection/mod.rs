@@ -195,7 +195,7 @@ impl Projection {
     }
 }
 
-/// What of a rule bind(2) shows, if anything; the rest is told to `unseen`.
+/// What of a rule bind(2) shows, if anything; the rest goes to `unseen`.
 fn seen(mut rule: Rule, mut unseen: impl FnMut(Unseen)) -> Option<Rule> {
     let ports = rule.ports.len();
     rule.ports.retain_mut(|ports| {

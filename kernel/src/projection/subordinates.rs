@@ -1,5 +1,5 @@
 //! Whose subordinate ids are denied, as ranges: what [`Caller::owners`](super::Caller) says of one process, the other way
-//! round, for whoever decides without looking at the tables again.
+//! round, for a decision without the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +53,7 @@ impl Subordinates {
         (joined(uids), joined(gids))
     }
 
-    /// The ranges of `users`, and of whoever has a uid in these.
+    /// The ranges of `users`, and of all users with a uid in these.
     fn uids_of(&self, users: impl Iterator<Item = Option<u32>>) -> BTreeSet<Range> {
         let mut found = BTreeSet::new();
         let mut ahead: Vec<Range> = users.filter_map(|user| self.uids.get(&user)).flatten().copied().collect();
@@ -103,7 +103,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn the_ranges_of_a_user_hold_whoever_counts_as_that_user(
+        fn the_ranges_of_a_user_include_all_ids_of_that_user(
             subuid in lines(&["alice", "bob", "20", "30", "45", "nobody-here"]), subgid in lines(&["alice", "bob", "30", "45"]),
             user in prop::sample::select(vec![10u32, 20, 30, 40, 45, 50]), id in 0u32..80,
         ) {

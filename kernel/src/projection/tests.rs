@@ -112,7 +112,7 @@ fn a_deny_for_a_group_needs_the_tables_that_name_its_members() {
 }
 
 #[test]
-fn a_deny_holds_for_the_subordinate_ids_of_whom_it_denies() {
+fn a_deny_applies_to_the_subordinate_ids_of_a_denied_user() {
     let open = |text, groups, uid, gid| {
         let projection = projection(text, groups).expect("all decided");
         permits(&projection, &bind((uid, gid), Transport::Tcp, "::", 80))
@@ -184,7 +184,7 @@ fn binds() -> impl Strategy<Value = Bind> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
-    /// Whatever else `decide` is told of the same socket: groups, its interface, that it is mptcp.
+    /// Whatever else `decide` gets for the same socket: groups, its interface, that it is mptcp.
     #[test]
     fn what_is_permitted_here_is_permitted_by_decide(
         rules in prop::collection::vec(rules(), 0..5), bind in binds(), groups in subsequence(vec![33, 1002], 0..3),

@@ -16,7 +16,7 @@ that of the one called NAME; {{fd}} gives the text {fd} itself:
   portgrant exec -l web=80 -l tls=443 --setenv TLS={fd:tls} -- ./server {fd:web}";
 
 /// `portgrant exec`
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(after_help = format!("{PLACEHOLDERS}\n\n{ENDPOINTS}"))]
 pub struct Exec {
     /// A socket to pass to the program; repeatable, either all are bound or none

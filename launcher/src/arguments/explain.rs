@@ -8,7 +8,8 @@ use portgrant_protocol::Endpoint;
 use super::{ENDPOINTS, Format, endpoint};
 
 const STATUS: &str = "\
-Exit status: 0 if every endpoint is permitted, 77 if one is refused, 78 if the policy is broken.";
+Exit status: 0 if every endpoint can be bound, 69 if one is permitted but cannot be bound on this host, 77 if one is \
+refused, 78 if the policy is broken.";
 
 /// `portgrant explain`
 #[derive(Debug, clap::Args)]
@@ -23,7 +24,7 @@ pub struct Explain {
     /// Print the recent refusals of your programs under portgrant run; the programs themselves only see EACCES
     #[arg(long, conflicts_with_all = ["endpoints", "listen", "user", "program"])]
     pub why_denied: bool,
-    /// Check for another user, with the groups of a login
+    /// Check for another user, a name or uid:N, with the groups of a login
     #[arg(long = "as-user", alias = "for", value_name = "NAME", value_hint = ValueHint::Username)]
     pub user: Option<OsString>,
     #[command(flatten)]

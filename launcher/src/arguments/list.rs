@@ -14,7 +14,7 @@ takes some of it (except) or all (nothing).
 
 Exit status: 0, even if nothing is permitted; 78 if the policy is broken.")]
 pub struct List {
-    /// List for another user, with the groups of a login
+    /// List for another user, a name or uid:N, with the groups of a login
     #[arg(long = "as-user", alias = "for", value_name = "NAME", value_hint = ValueHint::Username)]
     pub user: Option<OsString>,
     #[command(flatten)]

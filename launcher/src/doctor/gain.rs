@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use portgrant_protocol::user_namespace;
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs};
 
 use super::{Finding, State};
@@ -38,14 +39,14 @@ pub(super) fn findings() -> Vec<Finding> {
         let text = "it can gain privilege: no_new_privs is off, and the bounding set has CAP_NET_BIND_SERVICE";
         findings.push(Finding::new(State::Fine, "process", text));
     }
-    if in_user_namespace() && network_is_of_another_namespace() {
+    if !user_namespace::is_first() && network_is_of_another_namespace() {
         findings.push(broken(
             "namespace",
             "the network belongs to another user namespace: no privilege of this one counts there",
             "give the container a network of its own (podman: without --network host), or pass the sockets in \
              (portgrant recipe podman)",
         ));
-    } else if in_user_namespace() {
+    } else if !user_namespace::is_first() {
         let text = "this is a user namespace: the helper and the network must belong to it";
         findings.push(Finding::new(State::Note, "namespace", text));
     }
@@ -62,9 +63,4 @@ fn is_traced() -> bool {
 fn network_is_of_another_namespace() -> bool {
     let root = fs::metadata("/proc/sys/net/ipv4/ip_unprivileged_port_start").map(|found| found.uid());
     root.is_ok_and(|uid| uid != 0)
-}
-
-fn in_user_namespace() -> bool {
-    let whole = ["0", "0", "4294967295"];
-    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_ascii_whitespace().eq(whole))
 }

@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use portgrant_protocol::user_namespace;
+
 use super::{Finding, State, shown};
 
 /// What is wrong with `path` and the folders above it, seen from where it stands and from where a symlink leads.
@@ -28,6 +30,11 @@ fn wrong(about: &'static str, place: &Path) -> Option<Finding> {
     };
     let name = shown(place);
     let broken = |text| Finding::new(State::Broken, about, text);
+    if found.uid() == user_namespace::OVERFLOW_ID && !user_namespace::is_first() {
+        let text = format!("the owner of {name} has no id in this user namespace, so it may be anybody's");
+        let fix = "run it outside of the user namespace, or install it inside as that namespace's root";
+        return Some(broken(text).fix(fix));
+    }
     if found.uid() != 0 {
         let text = format!("{name} belongs to uid {}, who can put anything there", found.uid());
         return Some(broken(text).fix(format!("as root, chown root {name}")));

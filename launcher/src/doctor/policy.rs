@@ -1,4 +1,4 @@
-//! The policy, as `portgrant-explain check` finds it, and the tables of names that rules use.
+//! The policy and the tables of names that rules use, as `portgrant-explain check` finds them.
 
 use std::path::Path;
 
@@ -7,35 +7,37 @@ use serde_json::Value;
 use super::{Finding, State, helper, place};
 
 const ABOUT: &str = "policy";
+const NAMES: &str = "names";
 /// More than these are for `portgrant check`.
 const MOST: usize = 8;
 
 pub(super) fn findings() -> Vec<Finding> {
-    let mut findings = match crate::policy::locate() {
+    match crate::policy::locate() {
         Ok(path) => checked(&path),
         Err(error) => {
             let message = error.message();
             let text = format!("{}: {}", message.what, message.why.unwrap_or_default());
             vec![Finding::new(State::Broken, ABOUT, text).fix(message.fix.unwrap_or_default())]
         }
-    };
-    let tables = ["passwd", "group", "services", "subuid", "subgid"].map(|name| Path::new("/etc").join(name));
-    let tables: Vec<Finding> = tables.iter().filter(|path| path.exists()).flat_map(|path| table(path)).collect();
-    if tables.is_empty() {
-        let text = "only root can change /etc/passwd, group, services, subuid and subgid";
-        findings.push(Finding::new(State::Fine, "names", text));
     }
-    findings.extend(tables);
-    findings
 }
 
-fn table(path: &Path) -> Vec<Finding> {
-    if path.is_symlink() {
-        let text = format!("{} is a symlink: rules that need it are refused", super::shown(path));
-        let fix = format!("as root, put the file itself at {}", super::shown(path));
-        return vec![Finding::new(State::Broken, "names", text).fix(fix)];
+/// Of the tables that are there; of those that are missing nobody can say whose they are.
+fn tables(said: &Value) -> Vec<Finding> {
+    let all = said["tables"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let named = |exists: bool| {
+        let of = all.iter().filter(|table| table["exists"] == exists).filter_map(|table| table["path"].as_str());
+        of.collect::<Vec<_>>().join(", ")
+    };
+    let (present, missing) = (named(true), named(false));
+    let mut findings = Vec::new();
+    if !present.is_empty() {
+        findings.push(Finding::new(State::Fine, NAMES, format!("only root can change {present}")));
     }
-    place::judge("names", path)
+    if !missing.is_empty() {
+        findings.push(Finding::new(State::Note, NAMES, format!("not there, so nobody is named by: {missing}")));
+    }
+    findings
 }
 
 fn checked(program: &Path) -> Vec<Finding> {
@@ -61,14 +63,29 @@ fn checked(program: &Path) -> Vec<Finding> {
         let text = format!("well-formed, and only root can change it: {rules} in {files}");
         findings.push(Finding::new(State::Fine, ABOUT, text));
     }
+    if !all.iter().any(is_about_names) {
+        findings.extend(tables(&said));
+    }
     findings
+}
+
+fn is_about_names(finding: &Value) -> bool {
+    finding["code"] == "untrusted-table"
 }
 
 /// What `check` found; its text is printable already.
 fn told(finding: &Value) -> Finding {
     let word = |key: &str| finding[key].as_str().unwrap_or_default();
-    let state = if finding["kind"] == "error" { State::Broken } else { State::Warning };
-    let about = if finding["code"] == "nfs" { "nfs" } else { ABOUT };
+    let state = match finding["kind"].as_str() {
+        Some("error") => State::Broken,
+        Some("note") => State::Note,
+        _ => State::Warning,
+    };
+    let about = match finding["code"].as_str() {
+        Some("nfs") => "nfs",
+        Some("untrusted-table") => NAMES,
+        _ => ABOUT,
+    };
     let place = match finding["line"].as_u64() {
         Some(line) => format!("{}:{line}:{}: ", word("file"), finding["column"]),
         None => String::new(),

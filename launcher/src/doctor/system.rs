@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::net::{Ipv6Addr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 
 use portgrant_protocol::text::printable;
@@ -12,7 +13,30 @@ use rustix::system::uname;
 use super::{Finding, State};
 
 pub(super) fn findings() -> Vec<Finding> {
-    vec![unprivileged_ports(), log(), kernel()]
+    [unprivileged_ports(), ipv6(), log(), kernel()].into()
+}
+
+/// An endpoint without an address is `[::]`, for both families.
+fn ipv6() -> Finding {
+    const ABOUT: &str = "ipv6";
+    let bound = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0));
+    let disabled = |which: &str| {
+        let text = fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6")).unwrap_or_default();
+        text.trim() == "1"
+    };
+    match bound {
+        Err(error) => {
+            let text =
+                format!("an endpoint without an address (80) cannot be bound, as it is for IPv6 as well: {error}");
+            Finding::new(State::Warning, ABOUT, text).fix("ask for the IPv4 addresses: 0.0.0.0:80")
+        }
+        Ok(_) if disabled("all") || disabled("lo") => {
+            let text =
+                "IPv6 is disabled on this host (disable_ipv6), so no IPv6 address can be bound; [::] serves IPv4";
+            Finding::new(State::Note, ABOUT, text)
+        }
+        Ok(_) => Finding::new(State::Fine, ABOUT, "an endpoint without an address is for IPv4 and IPv6"),
+    }
 }
 
 fn unprivileged_ports() -> Finding {

@@ -57,7 +57,7 @@ fn verdict<'p>(policy: &'p Policy, who: &Caller, endpoint: &str, program: Option
 
 fn refused(policy: &Policy, caller: &Caller, ask: Ask<'_>) -> portgrant_protocol::Message {
     match decide(policy, caller, ask) {
-        Decision::Refuse(refusal) => crate::refused(&refusal, caller, policy),
+        Decision::Refuse(refusal) => crate::refused(&refusal, caller, policy, &names()),
         Decision::Permit(permit) => panic!("{permit:?}"),
     }
 }

@@ -275,7 +275,7 @@ proptest! {
             let domain = if asked.own { Domain::Inet6 } else { Domain::OfAddress };
             match decide(&policy, &caller, Ask { endpoint: resolved(&asked.endpoint()), domain, program }) {
                 Decision::Permit(_) => None,
-                Decision::Refuse(refusal) => Some(crate::refused(&refusal, &caller, &policy).status),
+                Decision::Refuse(refusal) => Some(crate::refused(&refusal, &caller, &policy, &names()).status),
             }
         };
         prop_assert_eq!(outcome(&rules, 1), outcome(&shuffled, files), "{:?}\n{:?}", rules, shuffled);
@@ -296,7 +296,7 @@ proptest! {
             let domain = if asked.own { Domain::Inet6 } else { Domain::OfAddress };
             match decide(&policy, &caller, Ask { endpoint: resolved(&asked.endpoint()), domain, program }) {
                 Decision::Permit(permitted) => policy.place(permitted.rule()),
-                Decision::Refuse(refusal) => crate::refused(&refusal, &caller, &policy).to_string(),
+                Decision::Refuse(refusal) => crate::refused(&refusal, &caller, &policy, &names()).to_string(),
             }
         };
         prop_assert_eq!(outcome(&|rule| rule.may_apply_to(&process)), outcome(&|_| true), "{:?}", rules);

@@ -127,3 +127,97 @@ fn an_exec_rule_whose_program_is_unfit_permits_nothing_and_stops_no_other_rule()
         report.why.as_deref().unwrap_or_default()
     );
 }
+
+#[test]
+fn a_refusal_first_says_what_to_ask_for_instead() {
+    for (rule, endpoint, fix) in [
+        ("443 on 127.0.0.0/8", "443", "ask for 127.0.0.1:443; or as root, add  permit alice 443  to "),
+        ("443 on [::1]", "https=443", "ask for https=[::1]:443; or as root, add  permit alice 443  to "),
+        ("443 on 10.1.2.3", "[::]:443,v6only", "ask for 10.1.2.3:443; or as root, add  permit alice 443 on [::]/0"),
+        ("443 on 10.0.0.0/8", "443", "ask for an address of 10.0.0.0/8; or as root, add  permit alice 443  to "),
+        ("443 on 0.0.0.0", "443,backlog=9", "ask for 0.0.0.0:443,backlog=9; or as root, add  "),
+        ("443 on 0.0.0.0/0", "443", "ask for 0.0.0.0:443; or "),
+        ("443 on [::]", "127.0.0.1:443", "ask for 443; or as root, add  permit alice 443 on 127.0.0.1  to "),
+        ("53/udp", "53", "ask for 53/udp; or as root, add  permit alice 53  to "),
+        ("443", "443/udp", "ask for 443/tcp; or as root, add  permit alice 443/udp  to "),
+        ("400-500/sctp", "443", "ask for 443/sctp; or as root, add  permit alice 443  to "),
+        ("443", "443,reuseport", "ask without reuseport; or as root, add the word reuseport to that rule"),
+    ] {
+        let policy = policy(&format!("permit alice {rule}"));
+        let report = refused(&policy, &caller("alice"), asked(endpoint));
+        let said = report.fix.unwrap_or_default();
+        assert!(said.starts_with(fix), "{rule}, {endpoint}: {said}");
+        // What is to be asked for is permitted.
+        let asked = said.strip_prefix("ask for ").and_then(|said| said.split_once("; or ")).map(|said| said.0);
+        if let Some(instead) = asked.filter(|asked| !asked.starts_with("an address")) {
+            assert!(matches!(verdict(&policy, &caller("alice"), instead, None), Decision::Permit(_)), "{instead}");
+        }
+    }
+}
+
+#[test]
+fn a_group_that_the_account_has_and_the_process_lacks_is_named() {
+    let policy = policy("permit :web 80\npermit gid:33 81 exec /x");
+    let bob = Caller { groups: vec![1001], ..caller("bob") };
+    let report = refused(&policy, &bob, asked("80"));
+    assert_eq!(
+        (report.why.as_deref(), report.fix.as_deref(), report.status),
+        (
+            Some(
+                "bob's account is in web, this process is not, and the rule at /etc/portgrant.conf:1  permit :web 80 is \
+                 for that group"
+            ),
+            Some("log in again, or in this shell: newgrp web"),
+            77
+        )
+    );
+    // Where the group would not help, nothing is said of it.
+    for (who, endpoint) in [(&bob, "80/udp"), (&bob, "81"), (&caller("alice"), "80")] {
+        let report = refused(&policy, who, asked(endpoint));
+        assert!(!report.why.as_deref().unwrap_or_default().contains("account"), "{endpoint}: {report:?}");
+    }
+}
+
+#[test]
+fn a_rule_for_nobody_is_named_where_its_subject_is_near_the_caller() {
+    let policy = policy(
+        "permit alcie 80\npermit @web 81\npermit web 82\npermit * 83\npermit alice,bob 84\npermit mallroy 85\ndeny any 86\n\
+         permit alcie 86",
+    );
+    for (who, endpoint, expected) in [
+        ("alice", "80", Some(("user 'alcie'", 1, "write alice instead of alcie in that rule"))),
+        ("bob", "81", Some(("user '@web'", 2, "write :web instead of @web in that rule"))),
+        ("bob", "82", Some(("user 'web'", 3, "write :web instead of web in that rule"))),
+        ("bob", "83", Some(("user '*'", 4, "write any instead of * in that rule, if everybody is meant"))),
+        ("bob", "84", Some(("user 'alice,bob'", 5, "write bob instead of alice,bob in that rule"))),
+        ("mallory", "85", Some(("user 'mallroy'", 6, "write mallory instead of mallroy in that rule"))),
+        ("bob", "80", None),
+        ("alice", "81", None),
+        ("alice", "80/udp", None),
+        ("alice", "86", None),
+    ] {
+        let report = refused(&policy, &caller(who), asked(endpoint));
+        let (why, fix) = (report.why.unwrap_or_default(), report.fix.unwrap_or_default());
+        match expected {
+            Some((subject, line, instead)) => {
+                let begins = format!(
+                    "{subject} does not exist, so nothing is permitted by the rule at /etc/portgrant.conf:{line}  permit"
+                );
+                assert!(why.starts_with(&begins), "{who} {endpoint}: {why}");
+                assert_eq!(fix, format!("as root, {instead}"));
+            }
+            None => assert!(!why.contains("does not exist"), "{who} {endpoint}: {why}"),
+        }
+    }
+}
+
+#[test]
+fn a_user_of_a_directory_is_shown_by_name_and_the_rule_is_for_the_number() {
+    let policy = policy("permit root 80");
+    let name = Some("DOM\\bob".to_owned());
+    let caller = Caller { uid: 10_001, gid: 10_001, name, is_of_directory: true, ..Caller::default() };
+    let report = refused(&policy, &caller, asked("80"));
+    assert_eq!(report.what, "80/tcp is refused for DOM\\bob (uid 10001)");
+    let fix = "as root, add  permit uid:10001 80  to /etc/portgrant.d/uid-10001.conf";
+    assert_eq!(report.fix.as_deref(), Some(fix));
+}

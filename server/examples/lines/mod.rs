@@ -16,12 +16,12 @@ use portgrant_server::{
     close_gracefully,
 };
 
-/// How many clients at once; others are told to come back.
+/// The most clients at once. Others get a line that asks them to come back.
 const CLIENTS: usize = 64;
 /// How long a client may take for a line, and how long it may leave one unread.
 const LINE: Duration = Duration::from_secs(300);
 /// How long clients that are in the middle of something may take at the end.
-const FAREWELL: Duration = Duration::from_secs(10);
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// What was inherited, else what is asked for.
 pub(crate) fn listeners(endpoint: &str) -> Result<Listeners, Error> {
@@ -38,7 +38,7 @@ pub(crate) fn listeners(endpoint: &str) -> Result<Listeners, Error> {
     Listeners::from_sockets(sockets)
 }
 
-/// Has each client talked to on a thread of its own, until SIGTERM. One that is too many gets the line `full`.
+/// Serves each client on a separate thread, until SIGTERM. Clients beyond the limit get the line `full`.
 pub(crate) fn serve<F>(mut listeners: Listeners, full: &str, talk: F) -> Result<(), Error>
 where
     F: Fn(&mut Client) -> io::Result<()> + Send + Sync + 'static,
@@ -67,7 +67,7 @@ where
         }
     }
     drop(listeners);
-    let deadline = Instant::now() + FAREWELL;
+    let deadline = Instant::now() + LAST_ANSWERS;
     while Arc::strong_count(&places) > 1 && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(10));
     }

@@ -11,10 +11,10 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use super::error::AdoptionError;
 use super::socket::Socket;
 use super::sockets::Sockets;
-use crate::descriptor::{self, Unavailable};
 use crate::failure::Error;
+use portgrant_sys::inherited::{self, Unavailable};
 
-/// The file system in which each pidfd has an inode of its own (`PID_FS_MAGIC`, since Linux 6.9).
+/// The file system in which each pidfd has a separate inode (`PID_FS_MAGIC`, since Linux 6.9).
 const PIDFS: u32 = 0x5049_4446;
 
 /// Whether the descriptors of this process were already taken: two owners would close each other's.
@@ -72,7 +72,7 @@ fn adopt_from(
         return Err(AdoptionError::AdoptedBefore { what: "LISTEN_FDS" }.into());
     }
     let numbers: Vec<RawFd> = (first..).take(announced.names.len()).collect();
-    let adopted = descriptor::take(&numbers);
+    let adopted = inherited::take(&numbers);
     // After an error each descriptor is unchanged, and can be adopted again.
     taken.store(adopted.is_ok(), Ordering::SeqCst);
     match adopted {
@@ -95,7 +95,7 @@ mod tests {
     use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd};
 
     use super::*;
-    use crate::descriptor::tests::{is_left_at, leave_at};
+    use crate::adopting::tests::{is_left_at, leave_at};
 
     fn announcing(variables: &'static [(&str, &str)]) -> impl Fn(&str) -> Option<OsString> {
         |name| variables.iter().find(|entry| entry.0 == name).map(|entry| entry.1.into())

@@ -9,6 +9,8 @@ mod mailbox;
 mod socket;
 pub(crate) mod socket_file;
 mod sockets;
+#[cfg(test)]
+pub(crate) mod tests;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod variable;

@@ -170,15 +170,15 @@ fn remove_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), NotBound> {
     }
     // Another server may have removed the file and created its own. Only the very file that did not answer may be
     // removed.
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{}", std::process::id()));
-    let aside = PathBuf::from(aside);
+    let mut moved = path.as_os_str().to_owned();
+    moved.push(format!(".{}", std::process::id()));
+    let moved = PathBuf::from(moved);
     let rename = |from: &Path, to: &Path| renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
-    rename(path, &aside)?;
-    if Identity::of(&aside).is_ok_and(|file| file == Identity::from(&metadata)) {
-        return fs::remove_file(&aside).map_err(NotBound::System);
+    rename(path, &moved)?;
+    if Identity::of(&moved).is_ok_and(|file| file == Identity::from(&metadata)) {
+        return fs::remove_file(&moved).map_err(NotBound::System);
     }
-    let _ = rename(&aside, path);
+    let _ = rename(&moved, path);
     Err(NotBound::Occupied("a socket that another process has just created"))
 }
 

@@ -10,8 +10,8 @@ use portgrant_protocol::text::printable;
 use super::error::AdoptionError;
 use super::socket::Socket;
 use super::sockets::Sockets;
-use crate::descriptor::{self, Unavailable};
 use crate::failure::Error;
+use portgrant_sys::inherited::{self, Unavailable};
 
 impl Sockets {
     /// Adopts the descriptors whose numbers are in the environment variable `variable`, as in `UNICORN_FD=3`,
@@ -46,7 +46,7 @@ fn adopt_from(variable: &str, value: &OsStr) -> Result<Sockets, Error> {
     let malformed =
         || AdoptionError::Variable { variable: variable.to_owned(), value: printable(value.as_encoded_bytes()) };
     let numbers = value.to_str().and_then(numbers).ok_or_else(malformed)?;
-    match descriptor::take(&numbers) {
+    match inherited::take(&numbers) {
         Ok(descriptors) => Ok(descriptors.into_iter().zip(numbers).map(|(fd, number)| named(fd, number)).collect()),
         Err(Unavailable::Taken(number)) => Err(AdoptionError::NumberTaken { number }.into()),
         Err(Unavailable::Missing(number)) => {
@@ -79,7 +79,7 @@ mod tests {
     use std::net::{TcpListener, UdpSocket};
 
     use super::*;
-    use crate::descriptor::tests::{is_left_at, leave_at};
+    use crate::adopting::tests::{is_left_at, leave_at};
 
     #[test]
     fn each_servers_way_to_write_several_is_read_and_nothing_else() {

@@ -16,7 +16,7 @@ use super::holder;
 use crate::adopting::{Origin, Socket, SocketError};
 use crate::client::{KeepAlive, Linger, SocketOptionError, StreamOptions};
 use crate::failure::Error;
-use crate::{descriptor, resolved};
+use crate::resolved;
 
 /// The default backlog. The kernel limits it to net.core.somaxconn.
 const BACKLOG: u32 = 4096;
@@ -201,10 +201,10 @@ fn set_options(fd: BorrowedFd<'_>, options: &Options, v4: bool) -> Result<(), Er
     }
     stream.apply(fd)?;
     if let Some(seconds) = options.defer_accept {
-        set("TCP_DEFER_ACCEPT", descriptor::set_tcp_defer_accept(fd, seconds))?;
+        set("TCP_DEFER_ACCEPT", portgrant_sys::set_tcp_defer_accept(fd, seconds).map_err(Into::into))?;
     }
     if let Some(queue) = options.fastopen {
-        set("TCP_FASTOPEN", descriptor::set_tcp_fastopen(fd, queue))?;
+        set("TCP_FASTOPEN", portgrant_sys::set_tcp_fastopen(fd, queue).map_err(Into::into))?;
     }
     if let Some(size) = options.rcvbuf {
         set("SO_RCVBUF", sockopt::set_socket_recv_buffer_size(fd, bytes(size)).map_err(Into::into))?;
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overlaps_is_in_use_and_the_holder_is_named() {
+    fn an_overlapping_address_is_in_use_and_its_holder_is_named() {
         let port = free_port();
         let own = format!("this process (pid {})", std::process::id());
         let wildcard = bound(&format!("{port}"));
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_connection_keeps_no_port_from_who_sets_reuseaddr_and_is_named_where_nobody_did() {
+    fn time_wait_blocks_a_port_only_without_reuseaddr_and_is_named() {
         // As this crate binds: the server closes first, so its port is in TIME_WAIT, and it starts again.
         let endpoint = format!("127.0.0.1:{}", free_port());
         let time_wait = |listener: TcpListener| {
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!(sockopt::socket_send_buffer_size(socket).expect("get"), 2 * 32768);
         assert_eq!(sockopt::ipv6_tclass(socket).expect("get"), 16);
         // For a listening socket, TCP_INFO's unacked and sacked are the queue and the backlog.
-        let info = descriptor::tcp_info(socket.as_fd()).expect("get");
+        let info = portgrant_sys::tcp_info(socket.as_fd()).expect("get");
         assert_eq!(u32::from_ne_bytes(*info[28..].first_chunk().expect("a word")), 7, "backlog");
     }
 
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_bound_is_told_apart() {
+    fn each_reason_why_nothing_is_bound_has_its_message() {
         let refused = |endpoint: &str| Bind::to(endpoint).and_then(|bind| bind.socket()).expect_err(endpoint);
         assert!(matches!(refused("198.51.100.7:7777").downcast_ref(), Some(BindError::NotThere { .. })));
         assert!(matches!(refused("each:7777/udp").downcast_ref(), Some(BindError::EachIsSeveral { .. })));

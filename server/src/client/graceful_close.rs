@@ -325,9 +325,9 @@ mod tests {
         setsockopt(&stream, Timestamping, &sent).expect("SO_TIMESTAMPING");
         stream.write_all(b"an answer").expect("sent");
         let before = now();
-        let farewell = close_gracefully(stream, within(1000, 1 << 20)).expect("closed");
+        let end = close_gracefully(stream, within(1000, 1 << 20)).expect("closed");
         let spent = now() - before;
-        assert_eq!(farewell.peer, PeerClose::Silent);
+        assert_eq!(end.peer, PeerClose::Silent);
         assert!(spent < Duration::from_millis(100), "it spins: {spent:?} of a second");
     }
 }

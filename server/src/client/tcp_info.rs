@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::descriptor;
 use crate::failure::Error;
 
 /// The states of a connection (RFC 9293, 3.3.2), as Linux names them.
@@ -128,7 +127,7 @@ impl TcpInfo {
     }
 
     pub(crate) fn read(stream: impl AsFd) -> io::Result<TcpInfo> {
-        let bytes = descriptor::tcp_info(stream.as_fd())?;
+        let bytes = portgrant_sys::tcp_info(stream.as_fd())?;
         // struct tcp_info: eight bytes of flags, then words of 32 bits. These fields have had these places since the
         // first version.
         let word = |index: usize| {

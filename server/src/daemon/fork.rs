@@ -1,8 +1,19 @@
 //! fork(2), for a program that becomes a daemon.
 
+use portgrant_sys::OnlyThread;
+use portgrant_sys::process::{self, OtherThreads};
+
 use super::error::DaemonError;
-use crate::descriptor::{self, Fork, NotForked};
 use crate::failure::Error;
+
+/// Which process this is after fork(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    /// The parent, with the pid of the child
+    Parent(u32),
+    /// The child
+    Child,
+}
 
 /// fork(2), in a process with one thread. With more threads it returns [`DaemonError::Threads`], since the child could
 /// do almost nothing (signal-safety(7)).
@@ -21,9 +32,17 @@ use crate::failure::Error;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn fork() -> Result<Fork, Error> {
-    descriptor::fork().map_err(|error| match error {
-        NotForked::Threads(count) => DaemonError::Threads { count }.into(),
-        NotForked::ThreadsUnknown(source) => DaemonError::ThreadsUnknown { source }.into(),
-        NotForked::System(source) => Error::system("cannot fork", source),
-    })
+    let only_thread = OnlyThread::checked().map_err(|error| match error {
+        OtherThreads::Count(count) => DaemonError::Threads { count },
+        OtherThreads::Unknown(source) => DaemonError::ThreadsUnknown { source },
+    })?;
+    match process::fork(only_thread).map_err(|source| Error::system("cannot fork", source))? {
+        process::Fork::Parent(child) => Ok(Fork::Parent(child.cast_unsigned())),
+        process::Fork::Child => Ok(Fork::Child),
+    }
+}
+
+/// _exit(2): ends this process without the exit handlers, which belong to the parent, and without dropping anything.
+pub fn leave(status: u8) -> ! {
+    process::leave(status)
 }

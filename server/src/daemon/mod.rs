@@ -58,9 +58,8 @@ pub(crate) use signals::Caught;
 pub use signals::{Signal, Signals};
 
 pub use error::DaemonError;
-pub use fork::fork;
+pub use fork::{Fork, fork, leave};
 
-pub use crate::descriptor::{Fork, leave};
 use crate::failure::Error;
 
 /// What the daemon writes to the pipe when it is ready. Any other byte is the exit status of its failure.
@@ -207,7 +206,7 @@ fn io_errno(errno: nix::errno::Errno) -> rustix::io::Errno {
 ///
 /// If it is dropped (as by an early return from `main`), the starter learns that the daemon failed.
 #[derive(Debug)]
-#[must_use = "whoever started the daemon waits for its word"]
+#[must_use = "the process that started the daemon waits until this is called"]
 pub struct Starting {
     teller: File,
     pid_file: Option<PidFile>,

@@ -109,7 +109,7 @@ impl PidFile {
         let file = File::from(handed.try_clone_to_owned().map_err(failed)?);
         let ours = file.metadata().map_err(failed)?;
         let is_there = fs::symlink_metadata(&path).is_ok_and(|there| is_same(&there, &ours));
-        // The lock is the open file's, whoever holds that: it is granted again, and not to a file that only looks alike.
+        // The lock belongs to the open file, not to a process: it is granted again, and not to a file that only looks alike.
         let is_locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
         Ok((is_there && is_locked).then_some(PidFile { file, path, owner: None }))
     }
@@ -158,7 +158,7 @@ impl Drop for PidFile {
     }
 }
 
-/// Whoever reads meanwhile finds the one pid or the other, and never an empty file.
+/// A reader finds the old pid or the new one, and never an empty file.
 fn write(file: &File, pid: u32) -> io::Result<()> {
     let line = format!("{pid}\n");
     file.write_all_at(line.as_bytes(), 0)?;
@@ -222,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    /// In a folder of its own: root's is none that others can write to.
+    /// In a new folder: others cannot write to root's.
     fn path(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("portgrant-pid-files-{}", std::process::id()));
         let _ = fs::create_dir(&folder);
@@ -258,7 +258,7 @@ mod tests {
         assert!(path.exists(), "the parent of a daemon lets go of it, and it stays");
         let old = PidFile::lock(&path).and_then(PidFile::write).expect("locked");
         fs::remove_file(&path).expect("removed");
-        let new = PidFile::lock(&path).and_then(PidFile::write).expect("a file of its own");
+        let new = PidFile::lock(&path).and_then(PidFile::write).expect("another file");
         drop(old);
         assert!(path.exists());
         drop(new);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use portgrant_protocol::status;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::descriptor::leave;
+use crate::daemon::leave;
 use crate::failure::Error;
 use crate::serving::Stopper;
 

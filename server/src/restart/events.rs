@@ -135,7 +135,7 @@ impl Events {
             Some(readiness) => readiness,
             None => {
                 let copy = self.epoll.as_fd().try_clone_to_owned().map_err(failed)?;
-                crate::descriptor::awaited(copy, tokio::io::Interest::READABLE).map_err(failed)?
+                portgrant_sys::awaited(copy, tokio::io::Interest::READABLE).map_err(failed)?
             }
         };
         let readiness = self.readiness.insert(readiness);

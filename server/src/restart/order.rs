@@ -1,4 +1,4 @@
-//! What a serving generation is told to do.
+//! The orders that a serving generation gets.
 
 use std::fmt;
 

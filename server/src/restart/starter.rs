@@ -27,7 +27,7 @@ use super::program::Program;
 use super::signals::UpgradeSignals;
 use crate::adopting::environment::PREDECESSOR;
 use crate::adopting::inetd;
-use crate::descriptor::leave;
+use crate::daemon::leave;
 use crate::failure::Error;
 
 /// The value of [`PREDECESSOR`]: the predecessor's pid for the starter; both pids for the successor.

@@ -10,7 +10,6 @@ use ::tokio::net::TcpStream;
 use super::each::EachUdp;
 use super::listeners::{Datagram, Event, Listeners, Stopper};
 use crate::client::Connection;
-use crate::descriptor;
 use crate::failure::Error;
 
 /// [`Listeners`] whose events are awaited, with tokio's streams (feature `tokio`).
@@ -48,7 +47,7 @@ impl AsyncListeners {
     /// Outside of a tokio runtime, or in a runtime without I/O.
     pub fn new(listeners: Listeners) -> Result<AsyncListeners, Error> {
         let copy = listeners.as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(AsyncListeners { readiness: descriptor::awaited(copy, Interest::READABLE).map_err(failed)?, listeners })
+        Ok(AsyncListeners { readiness: portgrant_sys::awaited(copy, Interest::READABLE).map_err(failed)?, listeners })
     }
 
     /// Waits for the next event, like [`Listeners::event`]. No event is lost if the future is dropped, so it can be
@@ -101,7 +100,7 @@ impl Datagram {
             }
             // Rare enough to register a copy for it: the socket itself belongs to the listeners.
             let copy = self.socket().as_fd().try_clone_to_owned()?;
-            let copy = descriptor::awaited(copy, Interest::WRITABLE)?;
+            let copy = portgrant_sys::awaited(copy, Interest::WRITABLE)?;
             let _ = copy.writable().await?;
         }
     }

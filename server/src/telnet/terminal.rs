@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a program may run without its terminal, and a client may take for the last output.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a program that closed its terminal may take to end before it gets SIGHUP.
-const FAREWELL: Duration = Duration::from_secs(1);
+const TIME_TO_END: Duration = Duration::from_secs(1);
 /// How much may wait for the other side. A side that is this far ahead is not read.
 const AHEAD: usize = 64 << 10;
 
@@ -78,7 +78,7 @@ impl Terminal {
         if session.relay(&pty) == Ended::Program {
             session.finish();
             // It may close its terminal and then end by itself, as coreutils do: SIGHUP would change its status.
-            if ends_within(FAREWELL, &mut child) {
+            if ends_within(TIME_TO_END, &mut child) {
                 return Ok(child.wait().ok());
             }
         }

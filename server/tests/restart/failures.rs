@@ -14,7 +14,7 @@ use rustix::process::{PidfdFlags, Signal, kill_process, pidfd_open};
 use crate::server::{Server, copy, eventually, example, is_alive, pid, server_child, server_children};
 use crate::stand_in::Folder;
 
-/// What a program does instead of serving, and what is told of it.
+/// What a program does instead of serving, and what is reported.
 const FAILURES: &[(&str, &str)] = &[
     ("exit 7", "it ended with exit status: 7"),
     ("kill -SEGV $$", "it ended with signal: 11"),
@@ -43,7 +43,7 @@ fn a_failed_upgrade_changes_nothing_and_its_cause_is_reported() {
     eventually("one process is left", || server.processes() == [server.pid()]);
 }
 
-/// Not a test: a successor that says what it is told to, and ends.
+/// Not a test: a successor that sends the given records, and ends.
 #[test]
 #[ignore = "runs as the helper of the other tests"]
 fn successor() {

@@ -1,4 +1,4 @@
-//! A server under test: the example `generations` with a program file of its own, and what is asked of it.
+//! A server under test: the example `generations` with a separate program file, and the requests to it.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use crate::stand_in::{Folder, free_port};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server with a program file, a pid file and a control socket of its own. Whatever it became ends with it.
+/// A server with a separate program file, pid file and control socket. All of its generations end with it.
 pub(crate) struct Server {
     pub(crate) folder: Folder,
     pub(crate) port: u16,
@@ -132,7 +132,7 @@ pub(crate) fn command(folder: &Folder, options: &[&str], endpoints: &[&str]) -> 
     command
 }
 
-/// By a program of its own: a file that this process had open for writing might be found busy.
+/// By another program: a file that this process had open for writing might be found busy.
 pub(crate) fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg(from).arg(to).status().expect("cp").success());
 }

@@ -60,7 +60,7 @@ fn the_successor_is_an_orphan_when_the_service_manager_learns_its_pid() {
     command.env("NOTIFY_SOCKET", manager_folder.join("notify"));
     let server = Server { child: command.spawn().expect("started"), folder, port };
     eventually("it serves", || fs::read_to_string(server.folder.join("pid")).is_ok_and(|pid| !pid.is_empty()));
-    // So each predecessor is still there when its successor is looked at.
+    // So each predecessor is still there when the test checks its successor.
     let downloads = [(); 2].map(|()| {
         let mut download = connect(server.port);
         download.write_all(b"GET /drip/100 HTTP/1.0\r\n\r\n").expect("sent");

@@ -232,7 +232,7 @@ fn every_socket_of_a_group_keeps_the_connections_in_its_queue() {
 fn upgrades_leak_no_descriptor() {
     let server = Server::start("descriptors", &["--workers", "2"]);
     let count = || {
-        // What it is told of the other's end, and of ours, is still to be read.
+        // The records about the other's end, and ours, are still to be read.
         std::thread::sleep(Duration::from_millis(500));
         fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("fds").count()
     };

@@ -71,7 +71,7 @@ impl Drop for Folder {
     }
 }
 
-/// Not a test: the other tests run it as their helper. It says what it is told to say, or grants what is asked.
+/// Not a test: the other tests run it as their helper. It sends the given record, or grants what is asked.
 #[test]
 #[ignore = "runs as the helper of the other tests"]
 fn helper() {

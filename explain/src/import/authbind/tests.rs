@@ -22,8 +22,7 @@ fn callers() -> [Caller; 3] {
         gid: uid,
         groups: groups.to_vec(),
         account_groups: groups.to_vec(),
-        owners: Vec::new(),
-        name: None,
+        ..Caller::default()
     };
     [caller(4001, &[]), caller(4002, &[GROUP]), caller(4003, &[])]
 }

@@ -317,7 +317,7 @@ fn what_changed_is_news_once_and_what_cannot_be_read_none() {
     assert_eq!(name(&system.news().expect("news")).as_deref(), Some("one"));
     assert!(system.news().is_none());
     std::fs::remove_file(&hosts).expect("removed");
-    std::fs::create_dir(&hosts).expect("a folder is no file");
+    std::fs::create_dir(&hosts).expect("a folder in place of the file");
     assert!(system.news().is_none());
     assert_eq!(name(&system.service()).as_deref(), Some("one"));
     std::fs::remove_dir_all(&folder).expect("removed");
@@ -331,7 +331,7 @@ fn a_hosts_file_that_cannot_be_read_is_an_error_that_names_it() {
 }
 
 #[test]
-fn whoever_asks_for_one_address_at_once_shares_one_lookup() {
+fn simultaneous_lookups_of_one_address_are_one_lookup() {
     let server = Server::start(|question| Reply::Late(Duration::from_millis(200), Box::new(honest(question))));
     let names = server.names().build().expect("names");
     let (together, askers) = (Barrier::new(40), 40);

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use portgrant_tests::{Running, Signal, World, both_installs};
 
-use crate::accepting::{Client, accepting};
+use super::{Client, accepting};
 
 both_installs![
     a_program_has_the_datagrams_until_it_ends,
     datagrams_and_connections_go_together,
-    a_program_that_does_not_read_is_slowed_down_and_told,
+    a_program_that_does_not_read_is_slowed_down_and_reported,
     a_program_that_reads_one_datagram_each_is_not_slowed_down,
     errors_that_a_program_leaves_behind_keep_nobody_busy,
 ];
@@ -99,7 +99,7 @@ fn datagrams_and_connections_go_together(world: &World) {
     }
 }
 
-fn a_program_that_does_not_read_is_slowed_down_and_told(world: &World) {
+fn a_program_that_does_not_read_is_slowed_down_and_reported(world: &World) {
     let launcher = server(world, &["-l", "53/udp"], &["sh", "-c", "echo started >>/tmp/starts"]);
     let starts = || fs::read_to_string("/tmp/starts").unwrap_or_default().lines().count();
     let client = client();

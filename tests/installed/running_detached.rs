@@ -1,4 +1,4 @@
-//! `portgrant run` where its supervisor is no relative of the program's: everywhere but under Yama's ptrace_scope 1.
+//! `portgrant run` with a supervisor that is not related to the program: everywhere but under Yama's ptrace_scope 1.
 
 use std::fs;
 use std::thread;
@@ -13,7 +13,7 @@ both_installs![
     an_unmodified_program_binds_its_port_and_stays_what_was_started,
     the_supervisor_is_small_and_ends_with_the_last_process,
     a_supervisor_that_is_killed_has_an_heir,
-    a_call_outlives_whoever_was_answering_it,
+    a_call_is_answered_after_the_supervisor_was_killed,
     no_signal_but_sigkill_ends_a_supervisor,
     the_programs_end_signals_and_children_are_its_own,
 ];
@@ -82,7 +82,7 @@ fn the_supervisor_is_small_and_ends_with_the_last_process(world: &World) {
     assert_eq!(fs::read_to_string("/tmp/late").expect("it ran"), "bound ('0.0.0.0', 80)\n");
 }
 
-/// What a process has in memory, of its own or shared, by smaps_rollup.
+/// What a process has in memory, private or shared, by smaps_rollup.
 fn resident_kilobytes(pid: u32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("readable");
     let line = rollup.lines().find(|line| line.starts_with("Rss:")).expect("told");
@@ -114,7 +114,7 @@ fn a_supervisor_that_is_killed_has_an_heir(world: &World) {
 }
 
 /// One of the two is killed when the helper has bound the socket and has not ended yet.
-fn a_call_outlives_whoever_was_answering_it(world: &World) {
+fn a_call_is_answered_after_the_supervisor_was_killed(world: &World) {
     if is_the_parent() {
         return;
     }

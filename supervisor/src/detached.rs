@@ -1,4 +1,4 @@
-//! The usual way: this process becomes the program, and the supervisor is no relative of it.
+//! The usual way: this process becomes the program, and the supervisor is not related to it.
 
 use std::cell::Cell;
 use std::ffi::CString;
@@ -10,7 +10,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::libc::SIGCHLD;
 use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use portgrant_protocol::program::Unfit;
+use portgrant_sys::process::{self, Disposition, Fork};
+use portgrant_sys::seccomp::{self, Wait};
+use portgrant_sys::{OnlyThread, netns_cookie};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
@@ -24,31 +28,30 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 use crate::Error;
 use crate::arguments::Asked;
 use crate::filter;
-use crate::raw::{self, Disposition, Fork, Wait};
 use crate::supervise::{Supervisor, kept};
 
 /// Becomes the program.
 pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
     let (here, there) = channel()?;
-    match raw::fork().map_err(Error::Supervisor)? {
+    match process::fork(asked.only_thread).map_err(Error::Supervisor)? {
         Fork::Child => {
             drop(here);
             // Not the program's child: that would surprise its wait(2).
-            if let Ok(Fork::Child) = raw::fork() {
-                raw::leave(stand_aside(asked, there));
+            if let Ok(Fork::Child) = process::fork(asked.only_thread) {
+                process::leave(supervise_detached(asked, there));
             }
-            raw::leave(0)
+            process::leave(0)
         }
         Fork::Parent(between) => {
             drop(there);
             // ECHILD where the caller ignores SIGCHLD: then it is gone as well.
-            let _ = waitpid(between, None);
+            let _ = waitpid(Pid::from_raw(between), None);
             begin(asked, &here)
         }
     }
 }
 
-/// The two ends between who becomes the program and the supervisor.
+/// A channel between the process that becomes the program and the supervisor.
 pub(crate) fn channel() -> Result<(OwnedFd, OwnedFd), Error> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|errno| Error::Supervisor(errno.into()))
@@ -60,9 +63,9 @@ pub(crate) fn begin(asked: &Asked, supervisor: &OwnedFd) -> Result<u8, Error> {
         return Err(Error::Machine);
     }
     let failed = |errno: Errno| Error::Supervisor(errno.into());
-    raw::netns_cookie(supervisor.as_fd()).map_err(|_| Error::Filter(Errno::NOSYS.into()))?;
+    netns_cookie(supervisor.as_fd()).map_err(|_| Error::Filter(Errno::NOSYS.into()))?;
     rustix::thread::set_no_new_privs(true).map_err(failed)?;
-    let (listener, wait) = raw::install(&filter::program()).map_err(Error::Filter)?;
+    let (listener, wait) = seccomp::install(&filter::program()).map_err(Error::Filter)?;
     send(supervisor.as_fd(), listener, wait).map_err(failed)?;
     let mut word = [0];
     match rustix::io::read(supervisor, &mut word) {
@@ -78,13 +81,13 @@ pub(crate) fn begin(asked: &Asked, supervisor: &OwnedFd) -> Result<u8, Error> {
 }
 
 /// The supervisor's life.
-fn stand_aside(asked: &Asked, program: OwnedFd) -> u8 {
+fn supervise_detached(asked: &Asked, program: OwnedFd) -> u8 {
     // So that no key pressed at the program's terminal reaches it. It cannot fail in a process just forked.
     let _ = rustix::process::setsid();
-    // It ends with the last process, and before that for nobody: who ends the program ends it.
-    raw::block_signals();
-    // Where the caller ignores it, nobody could be waited for.
-    raw::dispose(SIGCHLD, Disposition::Default);
+    // It ends with the last process, and no signal ends it before: ending the program ends the supervisor.
+    process::block_signals();
+    // If the caller ignores it, no child could be waited for.
+    process::dispose(SIGCHLD, Disposition::Default);
     let Ok(supervisor) = prepare(asked, &program, &[], CapabilitySet::empty()) else { return 1 };
     let mut program = Some(program);
     let served = supervisor.serve(|| {
@@ -113,6 +116,7 @@ pub(crate) fn prepare(
         refusals: asked.refusals.clone(),
         unprivileged: start.trim().parse().unwrap_or(1024).max(1024),
         verbose: asked.verbose,
+        only_thread: asked.only_thread,
         memory,
         told: Cell::new(false),
         repeats: Default::default(),
@@ -122,14 +126,14 @@ pub(crate) fn prepare(
     // Many calls at once take more than what is enough for some programs.
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    keep_only(&[listener, memory, program.as_raw_fd()].into_iter().chain(more).collect::<Vec<_>>())?;
+    keep_only(&[listener, memory, program.as_raw_fd()].into_iter().chain(more).collect::<Vec<_>>(), asked.only_thread)?;
     Ok(supervisor)
 }
 
 /// Of this process's descriptors `kept` and standard error, and of its folder nothing.
-pub(crate) fn keep_only(kept: &[RawFd]) -> io::Result<()> {
-    raw::close_all_but(kept);
-    // Not the program's: who reads from it waits for the end of everybody who has it.
+pub(crate) fn keep_only(kept: &[RawFd], only_thread: OnlyThread) -> io::Result<()> {
+    process::close_all_but(kept, only_thread);
+    // Not the program's: a reader of it waits until every process that has it has ended.
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     stdio::dup2_stdin(&null)?;
     stdio::dup2_stdout(&null)?;

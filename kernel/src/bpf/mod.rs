@@ -1,21 +1,20 @@
 //! bpf(2): maps, programs, links and pins as values, and the ring buffer's memory. The crate's only unsafe code.
-//!
-//! Each command's attributes are laid out as `union bpf_attr` of linux/bpf.h has them; the kernel takes a shorter one for
-//! one whose rest is zero.
-#![allow(unsafe_code, clippy::cast_possible_truncation, reason = "sizes of this page as the kernel's u32")]
+#![allow(unsafe_code, clippy::cast_possible_truncation, reason = "sizes of these structures as the kernel's u32")]
+
+mod attributes;
+mod ring;
 
 use std::ffi::CStr;
-use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use nix::libc;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::io::Errno;
 
+use self::attributes::*;
 use crate::assembly::Instruction;
+
+pub use ring::{RECORD_HEADER, Ring};
 
 /// What a map is (`enum bpf_map_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +32,7 @@ pub enum Kind {
 pub struct Shape<'a> {
     /// What it is
     pub kind: Kind,
-    /// At most 15 bytes, for bpftool(8) and whoever looks
+    /// At most 15 bytes, for bpftool(8)
     pub name: &'a str,
     /// Bytes of a key
     pub key: usize,
@@ -87,138 +86,8 @@ pub enum Hook {
     Bind6 = 9,
 }
 
-const MAP_CREATE: i64 = 0;
-const MAP_LOOKUP: i64 = 1;
-const MAP_UPDATE: i64 = 2;
-const MAP_DELETE: i64 = 3;
-const PROGRAM_LOAD: i64 = 5;
-const PROGRAM_TEST_RUN: i64 = 10;
-const PIN: i64 = 6;
-const GET: i64 = 7;
-const INFO: i64 = 15;
-const MAP_UPDATE_BATCH: i64 = 26;
-const LINK_CREATE: i64 = 28;
-const LINK_DETACH: i64 = 34;
-
-const READ_ONLY_FOR_PROGRAMS: u32 = 1 << 7;
-/// BPF_F_MMAPABLE: for nothing but that the values then begin with a page, so that none of 64 bytes is in two lines of the
-/// processor's cache.
-const ON_PAGES: u32 = 1 << 10;
-const SOCKET_FILTER: u32 = 1;
-const CGROUP_SOCK_ADDR: u32 = 18;
-const LINK_OF_A_CGROUP: u32 = 3;
 /// More than the verifier says of our programs at its first level.
 const LOG_SIZE: usize = 1 << 24;
-
-#[repr(C)]
-#[derive(Default)]
-struct CreateMap {
-    kind: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    flags: u32,
-    inner_map_fd: u32,
-    numa_node: u32,
-    name: [u8; 16],
-}
-
-#[repr(C)]
-struct Element {
-    map_fd: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct Batch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    element_flags: u64,
-    flags: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct LoadProgram {
-    kind: u32,
-    count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-    interface: u32,
-    expected_attach_type: u32,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct TestRun {
-    program_fd: u32,
-    result: u32,
-    data_size: u32,
-    data_size_after: u32,
-    data: u64,
-    data_after: u64,
-    repeat: u32,
-    duration: u32,
-}
-
-#[repr(C)]
-struct AtPath {
-    path: u64,
-    fd: u32,
-    flags: u32,
-}
-
-#[repr(C)]
-struct Info {
-    fd: u32,
-    length: u32,
-    info: u64,
-}
-
-#[repr(C)]
-struct CreateLink {
-    program_fd: u32,
-    target_fd: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-/// The first of what the kernel tells of a map.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct MapInfo {
-    kind: u32,
-    id: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    flags: u32,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct LinkInfo {
-    kind: u32,
-    id: u32,
-    program: u32,
-    padding: u32,
-    cgroup: u64,
-    attach_type: u32,
-}
 
 impl Map {
     /// Makes a map; of an array of maps, `inner` is what each of them is like.
@@ -517,135 +386,4 @@ fn name(text: &str) -> [u8; 16] {
 #[must_use]
 pub fn c_path(path: &Path) -> std::ffi::CString {
     std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).expect("our own paths have no NUL")
-}
-
-/// A ring buffer's memory: what the kernel wrote, and how far we have read.
-#[derive(Debug)]
-pub struct Ring<'m> {
-    map: &'m Map,
-    consumer: NonNull<u8>,
-    producer: NonNull<u8>,
-    page: usize,
-    size: usize,
-    next: u64,
-}
-
-const BUSY: u32 = 1 << 31;
-const DISCARDED: u32 = 1 << 30;
-/// Bytes before each record.
-pub const RECORD_HEADER: u32 = 8;
-
-impl<'m> Ring<'m> {
-    /// Maps the memory of `map`, a ring.
-    pub fn of(map: &'m Map) -> Result<Ring<'m>, Errno> {
-        if map.info.kind != Kind::Ring as u32 {
-            return Err(Errno::INVAL);
-        }
-        let (page, size) = (rustix::param::page_size(), map.info.max_entries as usize);
-        let writable = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        let consumer = shared(map, page, writable, 0)?;
-        // The data stand there twice in a row, so that a record never breaks off at the end.
-        let producer = match shared(map, page + 2 * size, ProtFlags::PROT_READ, page) {
-            Ok(producer) => producer,
-            Err(errno) => {
-                unmap(consumer, page);
-                return Err(errno);
-            }
-        };
-        let mut ring = Ring { map, consumer, producer, page, size, next: 0 };
-        ring.next = ring.consumed().load(Ordering::Acquire);
-        Ok(ring)
-    }
-
-    /// The oldest record that has not been let go, or none. Always the same until [`Ring::advance`].
-    pub fn peek(&mut self) -> Option<Vec<u8>> {
-        loop {
-            let at = self.consumed().load(Ordering::Relaxed);
-            if at >= self.produced() {
-                return None;
-            }
-            let header = self.header(at).load(Ordering::Acquire);
-            if header & BUSY != 0 {
-                return None;
-            }
-            let length = header & !DISCARDED;
-            self.next = at + u64::from(length + RECORD_HEADER).next_multiple_of(8);
-            if header & DISCARDED == 0 {
-                return Some(self.bytes(at + u64::from(RECORD_HEADER), length as usize));
-            }
-            self.advance();
-        }
-    }
-
-    /// Lets the record go that [`Ring::peek`] gave: its room may be written to again.
-    pub fn advance(&mut self) {
-        self.consumed().store(self.next, Ordering::Release);
-    }
-
-    /// How many bytes of records nobody has read, headers included.
-    #[must_use]
-    pub fn waiting(&self) -> u64 {
-        self.produced().saturating_sub(self.consumed().load(Ordering::Acquire))
-    }
-
-    /// How many bytes of records were ever written, headers included.
-    #[must_use]
-    pub fn written(&self) -> u64 {
-        self.produced()
-    }
-
-    fn consumed(&self) -> &AtomicU64 {
-        // SAFETY: the mapping begins with this counter, lives as long as `self`, and is accessed atomically by both sides.
-        unsafe { AtomicU64::from_ptr(self.consumer.as_ptr().cast()) }
-    }
-
-    fn produced(&self) -> u64 {
-        // SAFETY: as above. The kernel alone writes it: the mapping is read-only, and nothing but a load is made here.
-        unsafe { AtomicU64::from_ptr(self.producer.as_ptr().cast()) }.load(Ordering::Acquire)
-    }
-
-    fn header(&self, at: u64) -> &AtomicU32 {
-        // SAFETY: within the data, at a multiple of 8, as all records begin; nothing but a load is made of it.
-        unsafe { AtomicU32::from_ptr(self.data(at).as_ptr().cast()) }
-    }
-
-    fn bytes(&self, at: u64, length: usize) -> Vec<u8> {
-        let length = length.min(self.size);
-        // SAFETY: at most `size` bytes from within the first copy of the data end within the second one. The record is
-        // complete, and the kernel does not write there before `advance` has let it go.
-        unsafe { std::slice::from_raw_parts(self.data(at).as_ptr(), length) }.to_vec()
-    }
-
-    fn data(&self, at: u64) -> NonNull<u8> {
-        // `size` is a power of two, as the kernel asks for.
-        let offset = self.page + (at as usize & (self.size - 1));
-        // SAFETY: within the mapping of one page and twice the data.
-        unsafe { self.producer.add(offset) }
-    }
-}
-
-impl AsFd for Ring<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.map.as_fd()
-    }
-}
-
-impl Drop for Ring<'_> {
-    fn drop(&mut self) {
-        unmap(self.consumer, self.page);
-        unmap(self.producer, self.page + 2 * self.size);
-    }
-}
-
-fn shared(map: &Map, length: usize, protection: ProtFlags, offset: usize) -> Result<NonNull<u8>, Errno> {
-    let length = NonZeroUsize::new(length).ok_or(Errno::INVAL)?;
-    let offset = libc::off_t::try_from(offset).map_err(|_| Errno::INVAL)?;
-    // SAFETY: at an address that the kernel chooses, so nothing that is there changes.
-    let mapped = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, map, offset) };
-    mapped.map(NonNull::cast).map_err(|errno| Errno::from_raw_os_error(errno as i32))
-}
-
-fn unmap(start: NonNull<u8>, length: usize) {
-    // SAFETY: one of the two mappings of a ring, whole, and no reference into it is left: they borrow the ring.
-    let _ = unsafe { munmap(start.cast(), length) };
 }

@@ -1,0 +1,206 @@
+//! The rule that was probably meant for a caller whom no rule permits: one for a group that the caller's account has and the
+//! process lacks, or one whose subject nobody has, and which looks like the caller's name or group.
+//!
+//! For messages alone, after the refusal. The cost is bounded: one walk over the rules, and few comparisons of names.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::{Ask, AskedProgram, Caller, Effect, Names, Policy, Refusal, Rule, Source, Subject, Wrong};
+
+/// How many names of rules are compared with the caller's at most.
+const MOST_COMPARED: usize = 1_000;
+/// How many groups of the caller are looked up.
+const MOST_GROUPS: usize = 100;
+/// A login name has at most 32 bytes (useradd(8)).
+const LONGEST: usize = 32;
+
+/// A rule that would permit what was asked for.
+#[derive(Debug)]
+pub(crate) enum Near {
+    /// It is for a group that the account has and the process lacks
+    Lacks { rule: Rule, group: String },
+    /// Its subject, as it stands there, is nobody; and what was probably meant
+    Name { rule: Rule, subject: String, meant: String },
+}
+
+/// The rule that is nearest to permitting what `refusal` refuses. The files are parsed again for it, since of the rules for
+/// others nothing may have been kept.
+pub(crate) fn near(refusal: &Refusal<'_>, caller: &Caller, sources: &[Source], names: &Names) -> Option<Near> {
+    let program = refusal.program.as_deref().map(|path| AskedProgram { path, unfit: None });
+    let ask = Ask { endpoint: refusal.endpoint.clone(), domain: crate::Domain::OfAddress, program };
+    let permits = |rule: &Rule| rule.effect == Effect::Permit && rule.permits(&ask).is_ok();
+    let account = names.account_groups(caller.uid).unwrap_or_default();
+    let has = |gid| caller.gid == gid || caller.groups.contains(&gid);
+    let lacks = |rule: &Rule| matches!(rule.subject, Subject::Gid(gid) if account.contains(&gid) && !has(gid));
+    let wanted = |rule: &Rule| (rule.subject == Subject::Nobody || lacks(rule)) && permits(rule);
+    let policy = Policy::parse_some(sources.to_vec(), names, &wanted).ok()?.ok()?;
+    if let Some(rule) = policy.rules.iter().find(|rule| lacks(rule))
+        && let Subject::Gid(gid) = rule.subject
+    {
+        let group = names.group_of(gid).ok().flatten().map_or_else(|| format!("gid {gid}"), ToOwned::to_owned);
+        return Some(Near::Lacks { rule: rule.clone(), group });
+    }
+    let gids = account.iter().chain([&caller.gid]).chain(&caller.groups).take(MOST_GROUPS);
+    let mut groups: Vec<&str> = gids.filter_map(|&gid| names.group_of(gid).ok().flatten()).collect();
+    groups.dedup();
+    policy.rules.iter().take(MOST_COMPARED).find_map(|rule| {
+        let subject = subject(&policy, rule)?;
+        let meant = meant(&subject, caller.name.as_deref(), &groups)?;
+        Some(Near::Name { rule: rule.clone(), subject, meant })
+    })
+}
+
+/// The subject of a rule that names nobody, as it is written: it has left a warning.
+fn subject(policy: &Policy, rule: &Rule) -> Option<String> {
+    let place = (rule.file, rule.line);
+    let first = policy.warnings.partition_point(|warning| (warning.file, warning.line) < place);
+    let mut of_this_line =
+        policy.warnings.iter().skip(first).take_while(|warning| (warning.file, warning.line) == place);
+    of_this_line.find_map(|warning| {
+        if let Wrong::UnknownUser(word) = &warning.wrong {
+            Some(word.clone())
+        } else if let Wrong::UnknownGroup(word) = &warning.wrong {
+            Some(format!(":{word}"))
+        } else {
+            None
+        }
+    })
+}
+
+/// What `subject`, which names nobody, was probably to be, for a user with this name and these groups.
+fn meant(subject: &str, name: Option<&str>, groups: &[&str]) -> Option<String> {
+    let is_name = |word: &str| name.is_some_and(|name| name.eq_ignore_ascii_case(word));
+    let user = || name.map(ToString::to_string);
+    let group = |word: &str| groups.iter().find(|group| **group == word).map(|group| format!(":{group}"));
+    match Form::of(subject) {
+        Form::Everybody => Some("any".to_owned()),
+        Form::Several(parts) => parts.into_iter().find_map(|part| if is_name(part) { user() } else { group(part) }),
+        Form::Group(word) => group(word).or_else(|| is_name(word).then(user)?),
+        Form::User(word) if is_name(word) => user(),
+        Form::User(word) => {
+            let is_near = |name: &&str| is_near(word, name);
+            group(word).or_else(|| name.filter(is_near).map(ToOwned::to_owned))
+        }
+    }
+    .or_else(|| {
+        let word = subject.strip_prefix(':')?;
+        groups.iter().find(|group| is_near(word, group)).map(|group| format!(":{group}"))
+    })
+}
+
+/// How a subject is written, here or in the files of other programs.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Form<'a> {
+    /// `*`, `all`
+    Everybody,
+    /// `alice,bob`
+    Several(Vec<&'a str>),
+    /// `:web`, `@web`, `%web`, `group:web`
+    Group(&'a str),
+    /// Everything else, and `user:alice`
+    User(&'a str),
+}
+
+impl<'a> Form<'a> {
+    /// The form of `subject`.
+    #[must_use]
+    pub fn of(subject: &'a str) -> Form<'a> {
+        const EVERYBODY: [&str; 8] = ["*", "all", "anyone", "everybody", "everyone", "others", "public", "world"];
+        if EVERYBODY.iter().any(|word| word.eq_ignore_ascii_case(subject)) {
+            return Form::Everybody;
+        }
+        if subject.contains(',') {
+            return Form::Several(subject.split(',').filter(|part| !part.is_empty()).collect());
+        }
+        let after = |marks: &[&str]| marks.iter().find_map(|mark| subject.strip_prefix(mark));
+        match (after(&[":", "@", "%", "&", "group:", "g:"]), after(&["user:", "u:"])) {
+            (Some(group), _) => Form::Group(group.trim_start_matches(':')),
+            (None, user) => Form::User(user.unwrap_or(subject).trim_end_matches(':')),
+        }
+    }
+}
+
+/// Whether one name is a slip of the other: a letter more, fewer, another, or two in the wrong order; in long names twice.
+#[must_use]
+pub fn is_near(one: &str, other: &str) -> bool {
+    let (shorter, longer) = (one.len().min(other.len()), one.len().max(other.len()));
+    let most = if shorter < 7 { 1 } else { 2 };
+    if shorter < 3 || longer > LONGEST || longer - shorter > most {
+        return false;
+    }
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    // Rows of the table of distances: of the prefixes of `one` that end two before, one before, and here.
+    let (mut before, mut last) = (Vec::new(), (0..=other.len()).collect::<Vec<usize>>());
+    for (row, &byte) in one.iter().enumerate() {
+        let mut this = Vec::with_capacity(last.len());
+        this.push(row + 1);
+        for (column, &counterpart) in other.iter().enumerate() {
+            let at = |row: &[usize], column: usize| row.get(column).copied().unwrap_or(usize::MAX - 1);
+            let differs = usize::from(byte != counterpart);
+            let mut least = (at(&last, column) + differs).min(at(&last, column + 1) + 1).min(at(&this, column) + 1);
+            let is_swapped =
+                row > 0 && column > 0 && one.get(row - 1) == Some(&counterpart) && other.get(column - 1) == Some(&byte);
+            if is_swapped {
+                least = least.min(at(&before, column - 1) + 1);
+            }
+            this.push(least);
+        }
+        before = core::mem::replace(&mut last, this);
+    }
+    last.last().is_some_and(|&distance| distance <= most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_near_and_another_name_is_not() {
+        for (one, other) in
+            [("alcie", "alice"), ("alic", "alice"), ("alicee", "alice"), ("bov", "bob"), ("www-dta", "www-data")]
+        {
+            assert!(is_near(one, other) && is_near(other, one), "{one} {other}");
+        }
+        for (one, other) in [
+            ("alice", "bob"),
+            ("al", "al"),
+            ("ba", "bab"),
+            ("news", "nawz"),
+            ("", ""),
+            ("alice", "alicante"),
+            (&"a".repeat(40), &"a".repeat(40)),
+        ] {
+            assert!(!is_near(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn what_other_programs_write_is_understood() {
+        for (subject, expected) in [
+            ("alcie", Some("alice")),
+            ("Alice", Some("alice")),
+            ("user:alice", Some("alice")),
+            ("alice:", Some("alice")),
+            ("alice,bob", Some("alice")),
+            ("bob,web", Some(":web")),
+            ("web", Some(":web")),
+            ("@web", Some(":web")),
+            ("%web", Some(":web")),
+            ("group:web", Some(":web")),
+            (":wbe", Some(":web")),
+            (":alice", Some("alice")),
+            ("*", Some("any")),
+            ("ALL", Some("any")),
+            ("bob", None),
+            (":staff", None),
+            ("@staff", None),
+            ("", None),
+            (",", None),
+        ] {
+            assert_eq!(meant(subject, Some("alice"), &["alice-x", "web"]).as_deref(), expected, "{subject}");
+        }
+    }
+}
