@@ -6,7 +6,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
-use portgrant_protocol::listen::ENTRIES;
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::record::Reply;
 use portgrant_protocol::{listen, transfer};
@@ -53,7 +52,10 @@ pub fn execute(_: &Renounced, program: &Program, sockets: Vec<Ready>, environmen
     }
     let arguments: Vec<Word<'_>> = program.arguments.iter().map(|word| Word::from(*word)).collect();
     // Byte for byte as execve(2) gave it, but for the variables of the convention.
-    let stale = |entry: &&Word<'_>| ENTRIES.iter().any(|start| entry.strip_prefix(start).is_some());
+    let stale = |entry: &&Word<'_>| {
+        let begins = |name: &str| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(drop);
+        listen::VARIABLES.iter().any(|name| begins(name).is_some())
+    };
     let kept = environment.iter().filter(|entry| !stale(entry)).copied();
     let environment: Vec<Word<'_>> =
         kept.chain(announcement.iter().map(|entry| Word::from(entry.as_c_str()))).collect();

@@ -32,8 +32,10 @@ pub enum Inert {
     Traced,
     /// clone(2) with CLONE_FS: another process could change the folder that this one works in
     SharedFolder,
-    /// The capability is there, and something else forbids: a security module, a seccomp filter
+    /// The capability is there, and something else forbids: a security module
     Forbidden,
+    /// bind(2) answered EPERM, which is not the kernel's own answer: a cgroup program, or a seccomp filter
+    Denied,
     /// None of these
     Unknown,
 }
@@ -145,6 +147,10 @@ impl Inert {
             Inert::Forbidden => (
                 "the kernel forbade it although CAP_NET_BIND_SERVICE was raised: a security module or a seccomp filter",
                 "look for a denial in the kernel's log (dmesg, audit)",
+            ),
+            Inert::Denied => (
+                "bind(2) answered EPERM: SocketBindDeny= of the service, or a seccomp filter, forbids it",
+                "in the unit, write SocketBindAllow= with this port, or remove SocketBindDeny= (systemd.resource-control(5))",
             ),
             Inert::Unknown => (
                 "the helper got no privilege, and none of the known reasons applies",

@@ -196,7 +196,7 @@ impl fmt::Display for PrivilegeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PrivilegeError::Call(name, errno) => {
-                write!(f, "{name}: {}", errno::words(*errno).unwrap_or("Unknown errno"))
+                write!(f, "{name}: {}", errno::words(*errno).unwrap_or_default())
             }
             PrivilegeError::IdsNotDropped => f.write_str("the ids are not the caller's after setresuid"),
             PrivilegeError::CapabilitiesNotDropped => f.write_str("the capabilities are not what capset set"),

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::Error;
-use crate::inert;
+use crate::inert::{self, Inert};
 use crate::interfaces::{InterfaceAddress, addresses};
 use crate::permit::Permit;
 use crate::privilege::Dropped;
@@ -234,9 +234,8 @@ fn bind_to(fd: impl AsFd, address: &SocketAddr, endpoint: &Resolved, dropped: &D
         Err(Errno::ADDRINUSE) => Err(Error::InUse(Box::new(endpoint.clone()))),
         Err(Errno::ADDRNOTAVAIL) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Err(no_ipv6(endpoint)),
         Err(Errno::ADDRNOTAVAIL) => Err(Error::NotThere { endpoint: endpoint.to_string() }),
-        Err(Errno::ACCESS | Errno::PERM) => {
-            Err(Error::Inert { endpoint: endpoint.to_string(), why: inert::why(dropped) })
-        }
+        Err(Errno::ACCESS) => Err(Error::Inert { endpoint: endpoint.to_string(), why: inert::why(dropped) }),
+        Err(Errno::PERM) => Err(Error::Inert { endpoint: endpoint.to_string(), why: Inert::Denied }),
         Err(errno) => Err(failed(endpoint, "bind", errno)),
     }
 }

@@ -287,7 +287,8 @@ impl Finding<'_> {
             Finding::Error(problem) | Finding::Warning(problem) => {
                 let Problem { file, line, column, .. } = **problem;
                 let after = lines.bytes(file, line).get(column - 1..).unwrap_or_default();
-                let width = after.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(after.len());
+                let word = after.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(after.len());
+                let width = problem.wrong.width().unwrap_or(word);
                 Place { file, line, column, width }
             }
             // The whole rule is meant, without what stands around it.

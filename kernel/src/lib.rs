@@ -175,10 +175,13 @@ fn warn(about: &About) {
     let _ = std::io::stderr().write_all(show::left_out(about).as_bytes());
 }
 
+/// The status that a shell shows for SIGPIPE: 128 + 13.
+const BROKEN_PIPE: i32 = 141;
+
 fn print(text: &str) -> Result<(), Error> {
     match std::io::stdout().write_all(text.as_bytes()) {
-        // Nobody reads the pipe any more (`show | head`).
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        // Rust ignores SIGPIPE. A pipe that nobody reads ends the program silently, as that signal would.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),
         written => written.map_err(|error| Error::Call {
             call: "write",
             errno: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
@@ -189,8 +192,7 @@ fn print(text: &str) -> Result<(), Error> {
 /// A message, in its three parts. A standard error that cannot be written to changes nothing.
 fn tell(error: Error) -> u8 {
     if let Error::Answered(text) = error {
-        let _ = std::io::stdout().write_all(text.as_bytes());
-        return status::OK;
+        return print(&text).map_or_else(tell, |()| status::OK);
     }
     let message = error.message();
     let _ = std::io::stderr().write_all(message.text("portgrant-kernel").as_bytes());

@@ -1,14 +1,18 @@
 //! What ends the launcher, and what it tells.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use portgrant_protocol::listen::PlaceError;
-use portgrant_protocol::program::Unfit;
-use portgrant_protocol::status;
+use portgrant_protocol::program::{Unfit, Why};
 use portgrant_protocol::text::printable;
+use portgrant_protocol::{AskedPort, Endpoint, EndpointError, status};
+use portgrant_server::error::InvalidEndpoint;
 use portgrant_server::{Kind, Message};
 
 use crate::Trouble;
+use crate::arguments::known_service;
 
 /// Everything that ends the launcher itself: it executes a program otherwise.
 #[derive(Debug)]
@@ -141,6 +145,13 @@ pub enum Error {
     },
     /// The grant is for this program when the helper executes it, which it does not for each connection
     OnlyByHelper(Box<Message>),
+    /// The grant is for this program when the helper executes it, which passes on only what it binds itself
+    NotBeside {
+        /// The refusal
+        refusal: Box<Message>,
+        /// The endpoints that need no rule
+        free: Vec<String>,
+    },
     /// The system would not let connections be served
     Accepting(std::io::Error),
     /// The supervisor is not there, or cannot be executed
@@ -159,6 +170,8 @@ pub enum Error {
         /// Why not
         trouble: Trouble,
     },
+    /// This user does not exist in this user namespace, so the helper cannot act for them
+    Unmapped,
     /// There are no sockets
     Sockets(portgrant_server::Error),
 }
@@ -170,7 +183,7 @@ impl Error {
             Error::Answered(_) => status::OK,
             Error::Printed(status) => *status,
             Error::Output(_) => status::SYSTEM,
-            Error::PolicyMissing { .. } | Error::Policy { .. } => status::BROKEN,
+            Error::PolicyMissing { .. } | Error::Policy { .. } | Error::Unmapped => status::BROKEN,
             Error::Usage(_)
             | Error::Place(PlaceError::Occupied(_))
             | Error::NoSuchUser { .. }
@@ -194,7 +207,9 @@ impl Error {
             | Error::Aside(_)
             | Error::Wait(_)
             | Error::Accepting(_) => status::SYSTEM,
-            Error::ForAnother { refusal, .. } | Error::OnlyByHelper(refusal) => refusal.status,
+            Error::ForAnother { refusal, .. } | Error::NotBeside { refusal, .. } | Error::OnlyByHelper(refusal) => {
+                refusal.status
+            }
             Error::Supervisor { .. } | Error::Unsupervised(_) => status::BROKEN,
             Error::Sockets(error) => error.status(),
         }
@@ -224,7 +239,17 @@ impl Error {
                 .why(source.to_string())
                 .fix(format!("as root, chmod 0755 {}", shown(path))),
             Error::Usage(message) => message.as_ref().clone(),
-            Error::Program(unfit) => Message::new(unfit.to_string()).why(unfit.why.to_string()).fix(unfit.fix()),
+            Error::Program(unfit) => {
+                let endpoint = Endpoint::from_os(OsStr::from_bytes(&unfit.program))
+                    .ok()
+                    .filter(|_| unfit.why == Why::NotAlongPath);
+                let is_number = |endpoint: &Endpoint| matches!(endpoint.port, AskedPort::Number(_));
+                let fix = match endpoint.filter(is_number) {
+                    Some(endpoint) => format!("put -l before an endpoint: -l {endpoint}"),
+                    None => unfit.fix(),
+                };
+                Message::new(unfit.to_string()).why(unfit.why.to_string()).fix(fix)
+            }
             Error::Place(PlaceError::Occupied(number)) => Message::new(format!("descriptor {number} is open already"))
                 .why("a socket must have this number, and portgrant does not close the caller's descriptors")
                 .fix(format!("close it for this command, in a shell with {number}>&-")),
@@ -303,6 +328,16 @@ impl Error {
                     format!("the rule is for {program}, which the helper executes once; --accept starts it many times");
                 message.why(why).fix("leave out --accept, or remove exec from the rule")
             }
+            Error::NotBeside { refusal, free } => {
+                let program = refusal.program.as_deref().unwrap_or_default();
+                let free = free.join(" and ");
+                let why = format!(
+                    "the rule is for {program}, which the helper executes with what it binds; {free} needs no rule, so \
+                     portgrant binds that itself"
+                );
+                let fix = format!("leave out -l {free}: the program can bind it; or remove exec from the rule");
+                refusal.as_ref().clone().why(why).fix(fix)
+            }
             Error::Accepting(error) => Message::new("connections cannot be accepted")
                 .why(error.to_string())
                 .fix("raise the limit that is reached (ulimit -n), or free memory"),
@@ -310,7 +345,15 @@ impl Error {
                 .why(source.to_string())
                 .fix("install portgrant again: the supervisor is beside the helper"),
             Error::Unsupervised(message) => message.as_ref().clone(),
-            Error::Sockets(error) => error.message(),
+            Error::Unmapped => Message::new("your uid is not mapped in this user namespace")
+                .why("the helper cannot act for a user who does not exist here")
+                .fix("run it outside of the user namespace, or install portgrant inside as that namespace's root"),
+            Error::Sockets(error) => match error.downcast_ref() {
+                Some(InvalidEndpoint { source: EndpointError::Service(name), .. }) => {
+                    error.message().fix(known_service(name))
+                }
+                _ => error.message(),
+            },
         }
     }
 }
@@ -344,6 +387,7 @@ impl std::error::Error for Error {
             | Error::PolicyMissing { .. }
             | Error::Failed(_)
             | Error::Unsupervised(_)
+            | Error::Unmapped
             | Error::Usage(_)
             | Error::Place(_)
             | Error::NoSuchUser { .. }
@@ -356,6 +400,7 @@ impl std::error::Error for Error {
             | Error::NotPassed { .. }
             | Error::NotWithTheHelper { .. }
             | Error::OnlyByHelper(_)
+            | Error::NotBeside { .. }
             | Error::ForAnother { .. } => None,
         }
     }

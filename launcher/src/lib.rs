@@ -22,7 +22,9 @@ mod program;
 mod recipe;
 mod refusals;
 mod run;
+mod sources;
 mod stderr;
+mod unprivileged;
 mod who;
 
 use std::ffi::{CString, OsStr, OsString};
@@ -79,9 +81,12 @@ pub fn run(start: Start) -> u8 {
             Command::Completions(asked) => Err(Error::Answered(completions::script(&asked.shell))),
         }
     });
-    if let Error::Answered(text) = &error {
-        return answer(text);
-    }
+    let answered = if let Error::Answered(text) = &error { Some(output::print(text)) } else { None };
+    let error = match answered {
+        Some(Ok(())) => return status::OK,
+        Some(Err(unwritten)) => unwritten,
+        None => error,
+    };
     if !matches!(error, Error::Printed(_) | Error::Ended { .. }) {
         output::report(&error.message(), &further(&error));
     }
@@ -110,13 +115,6 @@ fn log_steps() {
     });
     // It fails only where there is a logger already.
     let _ = steps.try_init();
-}
-
-fn answer(text: &str) -> u8 {
-    match output::print(text) {
-        Ok(()) => status::OK,
-        Err(_) => status::SYSTEM,
-    }
 }
 
 /// What else is known: who holds an address that is in use, what is wrong with a helper that cannot be run.

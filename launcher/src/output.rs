@@ -18,6 +18,9 @@ pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
 /// What is looked for with the eye.
 pub(crate) const STRONG: Style = Style::new().bold();
 
+/// The status that a shell shows for SIGPIPE: 128 + 13.
+const BROKEN_PIPE: u8 = 141;
+
 /// What stands in front of a part.
 const LABEL: Style = Style::new().dimmed();
 
@@ -68,7 +71,11 @@ pub(crate) fn print_json(value: &Value) -> Result<(), Error> {
 }
 
 fn write(output: &mut impl Write, text: &str) -> Result<(), Error> {
-    output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(Error::Output)
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        // The caller ignores SIGPIPE, which would have ended this process.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::Printed(BROKEN_PIPE)),
+        written => written.map_err(Error::Output),
+    }
 }
 
 /// The end of a command that has printed its answer.

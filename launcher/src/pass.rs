@@ -16,10 +16,11 @@ use portgrant_protocol::record::Reply;
 use portgrant_protocol::status;
 use portgrant_protocol::transfer::{self, TransferError};
 use portgrant_server::error::Refused;
-use portgrant_server::{Error as SocketError, Message, Request, Sockets};
+use portgrant_server::{Error as SocketError, Message, Sockets};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown, socket_with, sockopt};
 
+use crate::sources::Sources;
 use crate::{Error, Pass};
 
 /// How long the server may take to come to the connection, and to answer.
@@ -38,6 +39,8 @@ pub enum Trouble {
     Forbidden,
     /// A Unix socket of another type than SOCK_SEQPACKET
     WrongType,
+    /// The server's socket takes no descriptors (SO_PASSRIGHTS)
+    NoRights,
     /// The server closed the connection without reading
     Unread,
     /// The server did not answer, and did not close the connection
@@ -63,11 +66,10 @@ pub(crate) fn pass(asked: &Pass) -> Result<Infallible, Error> {
     // First: what cannot be handed over need not be bound.
     let server = reach(&asked.to).map_err(failed)?;
     debug!("{} is answered", asked.to.display());
-    let helper = portgrant_server::helper::locate()?;
-    let request = asked.listen.iter().cloned().fold(Request::new().helper(helper), Request::endpoint);
+    let sources = Sources::of(&asked.listen)?;
     // A server that is gone is an error here, not the end by SIGPIPE.
     let _ = SigSet::from_iter([Signal::SIGPIPE]).thread_block();
-    let (names, sockets) = match request.send() {
+    let (names, sockets) = match sources.obtain() {
         Ok(sockets) => Sockets::into_fds(sockets),
         Err(error) => return Err(refused(&server, error).into()),
     };
@@ -166,6 +168,7 @@ fn receive(server: &OwnedFd) -> Result<Option<Reply>, Trouble> {
 fn of_transfer(error: TransferError) -> Trouble {
     match error {
         TransferError::System(error) if error.kind() == io::ErrorKind::WouldBlock => Trouble::Silent,
+        TransferError::System(Errno::PERM) => Trouble::NoRights,
         TransferError::System(error)
             if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
         {
@@ -185,7 +188,7 @@ impl Trouble {
             Trouble::Missing | Trouble::Nobody | Trouble::Unread | Trouble::Silent | Trouble::Partial { .. } => {
                 status::UNAVAILABLE
             }
-            Trouble::NotASocket | Trouble::WrongType | Trouble::Garbled(_) => status::USAGE,
+            Trouble::NotASocket | Trouble::WrongType | Trouble::NoRights | Trouble::Garbled(_) => status::USAGE,
             Trouble::Forbidden => status::REFUSED,
             Trouble::TurnedAway(refusal) => refusal.status,
             Trouble::System(_) => status::SYSTEM,
@@ -198,6 +201,9 @@ impl Trouble {
             Trouble::Missing | Trouble::Nobody => "start the server first, and name the socket that it makes",
             Trouble::NotASocket | Trouble::WrongType => {
                 "name a socket of type SOCK_SEQPACKET that the server made for this, as portgrant-server's Mailbox does"
+            }
+            Trouble::NoRights => {
+                "write AcceptFileDescriptors=yes into the server's socket unit, or have the server set SO_PASSRIGHTS"
             }
             Trouble::Forbidden => {
                 "run this as the server's user or as root, or let the server's user give this user access"
@@ -220,6 +226,7 @@ impl fmt::Display for Trouble {
             Trouble::Nobody => f.write_str("no process listens on it"),
             Trouble::Forbidden => f.write_str("this user may not connect to it"),
             Trouble::WrongType => f.write_str("it is a socket of another type than SOCK_SEQPACKET"),
+            Trouble::NoRights => f.write_str("the server's socket accepts no descriptors (SO_PASSRIGHTS is off)"),
             Trouble::Unread => f.write_str("the server closed the connection without reading what was sent"),
             Trouble::Silent => write!(f, "the server did not answer within {} seconds", PATIENCE.as_secs()),
             Trouble::Garbled(why) => f.write_str(why),

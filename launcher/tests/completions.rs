@@ -55,6 +55,14 @@ fn bash_is_offered_commands_options_servers_and_services() {
 fn bash_completes_the_words_of_the_program_as_its_own() {
     assert!(offered("exec -l 80 -- mkf").contains(&"mkfifo".to_owned()));
     assert!(!offered("exec -l 80 -- --max-").contains(&"--max-conns".to_owned()));
+    // Without "--" the program is the first word that is no option and no option's value.
+    for before in ["exec -l 80", "exec --verify -l 127.0.0.1 : 80 --setenv A = B", "run", "run -l 80"] {
+        assert!(offered(&format!("{before} mkf")).contains(&"mkfifo".to_owned()), "{before}");
+        assert!(!offered(&format!("{before} cat --max-")).contains(&"--max-conns".to_owned()), "{before}");
+    }
+    assert!(offered("exec -l 80 --max-").contains(&"--max-conns".to_owned()));
+    assert_eq!(offered("exec -l 80 --as ngi"), ["nginx"]);
+    assert!(!offered("exec --pid-file mkf").contains(&"mkfifo".to_owned()), "the option's value");
 }
 
 #[test]
@@ -65,7 +73,7 @@ fn zsh_and_fish_take_what_is_written_for_them() {
         r#""$PORTGRANT" completions fish | source; complete -C"portgrant exec --as ngi"; complete -C"portgrant exec -l 80 -- mkfif""#,
     ) {
         let words: Vec<&str> = offered.lines().map(|line| line.split('\t').next().unwrap_or_default()).collect();
-        assert_eq!(words, ["nginx", "mkfifo"]);
+        assert_eq!(words, ["nginx", "mkfifo", "mkfifo"]);
     }
 }
 

@@ -42,13 +42,12 @@ fn tracing_helper(folder: &Folder) -> (std::path::PathBuf, std::path::PathBuf) {
 fn a_wrong_command_line_is_status_64_and_names_the_word_and_what_was_expected() {
     const WRONG: &[(&[&str], &str, &str)] = &[
         (&[], "no command", "exec, run"),
-        (&["serve"], "'serve' is not a command", "exec, run"),
+        (&["xyzzy"], "'xyzzy' is not a command", "exec, run"),
         (&["exec"], "no endpoint", "-l ENDPOINT"),
         (&["exec", "-l"], "--listen <ENDPOINT> needs a value", "--help"),
-        (&["exec", "-l", "80"], "no program", "-- PROGRAM"),
-        (&["exec", "-l", "80", "--"], "no program", "-- PROGRAM"),
+        (&["exec", "-l", "80"], "no program", "PROGRAM [ARG...]"),
+        (&["exec", "-l", "80", "--"], "no program", "PROGRAM [ARG...]"),
         (&["exec", "--", "true"], "no endpoint", "-l ENDPOINT"),
-        (&["exec", "-l", "80", "true"], "'true' is not expected", "after --"),
         (&["exec", "-l", "80", "--quick", "--", "true"], "'--quick' is not an option here", "--help"),
         (&["exec", "-l", "80", "--inetd", "--inetd", "--", "true"], "--inetd is given twice", "once"),
         (&["exec", "-l", "80", "-l", "81", "--inetd", "--", "true"], "one -l ENDPOINT, not 2", "descriptor 0"),
@@ -138,7 +137,7 @@ fn errors_of_execve_are_reported_and_no_shell_is_tried() {
         .status();
     assert!(written.expect("/bin/sh").success());
     for (program, expected_status, expected) in
-        [("lost", 127, "its interpreter /no/such/shell is not there"), ("plain", 126, "begins with #!")]
+        [("lost", 127, "its interpreter /no/such/shell does not exist"), ("plain", 126, "begins with #!")]
     {
         let port = free_port();
         let endpoint = format!("127.0.0.1:{port}");
@@ -370,7 +369,8 @@ fn each_step_is_shown_with_v_and_none_without_whatever_the_environment_says() {
     );
     let (status, _, steps) = outcome(portgrant(&helper).env("RUST_LOG", "portgrant_launcher=off").arg("-v").args(exec));
     assert_eq!(status, 0);
-    for expected in ["the program is /", &format!("for {endpoint}\n"), "descriptor 3 is", "executing"] {
+    let binding = format!("binding {endpoint}, which needs no rule\n");
+    for expected in ["the program is /", &binding, "descriptor 3 is", "executing"] {
         assert!(steps.contains(expected), "{steps}");
     }
     assert!(steps.lines().all(|line| line.starts_with("portgrant: ")), "{steps}");

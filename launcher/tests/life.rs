@@ -210,7 +210,7 @@ fn verify_names_who_listens_elsewhere_instead_and_the_program_goes_on() {
     let (endpoint, other) = (format!("127.0.0.1:{}", free_port()), free_port());
     let server = format!("import socket, time; s = socket.create_server(('127.0.0.1', {other})); time.sleep(60)");
     let script = format!("python3 -c \"{server}\"; true");
-    let words = ["exec", "-l", &endpoint, "--verify=2", "--", "sh", "-c", &script];
+    let words = ["exec", "-l", &endpoint, "--verify=10", "--", "sh", "-c", &script];
     let mut program = spawned(portgrant(&folder.granting_helper()).args(words));
     let mut told = String::new();
     let mut stderr = program.0.stderr.take().expect("a pipe");

@@ -90,6 +90,10 @@ fn malformed(policy: &Policy, problems: &[Problem]) -> Message {
         Some(Problem { wrong: Wrong::CutOff { path, .. }, .. }) => {
             format!("as root, read that line, and if it is complete: echo >> {path}")
         }
+        Some(Problem { wrong: Wrong::CarriageReturn { path }, .. }) => format!("as root: sed -i 's/\\r$//' {path}"),
+        Some(Problem { wrong: Wrong::ByteOrderMark { path }, .. }) => {
+            format!("as root: sed -i '1s/^\\xEF\\xBB\\xBF//' {path}")
+        }
         _ => "as root, correct it; portgrant check shows every malformed line".to_owned(),
     };
     message(

@@ -20,6 +20,7 @@ mod names;
 mod near;
 mod parse;
 mod problem;
+mod slips;
 mod subid;
 #[cfg(test)]
 mod tests;
@@ -196,26 +197,13 @@ impl Policy {
         names: &Names,
         wanted: &dyn Fn(&Rule) -> bool,
     ) -> Result<Result<Policy, (Policy, Vec<Problem>)>, Error> {
-        let (rules, problems) = Policy::read(&sources, names, wanted)?;
-        let policy = Policy { sources, ..rules };
-        Ok(if problems.is_empty() { Ok(policy) } else { Err((policy, problems)) })
-    }
-
-    fn read(
-        sources: &[Source],
-        names: &Names,
-        wanted: &dyn Fn(&Rule) -> bool,
-    ) -> Result<(Policy, Vec<Problem>), Error> {
-        let (mut policy, mut problems) = (Policy::default(), Vec::new());
+        let mut policy = Policy::default();
+        let mut problems = Vec::new();
         for (file, source) in sources.iter().enumerate() {
             parse::parse(file, source, names, wanted, &mut policy, &mut problems)?;
         }
-        Ok((policy, problems))
-    }
-
-    /// All rules and warnings, also those that were not wanted, without the files. For messages about a refusal.
-    pub(crate) fn all(&self, names: &Names) -> Policy {
-        Policy::read(&self.sources, names, &|_| true).map(|(all, _)| all).unwrap_or_default()
+        policy.sources = sources;
+        Ok(if problems.is_empty() { Ok(policy) } else { Err((policy, problems)) })
     }
 
     /// Whether any rule is bound to the program at `path`, byte for byte. So there is one file to judge, whichever rule

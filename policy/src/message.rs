@@ -15,8 +15,7 @@ use crate::{AddressSet, Caller, Distrust, Names, Policy, Reason, Refusal, Rule, 
 pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy, names: &Names) -> Message {
     let what = format!("{} is refused for {}", refusal.endpoint, who(caller));
     let is_denied = matches!(refusal.reason, Reason::Denied(_) | Reason::DeniedDatagram(..));
-    let all = if is_denied { Policy::default() } else { policy.all(names) };
-    let near = near(refusal, caller, &all, names);
+    let near = if is_denied { None } else { near(refusal, caller, &policy.sources, names) };
     let (why, fix) = near.map_or_else(|| reason(refusal, caller, policy), |near| nearly(&near, caller, policy));
     let rule = refusal.reason.rule();
     let program = match &refusal.reason {
@@ -38,7 +37,7 @@ pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy, names: &
 }
 
 /// Why a rule that would permit it does not, and what to do.
-fn nearly(near: &Near<'_>, caller: &Caller, policy: &Policy) -> (String, String) {
+fn nearly(near: &Near, caller: &Caller, policy: &Policy) -> (String, String) {
     match near {
         Near::Lacks { rule, group } => {
             let account = caller.name.as_ref().map_or_else(|| format!("uid {}", caller.uid), |name| shown(name));

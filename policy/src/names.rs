@@ -9,7 +9,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell};
 use core::fmt;
-use core::ops::Range;
 
 use portgrant_protocol::service::Services;
 
@@ -248,28 +247,30 @@ impl Files for NoFiles {
 #[derive(Debug)]
 struct Table {
     text: String,
+    /// Where each line begins and ends
+    lines: Vec<(u32, u32)>,
     /// How often a name was looked up
     lookups: Cell<u32>,
-    /// In order of the names; made when enough of them were looked up for it to pay
-    ordered: OnceCell<Vec<Line>>,
-}
-
-/// Where a line stands in the text.
-#[derive(Debug)]
-struct Line {
-    name: Range<usize>,
-    end: usize,
+    /// The lines in order of the names; made when enough of them were looked up for it to pay
+    ordered: OnceCell<Vec<(u32, u32)>>,
 }
 
 impl Table {
     /// Names that are looked up line by line before the lines are put in order.
     const FEW: u32 = 16;
 
+    /// The table in `text`, which is shorter than 4 GiB, as all files that are read.
     fn of(text: Vec<u8>) -> Table {
         // A name that is no UTF-8 is then one that no rule can hold: rules are ASCII.
         let text =
             String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-        Table { text, lookups: Cell::new(0), ordered: OnceCell::new() }
+        let mut lines = Vec::new();
+        let mut start = 0;
+        for end in feeds(text.as_bytes()).chain([text.len()]) {
+            lines.extend(u32::try_from(start).ok().zip(u32::try_from(end).ok()));
+            start = end + 1;
+        }
+        Table { text, lines, lookups: Cell::new(0), ordered: OnceCell::new() }
     }
 
     /// The first line for the name `wanted`.
@@ -277,35 +278,51 @@ impl Table {
         let lookups = self.lookups.get();
         if lookups < Table::FEW {
             self.lookups.set(lookups + 1);
-            let is_its = |line: &&str| name(line).as_bytes() == wanted.as_bytes();
-            return self.lines().find(is_its);
+            return self.lines().find(|line| begins_with(line, wanted));
         }
-        let lines = self.ordered.get_or_init(|| self.in_order());
-        let first = lines.partition_point(|line| self.text.get(line.name.clone()) < Some(wanted));
-        let line = lines.get(first).filter(|line| self.text.get(line.name.clone()) == Some(wanted))?;
-        self.text.get(line.name.start..line.end)
-    }
-
-    fn in_order(&self) -> Vec<Line> {
-        let mut at = 0;
-        let lines = self.lines().map(|line| {
-            let start = at;
-            at += line.len() + 1;
-            Line { name: start..start + name(line).len(), end: start + line.len() }
+        let ordered = self.ordered.get_or_init(|| {
+            let mut ordered = self.lines.clone();
+            // Of two lines for one name the file's first comes first.
+            ordered.sort_unstable_by_key(|&line| (name(self.at(line)), line));
+            ordered
         });
-        let mut lines: Vec<Line> = lines.collect();
-        // Of two lines for one name the file's first comes first.
-        lines.sort_unstable_by(|a, b| {
-            let by_name = self.text.get(a.name.clone()).cmp(&self.text.get(b.name.clone()));
-            by_name.then(a.name.start.cmp(&b.name.start))
-        });
-        lines
+        let first = ordered.partition_point(|&line| name(self.at(line)) < wanted);
+        ordered.get(first).map(|&line| self.at(line)).filter(|line| begins_with(line, wanted))
     }
 
     /// In the order of the file.
     fn lines(&self) -> impl Iterator<Item = &str> {
-        self.text.split('\n')
+        self.lines.iter().map(|&line| self.at(line))
     }
+
+    fn at(&self, (start, end): (u32, u32)) -> &str {
+        self.text.get(start as usize..end as usize).unwrap_or_default()
+    }
+}
+
+/// Whether `wanted` is what stands before the first colon of `line`.
+fn begins_with(line: &str, wanted: &str) -> bool {
+    match line.as_bytes().strip_prefix(wanted.as_bytes()) {
+        Some([]) | Some([b':', ..]) => !wanted.contains(':'),
+        Some(_) | None => false,
+    }
+}
+
+/// Where the line feeds are. Eight bytes are looked at together.
+pub(crate) fn feeds(text: &[u8]) -> impl Iterator<Item = usize> {
+    const FEEDS: u64 = u64::from_ne_bytes([b'\n'; 8]);
+    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    let (words, rest) = text.as_chunks::<8>();
+    let whole = words.iter().enumerate().filter(|(_, word)| {
+        // A byte that is a line feed is zero here, and a zero byte borrows from its highest bit.
+        let difference = u64::from_ne_bytes(**word) ^ FEEDS;
+        difference.wrapping_sub(LOW) & !difference & HIGH != 0
+    });
+    let in_words =
+        whole.flat_map(|(number, word)| word.iter().enumerate().map(move |(at, byte)| (number * 8 + at, byte)));
+    let in_rest = rest.iter().enumerate().map(move |(at, byte)| (words.len() * 8 + at, byte));
+    in_words.chain(in_rest).filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at)
 }
 
 /// What stands before the first colon.
@@ -334,7 +351,31 @@ pub(crate) fn id(word: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn lines_end_where_their_feeds_are(text in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>(), Just(b'\x0b')], 0..80)) {
+            let expected: Vec<usize> = (0..text.len()).filter(|&at| text[at] == b'\n').collect();
+            prop_assert_eq!(feeds(&text).collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn a_name_is_found_in_its_first_line_however_often_names_are_looked_up(
+            names in proptest::collection::vec("[ab]{0,2}", 0..12), wanted in "[ab]{0,2}:?",
+        ) {
+            let lines = names.iter().enumerate().map(|(number, name)| format!("{name}:x:{number}"));
+            let table = Table::of(lines.collect::<Vec<_>>().join("\n").into_bytes());
+            let expected = names.iter().position(|name| *name == wanted);
+            for _ in 0..=Table::FEW {
+                let found = table.line(&wanted).map(str::to_owned);
+                let first = expected.map(|number| format!("{wanted}:x:{number}"));
+                prop_assert_eq!(found.filter(|line| line.contains(':')), first);
+            }
+        }
+    }
 
     #[test]
     fn accounts_are_found_by_name_and_by_uid() -> Result<(), Error> {

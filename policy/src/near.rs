@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::{Ask, AskedProgram, Caller, Effect, Names, Policy, Refusal, Rule, Subject, Wrong};
+use crate::{Ask, AskedProgram, Caller, Effect, Names, Policy, Refusal, Rule, Source, Subject, Wrong};
 
 /// How many names of rules are compared with the caller's at most.
 const MOST_COMPARED: usize = 1_000;
@@ -19,48 +19,55 @@ const LONGEST: usize = 32;
 
 /// A rule that would permit what was asked for.
 #[derive(Debug)]
-pub(crate) enum Near<'p> {
+pub(crate) enum Near {
     /// It is for a group that the account has and the process lacks
-    Lacks { rule: &'p Rule, group: String },
+    Lacks { rule: Rule, group: String },
     /// Its subject, as it stands there, is nobody; and what was probably meant
-    Name { rule: &'p Rule, subject: String, meant: String },
+    Name { rule: Rule, subject: String, meant: String },
 }
 
-/// The rule that is nearest to permitting what `refusal` refuses.
-pub(crate) fn near<'p>(refusal: &Refusal<'_>, caller: &Caller, policy: &'p Policy, names: &Names) -> Option<Near<'p>> {
+/// The rule that is nearest to permitting what `refusal` refuses. The files are parsed again for it, since of the rules for
+/// others nothing may have been kept.
+pub(crate) fn near(refusal: &Refusal<'_>, caller: &Caller, sources: &[Source], names: &Names) -> Option<Near> {
     let program = refusal.program.as_deref().map(|path| AskedProgram { path, unfit: None });
     let ask = Ask { endpoint: refusal.endpoint.clone(), domain: crate::Domain::OfAddress, program };
-    let permits = |rule: &&Rule| rule.effect == Effect::Permit && rule.permits(&ask).is_ok();
+    let permits = |rule: &Rule| rule.effect == Effect::Permit && rule.permits(&ask).is_ok();
     let account = names.account_groups(caller.uid).unwrap_or_default();
     let has = |gid| caller.gid == gid || caller.groups.contains(&gid);
-    let lacks = |rule: &&Rule| matches!(rule.subject, Subject::Gid(gid) if account.contains(&gid) && !has(gid));
-    if let Some(rule) = policy.rules.iter().filter(lacks).find(permits)
+    let lacks = |rule: &Rule| matches!(rule.subject, Subject::Gid(gid) if account.contains(&gid) && !has(gid));
+    let wanted = |rule: &Rule| (rule.subject == Subject::Nobody || lacks(rule)) && permits(rule);
+    let policy = Policy::parse_some(sources.to_vec(), names, &wanted).ok()?.ok()?;
+    if let Some(rule) = policy.rules.iter().find(|rule| lacks(rule))
         && let Subject::Gid(gid) = rule.subject
     {
         let group = names.group_of(gid).ok().flatten().map_or_else(|| format!("gid {gid}"), ToOwned::to_owned);
-        return Some(Near::Lacks { rule, group });
+        return Some(Near::Lacks { rule: rule.clone(), group });
     }
     let gids = account.iter().chain([&caller.gid]).chain(&caller.groups).take(MOST_GROUPS);
     let mut groups: Vec<&str> = gids.filter_map(|&gid| names.group_of(gid).ok().flatten()).collect();
     groups.dedup();
-    // Each such rule has left one such warning, in the same order.
-    let nobodies = policy.rules.iter().filter(|rule| rule.subject == Subject::Nobody);
-    let unknown = policy.warnings.iter().filter_map(|warning| subject(&warning.wrong));
-    nobodies.zip(unknown).filter(|(rule, _)| permits(rule)).take(MOST_COMPARED).find_map(|(rule, subject)| {
+    policy.rules.iter().take(MOST_COMPARED).find_map(|rule| {
+        let subject = subject(&policy, rule)?;
         let meant = meant(&subject, caller.name.as_deref(), &groups)?;
-        Some(Near::Name { rule, subject, meant })
+        Some(Near::Name { rule: rule.clone(), subject, meant })
     })
 }
 
-/// The subject of a rule that names nobody, as it is written.
-fn subject(wrong: &Wrong) -> Option<String> {
-    if let Wrong::UnknownUser(word) = wrong {
-        Some(word.clone())
-    } else if let Wrong::UnknownGroup(word) = wrong {
-        Some(format!(":{word}"))
-    } else {
-        None
-    }
+/// The subject of a rule that names nobody, as it is written: it has left a warning.
+fn subject(policy: &Policy, rule: &Rule) -> Option<String> {
+    let place = (rule.file, rule.line);
+    let first = policy.warnings.partition_point(|warning| (warning.file, warning.line) < place);
+    let mut of_this_line =
+        policy.warnings.iter().skip(first).take_while(|warning| (warning.file, warning.line) == place);
+    of_this_line.find_map(|warning| {
+        if let Wrong::UnknownUser(word) = &warning.wrong {
+            Some(word.clone())
+        } else if let Wrong::UnknownGroup(word) = &warning.wrong {
+            Some(format!(":{word}"))
+        } else {
+            None
+        }
+    })
 }
 
 /// What `subject`, which names nobody, was probably to be, for a user with this name and these groups.

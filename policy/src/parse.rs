@@ -20,11 +20,11 @@ use portgrant_protocol::Protocol;
 use portgrant_protocol::endpoint::{Port, is_interface, is_service};
 use portgrant_protocol::text::printable;
 
-use crate::Error;
-use crate::names::{Names, id};
+use crate::names::{Names, feeds, id};
 use crate::{
     AddressError, AddressSet, Effect, Policy, Ports, Problem, Protocols, Rule, Source, Subject, UnknownService, Wrong,
 };
+use crate::{Error, slips};
 
 /// Ports that rsh and NFS trust as source ports: a rule that touches them must say `reserved`.
 const TRUSTED: core::ops::RangeInclusive<u16> = 512..=1023;
@@ -36,7 +36,9 @@ const CLAUSES: [(&str, u8); 7] =
     [("on", 1), ("dev", 2), ("reserved", 3), ("reuseport", 3), ("freebind", 3), ("hold", 3), ("exec", 4)];
 
 fn clause(word: &str) -> Option<(&'static str, u8)> {
-    CLAUSES.into_iter().find(|clause| clause.0 == word)
+    // Most words are none, which their first letter tells.
+    let may_be = matches!(word.as_bytes().first(), Some(b'd' | b'e' | b'f' | b'h' | b'o' | b'r'));
+    CLAUSES.into_iter().find(|clause| may_be && clause.0 == word)
 }
 
 struct Word<'a> {
@@ -48,6 +50,10 @@ struct Word<'a> {
 struct Words<'a> {
     line: &'a [u8],
     at: usize,
+    /// It is the first of its file
+    is_first: bool,
+    /// The file
+    path: &'a [u8],
 }
 
 impl<'a> Words<'a> {
@@ -55,17 +61,33 @@ impl<'a> Words<'a> {
         self.skip_blanks();
         let start = self.at;
         let rest = self.line.get(start..).unwrap_or_default();
-        let len = rest.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(rest.len());
+        let len = rest.iter().position(|byte| !byte.is_ascii_graphic()).unwrap_or(rest.len());
+        let ends = matches!(rest.get(len), None | Some(b' ' | b'\t'));
         let word = rest.get(..len).unwrap_or_default();
-        if word.is_empty() || word.starts_with(b"#") {
+        if word.starts_with(b"#") || word.is_empty() && ends {
             return Ok(None);
         }
-        if let Some(odd) = word.iter().position(|byte| !byte.is_ascii_graphic()) {
-            return Err((start + odd + 1, Wrong::Character(word.get(odd).copied().unwrap_or_default())));
+        if !ends {
+            return Err((start + len + 1, self.odd(rest.get(len..).unwrap_or_default())));
         }
         self.at += len;
         let text = core::str::from_utf8(word).map_err(|_| (start + 1, Wrong::Character(0)))?;
         Ok(Some(Word { text, column: start + 1 }))
+    }
+
+    /// What is wrong with the byte that `rest`, the end of the line, begins with.
+    fn odd(&self, rest: &[u8]) -> Wrong {
+        let path = || printable(self.path);
+        if rest == b"\r" {
+            return Wrong::CarriageReturn { path: path() };
+        }
+        if self.is_first && rest.len() == self.line.len() && rest.starts_with(b"\xef\xbb\xbf") {
+            return Wrong::ByteOrderMark { path: path() };
+        }
+        match slips::typography(rest) {
+            Some((what, instead, bytes)) => Wrong::Typography { what, instead, bytes },
+            None => Wrong::Character(rest.first().copied().unwrap_or_default()),
+        }
     }
 
     fn rest(&mut self) -> (&'a [u8], usize) {
@@ -96,12 +118,16 @@ pub(super) fn parse(
     // Filled anew by each line, so that a rule that is not wanted takes no memory of its own.
     let mut rule = Rule::blank();
     let whole = source.text.ends_with(b"\n");
-    let mut lines = source.text.split(|&byte| byte == b'\n').enumerate().peekable();
-    while let Some((index, line)) = lines.next() {
+    let text = source.text.as_slice();
+    let mut start = 0;
+    for (index, end) in feeds(text).chain([text.len()]).enumerate() {
+        let line = text.get(start..end).unwrap_or_default();
+        start = end + 1;
         rule.clear();
-        let mut parser = Parser { words: Words { line, at: 0 }, names, warnings: Vec::new() };
+        let words = Words { line, at: 0, is_first: index == 0, path: &source.path };
+        let mut parser = Parser { words, names, warnings: Vec::new() };
         let at = |(column, wrong)| Problem { file, line: index + 1, column, wrong };
-        if lines.peek().is_none() && !whole && is_rule(line) {
+        if end == text.len() && !whole && is_rule(line) {
             let path = printable(&source.path);
             problems.push(at((line.len() + 1, Wrong::CutOff { line: printable(line.trim_ascii()), path })));
         }
@@ -203,7 +229,7 @@ impl<'a> Parser<'a> {
 
     fn subject(&mut self, effect: Effect) -> Result<Subject, Stop> {
         let Some(word) = self.words.next()? else { return Err((self.words.end(), Wrong::NoSubject).into()) };
-        let numeric = |digits| id(digits).ok_or((word.column, Wrong::Id(shown(word.text))));
+        let numeric = |digits| id(digits).ok_or_else(|| (word.column, Wrong::Id(shown(word.text))));
         if let Some(digits) = word.text.strip_prefix("uid:") {
             return Ok(Subject::Uid(numeric(digits)?));
         }
@@ -276,14 +302,17 @@ impl<'a> Parser<'a> {
             return Ok(false);
         }
         let (port, protocol) = match word.text.split_once('/') {
-            Some((port, protocol)) => (port, Some(protocol_word(protocol, word)?)),
+            Some((port, protocol)) => (port, Some(protocol_word(port, protocol, word)?)),
             None => (word.text, None),
         };
         let protocols = protocol.map_or(unsaid, Protocols::only);
         if port.starts_with(|c: char| c.is_ascii_digit()) {
             let (first, last) = port.split_once('-').unwrap_or((port, port));
-            let number = |digits| Port::parse(digits).ok_or((word.column, Wrong::Port(shown(word.text))));
-            let (first, last) = (number(first)?, number(last)?);
+            let number = |digits: &str, at| Port::parse(digits).ok_or_else(|| (at, Wrong::Port(shown(word.text))));
+            // Of a range the number that does not fit, unless all of it is meant otherwise.
+            let is_meant = slips::port(word.text).is_none() && Port::parse(first).is_some();
+            let second = if is_meant { word.column + port.len() - last.len() } else { word.column };
+            let (first, last) = (number(first, word.column)?, number(last, second)?);
             if first > last {
                 return Err((word.column, Wrong::Range(shown(word.text))).into());
             }
@@ -425,12 +454,16 @@ impl Rule {
     }
 }
 
-fn protocol_word(protocol: &str, word: &Word<'_>) -> Result<Protocol, (usize, Wrong)> {
+fn protocol_word(port: &str, protocol: &str, word: &Word<'_>) -> Result<Protocol, (usize, Wrong)> {
     match protocol {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
         "sctp" => Ok(Protocol::Sctp),
-        _ => Err((word.column, Wrong::Protocol(shown(protocol)))),
+        // `tcp/80`, `10.0.0.0/8`: not the protocol alone is meant otherwise.
+        _ if slips::protocol(protocol).is_none() && slips::port(word.text).is_some() => {
+            Err((word.column, Wrong::Port(shown(word.text))))
+        }
+        _ => Err((word.column + port.len() + 1, Wrong::Protocol(shown(protocol)))),
     }
 }
 

@@ -5,6 +5,8 @@ use core::fmt;
 
 use portgrant_protocol::Protocol;
 
+use crate::slips;
+
 /// Something wrong with a line, or worth a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -23,6 +25,9 @@ pub struct Problem {
 #[allow(missing_docs, reason = "each variant's Display is its description")]
 pub enum Wrong {
     Character(u8),
+    CarriageReturn { path: String },
+    ByteOrderMark { path: String },
+    Typography { what: &'static str, instead: &'static str, bytes: usize },
     CutOff { line: String, path: String },
     Effect(String),
     NoSubject,
@@ -51,17 +56,37 @@ pub enum Wrong {
     Path(String),
 }
 
+impl Wrong {
+    /// How many bytes are meant from the column on, if these are not a word.
+    pub fn width(&self) -> Option<usize> {
+        if let Wrong::Typography { bytes, .. } = self {
+            return Some(*bytes);
+        }
+        matches!(self, Wrong::Character(_) | Wrong::CarriageReturn { .. }).then_some(1)
+    }
+}
+
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Wrong::Character(byte) => {
                 write!(f, "byte \\x{byte:02x} is not allowed in a rule; expected printable ASCII")
             }
+            Wrong::CarriageReturn { path } => {
+                write!(f, "the line ends in a carriage return; as root: sed -i 's/\\r$//' {path}")
+            }
+            Wrong::ByteOrderMark { path } => {
+                write!(f, "the file begins with a byte order mark; as root: sed -i '1s/^\\xEF\\xBB\\xBF//' {path}")
+            }
+            Wrong::Typography { what, instead, .. } => write!(f, "{what} stands here; write {instead}"),
             Wrong::CutOff { line, path } => write!(
                 f,
                 "'{line}' has no line feed at its end, so it may be cut off; if it is complete, run: echo >> {path}"
             ),
-            Wrong::Effect(word) => write!(f, "'{word}' is not the start of a rule; expected permit or deny"),
+            Wrong::Effect(word) => match slips::effect(word) {
+                Some(instead) => write!(f, "'{word}' is not the start of a rule; write {instead}"),
+                None => write!(f, "'{word}' is not the start of a rule; expected permit or deny"),
+            },
             Wrong::NoSubject => f.write_str("the rule has no subject; expected USER, :GROUP, uid:N, gid:N or any"),
             Wrong::BareNumber(word) => {
                 write!(f, "'{word}' could be a name or an id; expected uid:{word} or gid:{word}")
@@ -70,16 +95,18 @@ impl fmt::Display for Wrong {
             Wrong::UnknownUser(word) => write!(f, "user '{word}' is not in /etc/passwd; expected a user, or uid:N"),
             Wrong::UnknownGroup(word) => write!(f, "group '{word}' is not in /etc/group; expected a group, or gid:N"),
             Wrong::NoPorts => f.write_str("the rule has no ports; expected any, or PORT[-PORT][/PROTOCOL]..."),
-            Wrong::Port(word) => {
-                write!(
+            Wrong::Port(word) => match slips::port(word) {
+                Some(instead) => write!(f, "'{word}' is not a valid port; write {instead}"),
+                None => write!(
                     f,
                     "'{word}' is not a valid port; expected 1 to 65535, N-M or a service, or a clause in the right order"
-                )
-            }
+                ),
+            },
             Wrong::Range(word) => write!(f, "'{word}' is not a valid range; expected the smaller port first"),
-            Wrong::Protocol(word) => {
-                write!(f, "'{word}' is not a valid protocol; expected tcp (which is mptcp too), udp or sctp")
-            }
+            Wrong::Protocol(word) => match slips::protocol(word) {
+                Some(instead) => write!(f, "'{word}' is not a valid protocol; write {instead}"),
+                None => write!(f, "'{word}' is not a valid protocol; expected tcp (which is mptcp too), udp or sctp"),
+            },
             Wrong::ProtocolAlone(word) => {
                 write!(f, "'{word}' is a protocol, not a port; expected both in one word, as in 53/udp")
             }
@@ -98,7 +125,10 @@ impl fmt::Display for Wrong {
                  (a single port from 515 on does not need it if it is written as a service)"
             ),
             Wrong::NoAddress => f.write_str("'on' has no address; expected IPv4[/LEN] or [IPv6][/LEN]"),
-            Wrong::Address(word) => write!(f, "'{word}' is not a valid address; expected IPv4[/LEN] or [IPv6][/LEN]"),
+            Wrong::Address(word) => match slips::address(word) {
+                Some(instead) => write!(f, "'{word}' is not a valid address; write {instead}"),
+                None => write!(f, "'{word}' is not a valid address; expected IPv4[/LEN] or [IPv6][/LEN]"),
+            },
             Wrong::PrefixLength(word) => {
                 write!(
                     f,

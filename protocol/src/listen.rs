@@ -27,13 +27,14 @@ pub const MAX: usize = 253;
 /// The variables of the convention. `LISTEN_PIDFDID` binds the others to a process; a stale one voids them.
 pub const VARIABLES: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"];
 
-/// How the entries of these variables begin in an environment.
-pub const ENTRIES: [&[u8]; 4] = [b"LISTEN_FDS=", b"LISTEN_PID=", b"LISTEN_FDNAMES=", b"LISTEN_PIDFDID="];
-
 /// `environment` (`NAME=VALUE` entries) as the program shall have it: everything as it was, byte for byte, but for the
 /// variables of the convention. Those announce `names` to process `pid`, or are absent where `names` is `None`.
 pub fn environment(environment: Vec<CString>, pid: u32, names: Option<&[String]>) -> Vec<CString> {
-    let stale = |entry: &CString| ENTRIES.iter().any(|start| entry.to_bytes().starts_with(start));
+    let stale = |entry: &CString| {
+        VARIABLES
+            .iter()
+            .any(|name| entry.to_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"=")))
+    };
     let mut kept: Vec<CString> = environment.into_iter().filter(|entry| !stale(entry)).collect();
     kept.extend(names.into_iter().flat_map(|names| announcement(pid, names)));
     kept

@@ -34,6 +34,10 @@ pub enum Why {
     NotAlongPath,
     NoSuchFile,
     NoInterpreter(String),
+    InterpreterNotPermitted(String),
+    InterpreterLoader(String),
+    CarriageReturn,
+    ByteOrderMark,
     NoLoader,
     Folder,
     NotAFile,
@@ -93,12 +97,10 @@ impl Unfit {
     /// Why execve(2) answered `errno` for the file at `path`.
     pub fn of_execve(path: &CStr, errno: Errno) -> Unfit {
         let why = match errno {
-            Errno::NOENT => match (stat(path), interpreter(path)) {
-                (Err(_), _) => Why::NoSuchFile,
-                (Ok(_), Some(interpreter)) => Why::NoInterpreter(interpreter),
-                (Ok(_), None) => Why::NoLoader,
-            },
-            Errno::ACCESS => Why::NotPermitted,
+            Errno::NOENT if stat(path).is_err() => Why::NoSuchFile,
+            Errno::NOENT => of_interpreter(path).unwrap_or(Why::NoLoader),
+            Errno::ACCESS => of_interpreter(path).unwrap_or(Why::NotPermitted),
+            Errno::NOEXEC if start(path).starts_with(b"\xef\xbb\xbf#!") => Why::ByteOrderMark,
             Errno::NOEXEC => Why::NotAProgram,
             Errno::TOOBIG => Why::TooLong,
             Errno::AGAIN => Why::ProcessLimit,
@@ -110,8 +112,15 @@ impl Unfit {
     /// The exit status that says it, as env(1): 127 for what is not there, else 126.
     pub fn status(&self) -> u8 {
         match self.why {
-            Why::NotAlongPath | Why::NoSuchFile | Why::NoInterpreter(_) | Why::NoLoader => status::NOT_FOUND,
-            Why::Folder
+            Why::NotAlongPath
+            | Why::NoSuchFile
+            | Why::NoInterpreter(_)
+            | Why::InterpreterLoader(_)
+            | Why::CarriageReturn
+            | Why::NoLoader => status::NOT_FOUND,
+            Why::InterpreterNotPermitted(_)
+            | Why::ByteOrderMark
+            | Why::Folder
             | Why::NotAFile
             | Why::NotPermitted
             | Why::NotAProgram
@@ -122,16 +131,27 @@ impl Unfit {
     }
 
     /// What to do about it.
-    pub fn fix(&self) -> &'static str {
-        match self.why {
+    pub fn fix(&self) -> String {
+        let program = printable(&self.program);
+        let fix = match &self.why {
             Why::NotAlongPath | Why::NoSuchFile => "name a program along PATH, or its path",
-            Why::NoInterpreter(_) | Why::NoLoader => "install what it needs, or name another",
+            Why::NoInterpreter(name) => {
+                return alloc::format!("install {name}, or write another interpreter into the first line");
+            }
+            Why::InterpreterLoader(name) => return alloc::format!("install {name} for this machine"),
+            Why::InterpreterNotPermitted(name) => {
+                return alloc::format!("let this user execute {name}, and search the folders above it: ls -l {name}");
+            }
+            Why::CarriageReturn => return alloc::format!("run: sed -i 's/\\r$//' {program}"),
+            Why::ByteOrderMark => return alloc::format!("run: sed -i '1s/^\\xEF\\xBB\\xBF//' {program}"),
+            Why::NoLoader => "install what it needs, or name another",
             Why::Folder | Why::NotAFile => "name the program itself",
             Why::NotPermitted | Why::System(_) => "see that this user may execute it, and search the folders above it",
             Why::NotAProgram => "begin a script with #! and its interpreter; nothing is tried with /bin/sh",
             Why::TooLong => "give it less",
             Why::ProcessLimit => "raise RLIMIT_NPROC (ulimit -u), or end other processes of this user",
-        }
+        };
+        fix.to_owned()
     }
 }
 
@@ -153,7 +173,15 @@ impl fmt::Display for Why {
         match self {
             Why::NotAlongPath => f.write_str("it is in no folder of PATH that this user may search"),
             Why::NoSuchFile => f.write_str("there is no such file"),
-            Why::NoInterpreter(name) => write!(f, "it is a script, and its interpreter {name} is not there"),
+            Why::NoInterpreter(name) => write!(f, "it is a script, and its interpreter {name} does not exist"),
+            Why::InterpreterNotPermitted(name) => {
+                write!(f, "it is a script, and this user may not execute its interpreter {name}")
+            }
+            Why::InterpreterLoader(name) => {
+                write!(f, "it is a script, and the loader of its interpreter {name} does not exist")
+            }
+            Why::CarriageReturn => f.write_str("it is a script, and its first line ends in a carriage return (\\r)"),
+            Why::ByteOrderMark => f.write_str("it is a script, and a byte order mark stands before its #!"),
             Why::NoLoader => f.write_str("it needs a loader that is not there (another distribution or architecture?)"),
             Why::Folder => f.write_str("it is a folder"),
             Why::NotAFile => f.write_str("it is not a regular file"),
@@ -168,13 +196,48 @@ impl fmt::Display for Why {
     }
 }
 
-/// The first word after `#!`. The kernel reads 256 bytes (BINPRM_BUF_SIZE).
-fn interpreter(path: &CStr) -> Option<String> {
-    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+/// As many interpreters that are scripts as the kernel follows (`exec_binprm`).
+const MOST_SCRIPTS: usize = 5;
+
+/// What stands against the interpreter of the script at `path`, or that one's; `None` where `path` itself is to blame.
+fn of_interpreter(path: &CStr) -> Option<Why> {
+    let mut path = path.to_owned();
+    let mut last = None;
+    for _ in 0..MOST_SCRIPTS {
+        // What this user may not execute is not executed, whatever it says. A binary needs its loader.
+        if access(&path, Access::EXEC_OK).is_err() {
+            break;
+        }
+        let Some(word) = interpreter(&path) else {
+            return last.map(Why::InterpreterLoader);
+        };
+        last = Some(printable(word.as_bytes()));
+        let found = stat(&word);
+        if word.as_bytes().ends_with(b"\r") && found.is_err() {
+            return Some(Why::CarriageReturn);
+        }
+        if matches!(found, Err(Errno::NOENT | Errno::NOTDIR)) {
+            return last.map(Why::NoInterpreter);
+        }
+        path = word;
+    }
+    last.map(Why::InterpreterNotPermitted)
+}
+
+/// The first word after `#!`, as the kernel divides it: by spaces and tabs.
+fn interpreter(path: &CStr) -> Option<CString> {
+    let start = start(path);
+    let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let mut words = line.split(|byte| matches!(byte, b' ' | b'\t'));
+    words.find(|word| !word.is_empty()).and_then(|word| CString::new(word).ok())
+}
+
+/// As much of the file as the kernel looks at (BINPRM_BUF_SIZE). Empty where this user may not read it.
+fn start(path: &CStr) -> Vec<u8> {
     let mut start = [0; 256];
-    let read = rustix::io::read(&file, &mut start).ok()?;
-    let line = start.get(..read)?.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
-    line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty()).map(printable)
+    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let read = file.and_then(|file| rustix::io::read(&file, &mut start)).unwrap_or(0);
+    start.get(..read).unwrap_or_default().to_vec()
 }
 
 #[cfg(any(test, feature = "std"))]
@@ -285,7 +348,55 @@ mod tests {
         let tool = root.join("bin/tool");
         assert_eq!(Unfit::by_execve(&tool, Errno::NOENT).why, Why::NoLoader);
         assert_eq!(Unfit::by_execve(&root.join("gone"), Errno::NOENT).why, Why::NoSuchFile);
-        fs::write(&tool, "#! /no/such/sh -e\n").expect("a script");
+        let other = root.join("bin/plain");
+        let shell = |text: &str| text.replace("PLAIN", &other.display().to_string());
+        for (text, errno, status, why, fix) in [
+            (
+                "#! /no/such/sh -e\n",
+                Errno::NOENT,
+                127,
+                "it is a script, and its interpreter /no/such/sh does not exist",
+                "install /no/such/sh, or write another interpreter into the first line",
+            ),
+            (
+                "#!/bin/sh\r\necho\r\n",
+                Errno::NOENT,
+                127,
+                "it is a script, and its first line ends in a carriage return (\\r)",
+                "run: sed -i 's/\\r$//' TOOL",
+            ),
+            (
+                "#!PLAIN\n",
+                Errno::ACCESS,
+                126,
+                "it is a script, and this user may not execute its interpreter PLAIN",
+                "let this user execute PLAIN, and search the folders above it: ls -l PLAIN",
+            ),
+            (
+                "#!/bin/sh\n",
+                Errno::NOENT,
+                127,
+                "it is a script, and the loader of its interpreter /bin/sh does not exist",
+                "install /bin/sh for this machine",
+            ),
+            (
+                "\u{feff}#!/bin/sh\n",
+                Errno::NOEXEC,
+                126,
+                "it is a script, and a byte order mark stands before its #!",
+                "run: sed -i '1s/^\\xEF\\xBB\\xBF//' TOOL",
+            ),
+        ] {
+            fs::write(&tool, shell(text)).expect("a script");
+            let unfit = Unfit::by_execve(&tool, errno);
+            let told = (unfit.status(), unfit.why.to_string(), unfit.fix());
+            let fix = fix.replace("TOOL", &tool.display().to_string());
+            assert_eq!(told, (status, shell(why), shell(&fix)), "{text:?}");
+        }
+        // A script of a script: the last of them is to blame.
+        fs::write(&other, "#!/no/such/sh\n").expect("a script");
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).expect("chmod");
+        fs::write(&tool, shell("#!PLAIN\n")).expect("a script");
         assert_eq!(Unfit::by_execve(&tool, Errno::NOENT).why, Why::NoInterpreter("/no/such/sh".into()));
         assert_eq!(Unfit::by_execve(&tool, Errno::NOEXEC).status(), 126);
         fs::remove_dir_all(root).expect("removed");

@@ -109,7 +109,8 @@ impl Reply {
 /// A message as fields. Together they stay below the record's bound, whatever paths and rules the policy holds.
 fn fields(message: &Message) -> impl Iterator<Item = (&'static str, String)> {
     let cut = |value: &str, most| {
-        let mut value = text::printable(value.as_bytes());
+        // A text of a message is printable already, and its backslashes are its own.
+        let mut value = if is_value(value) { value.to_owned() } else { text::printable(value.as_bytes()) };
         value.truncate(most);
         value
     };

@@ -88,6 +88,7 @@ mod failure;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod interfaces;
 mod resolved;
 #[cfg(feature = "restart")]
 pub mod restart;

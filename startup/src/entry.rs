@@ -102,9 +102,7 @@ unsafe extern "C" fn start(stack: *const usize, base: *mut u8, dynamic: *const D
 /// A panic, or memory that cannot be had: no privilege, then the same words each time, and an end.
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
-    give_up(
-        "portgrant-binder: internal error\n  why: memory is short, or the program has a defect\n  \
-         fix: see that memory is free (ulimit -v); if it happens again, report it\n",
-    );
+    let what = "internal error";
+    give_up(what, "memory is short, or the program has a defect", "see that memory is free (ulimit -v), or report it");
     exit(FAILED)
 }

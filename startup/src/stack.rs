@@ -37,10 +37,13 @@ impl Process {
         let mut pair = unsafe { stack.add(arguments.len() + environment.len() + 3) };
         let (mut uid, mut gid, mut page) = (None, None, None);
         loop {
+            if let (Some(uid), Some(gid), Some(page)) = (uid, gid, page) {
+                return Some(Process { arguments, environment, uid, gid, page });
+            }
             // SAFETY: pairs up to the one of kind 0, AT_NULL, which ends the loop.
             let (kind, value) = unsafe { (pair.read(), pair.add(1).read()) };
             match u32::try_from(kind) {
-                Ok(0) => break,
+                Ok(0) => return None,
                 Ok(AT_UID) => uid = u32::try_from(value).ok(),
                 Ok(AT_GID) => gid = u32::try_from(value).ok(),
                 Ok(AT_PAGESZ) => page = Some(value),
@@ -49,7 +52,6 @@ impl Process {
             // SAFETY: as above.
             pair = unsafe { pair.add(2) };
         }
-        Some(Process { arguments, environment, uid: uid?, gid: gid?, page: page? })
     }
 
     /// argv as strings.

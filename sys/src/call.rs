@@ -100,7 +100,7 @@ fn outcome(result: usize) -> Result<usize, Errno> {
 #[cfg(not(any(all(target_arch = "x86_64", target_pointer_width = "64"), target_arch = "aarch64")))]
 unsafe fn raw(number: u32, [a, b, c, d, e, f]: [usize; 6]) -> Result<usize, Errno> {
     // SAFETY: syscall(3) hands the words on; by this function's contract.
-    let result = unsafe { libc::syscall(number.into(), a, b, c, d, e, f) };
+    let result = unsafe { libc::syscall(number.cast_signed().into(), a, b, c, d, e, f) };
     // SAFETY: the C library's own, of this thread.
     let errno = || Errno::from_raw_os_error(unsafe { *libc::__errno_location() });
     usize::try_from(result).map_err(|_| errno())

@@ -1,8 +1,8 @@
 //! One getsockopt(2) or setsockopt(2) each, with the type and size that socket(7) and tcp(7) give, and kcmp(2).
 
-use linux_raw_sys::general::{__NR_getsockopt, __NR_kcmp, __NR_setsockopt};
+use linux_raw_sys::general::{__NR_getsockopt, __NR_ioctl, __NR_kcmp, __NR_setsockopt};
 use linux_raw_sys::net::{SO_BINDTODEVICE, SO_NETNS_COOKIE, SOL_SOCKET, TCP_DEFER_ACCEPT, TCP_FASTOPEN};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
@@ -45,6 +45,16 @@ pub fn shares_fs(pid: i32) -> bool {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     // SAFETY: kcmp(2) takes numbers alone, and changes nothing.
     unsafe { call!(__NR_kcmp, own, pid, KCMP_FS, 0u32, 0u32) == Ok(0) }
+}
+
+/// NS_GET_USERNS (ioctl_ns(2)): the user namespace that owns `namespace`. An ancestor of the caller's is EPERM.
+pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    const NS_GET_USERNS: u32 = 0xb701;
+    // SAFETY: this request takes no argument. The kernel makes a new descriptor, or changes nothing.
+    let number = unsafe { call!(__NR_ioctl, namespace.as_raw_fd(), NS_GET_USERNS, 0u32) }?;
+    let number = i32::try_from(number).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the kernel has just made it for this call, close-on-exec (open_related_ns), so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn set(socket: BorrowedFd<'_>, level: u32, option: u32, value: &[u8]) -> Result<(), Errno> {

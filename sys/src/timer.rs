@@ -35,6 +35,7 @@ impl KillTimer {
     ///
     /// # Errors
     /// Those of timer_create(2): the limit of pending signals, say.
+    #[allow(clippy::unnecessary_fallible_conversions, reason = "a long has 32 bits on some processors")]
     pub fn after(time: Duration) -> Result<KillTimer, Errno> {
         let event =
             Event { value: NULL, signal: SIGKILL.cast_signed(), notify: SIGEV_SIGNAL.cast_signed(), rest: [0; 56] };

@@ -31,8 +31,8 @@ fn a_malformed_word_is_underlined_and_the_policy_is_refused(world: &World) {
          in the right order\n     permit bob 8o # x\n                ^^\n\
          /etc/portgrant.d/b.conf:1:8: warning: user 'nobody-here' is not in /etc/passwd; expected a user, or uid:N\n\
         \x20   permit nobody-here 81\n           ^^^^^^^^^^^\n\
-         /etc/portgrant.d/b.conf:2:12: error: '1-2-3' is not a valid port; expected 1 to 65535, N-M or a service, or a \
-         clause in the right order\n    permit bob 1-2-3 on\n               ^^^^^\n\
+         /etc/portgrant.d/b.conf:2:14: error: '1-2-3' is not a valid port; expected 1 to 65535, N-M or a service, or a \
+         clause in the right order\n    permit bob 1-2-3 on\n                 ^^^\n\
          2 rules, 2 files, 2 errors, 1 warning: invalid\n"
     );
     // A draft of somebody's own, before it is installed.
@@ -125,7 +125,7 @@ fn nothing_is_shown_that_a_terminal_obeys_and_only_files_are_read(world: &World)
     fs::write("/tmp/odd.conf", b"permit alice 80 exec /usr/\x1b[31mred\x01x\xff\npermit al\x1bice 80\n")
         .expect("write");
     let text = check(world, &["/tmp/odd.conf"]);
-    text.exits(78).prints("    permit al\\x1bice 80\n             ^^^^^^^\n");
+    text.exits(78).prints("    permit al\\x1bice 80\n             ^^^^\n");
     fs::write("/tmp/odd.conf", b"permit alice 80 exec /usr/\x1b[31mred\x01x\xff\n").expect("write");
     let text = check(world, &["/tmp/odd.conf"]);
     text.succeeds().prints("/usr/\\x1b[31mred\\x01x\\xff: it does not exist");

@@ -103,7 +103,10 @@ fn a_very_large_policy_is_listed(world: &World) {
         .prints("      nothing /etc/portgrant.conf:100000  deny any 51023\n");
     assert_eq!(said.stdout.matches("      nothing ").count(), 50_000);
     assert!(!said.stdout.contains("too large"), "all of them were compared");
-    std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "65535").expect("the world's own sysctl");
+    // No port is everybody's. The kernel wants the ports that it chooses itself to be above.
+    for (name, value) in [("ip_local_port_range", "60000 60999"), ("ip_unprivileged_port_start", "60000")] {
+        std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect("the world's own sysctl");
+    }
     let refused = world.as_user("alice").run([LAUNCHER, "explain", "10.0.199.79:51023"]);
     refused.exits(77).prints("/etc/portgrant.conf:100000");
 }

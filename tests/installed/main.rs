@@ -3,6 +3,7 @@
 mod accepting;
 mod adoption;
 mod answers;
+mod asking;
 mod audit;
 mod chat;
 mod checking;

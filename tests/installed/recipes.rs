@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 use crate::accepting::servers::store_an_article;
 use portgrant_tests::{Caller, Dialogue, Install, LAUNCHER, Outcome, Running, World};
 
-/// A test of each recipe, and the list of them.
+/// A test of each recipe, and the list of them. A server is asked for URLs, or by a conversation of its own.
 macro_rules! recipes {
-    ($($name:ident: $server:literal),+ $(,)?) => {
+    ($($name:ident: $server:literal [$($answers:tt)+],)+) => {
         $(mod $name {
             #[test]
             fn file_capability() {
                 portgrant_tests::World::with(portgrant_tests::Install::FileCapability, |world| {
                     let served = super::Served::by(world, $server);
-                    super::$name(&served);
+                    recipes!(@ served $($answers)+);
                     served.is_the_users();
                 });
             }
@@ -30,44 +30,44 @@ macro_rules! recipes {
 
         const TESTED: &[&str] = &[$($server),+];
     };
+    (@ $served:ident $($url:literal => $text:literal),+) => {
+        $($served.answers($url, $text);)+
+    };
+    (@ $served:ident $conversation:ident) => {
+        super::$conversation(&$served)
+    };
 }
 
-recipes![
-    systemd_as_printed: "systemd",
-    inetd_as_printed: "inetd",
-    innd_as_printed: "innd",
-    nnrpd_as_printed: "nnrpd",
-    exim_as_printed: "exim",
-    dovecot_as_printed: "dovecot",
-    sshd_as_printed: "sshd",
-    nginx_as_printed: "nginx",
-    haproxy_as_printed: "haproxy",
-    lighttpd_as_printed: "lighttpd",
-    php_fpm_as_printed: "php-fpm",
-    gunicorn_as_printed: "gunicorn",
-    uvicorn_as_printed: "uvicorn",
-    hypercorn_as_printed: "hypercorn",
-    unicorn_as_printed: "unicorn",
-    puma_as_printed: "puma",
-    server_starter_as_printed: "server-starter",
-    starlet_as_printed: "starlet",
-    node_as_printed: "node",
-    jvm_as_printed: "jvm",
-    go_as_printed: "go",
-    python_as_printed: "python",
-    rust_as_printed: "rust",
-];
-
-fn systemd_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/announced.py", "LISTEN_FDNAMES");
-}
-
-fn inetd_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/wait.py", "os.dup(0)");
+recipes! {
+    systemd_as_printed: "systemd" ["http://127.0.0.1/announced.py" => "LISTEN_FDNAMES"],
+    inetd_as_printed: "inetd" ["http://127.0.0.1/wait.py" => "os.dup(0)"],
+    innd_as_printed: "innd" [innd],
+    nnrpd_as_printed: "nnrpd" [nnrpd],
+    exim_as_printed: "exim" [exim],
+    dovecot_as_printed: "dovecot" ["imap://alice:secret@127.0.0.1/" => "INBOX"],
+    sshd_as_printed: "sshd" [sshd],
+    nginx_as_printed: "nginx" ["http://127.0.0.1/" => "served by nginx\n", "http://[::1]/" => "served by nginx\n"],
+    haproxy_as_printed: "haproxy" ["http://127.0.0.1/" => "served by haproxy\n"],
+    lighttpd_as_printed: "lighttpd" ["http://127.0.0.1/hello.txt" => "served by lighttpd\n"],
+    php_fpm_as_printed: "php-fpm" [php_fpm],
+    gunicorn_as_printed: "gunicorn" ["http://127.0.0.1/" => "served by gunicorn\n"],
+    uvicorn_as_printed: "uvicorn" ["http://[::1]/" => "served by asgi\n"],
+    hypercorn_as_printed: "hypercorn" ["http://127.0.0.1/" => "served by asgi\n"],
+    unicorn_as_printed: "unicorn" ["http://127.0.0.1/" => "served by rack\n"],
+    puma_as_printed: "puma" ["http://127.0.0.1/" => "served by rack\n"],
+    server_starter_as_printed: "server-starter" ["http://[::1]/" => "served by perl\n"],
+    starlet_as_printed: "starlet" ["http://127.0.0.1/" => "served by starlet\n"],
+    node_as_printed: "node" ["http://127.0.0.1/" => "served by node\n"],
+    jvm_as_printed: "jvm" ["http://127.0.0.1/" => "served by the JVM\n"],
+    // Compiled there and then.
+    go_as_printed: "go" ["http://127.0.0.1/" => "served by go\n", "http://[::1]/" => "served by go\n"],
+    python_as_printed: "python" ["http://127.0.0.1/server.py" => "fileno=3"],
+    // The example hello stands for the program that is printed in part.
+    rust_as_printed: "rust" ["http://127.0.0.1/" => "hello from uid 1000"],
 }
 
 /// Without MODE READER: nnrpd, which that starts, turns readers away while the machine is busy (nnrpdloadlimit).
-fn innd_as_printed(_: &Served<'_>) {
+fn innd(_: &Served<'_>) {
     for address in ["127.0.0.1:119", "[::1]:119"] {
         let mut reader = Dialogue::with(address);
         reader.hear("200");
@@ -78,7 +78,7 @@ fn innd_as_printed(_: &Served<'_>) {
 }
 
 /// innd has stored an article before.
-fn nnrpd_as_printed(_: &Served<'_>) {
+fn nnrpd(_: &Served<'_>) {
     let mut reader = Dialogue::with("127.0.0.1:119");
     reader.hear("200");
     reader.say("GROUP local.test");
@@ -86,7 +86,7 @@ fn nnrpd_as_printed(_: &Served<'_>) {
 }
 
 /// With the configuration that Debian's package makes, certificate warning and all.
-fn exim_as_printed(_: &Served<'_>) {
+fn exim(_: &Served<'_>) {
     let mut client = Dialogue::with("127.0.0.1:25");
     client.hear("220");
     for line in ["EHLO client.example.test", "MAIL FROM:<>", "RCPT TO:<postmaster@localhost>"] {
@@ -99,12 +99,8 @@ fn exim_as_printed(_: &Served<'_>) {
     client.hear("250");
 }
 
-fn dovecot_as_printed(served: &Served<'_>) {
-    served.answers("imap://alice:secret@127.0.0.1/", "INBOX");
-}
-
 /// The user's own key lets that user in, who is the only one that this sshd can let in.
-fn sshd_as_printed(served: &Served<'_>) {
+fn sshd(served: &Served<'_>) {
     let made = served.user().run([
         "sh",
         "-c",
@@ -117,73 +113,9 @@ fn sshd_as_printed(served: &Served<'_>) {
     served.user().run(words).succeeds().prints("alice\n");
 }
 
-fn nginx_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/", "served by nginx\n");
-    served.answers("http://[::1]/", "served by nginx\n");
-}
-
-fn haproxy_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/", "served by haproxy\n");
-}
-
-fn lighttpd_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/hello.txt", "served by lighttpd\n");
-}
-
-fn php_fpm_as_printed(_: &Served<'_>) {
+fn php_fpm(_: &Served<'_>) {
     let answer = fast_cgi("127.0.0.1:90", "/home/alice/hello.php");
     assert!(answer.contains("served by php-fpm"), "{answer}");
-}
-
-fn gunicorn_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/", "served by gunicorn\n");
-}
-
-fn uvicorn_as_printed(served: &Served<'_>) {
-    served.answers("http://[::1]/", "served by asgi\n");
-}
-
-fn hypercorn_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/", "served by asgi\n");
-}
-
-fn unicorn_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/", "served by rack\n");
-}
-
-fn puma_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/", "served by rack\n");
-}
-
-fn server_starter_as_printed(served: &Served<'_>) {
-    served.answers("http://[::1]/", "served by perl\n");
-}
-
-fn starlet_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/", "served by starlet\n");
-}
-
-fn node_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/", "served by node\n");
-}
-
-fn jvm_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/", "served by the JVM\n");
-}
-
-/// Compiled there and then.
-fn go_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/", "served by go\n");
-    served.answers("http://[::1]/", "served by go\n");
-}
-
-fn python_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/server.py", "fileno=3");
-}
-
-/// The example hello stands for the program that is printed in part.
-fn rust_as_printed(served: &Served<'_>) {
-    served.answers("http://127.0.0.1/", "hello from uid 1000");
 }
 
 mod a_recipe_is_called_tested_where_it_is {
@@ -220,7 +152,7 @@ fn a_recipe_is_called_tested_where_it_is(world: &World) {
         .run(words)
         .exits(64)
         .complains("did you mean nginx?")
-        .complains("the known servers are systemd, ");
+        .complains("portgrant recipe lists the servers");
 }
 
 fn recipe(world: &World, server: &[&str]) -> Outcome {

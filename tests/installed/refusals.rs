@@ -136,7 +136,7 @@ fn a_program_that_cannot_be_executed_leaves_nothing_bound(world: &World) {
         ("no-such-program", 127, "'no-such-program' was not found"),
         ("/no/such/program", 127, "'/no/such/program' was not found"),
         ("/etc/passwd/x", 127, "was not found"),
-        ("/home/alice/lost", 127, "its interpreter /no/such/interpreter is not there"),
+        ("/home/alice/lost", 127, "its interpreter /no/such/interpreter does not exist"),
         ("/etc", 126, "it is a folder"),
         ("/etc/passwd", 126, "'/etc/passwd' cannot be executed"),
         ("/home/alice/script", 126, "nothing is tried with /bin/sh"),

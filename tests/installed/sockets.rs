@@ -10,7 +10,7 @@ use portgrant_tests::{LAUNCHER, Outcome, Running, World, both_installs};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 both_installs![
-    one_call_gets_a_socket_in_three_ways_with_the_same_options,
+    one_call_gets_a_socket_in_four_ways_with_the_same_options,
     who_is_not_granted_a_port_is_told_so_in_each_way,
     a_group_of_workers_is_asked_for_at_once,
     no_other_user_binds_beside_a_server,
@@ -46,14 +46,16 @@ fn socket_of(world: &World, server: &Running) -> OwnedFd {
 const ENDPOINT: &str = "https=[::]:443,reuseport,v6only,backlog=7,keepalive=61:10:6,linger=3,defer_accept=5,\
                         fastopen=16,rcvbuf=65536,sndbuf=32768,tos=16,dev=lo";
 
-fn one_call_gets_a_socket_in_three_ways_with_the_same_options(world: &World) {
+fn one_call_gets_a_socket_in_four_ways_with_the_same_options(world: &World) {
     world.policy("permit alice 443 reuseport\n");
-    let ways: [(&[&str], &str); 4] = [
+    let ways: [(&[&str], &str); 5] = [
         (&[LAUNCHER, "exec", "-l", ENDPOINT, "--", "echod", ENDPOINT], "adopted"),
         // Who starts it sets only what cannot be set later.
         (&[LAUNCHER, "exec", "-l", "https=[::]:443,v6only,reuseport", "--", "echod", ENDPOINT], "adopted"),
         (&["echod", ENDPOINT], "from the helper"),
         (&["echod", ENDPOINT], "bound"),
+        // From here on every user may bind the port: the launcher does it, with the same options.
+        (&[LAUNCHER, "exec", "-l", ENDPOINT, "--", "sleep", "60"], ""),
     ];
     for (words, origin) in ways {
         if origin == "bound" {
@@ -61,8 +63,13 @@ fn one_call_gets_a_socket_in_three_ways_with_the_same_options(world: &World) {
             std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "443").expect("the world's own sysctl");
             world.policy("deny alice any\n");
         }
-        let server = serving(world, "alice", words);
-        assert_eq!(server.output().0, format!("https at [::]:443, {origin}\n"), "{words:?}");
+        let server = if origin.is_empty() {
+            world.serving("alice", words, 1)
+        } else {
+            let server = serving(world, "alice", words);
+            assert_eq!(server.output().0, format!("https at [::]:443, {origin}\n"), "{words:?}");
+            server
+        };
         assert!(world.process(server.pid()).is_powerless());
         let socket = socket_of(world, &server);
         let facts = SocketInfo::of(std::os::fd::AsFd::as_fd(&socket)).expect("a socket");

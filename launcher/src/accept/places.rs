@@ -80,7 +80,7 @@ fn play(way: &[Step], bounds: (usize, Option<usize>)) {
     let (mut table, mut model) = (Table::new(bounds.0, bounds.1), Model::default());
     let (mut pids, mut next_pid) = (VecDeque::new(), 100);
     for step in way {
-        let before = std::mem::replace(&mut model, Model::default());
+        let before = std::mem::take(&mut model);
         model = before.after(*step, bounds).expect("a way that the model knows");
         match step {
             Step::Connect(number) => {

@@ -1,6 +1,7 @@
 //! Adoption: how the program learns of its sockets. Decided before anything is bound, from the command line alone, where
 //! that says how many sockets there will be; `each` does not.
 
+mod inherited;
 mod placeholders;
 mod places;
 
@@ -52,6 +53,8 @@ pub(crate) struct Wanted<'a> {
     adoption: Adoption,
     program: &'a [OsString],
     settings: Vec<Setting<'a>>,
+    /// The names of descriptors that the caller announced, and that the program gets before the sockets
+    kept: Vec<String>,
     /// The name that the program is given for itself
     argv0: Option<&'a OsStr>,
     /// The number of the first socket, if it is not the usual one. Nothing announces such sockets
@@ -103,10 +106,25 @@ impl<'a> Wanted<'a> {
         }
         let settings = asked.setenv.iter().map(|word| Setting::of(word, adoption, &option));
         let settings = settings.collect::<Result<_, _>>()?;
+        if asked.keep_listen {
+            inherited::check(asked, adoption, &option)?;
+        }
         let (argv0, first) = (asked.argv0.as_deref(), asked.first_fd.filter(|first| *first != listen::FIRST));
-        let wanted = Wanted { option, adoption, program: &asked.program, settings, argv0, first };
+        let kept = Vec::new();
+        let wanted = Wanted { option, adoption, program: &asked.program, settings, kept, argv0, first };
         wanted.number_is_told()?;
         Ok(wanted)
+    }
+
+    /// With the descriptors that `environment` announces to this process, if `--keep-listen` asks for that.
+    pub(crate) fn keeping(self, asked: &Exec, environment: &[CString]) -> Result<Wanted<'a>, Error> {
+        let kept = if asked.keep_listen { inherited::names(environment, asked.listen.len())? } else { Vec::new() };
+        Ok(Wanted { kept, ..self })
+    }
+
+    /// Whether there is room for `count` sockets; else what is in the way.
+    pub(crate) fn room(&self, count: usize, environment: &[CString]) -> Result<(), Error> {
+        self.places().free(count).map_err(|error| inherited::in_the_way(error, environment))
     }
 
     pub(crate) fn places(&self) -> Places {
@@ -114,7 +132,8 @@ impl<'a> Wanted<'a> {
             Adoption::Standard | Adoption::Connection => Places::Standard,
             Adoption::StandardParked => Places::StandardParked,
             Adoption::ListenFds | Adoption::Variable(_) | Adoption::Argument(_) | Adoption::Never => {
-                Places::From(self.first.unwrap_or(listen::FIRST))
+                let behind = (listen::FIRST..).nth(self.kept.len()).unwrap_or(listen::FIRST);
+                Places::From(self.first.unwrap_or(behind))
             }
         }
     }
@@ -185,7 +204,8 @@ impl<'a> Wanted<'a> {
                 }
             }
             Adoption::ListenFds if self.first.is_none() => {
-                announced = Some(descriptors.iter().map(|descriptor| descriptor.name.clone()).collect());
+                let ours = descriptors.iter().map(|descriptor| descriptor.name.clone());
+                announced = Some(self.kept.iter().cloned().chain(ours).collect());
             }
             Adoption::ListenFds
             | Adoption::Argument(_)

@@ -18,7 +18,7 @@ const MAX_CONNS: u32 = 40;
 const OF_CLIENTS: [&str; 4] = ["--allow", "--deny", "--access", "--max-rate"];
 
 /// A program for each connection.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "A program for each connection")]
 pub struct Accept {
     /// Start a program for each connection, which is its descriptors 0 and 1; TCPREMOTEIP and the other UCSPI-TCP

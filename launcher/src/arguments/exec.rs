@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use portgrant_protocol::Endpoint;
 use portgrant_server::Message;
 
-use super::{Accept, ENDPOINTS, Life, endpoint};
+use super::{Accept, ENDPOINTS, Life, distinct, endpoint};
 use crate::{Error, recipe};
 
 const PLACEHOLDERS: &str = "\
@@ -16,7 +16,7 @@ that of the one called NAME; {{fd}} gives the text {fd} itself:
   portgrant exec -l web=80 -l tls=443 --setenv TLS={fd:tls} -- ./server {fd:web}";
 
 /// `portgrant exec`
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(after_help = format!("{PLACEHOLDERS}\n\n{ENDPOINTS}"))]
 pub struct Exec {
     /// A socket to pass to the program; repeatable, either all are bound or none
@@ -31,17 +31,20 @@ pub struct Exec {
     /// Set a variable for the program; repeatable
     #[arg(long, value_name = "VAR=VALUE")]
     pub setenv: Vec<OsString>,
+    /// Pass the descriptors that LISTEN_FDS announces to this process on as well: they come first, then the sockets
+    #[arg(long)]
+    pub keep_listen: bool,
     /// Pass the sockets as descriptors N, N+1 and so on, from 3 to 1023, without LISTEN_FDS: for a program with a fixed number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(3..1024))]
     pub first_fd: Option<RawFd>,
-    /// Give the program NAME as its argv[0], like argv0(1) and tcpd's place in inetd.conf
+    /// Give the program NAME as its own name (argv0), like argv0(1) and tcpd's place in inetd.conf
     #[arg(long, value_name = "NAME")]
     pub argv0: Option<OsString>,
     /// Set no_new_privs: setuid programs that the program executes gain no privilege
     #[arg(long)]
     pub no_new_privs: bool,
-    /// The program, a path or a name to look up in PATH, and its arguments
-    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    /// The program, a path or a name to look up in PATH, and its arguments; -- before it may be left out
+    #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
     /// Whether there is a program for each connection; behind the others, so that its heading is over its own options alone
     #[command(flatten)]
@@ -53,7 +56,9 @@ pub struct Exec {
 
 impl Exec {
     /// What clap cannot say: which values go together.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(super) fn check(&self, arguments: &[OsString]) -> Result<(), Error> {
+        self.has_its_seconds(arguments)?;
+        distinct(&self.listen)?;
         self.accept.check(&self.listen)?;
         self.life.check()?;
         if self.accept.accept
@@ -76,7 +81,19 @@ impl Exec {
             (life.verify.is_some(), "--verify"),
             (self.argv0.is_some(), "--argv0"),
             (self.first_fd.is_some(), "--first-fd"),
+            (self.keep_listen, "--keep-listen"),
         ];
         unknown.into_iter().find(|(given, _)| *given).map_or(Ok(()), |(_, option)| Err(option))
+    }
+
+    /// `--verify 5`: a number that was to be the option's would be the program.
+    fn has_its_seconds(&self, arguments: &[OsString]) -> Result<(), Error> {
+        let before = arguments.len().checked_sub(self.program.len() + 1).and_then(|at| arguments.get(at));
+        let option = before.and_then(|word| word.to_str()).filter(|word| ["--verify", "--notify"].contains(word));
+        let number = self.program.first().and_then(|word| word.to_str());
+        let number = number.filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+        let (Some(option), Some(number)) = (option, number) else { return Ok(()) };
+        let message = Message::new(format!("'{number}' is not expected here"));
+        super::usage(message.fix(format!("write {option}={number}")))
     }
 }

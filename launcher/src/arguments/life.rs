@@ -12,7 +12,7 @@ use portgrant_server::Message;
 use crate::Error;
 
 /// Who runs the program, where, from when on, and what is learnt of it.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "A program's life")]
 pub struct Life {
     /// As root: become USER (a name or the number of an account) first, so that the policy decides for that user; HOME,
@@ -61,6 +61,15 @@ pub enum Log {
     Inherit,
 }
 
+impl Default for Log {
+    fn default() -> Log {
+        Log::Syslog { facility: DAEMON }
+    }
+}
+
+/// The facility `daemon`.
+const DAEMON: u8 = 3;
+
 /// syslog(3)'s names, each at its number.
 const FACILITIES: [&str; 12] =
     ["kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp"];
@@ -102,7 +111,7 @@ fn log() -> impl TypedValueParser<Value = Log> {
     parsed(|word| match word.to_str() {
         Some("none") => Ok(Log::None),
         Some("inherit") => Ok(Log::Inherit),
-        Some("syslog") => Ok(Log::Syslog { facility: 3 }),
+        Some("syslog") => Ok(Log::default()),
         Some(text) => match text.strip_prefix("syslog:").and_then(facility) {
             Some(facility) => Ok(Log::Syslog { facility }),
             None => {

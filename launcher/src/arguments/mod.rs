@@ -1,7 +1,8 @@
-//! The command line: its grammar, its help, and what it says of a word that does not fit. A file a command.
+//! The command line: its grammar and its help. A file a command.
 
 mod accept;
 mod check;
+mod complaint;
 mod completions;
 mod doctor;
 mod exec;
@@ -12,16 +13,17 @@ mod list;
 mod pass;
 mod recipe;
 mod run;
+mod slips;
 mod who;
 
 use std::ffi::OsString;
+use std::net::Ipv6Addr;
 
 use anstyle::{AnsiColor, Style};
 use clap::builder::{OsStringValueParser, Styles, TypedValueParser};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, CommandFactory, Parser, Subcommand};
-use portgrant_protocol::Endpoint;
-use portgrant_protocol::text::printable;
+use clap::error::ErrorKind;
+use clap::{ArgAction, Parser, Subcommand};
+use portgrant_protocol::{Address, Endpoint};
 use portgrant_server::Message;
 
 use crate::Error;
@@ -38,6 +40,7 @@ pub use list::List;
 pub use pass::Pass;
 pub use recipe::Recipe;
 pub use run::Run;
+pub(crate) use slips::service as known_service;
 pub use who::{Place, Who};
 
 /// Modest: what is looked for with the eye stands out, and no more.
@@ -154,21 +157,22 @@ fn endpoint() -> impl TypedValueParser<Value = Endpoint> {
 
 /// Reads argv.
 pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
-    let parsed = exec_alone(arguments).map_or_else(|| Arguments::try_parse_from(arguments), Ok).map_err(|error| {
+    let plain = plain_exec(arguments).map(|exec| Arguments { command: Command::Exec(exec), verbose: 0 });
+    let parsed = plain.map_or_else(|| Arguments::try_parse_from(arguments), Ok).map_err(|error| {
         if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
             return Error::Answered(error.render().ansi().to_string());
         }
-        Error::Usage(Box::new(complaint(&error)))
+        Error::Usage(Box::new(complaint::complaint(&error, arguments)))
     })?;
     match &parsed.command {
-        Command::Exec(asked) => asked.check()?,
+        Command::Exec(asked) => asked.check(arguments)?,
         Command::Run(asked) => asked.check()?,
+        Command::Pass(asked) => distinct(&asked.listen)?,
         Command::Explain(_)
         | Command::List(_)
         | Command::Check(_)
         | Command::Who(_)
         | Command::Doctor(_)
-        | Command::Pass(_)
         | Command::Recipe(_)
         | Command::Import(_)
         | Command::Completions(_) => {}
@@ -176,128 +180,51 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
     Ok(parsed)
 }
 
-/// The grammar with `exec` for its only command. clap builds all commands that it knows at each start, and `exec` stands in
-/// the way of a program that is to begin.
-#[derive(Debug, Parser)]
-#[command(name = "portgrant", disable_help_subcommand = true)]
-struct ExecAlone {
-    #[command(subcommand)]
-    command: OnlyExec,
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    verbose: u8,
+/// No two sockets of one command can have the same address and port, unless they share it.
+fn distinct(listen: &[Endpoint]) -> Result<(), Error> {
+    let place = |asked: &Endpoint| {
+        let is_any = matches!(asked.address, Address::Any | Address::V6(Ipv6Addr::UNSPECIFIED));
+        let address = if is_any { Address::Any } else { asked.address };
+        let Endpoint { port, protocol, options, .. } = asked;
+        (address, port.clone(), protocol.transport(), options.v6only, options.dev.clone())
+    };
+    let shared = |asked: &Endpoint| asked.options.reuseport;
+    let again = |(at, asked): &(usize, &Endpoint)| {
+        listen.iter().take(*at).any(|other| place(other) == place(asked) && !(shared(other) && shared(asked)))
+    };
+    match listen.iter().enumerate().find(again) {
+        Some((_, asked)) => usage(Message::new(format!("-l {asked} is given twice")).fix("leave one of them out")),
+        None => Ok(()),
+    }
 }
 
-#[derive(Debug, Subcommand)]
-enum OnlyExec {
-    Exec(Exec),
+fn usage(message: Message) -> Result<(), Error> {
+    Err(Error::Usage(Box::new(message)))
 }
 
-/// A command line that is `exec`'s and fits. Of any other the whole grammar tells what it is.
-fn exec_alone(arguments: &[OsString]) -> Option<Arguments> {
-    if arguments.get(1).is_none_or(|command| command != "exec") {
+/// The commonest command line: `exec`, endpoints, `--inetd`, `--no-new-privs`, and the program after `--`. clap builds all
+/// commands and options at each start, which takes a seventh of the time until such a program begins. `None` for every
+/// other command line and for every mistake: clap reads those.
+fn plain_exec(arguments: &[OsString]) -> Option<Exec> {
+    let mut words = arguments.iter();
+    if words.nth(1)? != "exec" {
         return None;
     }
-    let ExecAlone { command: OnlyExec::Exec(exec), verbose } = ExecAlone::try_parse_from(arguments).ok()?;
-    Some(Arguments { command: Command::Exec(exec), verbose })
-}
-
-/// What clap found, in this project's words; the caller's are made printable.
-#[expect(clippy::wildcard_enum_match_arm, reason = "clap may find more: its own words serve for that")]
-fn complaint(error: &clap::Error) -> Message {
-    let context = |kind| error.get(kind).map(|found| printable(found.to_string().as_bytes())).unwrap_or_default();
-    let (word, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
-    match error.kind() {
-        ErrorKind::ValueValidation if !word.contains("ENDPOINT") && !word.contains("PORT") => {
-            let option = word.split(['[', '=', ' ']).next().unwrap_or_default();
-            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-            Message::new(format!("'{value}' is not a valid value for {option}")).fix(why)
+    let (mut listen, mut inetd, mut no_new_privs) = (Vec::new(), false, false);
+    loop {
+        match words.next()?.to_str()? {
+            "-l" | "--listen" => listen.push(Endpoint::from_os(words.next()?).ok()?),
+            "--inetd" if !inetd => inetd = true,
+            "--no-new-privs" if !no_new_privs => no_new_privs = true,
+            "--" => break,
+            _ => return None,
         }
-        ErrorKind::ValueValidation => {
-            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-            // Of bytes that are not UTF-8 clap keeps a replacement; the reason names them as they are.
-            let is_text = !error.get(ContextKind::InvalidValue).is_some_and(|v| v.to_string().contains('\u{fffd}'));
-            let word = if is_text { format!("'{value}'") } else { "this".to_owned() };
-            Message::new(format!("{word} is not a valid endpoint"))
-                .why(why)
-                .fix("portgrant exec --help lists the valid forms")
-        }
-        ErrorKind::MissingRequiredArgument if word.contains("--listen") => {
-            Message::new("no endpoint is given").fix("expected -l ENDPOINT, as in -l 80 or -l 127.0.0.1:53/udp")
-        }
-        ErrorKind::MissingRequiredArgument if word.contains("--daemon") => {
-            Message::new("--pid-file, --notify and --log need --daemon").fix("add --daemon, or leave them out")
-        }
-        ErrorKind::MissingRequiredArgument if word.contains("SERVER") => Message::new("no server is given")
-            .fix("expected portgrant recipe --write FOLDER SERVER; portgrant recipe lists the servers"),
-        ErrorKind::MissingRequiredArgument if word.contains("FROM") => Message::new("nothing to import is given")
-            .fix("expected authbind, inetd, xinetd, tcpserver or systemd, and the files"),
-        ErrorKind::MissingRequiredArgument if word.contains("--to") => {
-            Message::new("no server is given").fix("expected --to PATH, the server's own Unix socket")
-        }
-        ErrorKind::MissingRequiredArgument if word.contains("PROGRAM") => {
-            Message::new("no program is given").fix("expected -- PROGRAM [ARG...] at the end")
-        }
-        ErrorKind::MissingRequiredArgument if word.contains("PORT") => {
-            Message::new("no port is given").fix("expected PORT, as in 80, 53/udp, 127.0.0.1:25 or nntp")
-        }
-        ErrorKind::MissingRequiredArgument => {
-            Message::new("no endpoint is given").fix("expected ENDPOINT, as in 80 or 127.0.0.1:53/udp")
-        }
-        ErrorKind::UnknownArgument if word.starts_with('-') => Message::new(format!("'{word}' is not an option here"))
-            .fix("see --help for the options; put the program's own options after --"),
-        ErrorKind::UnknownArgument => Message::new(format!("'{word}' is not expected here"))
-            .fix("put -l before an endpoint, and the program after --"),
-        ErrorKind::InvalidSubcommand => {
-            let word = context(ContextKind::InvalidSubcommand);
-            Message::new(format!("'{word}' is not a command")).fix(format!("expected {}", commands()))
-        }
-        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Message::new("no command is given").fix(format!("expected {}; see portgrant --help", commands()))
-        }
-        ErrorKind::InvalidValue if word.contains("--as") && !value.is_empty() => crate::recipe::unknown(&value),
-        ErrorKind::InvalidValue if word.contains("SERVER") && !value.is_empty() => crate::recipe::no_recipe(&value),
-        ErrorKind::InvalidValue if value.is_empty() => Message::new(format!("{word} needs a value")).fix("see --help"),
-        ErrorKind::InvalidValue => {
-            let known = match error.get(ContextKind::ValidValue) {
-                Some(ContextValue::Strings(known)) => format!("expected {}", listed(known.iter().map(String::as_str))),
-                _ => "see --help".to_owned(),
-            };
-            let option = word.split(' ').next().unwrap_or_default();
-            Message::new(format!("'{value}' is not a valid value for {option}")).fix(known)
-        }
-        ErrorKind::ArgumentConflict => conflict(error, &word),
-        _ => Message::new(printable(first_line(&error.to_string()).as_bytes())).fix("see --help"),
     }
-}
-
-/// The same option twice, or two that exclude each other.
-fn conflict(error: &clap::Error, word: &str) -> Message {
-    let others: Vec<String> = match error.get(ContextKind::PriorArg) {
-        Some(ContextValue::String(other)) => vec![other.clone()],
-        Some(ContextValue::Strings(others)) => others.clone(),
-        _ => Vec::new(),
-    };
-    match others.iter().find(|other| *other != word) {
-        Some(other) => Message::new(format!("{word} cannot be used with {}", printable(other.as_bytes())))
-            .fix("leave one of them out"),
-        None => Message::new(format!("{word} is given twice")).fix("expected it once"),
+    let program: Vec<OsString> = words.cloned().collect();
+    if listen.is_empty() || program.is_empty() || distinct(&listen).is_err() {
+        return None;
     }
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().map_or("", |line| line.trim_start_matches("error: "))
-}
-
-fn commands() -> String {
-    let command = Arguments::command();
-    listed(command.get_subcommands().map(clap::Command::get_name).filter(|&name| name != "help"))
-}
-
-/// `one, two or three`
-fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
-    let mut words: Vec<&str> = words.collect();
-    let last = words.pop().unwrap_or_default();
-    if words.is_empty() { last.to_owned() } else { format!("{} or {last}", words.join(", ")) }
+    Some(Exec { listen, inetd, no_new_privs, program, ..Exec::default() })
 }
 
 #[cfg(test)]
@@ -305,28 +232,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exec_is_read_alone_as_it_is_among_the_others() {
-        let lines = [
+    fn a_plain_exec_is_read_without_clap_as_clap_reads_it() {
+        let plain = [
             "portgrant exec -l 80 -- server -v --help",
-            "portgrant exec -vv -l web=443,v6only -l 53/udp --as nginx --setenv A=B --no-new-privs -- nginx",
-            "portgrant exec -l 80 --accept --max-conns 3 -v -- cat",
-            "portgrant exec -l 80 --daemon --verify --chdir / -- cat",
+            "portgrant exec -l web=443,v6only --listen 53/udp --no-new-privs -- nginx -l -- x",
+            "portgrant exec --inetd -l 80 -- cat",
+        ];
+        let others = [
             "portgrant exec -l 80",
-            "portgrant exec -l 80 -l no/port -- cat",
+            "portgrant exec -l 80 --",
+            "portgrant exec -- cat",
+            "portgrant exec -l no/port -- cat",
+            "portgrant exec -l -- cat",
+            "portgrant exec -l80 -- cat",
+            "portgrant exec -l 80 --inetd --inetd -- cat",
+            "portgrant exec -l 80 --accept -- cat",
+            "portgrant exec -l 80 -v -- cat",
+            "portgrant exec -l 80 cat",
+            "portgrant exec -l 80 -l 80 -- cat",
             "portgrant exec --help",
-            "portgrant exec help",
+            "portgrant exec",
             "portgrant -v exec -l 80 -- cat",
-            "portgrant list",
+            "portgrant list -l 80 -- cat",
             "portgrant",
         ];
-        let mut alone = 0;
-        for line in lines {
-            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-            let Some(read) = exec_alone(&words) else { continue };
-            let among = Arguments::try_parse_from(&words).expect("it fits");
-            assert_eq!(format!("{read:?}"), format!("{among:?}"), "{line}");
-            alone += 1;
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for line in plain {
+            let read = plain_exec(&words(line)).expect(line);
+            let by_clap = Arguments::try_parse_from(words(line)).expect("it fits");
+            let Command::Exec(by_clap) = by_clap.command else { panic!("{line}") };
+            assert_eq!(format!("{read:?}"), format!("{by_clap:?}"), "{line}");
         }
-        assert_eq!(alone, 4, "the others do not fit, or are not for it");
+        for line in others {
+            assert!(plain_exec(&words(line)).is_none(), "{line}");
+        }
     }
 }

@@ -23,8 +23,8 @@ pub struct Run {
     /// An endpoint that the program will bind; it is checked first, so that a refusal is reported before the start
     #[arg(short, long, value_name = "ENDPOINT", value_parser = endpoint(), allow_hyphen_values = true)]
     pub listen: Vec<Endpoint>,
-    /// The program, a path or a name to look up in PATH, and its arguments
-    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    /// The program, a path or a name to look up in PATH, and its arguments; -- before it may be left out
+    #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
 }
 

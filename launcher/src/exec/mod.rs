@@ -20,9 +20,10 @@ use log::debug;
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::text::printable;
 use portgrant_server::error::Refused;
-use portgrant_server::{Message, Request, Sockets};
+use portgrant_server::{Message, Sockets};
 
 use crate::adoption::{self, Image, Places, Wanted};
+use crate::sources::Sources;
 use crate::{Error, Exec, accept, helper, program};
 use daemon::Guard;
 use verify::Verification;
@@ -31,13 +32,14 @@ use verify::Verification;
 pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible, Error> {
     let wanted = Wanted::of(asked)?;
     let environment = user::settle(&asked.life, environment)?;
+    let wanted = wanted.keeping(asked, &environment)?;
     let path = wanted.find(&environment)?;
     debug!("the program is {}", path.display());
     if asked.accept.accept {
         accept::check(&asked.accept, &path)?;
     }
-    wanted.places().free(asked.listen.len()).map_err(Error::Place)?;
-    let launch = Launch { asked, wanted, path, helper: portgrant_server::helper::locate()? };
+    wanted.room(asked.listen.len(), &environment)?;
+    let launch = Launch { asked, wanted, path, sources: Sources::of(&asked.listen)? };
     if !asked.life.daemon {
         return launch.provide(&environment, None);
     }
@@ -54,14 +56,14 @@ struct Launch<'a> {
     wanted: Wanted<'a>,
     /// The program's file
     path: PathBuf,
-    /// The helper's
-    helper: PathBuf,
+    /// Who binds the sockets
+    sources: Sources<'a>,
 }
 
 impl Launch<'_> {
     fn provide(&self, environment: &[CString], guard: Option<Guard>) -> Result<Infallible, Error> {
         let (wanted, path, foreseen) = (&self.wanted, &self.path, self.foreseen(environment)?);
-        match self.request().send() {
+        match self.sources.obtain() {
             Ok(sockets) => {
                 let image = match foreseen {
                     Some(image) => image,
@@ -76,6 +78,10 @@ impl Launch<'_> {
             Err(error) => match error.downcast_ref() {
                 Some(Refused(refusal)) if refusal.program.is_some() && self.asked.accept.accept => {
                     Err(Error::OnlyByHelper(Box::new(refusal.clone())))
+                }
+                Some(Refused(refusal)) if refusal.program.is_some() && self.sources.free().next().is_some() => {
+                    let free = self.sources.free().map(ToString::to_string).collect();
+                    Err(Error::NotBeside { refusal: Box::new(refusal.clone()), free })
                 }
                 // The refusal names one of perhaps several rules for programs: the helper says whether any is for this one.
                 Some(Refused(refusal)) if refusal.program.is_some() => {
@@ -99,13 +105,6 @@ impl Launch<'_> {
     fn foreseen(&self, environment: &[CString]) -> Result<Option<Image>, Error> {
         let descriptors = self.wanted.foreseen(&self.asked.listen)?;
         descriptors.map(|descriptors| self.wanted.image(&self.path, environment, &descriptors)).transpose()
-    }
-
-    fn request(&self) -> Request {
-        for endpoint in &self.asked.listen {
-            debug!("asking {} for {endpoint}", self.helper.display());
-        }
-        self.asked.listen.iter().cloned().fold(Request::new().helper(&self.helper), Request::endpoint)
     }
 
     /// This process stays, or a guarded one does, and starts the program for each connection.
@@ -156,7 +155,7 @@ impl Launch<'_> {
     /// Where the grant is bound to this very program, only the helper may start it: it is asked to, and decides for itself.
     /// It passes arguments and environment on as it gets them, but for LISTEN_*.
     fn executed_by_helper(&self, image: &Image, guard: Option<Guard>) -> Result<Infallible, Error> {
-        let (asked, helper) = (self.asked, &self.helper);
+        let (asked, helper) = (self.asked, self.sources.helper()?);
         let program = || self.path.clone();
         asked.suits_the_helper().map_err(|option| Error::NotWithTheHelper { option, program: program() })?;
         debug!("the grant is bound to this program: {} executes it itself", helper.display());

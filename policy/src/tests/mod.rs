@@ -253,7 +253,7 @@ fn every_line_of_the_table_is_decided_as_it_says() {
 
 /// A malformed line, the column, and what the message says.
 const MALFORMED: &[(&str, usize, &str)] = &[
-    ("allow alice 80", 1, "'allow' is not the start of a rule"),
+    ("allow alice 80", 1, "'allow' is not the start of a rule; write permit"),
     ("permit", 7, "has no subject"),
     ("permit # alice", 15, "has no subject"),
     ("permit 1000 80", 8, "expected uid:1000"),
@@ -265,13 +265,21 @@ const MALFORMED: &[(&str, usize, &str)] = &[
     ("permit alice exec /bin/x", 14, "has no ports"),
     ("permit alice 0", 14, "'0' is not a valid port"),
     ("permit alice 65536", 14, "'65536' is not a valid port"),
-    ("permit alice 080", 14, "'080' is not a valid port"),
-    ("permit alice 80,443", 14, "'80,443' is not a valid port"),
-    ("permit alice 80-", 14, "'80-' is not a valid port"),
-    ("permit alice 80-http", 14, "'80-http' is not a valid port"),
+    ("permit alice 080", 14, "'080' is not a valid port; write 80"),
+    ("permit alice 80,443", 14, "'80,443' is not a valid port; write 80 443"),
+    ("permit alice 80-", 17, "'80-' is not a valid port"),
+    ("permit alice 80-http", 17, "'80-http' is not a valid port"),
     ("permit alice 90-80", 14, "is not a valid range"),
-    ("permit alice 80/TCP", 14, "'TCP' is not a valid protocol"),
-    ("permit alice 80/mptcp", 14, "tcp (which is mptcp too)"),
+    ("permit alice 80/TCP", 17, "'TCP' is not a valid protocol; write tcp"),
+    ("permit alice 80 90-65536", 20, "'90-65536' is not a valid port"),
+    ("permit alice 99999-80", 14, "'99999-80' is not a valid port"),
+    ("permit alice tcp/80", 14, "'tcp/80' is not a valid port; write 80/tcp"),
+    ("permit alice 80:90", 14, "'80:90' is not a valid port; write 80-90"),
+    ("permit alice 80..90", 14, "'80..90' is not a valid port; write 80-90"),
+    ("permit alice 127.0.0.1:80", 14, "write 80 on 127.0.0.1"),
+    ("permit alice 10.0.0.0/8", 14, "write PORT on 10.0.0.0/8"),
+    ("permit alice 80/icmp", 17, "expected tcp (which is mptcp too)"),
+    ("permit alice 80/mptcp", 17, "tcp (which is mptcp too)"),
     ("permit alice any 80", 18, "is not a valid port"),
     ("permit alice 80 any", 17, "is not a valid port"),
     ("permit alice tftp", 14, "expected tftp/udp"),
@@ -291,8 +299,8 @@ const MALFORMED: &[(&str, usize, &str)] = &[
     ("permit alice syslog/udp", 14, "expected the word reserved"),
     ("permit alice 80 on", 19, "has no address"),
     ("permit alice 80 on reserved", 20, "has no address"),
-    ("permit alice 80 on localhost", 20, "is not a valid address"),
-    ("permit alice 80 on ::1", 20, "is not a valid address"),
+    ("permit alice 80 on localhost", 20, "write 127.0.0.1 [::1]"),
+    ("permit alice 80 on ::1", 20, "'::1' is not a valid address; write [::1]"),
     ("permit alice 80 on [127.0.0.1]", 20, "is not a valid address"),
     ("permit alice 80 on 10.0.0.0/33", 20, "invalid prefix length"),
     ("permit alice 80 on 10.0.0.0/08", 20, "invalid prefix length"),
@@ -314,7 +322,10 @@ const MALFORMED: &[(&str, usize, &str)] = &[
     ("deny :nogroup 80", 6, "not in /etc/group"),
     ("deny alice gopher", 12, "is not a service"),
     ("deny alice 80 gopher", 15, "is not a service"),
-    ("permit alice 80\r", 16, "\\x0d"),
+    ("permit alice 80\r", 16, "the line ends in a carriage return; as root: sed -i 's/\\r$//' /etc/portgrant.conf"),
+    ("permit alice\r 80", 13, "\\x0d"),
+    ("permit\u{a0}alice 80", 7, "a no-break space stands here; write a space"),
+    ("permit alice 80\u{2013}90", 16, "a long dash stands here; write -"),
     ("permit al\u{e9}ce 80", 10, "\\xc3"),
     ("permit alice 8\0", 15, "\\x00"),
 ];
@@ -328,6 +339,17 @@ fn a_malformed_line_is_named_with_its_column() {
         assert_eq!((problem.line, problem.column), (2, *column), "{text}: {}", problem.wrong);
         let message = problem.wrong.to_string();
         assert!(message.contains(expected) && message.is_ascii(), "{text}: {message}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_named_with_the_command_that_removes_it() {
+    for text in ["\u{feff}permit alice 80\n", "\u{feff}# a comment\npermit alice 80\n"] {
+        let found = problems(text.as_bytes());
+        let [problem] = found.as_slice() else { panic!("{text}: {found:?}") };
+        let told =
+            "the file begins with a byte order mark; as root: sed -i '1s/^\\xEF\\xBB\\xBF//' /etc/portgrant.conf";
+        assert_eq!((problem.line, problem.column, problem.wrong.to_string().as_str()), (1, 1, told));
     }
 }
 

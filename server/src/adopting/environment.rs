@@ -22,6 +22,8 @@ use std::process::Command;
 
 use portgrant_protocol::listen;
 
+pub use super::inherited::pidfd_id;
+
 /// The variables of sd_notify(3) and sd_watchdog_enabled(3), which are also meant for the server alone.
 const MANAGERS: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 

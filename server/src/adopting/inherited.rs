@@ -49,9 +49,9 @@ fn adopt() -> Result<Option<Sockets>, Error> {
     adopt_from(FIRST, |name| std::env::var_os(name), std::process::id(), &TAKEN)
 }
 
-/// The inode of this process's pidfd (sd_pidfd_get_inode_id(3)). `None` without pidfs, or if inode numbers are too
-/// short for it.
-fn pidfd_id() -> Option<u64> {
+/// The inode of this process's pidfd (sd_pidfd_get_inode_id(3)), which LISTEN_PIDFDID names. `None` without pidfs, or if
+/// inode numbers are too short for it.
+pub fn pidfd_id() -> Option<u64> {
     let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
     let is_pidfs = u64::try_from(fstatfs(&pidfd).ok()?.f_type).is_ok_and(|kind| kind == u64::from(PIDFS));
     let is_wide = cfg!(target_pointer_width = "64");

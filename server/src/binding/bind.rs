@@ -13,10 +13,10 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt
 
 use super::error::BindError;
 use super::holder;
-use crate::adopting::{Origin, Socket, SocketError};
+use crate::adopting::{Origin, Socket, SocketError, Sockets};
 use crate::client::{KeepAlive, Linger, SocketOptionError, StreamOptions};
 use crate::failure::Error;
-use crate::resolved;
+use crate::{interfaces, resolved};
 
 /// The default backlog. The kernel limits it to net.core.somaxconn.
 const BACKLOG: u32 = 4096;
@@ -90,6 +90,18 @@ impl Bind {
         Ok(socket)
     }
 
+    /// Binds all sockets of the endpoint: for `each` several, the wildcard's first, else one. Either all are bound or none.
+    /// The names are those that the helper gives them.
+    pub fn sockets(&self) -> Result<Sockets, Error> {
+        if self.endpoint.address != Address::Each {
+            return self.socket().map(|socket| Sockets::from_iter([socket]));
+        }
+        let asked = resolved::of(self.endpoint.clone())?;
+        let name = |number| if number == 0 { asked.name() } else { format!("{}-{number}", asked.name()) };
+        let sockets = bind_each(&asked)?.into_iter().enumerate();
+        Ok(sockets.map(|(number, fd)| Socket::new(name(number), fd).of(Origin::Bound)).collect())
+    }
+
     /// Binds a listener of the standard library.
     pub fn tcp(&self) -> Result<TcpListener, Error> {
         self.socket()?.into_tcp()
@@ -104,16 +116,41 @@ impl Bind {
 /// Creates the socket, binds it and listens.
 pub(crate) fn bind(asked: &Resolved) -> Result<Socket, Error> {
     let options = &asked.endpoint.options;
-    let address = address(asked)?;
+    let fd = bind_at(asked, &address(asked)?, options.v6only, options.reuseport)?;
+    if asked.endpoint.protocol.is_stream() {
+        net::listen(&fd, backlog(options)).map_err(|errno| failed(asked, errno))?;
+    }
+    Ok(Socket::new(asked.name(), fd).of(Origin::Bound))
+}
+
+/// The wildcard, and every unicast and broadcast address. They can stand side by side only with SO_REUSEPORT, which is
+/// cleared before anything leaves: until then only this user could bind beside them.
+fn bind_each(asked: &Resolved) -> Result<Vec<OwnedFd>, Error> {
+    let options = &asked.endpoint.options;
+    let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, asked.port.get(), 0, 0).into();
+    let mut sockets = vec![bind_at(asked, &any, false, true)?];
+    for place in interfaces::places(options.dev.as_deref())? {
+        match bind_at(asked, &place.at(asked.port.get()), true, true) {
+            // Gone since it was listed, or not known to be unique yet (ipv6(7)): the wildcard serves it.
+            Err(error) if matches!(error.downcast_ref(), Some(BindError::NotThere { .. })) => {}
+            bound => sockets.push(bound?),
+        }
+    }
+    if !options.reuseport {
+        sockets.iter().try_for_each(|fd| set("SO_REUSEPORT", sockopt::set_socket_reuseport(fd, false)))?;
+    }
+    Ok(sockets)
+}
+
+/// Creates the socket with its options, and binds it.
+fn bind_at(asked: &Resolved, address: &SocketAddr, v6only: bool, reuseport: bool) -> Result<OwnedFd, Error> {
+    let options = &asked.endpoint.options;
     let fd = make(asked, address.is_ipv4())?;
-    let set = |option: &'static str, result: Result<(), Errno>| {
-        result.map_err(|errno| SocketOptionError { option, source: errno.into() })
-    };
     if address.is_ipv6() {
-        set("IPV6_V6ONLY", sockopt::set_ipv6_v6only(&fd, options.v6only || !address.ip().is_unspecified()))?;
+        set("IPV6_V6ONLY", sockopt::set_ipv6_v6only(&fd, v6only || !address.ip().is_unspecified()))?;
     }
     set("SO_REUSEADDR", sockopt::set_socket_reuseaddr(&fd, asked.endpoint.protocol.is_stream()))?;
-    set("SO_REUSEPORT", sockopt::set_socket_reuseport(&fd, options.reuseport))?;
+    set("SO_REUSEPORT", sockopt::set_socket_reuseport(&fd, reuseport))?;
     if options.freebind {
         let call = if address.is_ipv4() { sockopt::set_ip_freebind } else { sockopt::set_ipv6_freebind };
         set("IP_FREEBIND", call(&fd, true))?;
@@ -123,11 +160,12 @@ pub(crate) fn bind(asked: &Resolved) -> Result<Socket, Error> {
     }
     // Before listen(2): window scaling is part of the first segment, and connections inherit the other options.
     set_options(fd.as_fd(), options, address.is_ipv4())?;
-    net::bind(&fd, &address).map_err(|errno| failed(asked, errno))?;
-    if asked.endpoint.protocol.is_stream() {
-        net::listen(&fd, backlog(options)).map_err(|errno| failed(asked, errno))?;
-    }
-    Ok(Socket::new(asked.name(), fd).of(Origin::Bound))
+    net::bind(&fd, address).map_err(|errno| failed(asked, errno))?;
+    Ok(fd)
+}
+
+fn set(option: &'static str, result: Result<(), Errno>) -> Result<(), SocketOptionError> {
+    result.map_err(|errno| SocketOptionError { option, source: errno.into() })
 }
 
 /// Sets the options of an endpoint on a bound socket. Returns an error for an option that must be set before bind(2).
@@ -238,7 +276,9 @@ fn failed(asked: &Resolved, errno: Errno) -> BindError {
         Errno::ADDRINUSE => BindError::InUse { endpoint, holders: holder::of(asked).unwrap_or_default() },
         Errno::ADDRNOTAVAIL if any_v6 => BindError::NoIpv6 { endpoint, port: asked.port.get() },
         Errno::ADDRNOTAVAIL => BindError::NotThere { endpoint },
-        Errno::ACCESS | Errno::PERM => BindError::Privileged { endpoint },
+        Errno::ACCESS => BindError::Privileged { endpoint },
+        // The kernel itself answers EACCES. A program in it (cgroup BPF) and seccomp answer this.
+        Errno::PERM => BindError::Forbidden { endpoint },
         errno => BindError::Other { endpoint, source: errno.into() },
     }
 }

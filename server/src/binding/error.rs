@@ -47,6 +47,11 @@ pub enum BindError {
         /// The endpoint
         endpoint: String,
     },
+    /// A service manager or a sandbox forbids this bind(2), whoever makes it (EPERM)
+    Forbidden {
+        /// The endpoint
+        endpoint: String,
+    },
     /// `each` stands for several sockets, and one was requested
     EachIsSeveral {
         /// The endpoint
@@ -87,6 +92,10 @@ impl BindError {
                      passed to this program by portgrant exec or a systemd socket unit",
                 )
                 .status(status::REFUSED),
+            BindError::Forbidden { endpoint } => cannot_be_bound(endpoint)
+                .why("bind(2) answered EPERM: SocketBindDeny= of the service, or a seccomp filter, forbids it")
+                .fix(format!("in the unit, write SocketBindAllow={}", unit_word(endpoint)))
+                .kind(Kind::NoPrivilege),
             BindError::EachIsSeveral { endpoint } => Report::what(format!("{endpoint} stands for several sockets"))
                 .why("each means a socket for every address, and one socket was expected")
                 .fix("take all of them, with Sockets::request")
@@ -100,6 +109,13 @@ failure!(BindError);
 
 fn cannot_be_bound(endpoint: &str) -> Report<'static> {
     Report::what(format!("{endpoint} cannot be bound"))
+}
+
+/// `127.0.0.1:80/tcp` as SocketBindAllow= has it: `tcp:80`.
+fn unit_word(endpoint: &str) -> String {
+    let (place, protocol) = endpoint.rsplit_once('/').unwrap_or((endpoint, "tcp"));
+    let port = place.rsplit(':').next().unwrap_or_default();
+    format!("{protocol}:{port}")
 }
 
 fn in_use(holders: &[Holder]) -> String {

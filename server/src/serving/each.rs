@@ -15,10 +15,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_
 use super::addressed::{AddressedUdp, Arrival};
 use super::epoll::Epoll;
 use super::error::ListenerError;
-use super::interfaces::{self, Changes, Place};
 use crate::adopting::{Refused, Socket, Sockets};
 use crate::binding::{Request, helper};
 use crate::failure::Error;
+use crate::interfaces::{self, Changes, Place};
 use crate::{error_queue, resolved};
 
 /// The numbers of the wildcard and of changes of interfaces. The addresses have higher ones.

@@ -4,7 +4,6 @@ mod addressed;
 mod each;
 pub(crate) mod epoll;
 mod error;
-mod interfaces;
 mod listeners;
 mod steering;
 #[cfg(feature = "tokio")]

@@ -1,0 +1,95 @@
+//! Descriptors that a service manager passed to this process (LISTEN_FDS): where they are in the way, and `--keep-listen`,
+//! which passes them on before the sockets.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+
+use portgrant_protocol::listen::{self, Announced, AnnouncementError, PlaceError};
+use portgrant_protocol::text::printable;
+use portgrant_server::Message;
+
+use super::usage;
+use crate::recipe::Adoption;
+use crate::{Error, Exec};
+
+/// What `--keep-listen` cannot be used with: only a program that reads LISTEN_* in this very process can get them.
+pub(super) fn check(asked: &Exec, adoption: Adoption, option: &str) -> Result<(), Error> {
+    let other = match adoption {
+        Adoption::ListenFds if asked.life.daemon => "--daemon",
+        Adoption::ListenFds if asked.first_fd.is_some() => "--first-fd",
+        Adoption::ListenFds => return Ok(()),
+        Adoption::Connection => "--accept",
+        Adoption::Variable(_)
+        | Adoption::Argument(_)
+        | Adoption::Standard
+        | Adoption::StandardParked
+        | Adoption::Never => option,
+    };
+    let message = Message::new(format!("--keep-listen cannot be used with {other}"));
+    usage(message.why("it adds to LISTEN_FDS, which the program must read").fix("leave one of them out"))
+}
+
+/// The names of what the environment announces to this process, if `count` sockets more can be announced beside it.
+pub(super) fn names(environment: &[CString], count: usize) -> Result<Vec<String>, Error> {
+    let wrong = |why: String, fix: &str| usage(Message::new("--keep-listen has nothing to keep").why(why).fix(fix));
+    let announced = match announced(environment) {
+        Ok(Some(announced)) => announced,
+        Ok(None) => {
+            return wrong("LISTEN_FDS is not set: nobody passed a socket to this process".to_owned(), "leave it out");
+        }
+        Err(error) => {
+            return wrong(error.to_string(), "start portgrant as the main process of the service, or leave it out");
+        }
+    };
+    if let Some(number) = (listen::FIRST..).take(announced.names.len()).find(|number| !is_open(*number)) {
+        let fix = "start portgrant as the main process of the service, or leave it out";
+        return wrong(format!("LISTEN_FDS announces descriptor {number}, which is not open"), fix);
+    }
+    if announced.names.len() + count > listen::MAX {
+        let why = format!("there would be more than {} descriptors", listen::MAX);
+        return usage(Message::new("too many descriptors").why(why).fix("ask for fewer sockets"));
+    }
+    Ok(announced.names)
+}
+
+/// What it means that a number is taken where a socket must go.
+pub(super) fn in_the_way(error: PlaceError, environment: &[CString]) -> Error {
+    let PlaceError::Occupied(number) = error else { return Error::Place(error) };
+    let is_announced = |count: usize| usize::try_from(number - listen::FIRST).is_ok_and(|distance| distance < count);
+    let what = Message::new(format!("descriptor {number} is open already"));
+    let message = match announced(environment) {
+        Ok(Some(announced)) if is_announced(announced.names.len()) => {
+            let names = announced.names.iter().map(|name| printable(name.as_bytes())).collect::<Vec<_>>().join(", ");
+            let why = format!("LISTEN_FDS announces it ({names}): a socket unit or a descriptor store passed it");
+            what.why(why).fix("add --keep-listen: the program then gets these first, and the sockets after them")
+        }
+        Err(AnnouncementError::ForAnother { pid, own }) => what
+            .why(format!("LISTEN_FDS announces descriptors to process {pid}, and this is process {own}"))
+            .fix("start portgrant with exec in the script that runs it, and add --keep-listen"),
+        Ok(_) | Err(_) => return Error::Place(error),
+    };
+    Error::Usage(Box::new(message))
+}
+
+/// The announcement to this process.
+fn announced(environment: &[CString]) -> Result<Option<Announced>, AnnouncementError> {
+    let lookup = |name: &str| {
+        let value = |entry: &CString| {
+            let value = entry.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            Some(OsStr::from_bytes(value).to_owned())
+        };
+        environment.iter().find_map(value)
+    };
+    let announced = Announced::read(lookup, std::process::id())?;
+    if let Some(announced) = &announced
+        && announced.pidfd_id.is_some()
+    {
+        announced.is_meant_for(portgrant_server::environment::pidfd_id())?;
+    }
+    Ok(announced)
+}
+
+fn is_open(number: RawFd) -> bool {
+    std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok()
+}

@@ -1,0 +1,94 @@
+//! Which ports this process may bind without the helper. The kernel says so in advance; nothing is tried, because root could
+//! bind every port, and root needs a rule like everybody else.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use log::debug;
+use portgrant_protocol::user_namespace;
+use portgrant_sys::owning_user_namespace;
+use rustix::fs::{Mode, OFlags, fstat, open, stat};
+use rustix::process::getuid;
+use rustix::thread::{CapabilitySet, capabilities};
+
+/// The first port of this network namespace that every user may bind (ip(7)).
+pub(crate) const START: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+
+/// What the kernel has if nobody changes it (PROT_SOCK).
+const USUAL_START: u32 = 1024;
+
+/// Which port that is, if it can be read.
+pub(crate) fn start() -> Option<u32> {
+    fs::read_to_string(START).ok().and_then(|text| text.trim().parse().ok())
+}
+
+/// Whether each of `ports` needs no rule. A port that is not known needs one. Where the helper is, is asked only where it
+/// matters.
+pub(crate) fn are_free(ports: &[Option<u16>], helper: impl FnOnce() -> Option<PathBuf>) -> Vec<bool> {
+    let start = start().unwrap_or(USUAL_START);
+    let is_open = |port: &Option<u16>| port.is_some_and(|port| u32::from(port) >= start);
+    let owns_all = !ports.iter().all(is_open) && owns_this_network(helper);
+    ports.iter().map(|port| is_open(port) || (owns_all && port.is_some())).collect()
+}
+
+/// Whether this process has the network for itself, by a user namespace (unshare -rn, bwrap, a rootless container): then it
+/// binds what it likes there, and what the machine's policy says is not about that network.
+///
+/// In a container with a helper of its own, the policy is that of the container's root, and holds.
+fn owns_this_network(helper: impl FnOnce() -> Option<PathBuf>) -> bool {
+    if user_namespace::is_first() {
+        return false;
+    }
+    let has_capability = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_BIND_SERVICE));
+    let is_roots = |helper: PathBuf| fs::metadata(helper).is_ok_and(|helper| helper.uid() == 0);
+    if !has_capability || helper().is_some_and(is_roots) {
+        return false;
+    }
+    let owner = open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let owner = owner.and_then(|network| owning_user_namespace(network.as_fd())).and_then(fstat);
+    let own = stat("/proc/self/ns/user");
+    let owns = matches!((owner, own), (Ok(owner), Ok(own)) if owner.st_ino == own.st_ino);
+    if owns {
+        debug!("this network belongs to this user namespace, so no rule is needed");
+    }
+    owns
+}
+
+/// Whether this process's user is not mapped into its user namespace.
+pub(crate) fn is_nobody_here() -> bool {
+    let uid = getuid().as_raw();
+    if uid != user_namespace::OVERFLOW_ID || user_namespace::is_first() {
+        return false;
+    }
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.lines().any(|line| maps(line, uid))
+}
+
+/// Whether a line of uid_map, `INSIDE OUTSIDE COUNT`, is about `uid`.
+fn maps(line: &str, uid: u32) -> bool {
+    let mut numbers = line.split_ascii_whitespace().filter_map(|word| word.parse::<u64>().ok());
+    let (Some(first), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next()) else { return false };
+    (first..first + count).contains(&uid.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_map_is_about_a_range_of_uids() {
+        assert!(maps("         0          0 4294967295", 65534) && maps("65534 1000 1", 65534));
+        assert!(!maps("0 1000 1", 65534) && !maps("", 65534) && !maps("1 2", 1));
+    }
+
+    #[test]
+    fn ports_are_free_from_the_kernels_boundary_on() {
+        let start = u16::try_from(start().expect("there is /proc")).expect("a port");
+        let below = start.checked_sub(1).filter(|port| *port > 0);
+        let free = are_free(&[Some(start), Some(u16::MAX), below, None], || None);
+        assert_eq!(free[..2], [true, true]);
+        assert!(!free[3], "a service that nobody knows");
+    }
+}
