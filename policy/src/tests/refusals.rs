@@ -20,8 +20,9 @@ fn a_refusal_says_how_near_the_policy_came() {
 }
 
 /// Rules that come nearer and nearer to permitting one request.
-const NEARER: [&str; 7] = [
+const NEARER: [&str; 8] = [
     "permit alice gopher 81",
+    "permit alice 80/udp",
     "permit alice 80 on 127.0.0.1",
     "permit alice 80 dev eth0",
     "permit alice 80",
