@@ -11,7 +11,7 @@ use portgrant_protocol::{Endpoint, Kind, Message};
 use crate::import::Origin;
 
 pub(crate) const HELP: &str = "\
-portgrant-explain tells what /etc/portgrant.conf says; it binds nothing and has no privilege.
+portgrant-explain prints what /etc/portgrant.conf decides. It binds nothing and has no privilege.
 People type `portgrant explain`, `portgrant list` and `portgrant check`.
 
 Usage:
