@@ -38,7 +38,7 @@ pub struct Exec {
     /// is not set unless N is 3
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(3..1024))]
     pub first_fd: Option<RawFd>,
-    /// Give the program NAME as its argv[0], as argv0(1) does, for programs such as tcpd that act by their name
+    /// Give the program NAME as its own name (argv0), as argv0(1) does; programs such as tcpd act by it
     #[arg(long, value_name = "NAME")]
     pub argv0: Option<OsString>,
     /// Set no_new_privs: setuid programs that the program executes gain no privilege

@@ -92,6 +92,13 @@ fn a_rule_for_one_program_needs_reserved_as_any_other() {
 }
 
 #[test]
+fn a_path_holds_any_byte_but_nul() {
+    assert!(problems(b"permit alice 80 exec /a\x01b\n").is_empty());
+    let found = problems(b"permit alice 80 exec /a\0b\n");
+    assert!(matches!(found.as_slice(), [Problem { wrong: Wrong::Path(_), column: 22, .. }]), "{found:?}");
+}
+
+#[test]
 fn a_range_of_ids_is_for_those_from_its_first_to_its_last() {
     let rule = policy("deny alice 80").rules.remove(0);
     let concerns = |subject, caller: Caller| Rule { subject, ..rule.clone() }.concerns(&caller);
