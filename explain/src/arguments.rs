@@ -131,7 +131,7 @@ fn usage(what: String, expected: &'static str) -> Box<Message> {
 }
 
 fn lexed(error: lexopt::Error) -> Box<Message> {
-    usage(printable(error.to_string().as_bytes()), "expected what portgrant-explain --help shows")
+    Box::new(Message::of(Kind::Usage, printable(error.to_string().as_bytes())).fix("see portgrant-explain --help"))
 }
 
 fn shown(word: &OsStr) -> String {
