@@ -17,8 +17,8 @@ use crate::arguments::{Argument, Arguments};
 
 pub(crate) const HELP: &str = "\
 portgrant-binder binds ports below 1024 for callers whom /etc/portgrant.conf permits.
-It is the privileged half of portgrant; people type `portgrant`. What the policy says
-is printed by portgrant explain, portgrant list and portgrant check.
+It is the privileged half of portgrant; people type `portgrant`. portgrant explain, list
+and check print what the policy decides.
 
 Usage:
   portgrant-binder exec -l ENDPOINT... [--inetd] [--no-new-privs] [--answer FD]

@@ -116,8 +116,8 @@ impl Inert {
         match self {
             Inert::NoNewPrivs => (
                 "the helper got no privilege: no_new_privs is set, so its setuid bit or capability is void",
-                "start it without no_new_privs (systemd: NoNewPrivileges=, and what implies it), or have the sockets \
-                 passed in",
+                "start it without no_new_privs (systemd: NoNewPrivileges=no, and no option that implies it), or use the \
+                 kernel mode",
             ),
             Inert::UserNamespace => (
                 "the helper has no privilege in this user namespace: the helper or the network belongs to another one",

@@ -11,7 +11,7 @@ use portgrant_protocol::{Endpoint, Kind, Message};
 use crate::import::Origin;
 
 pub(crate) const HELP: &str = "\
-portgrant-explain tells what /etc/portgrant.conf says; it binds nothing and has no privilege.
+portgrant-explain prints what /etc/portgrant.conf decides. It binds nothing and has no privilege.
 People type `portgrant explain`, `portgrant list` and `portgrant check`.
 
 Usage:
@@ -131,7 +131,7 @@ fn usage(what: String, expected: &'static str) -> Box<Message> {
 }
 
 fn lexed(error: lexopt::Error) -> Box<Message> {
-    usage(printable(error.to_string().as_bytes()), "expected what portgrant-explain --help shows")
+    Box::new(Message::of(Kind::Usage, printable(error.to_string().as_bytes())).fix("see portgrant-explain --help"))
 }
 
 fn shown(word: &OsStr) -> String {

@@ -129,7 +129,7 @@ fn permitted(text: &mut String, rule: &Rule, would: &Would<'_>, whom: (&Caller, 
 fn kind(endpoint: &Resolved) -> String {
     let protocol = endpoint.endpoint.protocol;
     let listening = if protocol.is_stream() { ", listening" } else { "" };
-    format!("{}{listening}, as descriptor '{}'", protocol.word(), endpoint.name())
+    format!("{}{listening}, named '{}'", protocol.word(), endpoint.name())
 }
 
 fn environment() -> Vec<CString> {

@@ -15,20 +15,20 @@ Examples:
   portgrant-kernel load                       for every process of this network
   portgrant-kernel load --cgroup /sys/fs/cgroup/system.slice
   portgrant-kernel reload                     after a change of /etc/portgrant.conf
-  portgrant-kernel show                       what holds, since when, what was left out
+  portgrant-kernel show                       what is loaded, since when, what was left out
 
-What the kernel cannot see, it does not decide: rules with exec, dev or sctp, and groups but
-for the real gid. Such permits are left out, and named; such a deny makes load fail.
+The kernel sees no program, no interface, no sctp and no supplementary groups. load leaves out
+permits that need them and prints their names. A deny for a group makes load fail.
 
 Exit status: 0, or
    64  the command line is wrong          77  not root, or without CAP_BPF
-   69  loaded already, or not loaded      78  the policy, or what is pinned, is broken
+   69  loaded already, or not loaded      78  the policy or the pinned files are broken
    71  the system failed";
 
-/// Put the policy into the kernel: programs just call bind(2), no wrapper, no descriptor to pass.
+/// Load the policy into the kernel, so that programs bind their ports without a wrapper.
 ///
-/// The policy of /etc/portgrant.conf and /etc/portgrant.d/*.conf becomes a cgroup-BPF program. It stays in force until
-/// it is unloaded; this program ends at once.
+/// The policy of /etc/portgrant.conf and /etc/portgrant.d/*.conf becomes a cgroup-BPF program. It stays active
+/// until it is unloaded. This program ends at once.
 #[derive(Debug, Parser)]
 #[command(name = "portgrant-kernel", version, after_help = AFTER, max_term_width = 100)]
 pub struct Arguments {
@@ -42,29 +42,29 @@ pub struct Arguments {
 pub enum Command {
     /// Load the policy, and attach it to a cgroup
     Load(Load),
-    /// Put the policy as it is now in force, at once; where it is malformed, the old one stays
+    /// Replace the loaded policy with the policy as it is now; if that is malformed, the old one stays active
     Reload,
-    /// Detach the policy, and leave nothing of it in the kernel
+    /// Detach the policy, and remove everything from the kernel
     Unload,
-    /// Say what is loaded: since when, from which files, what was left out, for which cgroup and network
+    /// Print what is loaded: since when, from which files, for which cgroup and network, and what was left out
     Show(Show),
-    /// Write each grant to syslog, as long as this runs and the policy is loaded
+    /// Write each grant to syslog, until the policy is unloaded
     Audit,
 }
 
 /// How to load.
 #[derive(Debug, Default, Args)]
 pub struct Load {
-    /// The cgroup that it holds in, with all below [default: all processes]
+    /// The cgroup to which the policy applies, with all cgroups below it [default: all processes]
     #[arg(long, value_name = "FOLDER")]
     pub cgroup: Option<PathBuf>,
-    /// Make a rule for a group into one for each member, by /etc/passwd and /etc/group
+    /// Replace a rule for a group by one rule for each member in /etc/passwd and /etc/group
     ///
-    /// Otherwise such a permit holds for a real gid alone, and such a deny cannot be decided. A process that has a group
-    /// by other means than its account is then neither permitted nor denied by it.
+    /// Without this option, a permit for a group applies only to processes with that real group id, and a deny for a
+    /// group makes load fail. With it, a process that has the group by other means than its account is not a member.
     #[arg(long)]
     pub expand_groups: bool,
-    /// Say what would be loaded, and load nothing
+    /// Print what would be loaded, and load nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -72,7 +72,7 @@ pub struct Load {
 /// How to show.
 #[derive(Debug, Args)]
 pub struct Show {
-    /// As text for people, or as JSON for programs
+    /// Text for people, or JSON for programs
     #[arg(long, value_enum, value_name = "FORM", default_value_t = Form::Text)]
     pub format: Form,
 }

@@ -53,13 +53,18 @@ fn nearly(near: &Near, caller: &Caller, policy: &Policy) -> (String, String) {
             let kind = if subject.starts_with(':') { "group" } else { "user" };
             let subject = shown(subject);
             let name = subject.trim_start_matches(':');
-            let everybody = if meant == "any" { ", if everybody is meant" } else { "" };
             (
                 format!(
                     "{kind} '{name}' does not exist, so nothing is permitted by the rule at {}",
                     place(policy, rule)
                 ),
-                format!("as root, write {meant} instead of {subject} in that rule{everybody}"),
+                match meant.as_str() {
+                    _ if name.contains(',') => {
+                        "as root, write one rule for each of these names in its place".to_owned()
+                    }
+                    "any" => format!("as root, write any instead of {subject} in that rule, if everybody is meant"),
+                    _ => format!("as root, write {meant} instead of {subject} in that rule"),
+                },
             )
         }
     }

@@ -134,19 +134,21 @@ impl Unfit {
     pub fn fix(&self) -> String {
         let program = printable(&self.program);
         let fix = match &self.why {
-            Why::NotAlongPath | Why::NoSuchFile => "name a program along PATH, or its path",
+            Why::NotAlongPath | Why::NoSuchFile => "name a program in PATH, or its path",
             Why::NoInterpreter(name) => {
                 return alloc::format!("install {name}, or write another interpreter into the first line");
             }
             Why::InterpreterLoader(name) => return alloc::format!("install {name} for this machine"),
             Why::InterpreterNotPermitted(name) => {
-                return alloc::format!("let this user execute {name}, and search the folders above it: ls -l {name}");
+                return alloc::format!("let this user execute {name} and enter each folder above it; see ls -l {name}");
             }
             Why::CarriageReturn => return alloc::format!("run: sed -i 's/\\r$//' {program}"),
             Why::ByteOrderMark => return alloc::format!("run: sed -i '1s/^\\xEF\\xBB\\xBF//' {program}"),
             Why::NoLoader => "install what it needs, or name another",
             Why::Folder | Why::NotAFile => "name the program itself",
-            Why::NotPermitted | Why::System(_) => "see that this user may execute it, and search the folders above it",
+            Why::NotPermitted | Why::System(_) => {
+                "let this user execute it (chmod +x) and enter each folder above it; the mount must not be noexec"
+            }
             Why::NotAProgram => "begin a script with #! and its interpreter; nothing is tried with /bin/sh",
             Why::TooLong => "give it less",
             Why::ProcessLimit => "raise RLIMIT_NPROC (ulimit -u), or end other processes of this user",
@@ -171,7 +173,7 @@ impl core::error::Error for Unfit {}
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Why::NotAlongPath => f.write_str("it is in no folder of PATH that this user may search"),
+            Why::NotAlongPath => f.write_str("it is in no folder of PATH that this user may enter"),
             Why::NoSuchFile => f.write_str("there is no such file"),
             Why::NoInterpreter(name) => write!(f, "it is a script, and its interpreter {name} does not exist"),
             Why::InterpreterNotPermitted(name) => {
@@ -370,7 +372,7 @@ mod tests {
                 Errno::ACCESS,
                 126,
                 "it is a script, and this user may not execute its interpreter PLAIN",
-                "let this user execute PLAIN, and search the folders above it: ls -l PLAIN",
+                "let this user execute PLAIN and enter each folder above it; see ls -l PLAIN",
             ),
             (
                 "#!/bin/sh\n",

@@ -97,7 +97,7 @@ fn each_way_to_be_handed_the_wrong_thing_is_its_own_complaint() {
         ("export LISTEN_FDS=4096 LISTEN_PID=$$; exec \"$0\" 3<&0", "LISTEN_FDS is 4096; at most 253 are taken"),
         (
             "export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES='[::1]:80'; exec \"$0\" 3<&0",
-            "LISTEN_FDNAMES holds 4 names for 1 descriptors (a colon separates names, so none can hold one)",
+            "LISTEN_FDNAMES has 4 names, but LISTEN_FDS is 1 (a name cannot contain a colon)",
         ),
         (
             "export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_PIDFDID=1; exec \"$0\" 3<&0",

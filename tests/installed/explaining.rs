@@ -16,9 +16,9 @@ fn explain_says_what_would_be_bound_and_by_which_rule(world: &World) {
     assert_eq!(
         outcome.succeeds().stdout,
         "80/tcp is permitted for alice (uid 1000)\n  rule: /etc/portgrant.conf:2  permit alice 80 443/udp\n  \
-         bind: [::] (IPv4 as well) port 80, tcp, listening, as descriptor '80/tcp'\n\
+         bind: [::] (IPv4 as well) port 80, tcp, listening, named '80/tcp'\n\
          127.0.0.1:443/udp is permitted for alice (uid 1000)\n  rule: /etc/portgrant.conf:2  permit alice 80 443/udp\n  \
-         bind: 127.0.0.1 port 443, udp, as descriptor 'quic'\n"
+         bind: 127.0.0.1 port 443, udp, named 'quic'\n"
     );
     explain(&["-l", "80", "-l", "81"])
         .exits(77)

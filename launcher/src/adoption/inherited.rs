@@ -30,21 +30,32 @@ pub(super) fn check(asked: &Exec, adoption: Adoption, option: &str) -> Result<()
     usage(message.why("it adds to LISTEN_FDS, which the program must read").fix("leave one of them out"))
 }
 
+/// What to do if the announcement is for another process.
+const FOR_THIS_PROCESS: &str = "start portgrant as the main process of the service, or leave out --keep-listen";
+
 /// The names of what the environment announces to this process, if `count` sockets more can be announced beside it.
 pub(super) fn names(environment: &[CString], count: usize) -> Result<Vec<String>, Error> {
-    let wrong = |why: String, fix: &str| usage(Message::new("--keep-listen has nothing to keep").why(why).fix(fix));
+    let wrong = |why: String, fix: &str| usage(Message::new("--keep-listen cannot be used here").why(why).fix(fix));
     let announced = match announced(environment) {
         Ok(Some(announced)) => announced,
         Ok(None) => {
-            return wrong("LISTEN_FDS is not set: nobody passed a socket to this process".to_owned(), "leave it out");
+            return wrong(
+                "LISTEN_FDS is not set: nobody passed a socket to this process".to_owned(),
+                "leave out --keep-listen",
+            );
         }
         Err(error) => {
-            return wrong(error.to_string(), "start portgrant as the main process of the service, or leave it out");
+            let fix = match error {
+                AnnouncementError::ForAnother { .. } | AnnouncementError::Stale { .. } => FOR_THIS_PROCESS,
+                AnnouncementError::Variable { .. }
+                | AnnouncementError::TooMany { .. }
+                | AnnouncementError::Names { .. } => "correct the variable, or leave out --keep-listen",
+            };
+            return wrong(error.to_string(), fix);
         }
     };
     if let Some(number) = (listen::FIRST..).take(announced.names.len()).find(|number| !is_open(*number)) {
-        let fix = "start portgrant as the main process of the service, or leave it out";
-        return wrong(format!("LISTEN_FDS announces descriptor {number}, which is not open"), fix);
+        return wrong(format!("LISTEN_FDS announces descriptor {number}, which is not open"), FOR_THIS_PROCESS);
     }
     if announced.names.len() + count > listen::MAX {
         let why = format!("there would be more than {} descriptors", listen::MAX);

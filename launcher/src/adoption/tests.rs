@@ -111,7 +111,7 @@ fn what_contradicts_itself_is_refused() {
         (&["--inetd", "--as", "nginx", "-l", "80"], "--inetd cannot be used with --as nginx"),
         (&["--inetd", "--accept", "-l", "80"], "--inetd cannot be used with --accept"),
         (&["--as", "exim", "--accept", "-l", "80"], "--as exim cannot be used with --accept"),
-        (&["--as", "apache2", "-l", "80"], "--as apache2 is not possible: apache2 takes no socket"),
+        (&["--as", "apache2", "-l", "80"], "--as apache2 is not possible: apache2 takes no inherited socket"),
         (&["--as", "nnrpd", "-l", "119"], "--as nnrpd is not needed: this server uses --accept"),
         (
             &["--as", "gunicorn", "-l", "443/udp"],

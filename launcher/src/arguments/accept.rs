@@ -34,10 +34,10 @@ pub struct Accept {
     /// Serve only clients in PREFIX, such as 10.0.0.0/8 or ::1; others are closed; repeatable
     #[arg(long, value_name = "PREFIX", value_parser = prefix())]
     pub allow: Vec<IpNet>,
-    /// Close connections from clients in PREFIX, also where --allow has them; repeatable
+    /// Close connections from clients in PREFIX, even if --allow contains them; repeatable
     #[arg(long, value_name = "PREFIX", value_parser = prefix())]
     pub deny: Vec<IpNet>,
-    /// Ask FILE who may connect: rules as for tcprules(1), read again when the file changes
+    /// Read who may connect from FILE, with rules as for tcprules(1); it is read again when it changes
     #[arg(long, value_name = "FILE", value_parser = absolute())]
     pub access: Option<PathBuf>,
     /// Accept at most N connections a second; if more come, all wait for SECONDS (10 if not given)
@@ -46,8 +46,8 @@ pub struct Accept {
     /// End a connection on which nothing was sent or received for SECONDS
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub idle_timeout: Option<u32>,
-    /// Look up the names of both ends in /etc/hosts or DNS (TCPREMOTEHOST, TCPLOCALHOST), if the name has the address;
-    /// each lookup takes at most 5 seconds
+    /// Set TCPREMOTEHOST and TCPLOCALHOST to the names of both ends, from /etc/hosts or DNS; a name is used only if it
+    /// has the address, and each lookup takes at most 5 seconds
     #[arg(long, overrides_with = "no_lookup")]
     pub lookup: bool,
     /// Do not look up names; this is the default

@@ -7,9 +7,9 @@ use super::Format;
 /// `portgrant check`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-An error makes the whole policy invalid. Warnings do not: rules that do nothing because another denies or permits all of \
-it, unknown names, programs that are not there or not root's, interpreters, dev for udp, ports that NFS with sec=sys \
-trusts, files in /etc/portgrant.d that are skipped.
+An error makes the whole policy invalid. Warnings do not: rules that another rule makes useless, unknown names, \
+programs that do not exist or that others than root can change, interpreters, addresses and dev for udp, ports that NFS \
+with sec=sys trusts, and files in /etc/portgrant.d that are skipped.
 
 Exit status: 0 if the policy is well-formed, even with warnings; with --strict, 1 if there are warnings; 78 if it is \
 broken.")]

@@ -34,6 +34,9 @@ pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Message 
                 }
                 None => match slips::port_of_host(&raw) {
                     Some(port) => format!("write {before}{port} for every address, or an address that ip addr prints"),
+                    None if slips::ports(&raw).is_some() => {
+                        format!("an endpoint has one port: write {before}PORT for each port that the program uses")
+                    }
                     None => "portgrant exec --help lists the valid forms".to_owned(),
                 },
             };

@@ -5,10 +5,10 @@ use super::Format;
 /// `portgrant doctor`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-It looks at the helper and the folders above it, at what this process may gain, at the policy and the tables of names, \
-at the kernel, the log and NFS; it changes nothing. What it finds holds for whoever starts it.
+doctor checks the helper and the folders above it, what this process can gain, the policy, the tables of names, the \
+kernel, the log and NFS. It changes nothing. Another user can get other results: start it as the user of the server.
 
-Exit status: 0 where nothing is broken, warnings or not; 78 where something is.")]
+Exit status: 0 if nothing is broken, even with warnings; 78 if something is.")]
 pub struct Doctor {
     #[command(flatten)]
     #[allow(missing_docs, reason = "each option in it has its own text")]

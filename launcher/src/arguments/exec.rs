@@ -10,8 +10,8 @@ use super::{Accept, ENDPOINTS, Life, distinct, endpoint};
 use crate::{Error, recipe};
 
 const PLACEHOLDERS: &str = "\
-In ARG and in --setenv's VALUE {fd} becomes the number of the one socket, and {fd:NAME}
-that of the one called NAME; {{fd}} gives the text {fd} itself:
+In ARG and in the VALUE of --setenv, {fd} becomes the number of the only socket, and {fd:NAME}
+the number of the socket with that name. Write {{fd}} for the text {fd}.
   portgrant exec -l 80 -- uvicorn --fd {fd} app:app
   portgrant exec -l web=80 -l tls=443 --setenv TLS={fd:tls} -- ./server {fd:web}";
 
@@ -19,7 +19,7 @@ that of the one called NAME; {{fd}} gives the text {fd} itself:
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = format!("{PLACEHOLDERS}\n\n{ENDPOINTS}"))]
 pub struct Exec {
-    /// A socket to pass to the program; repeatable, either all are bound or none
+    /// A socket to pass to the program; repeatable; all are bound or none
     #[arg(short, long, value_name = "ENDPOINT", required = true, value_parser = endpoint(), allow_hyphen_values = true)]
     pub listen: Vec<Endpoint>,
     /// Pass the one socket as descriptors 0 and 1, like a wait service of inetd, instead of from 3 on
@@ -31,13 +31,14 @@ pub struct Exec {
     /// Set a variable for the program; repeatable
     #[arg(long, value_name = "VAR=VALUE")]
     pub setenv: Vec<OsString>,
-    /// Pass the descriptors that LISTEN_FDS announces to this process on as well: they come first, then the sockets
+    /// Also pass on the descriptors that LISTEN_FDS announces to this process; they come first, then the sockets
     #[arg(long)]
     pub keep_listen: bool,
-    /// Pass the sockets as descriptors N, N+1 and so on, from 3 to 1023, without LISTEN_FDS: for a program with a fixed number
+    /// Pass the sockets as descriptors N, N+1 and so on, for a program with a fixed number; N is 3 to 1023, and LISTEN_FDS
+    /// is not set unless N is 3
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(3..1024))]
     pub first_fd: Option<RawFd>,
-    /// Give the program NAME as its own name (argv0), like argv0(1) and tcpd's place in inetd.conf
+    /// Give the program NAME as its own name (argv0), as argv0(1) does; programs such as tcpd act by it
     #[arg(long, value_name = "NAME")]
     pub argv0: Option<OsString>,
     /// Set no_new_privs: setuid programs that the program executes gain no privilege

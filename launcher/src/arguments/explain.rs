@@ -15,7 +15,7 @@ refused, 78 if the policy is broken.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{ENDPOINTS}\n\n{STATUS}"))]
 pub struct Explain {
-    /// One or more endpoints to check
+    /// One or more endpoints to explain
     #[arg(value_name = "ENDPOINT", value_parser = endpoint(), required_unless_present_any = ["listen", "why_denied"], allow_negative_numbers = true)]
     pub endpoints: Vec<Endpoint>,
     /// The same, written as for `portgrant exec`
@@ -24,7 +24,7 @@ pub struct Explain {
     /// Print the recent refusals of your programs under portgrant run; the programs themselves only see EACCES
     #[arg(long, conflicts_with_all = ["endpoints", "listen", "user", "program"])]
     pub why_denied: bool,
-    /// Check for another user, a name or uid:N, with the groups of a login
+    /// Explain for another user (a name, a number or uid:N), with the groups that a login gives
     #[arg(long = "as-user", alias = "for", value_name = "NAME", value_hint = ValueHint::Username)]
     pub user: Option<OsString>,
     #[command(flatten)]

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 /// `portgrant import`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Nothing becomes wider than it was. What has no equal is a remark. An entry that would permit more without it is left out.
-authbind reads /etc/authbind, inetd /etc/inetd.conf and xinetd /etc/xinetd.conf if no FILE is given. tcpserver reads a run
-script, and systemd a .socket with its .service.
+import never permits more than the files did. It prints a remark for each setting that portgrant does not have. If an \
+entry would permit more without that setting, import leaves the entry out.
 
-Exit status: 0 if everything was taken over, 1 if something was left out.")]
+Without FILE, authbind reads /etc/authbind, inetd reads /etc/inetd.conf, and xinetd reads /etc/xinetd.conf. tcpserver \
+reads a run script. systemd reads a .socket file with its .service.
+
+Exit status: 0 if everything was imported, 1 if something was left out.")]
 pub struct Import {
     /// Where the files come from: authbind, inetd, xinetd, tcpserver or systemd
     #[arg(value_name = "FROM", value_enum, hide_possible_values = true)]

@@ -9,12 +9,12 @@ use super::Format;
 /// `portgrant list`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each rule that permits something, in the policy's order: its ports as they are written, the rule, and every deny that \
-takes some of it (except) or all (nothing).
+list prints each rule that permits something, in the order of the policy. Below a rule it prints the denies that take \
+away a part of it (except) or all of it (nothing).
 
 Exit status: 0, even if nothing is permitted; 78 if the policy is broken.")]
 pub struct List {
-    /// List for another user, a name or uid:N, with the groups of a login
+    /// List for another user (a name, a number or uid:N), with the groups that a login gives
     #[arg(long = "as-user", alias = "for", value_name = "NAME", value_hint = ValueHint::Username)]
     pub user: Option<OsString>,
     #[command(flatten)]

@@ -101,13 +101,13 @@ pub struct Arguments {
 pub enum Command {
     /// Execute a program with sockets that it could not bind itself
     Exec(Exec),
-    /// Run a program that binds for itself, as it is
+    /// Run an unchanged program that binds its ports itself
     Run(Run),
     /// Pass sockets to a running server, over the server's Unix socket
     Pass(Pass),
     /// Print whether the policy permits an endpoint, and which rule decides; bind nothing
     Explain(Explain),
-    /// List the ports that the policy permits you, with the exceptions
+    /// List the rules that permit you ports, with the exceptions
     List(List),
     /// Check the policy for errors, and warn about probable mistakes
     Check(Check),
@@ -117,7 +117,7 @@ pub enum Command {
     Doctor(Doctor),
     /// Print how a known server takes a socket: command, configuration and pitfalls
     Recipe(Recipe),
-    /// Print the files of authbind, inetd, xinetd, tcpserver or systemd as policy and commands
+    /// Print what the files of authbind, inetd, xinetd, tcpserver or systemd become: rules and commands
     Import(Import),
     /// Print the completion script for a shell
     Completions(Completions),

@@ -20,7 +20,7 @@ use portgrant exec, which does not have this limit.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = LIMITS)]
 pub struct Run {
-    /// An endpoint that the program will bind; it is checked first, so that a refusal is reported before the start
+    /// An endpoint that the program will bind; the policy is asked before the start, so a refusal is reported at once
     #[arg(short, long, value_name = "ENDPOINT", value_parser = endpoint(), allow_hyphen_values = true)]
     pub listen: Vec<Endpoint>,
     /// The program, a path or a name to look up in PATH, and its arguments; -- before it may be left out

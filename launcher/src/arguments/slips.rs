@@ -1,6 +1,7 @@
 //! What was probably meant by a word of the command line that does not fit, as words to type.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use portgrant_protocol::Endpoint;
 use portgrant_protocol::endpoint::{Port, is_name, is_service};
@@ -127,9 +128,15 @@ fn several(word: &str) -> Option<Vec<String>> {
 
 /// `8000-8010`, `80:82`, `80..82`
 fn range(word: &str) -> Option<Vec<String>> {
+    let ports = ports(word)?;
+    (ports.end() - ports.start() < MOST).then(|| ports.map(|port| port.to_string()).collect())
+}
+
+/// The ports of a range, however many they are.
+pub(super) fn ports(word: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = ["..", "-", ":"].into_iter().find_map(|between| word.split_once(between))?;
     let (first, last) = (Port::parse(first)?.get(), Port::parse(last)?.get());
-    (first < last && last - first < MOST).then(|| (first..=last).map(|port| port.to_string()).collect())
+    (first < last).then_some(first..=last)
 }
 
 /// `tcp/80`, `udp:53`, `80/TCP`, `80:udp`, `tcp4/80`

@@ -24,10 +24,10 @@ pub(super) const SERVERS: &[Server] = &[
         command: "portgrant exec -l 80 -- gunicorn app:app",
         files: &[("app.py", WSGI)],
         notes: &[
-            "Not with --bind fd://3 as well: of a socket that is announced twice it dies ('Bad file descriptor').",
+            "Do not add --bind fd://3: if a socket is announced twice, gunicorn fails ('Bad file descriptor').",
             "It replaces the backlog of the endpoint with 2048 (--backlog).",
-            "Behind a wrapper that does not end in exec LISTEN_PID is wrong, and it binds port 8000 without a word.",
-            "GUNICORN_FD is its own, between it and its successor: from outside it does nothing.",
+            "If a wrapper starts it without exec, LISTEN_PID is wrong, and it binds port 8000 without a message.",
+            "gunicorn uses GUNICORN_FD only for its own restart. Do not set it.",
         ],
         since: "",
         tried: Some("gunicorn 20.1.0 of Debian 12"),
@@ -42,7 +42,7 @@ pub(super) const SERVERS: &[Server] = &[
         command: "portgrant exec --as uvicorn -l 80 -- python3 -m uvicorn --fd {fd} app:app",
         files: &[("app.py", ASGI)],
         notes: &[
-            "LISTEN_FDS is ignored. Not --fd 0, which several workers take for none.",
+            "LISTEN_FDS is ignored. Do not use --fd 0: with several workers it counts as not given.",
             "It replaces the backlog of the endpoint with 2048 (--backlog).",
         ],
         since: "",
@@ -58,7 +58,7 @@ pub(super) const SERVERS: &[Server] = &[
         command: "portgrant exec --as hypercorn -l 80 -- hypercorn --bind fd://{fd} app:app",
         files: &[("app.py", ASGI)],
         notes: &[
-            "LISTEN_FDS is ignored. It wants /dev/shm to be writable.",
+            "LISTEN_FDS is ignored. /dev/shm must be writable.",
             "It replaces the backlog of the endpoint with 100 (--backlog).",
         ],
         since: "",
@@ -74,8 +74,8 @@ pub(super) const SERVERS: &[Server] = &[
         command: "portgrant exec --as unicorn -l 80 -- unicorn config.ru",
         files: &[("config.ru", RACK)],
         notes: &[
-            "It listens on port 8080 only where it is handed nothing.",
-            "Since 5.0 LISTEN_FDS does as well, without --as.",
+            "It listens on port 8080 only if it gets no socket.",
+            "Since 5.0 it also reads LISTEN_FDS, so --as is not needed.",
         ],
         since: "",
         tried: Some("unicorn 6.0.0 of Debian 12"),
@@ -83,7 +83,7 @@ pub(super) const SERVERS: &[Server] = &[
     Server {
         name: "puma",
         aliases: &[],
-        takes: "takes numbers with addresses in PUMA_INHERIT_0, PUMA_INHERIT_1, ..., where an address is exactly that of a bind",
+        takes: "takes numbers with addresses in PUMA_INHERIT_0, PUMA_INHERIT_1, ..., if an address is exactly that of a bind",
         adoption: Adoption::Variable(Variable {
             name: "PUMA_INHERIT_",
             entry: "FD:tcp://ADDRESS:PORT",
@@ -95,7 +95,7 @@ pub(super) const SERVERS: &[Server] = &[
         files: &[("config.ru", RACK)],
         notes: &[
             "A socket that no bind names is closed ('Closing unused inherited connection'). -l 80 is -b 'tcp://[::]:80'.",
-            "Since 5.1 without --as, whatever the addresses: puma --bind-to-activated-sockets=only config.ru",
+            "Since 5.1 another way needs no --as and fits all addresses: puma --bind-to-activated-sockets=only config.ru",
         ],
         since: "",
         tried: Some("puma 5.6.5 of Debian 12"),
@@ -122,10 +122,8 @@ while (accept(my $connection, $listening)) {
 }
 "#,
         )],
-        notes: &[
-            "Starman, Gazelle and Starlet read it too. start_server itself can stand between, and restarts gracefully: \
-             it takes no socket though, it binds.",
-        ],
+        notes: &["Starman, Gazelle and Starlet read it too. start_server(1), which restarts them gracefully, takes \
+             no socket: it binds itself."],
         since: "",
         tried: Some("libserver-starter-perl 0.35 of Debian 12"),
     },
@@ -138,7 +136,7 @@ while (accept(my $connection, $listening)) {
         user: None,
         command: "portgrant exec --as starlet -l 0.0.0.0:80 -- plackup -s Starlet app.psgi",
         files: &[("app.psgi", "sub { [200, [], [\"served by starlet\\n\"]] }\n")],
-        notes: &["On an IPv6 socket, which -l 80 is, each of its workers dies of its first connection."],
+        notes: &["With an IPv6 socket (such as -l 80), each worker crashes at its first connection."],
         since: "",
         tried: Some("starlet 0.31 of Debian 12"),
     },

@@ -24,9 +24,9 @@ server.serve_forever()
         )],
         notes: &[
             "Any server with sd_listen_fds(3) is started like this: stunnel, ngircd, cupsd -l, dockerd -H fd://.",
-            "unbound wants use-systemd: yes, and a folder /run/systemd/system to be there.",
-            "LISTEN_PID is the program's own number: a wrapper script must end in exec, or the server ignores the \
-             sockets and binds its default port instead.",
+            "unbound needs use-systemd: yes, and the folder /run/systemd/system.",
+            "LISTEN_PID is the program's process id. A wrapper script must start the server with exec. If not, the \
+             server ignores the sockets and binds its default port.",
         ],
         since: "2010",
         tried: Some("python3 3.11 of Debian 12"),
@@ -50,8 +50,8 @@ server.serve_forever()
         )],
         notes: &[
             "--as inetd and --inetd are the same.",
-            "A program that wants one connection each (inetd's nowait) is started with --accept instead.",
-            "Descriptor 1 is the socket as well: what such a program prints goes to nobody.",
+            "If a program takes one connection (inetd's nowait), use --accept instead.",
+            "Descriptor 1 is the socket too, so the standard output of the program is lost.",
         ],
         since: "4.3BSD",
         tried: Some("python3 3.11 of Debian 12"),
@@ -66,9 +66,9 @@ server.serve_forever()
         command: "portgrant exec -l 0.0.0.0:119 -l '[::]:119,v6only' -- /usr/lib/news/bin/innd -f",
         files: &[],
         notes: &[
-            "innd -p is long gone. -f: in the background it would have another process number than LISTEN_PID.",
+            "innd -p does not exist any more. Use -f: in the background innd would have another process id than LISTEN_PID.",
             "The sockets survive ctlinnd xexec.",
-            "Started through rc.news, innd works, but innwatch inherits descriptor 3 and holds the port after innd \
+            "If rc.news starts innd, it works, but innwatch inherits descriptor 3 and keeps the port open after innd \
              has ended.",
         ],
         since: "2.6.4, built with libsystemd",
@@ -85,8 +85,8 @@ server.serve_forever()
         files: &[],
         notes: &[
             "Its own daemon mode (-D) binds for itself and takes no descriptor.",
-            "It reads what innd has stored: without an overview, which innd makes, it answers 400.",
-            "It answers 400 as well while the machine's load is above nnrpdloadlimit in inn.conf, 16.",
+            "It reads the articles that innd has stored. Without the overview of innd it answers 400.",
+            "It also answers 400 while the load of the machine is above nnrpdloadlimit in inn.conf (16).",
         ],
         since: "",
         tried: Some("INN 2.7.1 of Debian 12"),
@@ -101,13 +101,12 @@ server.serve_forever()
         command: "portgrant exec --as exim -l 25 -- exim4 -bw",
         files: &[],
         notes: &[
-            "Descriptor 3 must not be free: exim moves the socket there, and where its log had just got that number \
-             it closes the socket with the log, and lives on without one (seen under --no-new-privs). --inetd does \
-             not see to that, --as exim does.",
-            "Only its own user or root may start it; others are told 'permission denied'.",
-            "It is setuid root and delivers as root or as the recipient: not with --no-new-privs, which leaves mail \
-             in the queue. The queue runner is another process: exim4 -q30m.",
-            "One process a connection instead: portgrant exec --accept -l 25 -- exim4 -bs",
+            "Use --as exim, not --inetd: descriptor 3 must be in use. exim moves the socket to 3. If its log already has \
+             this number, exim closes the socket together with the log (seen under --no-new-privs).",
+            "Only its own user or root can start it. Others get 'permission denied'.",
+            "It is setuid root and delivers as root or as the recipient. With --no-new-privs mail stays in the queue. \
+             The queue runner is a separate process: exim4 -q30m.",
+            "For a process for each connection: portgrant exec --accept -l 25 -- exim4 -bs",
         ],
         since: "4.80",
         tried: Some("exim 4.96 of Debian 12"),
@@ -115,7 +114,7 @@ server.serve_forever()
     Server {
         name: "dovecot",
         aliases: &[],
-        takes: "takes what LISTEN_FDS announces, where family, address and port are those of an inet_listener",
+        takes: "takes what LISTEN_FDS announces, if family, address and port are those of an inet_listener",
         adoption: Adoption::ListenFds,
         serves: Serves::Streams,
         user: None,
@@ -159,8 +158,8 @@ service stats {
 ",
         )],
         notes: &[
-            "This is a dovecot of alice's own, for a try: internal and login user are hers, and no service may chroot.",
-            "A socket that no inet_listener matches is shut down by dovecot, for everybody who holds a copy of it.",
+            "This is a dovecot for alice alone, to try it: alice is the internal user and the login user, and no service uses chroot.",
+            "If no inet_listener matches a socket, dovecot shuts the socket down, also for other processes that have it.",
         ],
         since: "2.0",
         tried: Some("dovecot 2.3.19 of Debian 12"),
@@ -176,10 +175,10 @@ service stats {
                   portgrant exec -l 22 -- /usr/sbin/sshd -D -f sshd_config -h \"$PWD/host_key\"",
         files: &[("sshd_config", "PidFile none\nUsePAM no\nPasswordAuthentication no\n")],
         notes: &[
-            "Upstream's sshd knows no LISTEN_FDS: there, one process a connection, with portgrant exec --accept -l 22 \
-             -- /usr/sbin/sshd -i.",
-            "An sshd that is not root can log nobody in but its own user.",
-            "It starts itself anew for each connection, from /: files are given by absolute paths.",
+            "The sshd of OpenSSH itself does not read LISTEN_FDS. Start it for each connection: portgrant exec --accept \
+             -l 22 -- /usr/sbin/sshd -i.",
+            "An sshd that is not root can only log in its own user.",
+            "It executes itself for each connection, in the folder /. Give the paths of files from / on.",
         ],
         since: "Debian's 1:9.1p1-1",
         tried: Some("OpenSSH 9.2 of Debian 12"),

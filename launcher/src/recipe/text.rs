@@ -17,8 +17,8 @@ pub(crate) fn list() -> String {
         servers().partition(|server| matches!(server.adoption, Adoption::Never));
     let lines = |servers: &[&Server]| servers.iter().map(|server| line(server)).collect::<String>();
     format!(
-        "What servers take (portgrant recipe SERVER tells how, portgrant exec --as SERVER does it):\n{}\n\
-         Servers that bind for themselves (portgrant recipe SERVER tells what to do instead):\n{}\n\
+        "What servers take (portgrant recipe SERVER prints how; portgrant exec --as SERVER does it):\n{}\n\
+         Servers that bind for themselves (portgrant recipe SERVER prints what to do instead):\n{}\n\
          Others: try `portgrant recipe systemd`, `inetd`, or {{fd}} among the arguments.\n",
         lines(&can),
         lines(&never)
@@ -29,7 +29,7 @@ pub(crate) fn list() -> String {
 pub(crate) fn of(server: &Server) -> String {
     let mut text = wrapped("", 0, &format!("{} {}.", server.name, server.takes));
     if let Adoption::Never = server.adoption {
-        text += "\nNo option of portgrant exec helps it. This is not among portgrant's own tests.\n";
+        text += "\nportgrant exec cannot start it. The tests of portgrant do not start it either.\n";
     } else {
         text += &format!("\n{}", wrapped("", 0, &with_as(server)));
         text += &format!(
@@ -48,7 +48,9 @@ pub(crate) fn of(server: &Server) -> String {
     let since = (!server.since.is_empty()).then(|| format!("Since {}.", server.since));
     let tried = match server.tried {
         Some(tried) => Some(format!("Tested as it stands here, with {tried}.")),
-        None => (!matches!(server.adoption, Adoption::Never)).then(|| "Not among portgrant's own tests.".to_owned()),
+        None => {
+            (!matches!(server.adoption, Adoption::Never)).then(|| "The tests of portgrant do not start it.".to_owned())
+        }
     };
     let last: Vec<String> = since.into_iter().chain(tried).collect();
     if !last.is_empty() {
@@ -77,11 +79,11 @@ fn with_as(server: &Server) -> String {
             "{option} changes nothing: descriptors from 3 on, LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; {sockets}."
         ),
         Adoption::Variable(variable) => format!(
-            "{option} sets {}, and leaves LISTEN_* out; descriptors from 3 on; {sockets}.",
+            "{option} sets {}, and removes LISTEN_*; descriptors from 3 on; {sockets}.",
             sample(variable, server.serves)
         ),
         Adoption::Argument(sample) => format!(
-            "{option} sees to it that {{fd}} stands among the arguments, as in {sample}, and leaves LISTEN_* out; \
+            "{option} requires {{fd}} among the arguments, as in {sample}, and removes LISTEN_*; \
              descriptors from 3 on; {sockets}."
         ),
         Adoption::Standard => {

@@ -27,46 +27,46 @@ pub(super) const SERVERS: &[Server] = &[
     insisting(
         "apache2",
         &["httpd"],
-        "takes no socket from anybody in any 2.4; it binds what Listen says",
+        "takes no inherited socket (in all of 2.4), and binds the ports of its Listen lines itself",
         &[
-            "portgrant run starts it as it is, and answers its bind(2): portgrant run -- apache2 -X -f FILE, where FILE \
-             names a PidFile and logs that the user may write.",
+            "portgrant run starts it unchanged, and the helper binds its port: portgrant run -- apache2 -X -f FILE, where FILE \
+             names a PidFile and logs that the user may write to.",
             HIGH_PORT,
         ],
     ),
     insisting(
         "redis",
         &["redis-server", "valkey"],
-        "takes no socket from anybody; it binds what port says",
+        "takes no inherited socket, and binds its port itself",
         &[
-            "portgrant run starts it as it is, and answers its bind(2): portgrant run -- redis-server --port 100",
-            "Its own port, 6379, needs no privilege; haproxy (mode tcp) can stand on a low one before it.",
+            "portgrant run starts it unchanged, and the helper binds its port: portgrant run -- redis-server --port 100",
+            "Its usual port, 6379, needs no privilege. haproxy (mode tcp) can serve a low port and connect to it.",
         ],
     ),
     insisting(
         "varnish",
         &["varnishd"],
-        "takes no socket from anybody; it binds what -a says",
+        "takes no inherited socket, and binds the address of -a itself",
         &[
-            "portgrant run starts it as it is, and answers its bind(2): portgrant run -- varnishd -F -a :80 ...",
+            "portgrant run starts it unchanged, and the helper binds its port: portgrant run -- varnishd -F -a :80 ...",
             HIGH_PORT,
-            "Between the two, -a can be a Unix socket: varnishd -a /run/web.sock.",
+            "Between the two servers, -a can be a Unix socket: varnishd -a /run/web.sock.",
         ],
     ),
     insisting(
         "postfix",
         &[],
-        "takes no listening socket from anybody, and its master insists on being root",
-        &["exim can stand on 25 in its place: see portgrant recipe exim."],
+        "takes no inherited listening socket, and its master must be started as root",
+        &["Use exim on port 25 instead: see portgrant recipe exim."],
     ),
     insisting(
         "opensmtpd",
         &["smtpd"],
-        "takes no socket from anybody, and insists on being root",
-        &["exim can stand on 25 in its place: see portgrant recipe exim."],
+        "takes no inherited socket, and must be started as root",
+        &["Use exim on port 25 instead: see portgrant recipe exim."],
     ),
 ];
 
-/// What helps everybody who only needs the port.
-const HIGH_PORT: &str = "Or without portgrant: on a port from 1024 on it needs no privilege, with a server that takes a \
-     socket (haproxy, nginx) on the low one, before it.";
+/// What helps if only the port matters.
+const HIGH_PORT: &str = "Or let it serve a port from 1024 on, which needs no privilege. A server that takes a socket \
+     (haproxy, nginx) serves the low port and connects to it.";

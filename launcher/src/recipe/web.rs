@@ -6,7 +6,7 @@ pub(super) const SERVERS: &[Server] = &[
     Server {
         name: "nginx",
         aliases: &[],
-        takes: "takes the numbers in NGINX, where an address is exactly that of a listen line",
+        takes: "takes the numbers in NGINX, if an address is exactly that of a listen line",
         adoption: Adoption::Variable(Variable { name: "NGINX", entry: "FD;", joined: Joined::By("") }),
         serves: Serves::Any,
         user: None,
@@ -33,10 +33,10 @@ http {
 "#,
         )],
         notes: &[
-            "listen 80 is -l 0.0.0.0:80 and listen [::]:80 is -l '[::]:80,v6only'. An address that differs is bound by \
-             nginx itself, and refused with EACCES.",
-            "LISTEN_FDS is ignored. The sockets survive SIGHUP, and SIGUSR2's new binary.",
-            "With NGINX in its environment it stays in the foreground, whatever daemon says.",
+            "listen 80 is -l 0.0.0.0:80 and listen [::]:80 is -l '[::]:80,v6only'. If an address differs, \
+             nginx binds it itself, and that fails with EACCES.",
+            "LISTEN_FDS is ignored. The sockets survive SIGHUP, and an upgrade by SIGUSR2.",
+            "With NGINX in its environment it stays in the foreground, even with daemon on.",
         ],
         since: "2004",
         tried: Some("nginx 1.22.1 of Debian 12"),
@@ -62,7 +62,7 @@ frontend web
 "#,
         )],
         notes: &[
-            "bind fd@3 does as well for the first -l, fd@4 for the second; FD_WEB={fd:NAME} finds one by its name.",
+            "You can also write bind fd@3 for the first -l, and fd@4 for the second. FD_WEB={fd:NAME} finds a socket by its name.",
             "-W -db works too. LISTEN_FDS is ignored.",
         ],
         since: "1.5",
@@ -71,7 +71,7 @@ frontend web
     Server {
         name: "lighttpd",
         aliases: &[],
-        takes: "takes what LISTEN_FDS announces, where its configuration says so",
+        takes: "takes what LISTEN_FDS announces, if its configuration says so",
         adoption: Adoption::ListenFds,
         serves: Serves::Streams,
         user: None,
@@ -95,7 +95,7 @@ mimetype.assign = ( ".txt" => "text/plain" )
     Server {
         name: "php-fpm",
         aliases: &["fpm", "php"],
-        takes: "takes addresses with numbers in FPM_SOCKETS, where an address is exactly that of a pool's listen line",
+        takes: "takes addresses with numbers in FPM_SOCKETS, if an address is exactly that of a pool's listen line",
         adoption: Adoption::Variable(Variable { name: "FPM_SOCKETS", entry: "BARE:PORT=FD", joined: Joined::By(",") }),
         serves: Serves::Streams,
         user: None,
@@ -108,7 +108,7 @@ mimetype.assign = ( ".txt" => "text/plain" )
             ("hello.php", "served by <?= 'php-fpm' ?>\n"),
         ],
         notes: &[
-            "A socket whose address no pool has is closed, and the pool binds its own. LISTEN_FDS is ignored.",
+            "If no pool has the address of a socket, the socket is closed, and the pool binds its own. LISTEN_FDS is ignored.",
             "Clients speak FastCGI: fastcgi_pass 127.0.0.1:90; in nginx.",
         ],
         since: "5.3.3",
@@ -136,9 +136,9 @@ http://:80 {
 "#,
         )],
         notes: &[
-            "Debian 12's and 13's caddy, 2.6.2, is too old and says 'unsupported network type: fd': portgrant run \
-             -- caddy run --config Caddyfile, without the bind line.",
-            "HTTP/3 takes a udp socket as well: -l 443/udp, and bind fdgram/4.",
+            "caddy 2.6.2 of Debian 12 and 13 is too old ('unsupported network type: fd'). Remove the bind line and use \
+             portgrant run -- caddy run --config Caddyfile.",
+            "For HTTP/3 add a udp socket: -l 443/udp, and bind fdgram/4.",
         ],
         since: "2.9.0",
         tried: None,

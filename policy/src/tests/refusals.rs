@@ -281,7 +281,7 @@ fn a_rule_for_nobody_is_named_where_its_subject_is_near_the_caller() {
         ("bob", "81", Some(("user '@web'", 2, "write :web instead of @web in that rule"))),
         ("bob", "82", Some(("user 'web'", 3, "write :web instead of web in that rule"))),
         ("bob", "83", Some(("user '*'", 4, "write any instead of * in that rule, if everybody is meant"))),
-        ("bob", "84", Some(("user 'alice,bob'", 5, "write bob instead of alice,bob in that rule"))),
+        ("bob", "84", Some(("user 'alice,bob'", 5, "write one rule for each of these names in its place"))),
         ("mallory", "85", Some(("user 'mallroy'", 6, "write mallory instead of mallroy in that rule"))),
         ("bob", "80", None),
         ("alice", "81", None),

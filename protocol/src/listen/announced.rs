@@ -93,8 +93,8 @@ impl fmt::Display for AnnouncementError {
                  process that was meant"
             ),
             AnnouncementError::Names { fds, names } => {
-                write!(f, "LISTEN_FDNAMES holds {names} names for {fds} descriptors")?;
-                if names > fds { f.write_str(" (a colon separates names, so none can hold one)") } else { Ok(()) }
+                write!(f, "LISTEN_FDNAMES has {names} names, but LISTEN_FDS is {fds}")?;
+                if names > fds { f.write_str(" (a name cannot contain a colon)") } else { Ok(()) }
             }
         }
     }
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(many, Err(AnnouncementError::TooMany { fds: 4096 }));
         let colon = read(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "42"), ("LISTEN_FDNAMES", "[::1]:80")]);
         let colon = colon.expect_err("five names");
-        assert!(colon.to_string().contains("a colon separates names"), "{colon}");
+        assert!(colon.to_string().contains("a name cannot contain a colon"), "{colon}");
         let few = read(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "42"), ("LISTEN_FDNAMES", "a")]).expect_err("one name");
         assert!(!few.to_string().contains("colon"), "{few}");
     }

@@ -254,7 +254,7 @@ fn a_missing_program_is_reported_and_served_again_when_it_returns(world: &World)
     assert_eq!(
         said,
         "portgrant: '/tmp/server' was not found\n  why: there is no such file\n  \
-        fix: name a program along PATH, or its path\n"
+        fix: name a program in PATH, or its path\n"
     );
     fs::rename("/tmp/away", "/tmp/server").expect("mv");
     let mut client = Client::of("127.0.0.1:80");
