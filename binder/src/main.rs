@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 
 use portgrant_binder::audit::Log;
 use portgrant_binder::grant::{Basis, How, Request, Verb};
-use portgrant_binder::privilege::{Dropped, Privileged, Renounced};
+use portgrant_binder::privilege::{Dropped, PrivilegeError, Privileged, Renounced};
 use portgrant_binder::socket::{self, Bound, Ready};
 use portgrant_binder::time_limit::TimeLimit;
 use portgrant_binder::{Error, handover};
@@ -38,7 +38,7 @@ fn run(uid: u32, gid: u32, start: impl FnOnce() -> Start) -> u8 {
     // Nothing of the caller's is looked at before this is done.
     let dropped = match Privileged::at_start(uid, gid).drop_to_caller() {
         Ok(dropped) => dropped,
-        Err(error) => return Failures::default().report(error.into(), &[], None),
+        Err(error) => return kept(error),
     };
     let occupied = portgrant_sys::occupy_standard_descriptors();
     let occupied = occupied.map_err(|errno| Error::Call { call: "open, for a standard descriptor,", errno });
@@ -57,7 +57,7 @@ fn run(uid: u32, gid: u32, start: impl FnOnce() -> Start) -> u8 {
     // caller likes.
     let renounced = match dropped.renounce() {
         Ok(renounced) => renounced,
-        Err(error) => return Failures::default().report(error.into(), &[], None),
+        Err(error) => return kept(error),
     };
     drop(limit);
     let done = answer.and_then(|answer| answer.hand_over(&renounced, environment));
@@ -65,6 +65,11 @@ fn run(uid: u32, gid: u32, start: impl FnOnce() -> Start) -> u8 {
     // Whoever waits for the answer sees this process's end by it: it must not close before.
     core::mem::forget(failures);
     status
+}
+
+/// The end where privilege could not be given up, or where that is not proven. It is said only if there is none in the end.
+fn kept(error: PrivilegeError) -> u8 {
+    if portgrant_sys::abandon() { Failures::default().report(error.into(), &[], None) } else { status::SYSTEM }
 }
 
 /// What is left to do when no privilege is needed any more.

@@ -13,6 +13,7 @@ use portgrant_protocol::user_namespace::OVERFLOW_ID;
 use portgrant_protocol::{Kind, Message};
 use portgrant_trusted::System;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 /// No group has this number (setresgid(2)).
 const NO_GID: u32 = u32::MAX;
@@ -111,8 +112,13 @@ impl Account {
         // The uid last. In a user namespace it may have no number for this account.
         let entered =
             setgroups(&groups).and_then(|()| setresgid(gid, gid, gid)).and_then(|()| setresuid(uid, uid, uid));
+        // A root with unusual securebits keeps its capabilities when it leaves uid 0 (capabilities(7)), and could read more.
+        let none = CapabilitySet::empty();
+        let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
         // Root's descriptors are here: the user could trace this process with fs.suid_dumpable=1.
-        entered.is_ok() && set_dumpable_behavior(DumpableBehavior::NotDumpable).is_ok()
+        entered.is_ok()
+            && set_dumpable_behavior(DumpableBehavior::NotDumpable).is_ok()
+            && set_capabilities(None, none).is_ok()
     }
 }
 

@@ -1,20 +1,34 @@
 //! The last words of a program that cannot go on.
 
 use linux_raw_sys::general::__NR_write;
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, Gid, Uid, set_capabilities, set_thread_res_gid, set_thread_res_uid,
+};
 
 use crate::call::call;
 use crate::ids::{getresgid, getresuid};
 
-/// Writes a message of three lines to standard error, without privilege: capabilities are given up first, and a process that
-/// has another uid or gid in any place writes nothing. Whoever reads it may make it wait.
-pub fn give_up(what: &str, why: &str, fix: &str) {
+/// Gives up whatever privilege is left, after something went wrong, and says whether all of it is gone: no capability, and
+/// the real ids in every place. Where not, the program must write nothing: whoever reads it may make it wait.
+#[must_use]
+pub fn abandon() -> bool {
     let none = CapabilitySet::empty();
     let given_up =
         set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none }).is_ok();
+    // Whether these do anything is read back.
+    if let (Ok([uid, ..]), Ok([gid, ..])) = (getresuid(), getresgid()) {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let _ = set_thread_res_gid(gid, gid, gid);
+        let _ = set_thread_res_uid(uid, uid, uid);
+    }
     let of_one =
         |ids: Result<[u32; 3], _>| ids.is_ok_and(|[real, effective, saved]| real == effective && real == saved);
-    if given_up && of_one(getresuid()) && of_one(getresgid()) {
+    given_up && of_one(getresuid()) && of_one(getresgid())
+}
+
+/// Writes a message of three lines to standard error, if [`abandon`] gives all privilege up.
+pub fn give_up(what: &str, why: &str, fix: &str) {
+    if abandon() {
         for text in ["portgrant-binder: ", what, "\n  why: ", why, "\n  fix: ", fix, "\n"] {
             // SAFETY: the kernel reads the bytes of `text`.
             let _ = unsafe { call!(__NR_write, 2, text.as_ptr(), text.len()) };

@@ -17,7 +17,7 @@ mod stdio;
 mod strings;
 mod timer;
 
-pub use abandon::give_up;
+pub use abandon::{abandon, give_up};
 pub use clock::{monotonic, realtime};
 pub use execute::execve;
 pub use ids::{getresgid, getresuid};

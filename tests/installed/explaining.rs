@@ -5,6 +5,7 @@ use portgrant_tests::{BINDER, LAUNCHER, World, both_installs};
 both_installs![
     explain_says_what_would_be_bound_and_by_which_rule,
     explain_decides_for_another_user_as_a_login_would,
+    explain_reads_as_the_other_user_whatever_root_would_keep,
     explain_is_readable_by_programs,
     help_and_version_are_printed,
 ];
@@ -35,6 +36,16 @@ fn explain_decides_for_another_user_as_a_login_would(world: &World) {
     let explain = |user| world.as_user("alice").run([LAUNCHER, "explain", "80", "--as-user", user]);
     explain("bob").succeeds().prints("80/tcp is permitted for bob (uid 1001)");
     explain("alice").exits(77).prints("refused for alice");
+}
+
+fn explain_reads_as_the_other_user_whatever_root_would_keep(world: &World) {
+    world.policy("permit alice 80\n");
+    world.as_root().run(["chmod", "0600", "/etc/portgrant.conf"]).succeeds();
+    for command in [&["explain", "80"][..], &["list"]] {
+        let words = ["setpriv", "--securebits=+no_setuid_fixup,+noroot_locked", LAUNCHER];
+        let outcome = world.as_root().run([&words, command, &["--as-user", "alice"]].concat());
+        outcome.exits(78).complains("/etc/portgrant.conf: the caller may not read it");
+    }
 }
 
 fn explain_is_readable_by_programs(world: &World) {

@@ -9,6 +9,7 @@ both_installs![
     few_system_calls_are_made_with_privilege,
     nothing_of_the_callers_is_looked_at_before_the_drop,
     the_first_calls_of_the_helper_are_those_of_the_drop,
+    nothing_is_written_with_privilege_where_the_drop_fails,
     what_only_tells_has_no_privilege_and_takes_none,
 ];
 
@@ -92,6 +93,37 @@ fn the_first_calls_of_the_helper_are_those_of_the_drop(world: &World) {
         ["getresuid", "getresgid", "capget", "setuid", "setgid", "capset"],
         "{calls:#?}"
     );
+}
+
+/// PG-2: what cannot be given up is not told either, as whoever reads it may make the helper wait.
+fn nothing_is_written_with_privilege_where_the_drop_fails(world: &World) {
+    world.policy("permit alice 80\n");
+    let is_setuid = matches!(world.install(), Install::Setuid);
+    for (fault, is_told) in [
+        ("setresuid:error=EAGAIN:when=1", true),
+        ("setresuid:error=EAGAIN", !is_setuid),
+        ("setresgid:error=EPERM", true),
+        ("capset:error=EPERM:when=1", true),
+        ("capset:error=EPERM", false),
+        ("getresuid:error=EFAULT:when=1", true),
+        ("getresuid:error=EFAULT:when=2", true),
+    ] {
+        let inject = format!("inject={fault}");
+        let strace = ["strace", "-u", "alice", "-o", "/tmp/calls", "-s", "4096", "-e", &inject, BINDER];
+        let outcome = world.as_root().run([&strace[..], &["exec", "-l", "80", "--", "/bin/true"]].concat());
+        outcome.exits(71);
+        assert_eq!(outcome.stderr.contains("privilege could not be given up"), is_told, "{fault}: {outcome}");
+        let trace = std::fs::read_to_string("/tmp/calls").expect("a trace");
+        let calls: Vec<&str> = trace.lines().collect();
+        let told = calls.iter().position(|call| call.starts_with("write("));
+        assert_eq!(told.is_some(), is_told, "{fault}: {trace}");
+        let before = &calls[..told.unwrap_or_default()];
+        let last = |name: &str| before.iter().rfind(|call| call.starts_with(name) && call.ends_with("= 0"));
+        if is_told {
+            assert!(last("capset(").is_some_and(|call| call.contains("permitted=0,")), "{fault}: {trace}");
+            assert!(!is_setuid || last("setresuid(").is_some(), "{fault}: {trace}");
+        }
+    }
 }
 
 fn what_only_tells_has_no_privilege_and_takes_none(world: &World) {

@@ -43,8 +43,8 @@ struct AccessFile {
     rules: Rules,
 }
 
-/// What changes with a file.
-type Stamp = [i64; 6];
+/// What changes with a file. Its size as well: what is cut off and written within a tick of the clock has the same times.
+type Stamp = [i64; 7];
 
 impl Access {
     pub(super) fn new(asked: &Accept) -> Result<Access, Error> {
@@ -94,6 +94,10 @@ impl AccessFile {
             return Err(unreadable(path, "it is not a regular file, or larger than 16 MiB"));
         }
         let text = fs::read_to_string(path).map_err(failed)?;
+        if text.is_empty() {
+            // It is being written anew, perhaps, and shall not let everybody in meanwhile.
+            return Err(unreadable(path, "it is empty"));
+        }
         let rules = Rules::parse(&text).map_err(|(line, why)| {
             let message = Message::new(format!("line {line} of {} is not a rule", shown(path))).why(why);
             Box::new(message.fix("expected ADDRESS:allow or ADDRESS:deny, as in 10.0.0.0/8:allow"))
@@ -104,8 +108,8 @@ impl AccessFile {
 
 fn stamp(path: &Path) -> std::io::Result<Stamp> {
     let meta = fs::metadata(path)?;
-    let [device, inode] = [meta.dev(), meta.ino()].map(u64::cast_signed);
-    Ok([device, inode, meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()])
+    let [device, inode, size] = [meta.dev(), meta.ino(), meta.size()].map(u64::cast_signed);
+    Ok([device, inode, size, meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()])
 }
 
 fn unreadable(path: &Path, why: &str) -> Box<Message> {
@@ -115,4 +119,33 @@ fn unreadable(path: &Path, why: &str) -> Box<Message> {
 
 fn shown(path: &Path) -> String {
     printable(path.as_os_str().as_encoded_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A file of rules of this test's own.
+    fn access(name: &str, text: &str) -> (PathBuf, Access) {
+        let path = std::env::temp_dir().join(format!("portgrant-access-{}-{name}", std::process::id()));
+        fs::write(&path, text).expect("written");
+        let access = Access::new(&Accept { access: Some(path.clone()), ..Accept::default() });
+        (path, access.map_err(|error| error.to_string()).expect("rules"))
+    }
+
+    fn is_served(access: &Access) -> bool {
+        access.decide(IpAddr::from([10, 0, 0, 1])) == Answer::Allow(Vec::new())
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_anew_lets_nobody_in() {
+        let (path, mut access) = access("empty", ":deny\n");
+        fs::write(&path, "").expect("written");
+        assert!(access.refresh().is_err() && !is_served(&access));
+        fs::write(&path, ":deny\n# again\n").expect("written");
+        assert!(access.refresh().is_ok() && !is_served(&access));
+        fs::remove_file(&path).expect("removed");
+    }
 }
