@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
     let (local_name, remote_name) = (name(&mut choices), name(&mut choices));
     let socket = std::fs::File::open("/dev/null").expect("/dev/null").into();
     let names = HostNames { local: local_name.clone(), remote: remote_name.clone() };
-    let connection = Connection { socket, protocol, local, remote, names };
+    let connection = Connection { socket, protocol, local, remote, names, settings: Vec::new() };
     let variables = connection.variables();
     let mut seen = HashSet::new();
     for variable in &variables {

@@ -22,6 +22,11 @@ const MAGIC: fs::FsWord = 0xcafe_4a11;
 pub(super) const HOOKS: [(&str, Hook, Family); 2] =
     [("bind4", Hook::Bind4, Family::V4), ("bind6", Hook::Bind6, Family::V6)];
 
+/// A folder that was made a moment ago, and in which nothing is pinned, must not stay. One with pins cannot be removed so.
+fn remove_if_empty(folder: &Path) {
+    let _ = fs::rmdir(folder);
+}
+
 /// Our folder, root's alone; locked where anything is to be changed.
 #[derive(Debug)]
 pub(super) struct Pins {
@@ -44,14 +49,18 @@ impl Pins {
     pub(super) fn make() -> Result<Pins, Error> {
         let folder = file_system()?.join(FOLDER);
         match fs::mkdir(&folder, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => Pins::open(),
+            Ok(()) => Pins::open().inspect_err(|_| remove_if_empty(&folder)),
+            Err(Errno::EXIST) => Pins::open(),
             Err(errno) => Err(Error::Call { call: "mkdir, for the pins,", errno }),
         }
     }
 
     /// Waits until nobody else changes anything, and keeps others from it.
     pub(super) fn locked(self) -> Result<Pins, Error> {
-        flock(&self.fd, FlockOperation::LockExclusive).map_err(|errno| Error::Call { call: "flock", errno })?;
+        flock(&self.fd, FlockOperation::LockExclusive).map_err(|errno| {
+            remove_if_empty(&self.path);
+            Error::Call { call: "flock", errno }
+        })?;
         // The process that held the lock may have removed it.
         if fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0) { Err(Error::NotLoaded) } else { Ok(self) }
     }

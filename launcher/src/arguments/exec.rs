@@ -37,7 +37,7 @@ pub struct Exec {
     /// Pass the sockets as descriptors N, N+1 and so on, from 3 to 1023, without LISTEN_FDS: for a program with a fixed number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(3..1024))]
     pub first_fd: Option<RawFd>,
-    /// Give the program NAME as its argv[0], like argv0(1) and tcpd's place in inetd.conf
+    /// Give the program NAME as its own name (argv0), like argv0(1) and tcpd's place in inetd.conf
     #[arg(long, value_name = "NAME")]
     pub argv0: Option<OsString>,
     /// Set no_new_privs: setuid programs that the program executes gain no privilege

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod naive;
+mod questions;
 mod refusals;
 
 use portgrant_protocol::{Endpoint, Resolved};

@@ -20,8 +20,9 @@ fn a_refusal_says_how_near_the_policy_came() {
 }
 
 /// Rules that come nearer and nearer to permitting one request.
-const NEARER: [&str; 7] = [
+const NEARER: [&str; 8] = [
     "permit alice gopher 81",
+    "permit alice 80/udp",
     "permit alice 80 on 127.0.0.1",
     "permit alice 80 dev eth0",
     "permit alice 80",
@@ -89,6 +90,13 @@ fn a_rule_for_one_program_needs_reserved_as_any_other() {
         let found = problems(rule.as_bytes());
         assert_eq!((found.len(), found.iter().all(reserved)), (usize::from(is_wrong), true), "{rule}");
     }
+}
+
+#[test]
+fn a_path_holds_any_byte_but_nul() {
+    assert!(problems(b"permit alice 80 exec /a\x01b\n").is_empty());
+    let found = problems(b"permit alice 80 exec /a\0b\n");
+    assert!(matches!(found.as_slice(), [Problem { wrong: Wrong::Path(_), column: 22, .. }]), "{found:?}");
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Block {
         }
     }
 
-    /// As `on` has it. 0.0.0.0 and [::] are addresses to authbind and wildcards to portgrant.
+    /// As `on` has it. `0.0.0.0` and `[::]` are addresses to authbind and wildcards to portgrant.
     pub(super) fn sets(&self) -> Vec<String> {
         match *self {
             Block::V4(0, u32::MAX) => vec!["0.0.0.0/0".to_owned()],
