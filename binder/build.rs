@@ -23,5 +23,8 @@ fn main() {
         {
             println!("cargo::rustc-link-arg-bins={argument}");
         }
+        // Nor tables for unwinding, those of the libraries core and alloc included.
+        println!("cargo::rerun-if-changed=no-unwinding.ld");
+        println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr,-T,{}/no-unwinding.ld", env!("CARGO_MANIFEST_DIR"));
     }
 }

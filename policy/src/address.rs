@@ -11,6 +11,8 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use portgrant_protocol::Address;
 
+use crate::names::split_once;
+
 /// One element of a rule's `on` clause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AddressSet {
@@ -148,7 +150,7 @@ impl AddressSet {
 
     /// Parses `IPv4[/LEN]` or `[IPv6][/LEN]`.
     pub fn parse(word: &str) -> Result<AddressSet, AddressError> {
-        let (address, length) = match word.split_once('/') {
+        let (address, length) = match split_once(word, b'/') {
             Some((address, length)) => (address, Some(length)),
             None => (word, None),
         };

@@ -252,7 +252,14 @@ struct Table {
     /// How often a name was looked up
     lookups: Cell<u32>,
     /// The lines in order of the names; made when enough of them were looked up for it to pay
-    ordered: OnceCell<Vec<(u32, u32)>>,
+    ordered: OnceCell<Vec<Named>>,
+}
+
+/// A line, and where its name ends.
+#[derive(Debug, Clone, Copy)]
+struct Named {
+    line: (u32, u32),
+    name_end: u32,
 }
 
 impl Table {
@@ -280,14 +287,19 @@ impl Table {
             self.lookups.set(lookups + 1);
             return self.lines().find(|line| begins_with(line, wanted));
         }
+        let name = |named: &Named| self.at((named.line.0, named.name_end));
         let ordered = self.ordered.get_or_init(|| {
-            let mut ordered = self.lines.clone();
+            let named = |&line: &(u32, u32)| {
+                let length = self.at(line).bytes().take_while(|&byte| byte != b':').map(|_| 1).sum::<u32>();
+                Named { line, name_end: line.0 + length }
+            };
+            let mut ordered: Vec<Named> = self.lines.iter().map(named).collect();
             // Of two lines for one name the file's first comes first.
-            ordered.sort_unstable_by_key(|&line| (name(self.at(line)), line));
+            ordered.sort_unstable_by(|a, b| name(a).cmp(name(b)).then(a.line.cmp(&b.line)));
             ordered
         });
-        let first = ordered.partition_point(|&line| name(self.at(line)) < wanted);
-        ordered.get(first).map(|&line| self.at(line)).filter(|line| begins_with(line, wanted))
+        let first = ordered.partition_point(|named| name(named) < wanted);
+        ordered.get(first).filter(|named| name(named) == wanted).map(|named| self.at(named.line))
     }
 
     /// In the order of the file.
@@ -325,9 +337,10 @@ pub(crate) fn feeds(text: &[u8]) -> impl Iterator<Item = usize> {
     in_words.chain(in_rest).filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at)
 }
 
-/// What stands before the first colon.
-fn name(line: &str) -> &str {
-    line.split_once(':').map_or(line, |fields| fields.0)
+/// What stands before and behind the first `byte`, which is ASCII. For words: std's is made for long texts.
+pub(crate) fn split_once(word: &str, byte: u8) -> Option<(&str, &str)> {
+    let at = word.bytes().position(|other| other == byte)?;
+    Some((word.get(..at)?, word.get(at + 1..)?))
 }
 
 /// `NAME:PASSWORD:UID:GID:…`

@@ -20,7 +20,7 @@ use portgrant_protocol::Protocol;
 use portgrant_protocol::endpoint::{Port, is_interface, is_service};
 use portgrant_protocol::text::printable;
 
-use crate::names::{Names, feeds, id};
+use crate::names::{Names, feeds, id, split_once};
 use crate::{
     AddressError, AddressSet, Effect, Policy, Ports, Problem, Protocols, Rule, Source, Subject, UnknownService, Wrong,
 };
@@ -31,14 +31,21 @@ const TRUSTED: core::ops::RangeInclusive<u16> = 512..=1023;
 /// exec, login and shell: needs the word even by service name.
 const RSH: core::ops::RangeInclusive<u16> = 512..=514;
 
-/// The clauses after the ports, in their order; the words share one place.
-const CLAUSES: [(&str, u8); 7] =
-    [("on", 1), ("dev", 2), ("reserved", 3), ("reuseport", 3), ("freebind", 3), ("hold", 3), ("exec", 4)];
+/// How many clauses there are.
+const CLAUSES: usize = 7;
 
+/// The clause that `word` begins, and its place after the ports; the words share one place.
 fn clause(word: &str) -> Option<(&'static str, u8)> {
-    // Most words are none, which their first letter tells.
-    let may_be = matches!(word.as_bytes().first(), Some(b'd' | b'e' | b'f' | b'h' | b'o' | b'r'));
-    CLAUSES.into_iter().find(|clause| may_be && clause.0 == word)
+    Some(match word {
+        "on" => ("on", 1),
+        "dev" => ("dev", 2),
+        "reserved" => ("reserved", 3),
+        "reuseport" => ("reuseport", 3),
+        "freebind" => ("freebind", 3),
+        "hold" => ("hold", 3),
+        "exec" => ("exec", 4),
+        _ => return None,
+    })
 }
 
 struct Word<'a> {
@@ -49,6 +56,8 @@ struct Word<'a> {
 /// A line, word by word.
 struct Words<'a> {
     line: &'a [u8],
+    /// The line up to the first byte that is no UTF-8. No word lies beyond, since words are ASCII
+    text: &'a str,
     at: usize,
     /// It is the first of its file
     is_first: bool,
@@ -57,6 +66,12 @@ struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
+    fn of(line: &'a [u8], is_first: bool, path: &'a [u8]) -> Words<'a> {
+        let text = core::str::from_utf8(line)
+            .or_else(|error| core::str::from_utf8(line.get(..error.valid_up_to()).unwrap_or_default()));
+        Words { line, text: text.unwrap_or_default(), at: 0, is_first, path }
+    }
+
     fn next(&mut self) -> Result<Option<Word<'a>>, (usize, Wrong)> {
         self.skip_blanks();
         let start = self.at;
@@ -71,7 +86,7 @@ impl<'a> Words<'a> {
             return Err((start + len + 1, self.odd(rest.get(len..).unwrap_or_default())));
         }
         self.at += len;
-        let text = core::str::from_utf8(word).map_err(|_| (start + 1, Wrong::Character(0)))?;
+        let text = self.text.get(start..self.at).ok_or_else(|| (start + 1, Wrong::Character(0)))?;
         Ok(Some(Word { text, column: start + 1 }))
     }
 
@@ -124,7 +139,7 @@ pub(super) fn parse(
         let line = text.get(start..end).unwrap_or_default();
         start = end + 1;
         rule.clear();
-        let words = Words { line, at: 0, is_first: index == 0, path: &source.path };
+        let words = Words::of(line, index == 0, &source.path);
         let mut parser = Parser { words, names, warnings: Vec::new() };
         let at = |(column, wrong)| Problem { file, line: index + 1, column, wrong };
         if end == text.len() && !whole && is_rule(line) {
@@ -301,18 +316,17 @@ impl<'a> Parser<'a> {
             rule.ports.push(Ports { protocols: unsaid, first: Port::MIN, last: Port::MAX });
             return Ok(false);
         }
-        let (port, protocol) = match word.text.split_once('/') {
+        let (port, protocol) = match split_once(word.text, b'/') {
             Some((port, protocol)) => (port, Some(protocol_word(port, protocol, word)?)),
             None => (word.text, None),
         };
         let protocols = protocol.map_or(unsaid, Protocols::only);
         if port.starts_with(|c: char| c.is_ascii_digit()) {
-            let (first, last) = port.split_once('-').unwrap_or((port, port));
-            let number = |digits: &str, at| Port::parse(digits).ok_or_else(|| (at, Wrong::Port(shown(word.text))));
-            // Of a range the number that does not fit, unless all of it is meant otherwise.
-            let is_meant = slips::port(word.text).is_none() && Port::parse(first).is_some();
-            let second = if is_meant { word.column + port.len() - last.len() } else { word.column };
-            let (first, last) = (number(first, word.column)?, number(last, second)?);
+            let (first, last) = range(port).map_err(|at| {
+                // Of a range the number that does not fit, unless all of it is meant otherwise.
+                let at = if slips::port(word.text).is_none() { at } else { 0 };
+                (word.column + at, Wrong::Port(shown(word.text)))
+            })?;
             if first > last {
                 return Err((word.column, Wrong::Range(shown(word.text))).into());
             }
@@ -359,7 +373,7 @@ impl<'a> Parser<'a> {
 
     /// Reads the clauses from `word` on; says whether `reserved` is among them.
     fn clauses(&mut self, rule: &mut Rule, mut word: Option<Word<'a>>) -> Result<bool, Stop> {
-        let mut all = [("", 0); CLAUSES.len()];
+        let mut all = [("", 0); CLAUSES];
         let mut count = 0;
         while let Some(current) = word {
             let Some(this) = clause(current.text) else {
@@ -452,6 +466,15 @@ impl Rule {
     pub fn has_udp(&self) -> bool {
         self.ports.iter().any(|ports| ports.protocols.contains(Protocol::Udp))
     }
+}
+
+/// `N` or `N-M`; the error is where the number stands that is none.
+fn range(word: &str) -> Result<(Port, Port), usize> {
+    let Some((first, last)) = split_once(word, b'-') else {
+        let port = Port::parse(word).ok_or(0_usize)?;
+        return Ok((port, port));
+    };
+    Ok((Port::parse(first).ok_or(0_usize)?, Port::parse(last).ok_or(word.len() - last.len())?))
 }
 
 fn protocol_word(port: &str, protocol: &str, word: &Word<'_>) -> Result<Protocol, (usize, Wrong)> {

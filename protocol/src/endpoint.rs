@@ -287,7 +287,7 @@ pub fn is_interface(name: &str) -> bool {
 pub fn is_service(name: &str) -> bool {
     name.len() <= MAX_NAME_LEN
         && name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.+-".contains(c))
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte))
 }
 
 fn split_address(place: &str) -> Result<(Address, &str), EndpointError> {

@@ -231,6 +231,17 @@ fn requests() -> impl Strategy<Value = Asked> {
     )
 }
 
+/// Where bytes are cut out of a text, how many, and what is put there.
+fn slips() -> impl Strategy<Value = Vec<(prop::sample::Index, usize, String)>> {
+    let put = prop_oneof![
+        Just(String::new()),
+        prop::sample::select(vec!["\u{a0}", "\r", "#", "\t", "\n", "/", "-", "0", "600", " exec ", " on ", " any "])
+            .prop_map(str::to_owned),
+        "[ -~]{1,3}",
+    ];
+    prop::collection::vec((any::<prop::sample::Index>(), 0..4usize, put), 0..4)
+}
+
 impl Asked {
     fn endpoint(&self) -> String {
         let (place, v6only) = match self.place {
@@ -300,6 +311,28 @@ proptest! {
             }
         };
         prop_assert_eq!(outcome(&|rule| rule.may_apply_to(&process)), outcome(&|_| true), "{:?}", rules);
+    }
+
+    /// And all other rules are counted.
+    #[test]
+    fn a_malformed_line_is_found_whomever_the_rules_are_wanted_for(
+        rules in prop::collection::vec(any_rule(), 1..7), slips in slips(),
+        uid in prop::sample::select(vec![1000u32, 1001, 5000]),
+    ) {
+        let process = Caller { uid, gid: 5, ..Caller::default() };
+        let mut text = rules.concat().into_bytes();
+        for (at, cut, put) in slips {
+            let start = at.index(text.len() + 1);
+            text.splice(start..(start + cut).min(text.len()), put.bytes());
+        }
+        let found = |wanted: &dyn Fn(&Rule) -> bool| {
+            let sources = vec![Source { path: "/x".into(), text: text.clone() }];
+            let parsed = Policy::parse_some(sources, &names(), wanted).expect("given");
+            parsed.map_or_else(|(policy, problems)| (policy.count, problems), |policy| (policy.count, Vec::new()))
+        };
+        let all = found(&|_| true);
+        prop_assert_eq!(&found(&|rule| rule.may_apply_to(&process)), &all, "{}", text.escape_ascii());
+        prop_assert_eq!(&found(&|_| false), &all, "{}", text.escape_ascii());
     }
 
     #[test]

@@ -15,7 +15,8 @@ fn a_group_has_those_whose_primary_one_it_is_and_those_that_it_lists() {
 
 #[test]
 fn a_name_is_found_however_often_the_table_was_asked() {
-    let passwd: String = (0..30).map(|number| format!("user{}:x:{}:0:::\n", number * 7 % 30, number * 7 % 30)).collect();
+    let passwd: String =
+        (0..30).map(|number| format!("user{}:x:{}:0:::\n", number * 7 % 30, number * 7 % 30)).collect();
     let names = Names::of(format!("{passwd}user7:x:999:0:::\nuser:x:777:0:::").as_bytes(), b"", b"");
     for round in 0..3 {
         for number in 0..30 {
