@@ -14,6 +14,22 @@ fn a_group_has_those_whose_primary_one_it_is_and_those_that_it_lists() {
 }
 
 #[test]
+fn a_name_is_found_however_often_the_table_was_asked() {
+    let passwd: String =
+        (0..30).map(|number| format!("user{}:x:{}:0:::\n", number * 7 % 30, number * 7 % 30)).collect();
+    let names = Names::of(format!("{passwd}user7:x:999:0:::\nuser:x:777:0:::").as_bytes(), b"", b"");
+    for round in 0..3 {
+        for number in 0..30 {
+            let uid = names.user(&format!("user{number}")).expect("given").map(|user| user.uid);
+            assert_eq!(uid, Some(number), "round {round}");
+        }
+        for (name, uid) in [("user", Some(777)), ("user30", None), ("use", None), ("user1:x", None), ("zz", None)] {
+            assert_eq!(names.user(name).expect("given").map(|user| user.uid), uid, "{name}, round {round}");
+        }
+    }
+}
+
+#[test]
 fn an_owner_that_passwd_does_not_know_is_a_stranger_once() {
     let names = names();
     let owners = names.owners(["alice", "carol", "1001", "carol"].into_iter()).expect("given");
