@@ -70,7 +70,7 @@ fn verdicts(policy: &Policy, names: &Names) -> Vec<bool> {
                         assert!(!denied, "{asked} by {uid} is denied and permitted");
                     }
                     Decision::Refuse(refusal) => {
-                        let message = refused(refusal, &caller, policy);
+                        let message = refused(refusal, &caller, policy, names);
                         assert!(
                             message.status == 77 && message.text("portgrant").lines().all(is_printable),
                             "{message:?}"
