@@ -45,7 +45,7 @@ pub enum Error {
 impl Error {
     /// The message for this error.
     pub fn message(self) -> Message {
-        let limits = "is a limit too low (ulimit -n), or memory short?";
+        let limits = "raise the limit (ulimit -n) or free memory, and try again";
         match self {
             Error::Usage { what, expected } => message(Kind::Usage, what, expected, "see portgrant-binder --help"),
             Error::TooMany { sockets } => message(

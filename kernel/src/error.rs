@@ -166,9 +166,12 @@ impl Error {
                 errno,
                 "look at what confines this process (a container, seccomp, lockdown(7))",
             ),
-            Error::Call { call, errno } => {
-                message(Kind::System, format!("{call} failed"), errno, "is memory short, or a limit too low?")
-            }
+            Error::Call { call, errno } => message(
+                Kind::System,
+                format!("{call} failed"),
+                errno,
+                "free memory or raise the limit (ulimit -a), and try again",
+            ),
         }
     }
 }

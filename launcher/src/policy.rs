@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use log::debug;
 
 use crate::{Check, Error, Explain, Format, Import, List, Writing, program};
@@ -43,7 +44,8 @@ pub(crate) fn check(asked: &Check, environment: &[CString]) -> Result<Infallible
 pub(crate) fn import(asked: &Import, environment: &[CString]) -> Result<Infallible, Error> {
     let mut words: Vec<OsString> = vec![PROGRAM.into(), "import".into()];
     words.extend(asked.write.iter().flat_map(|folder| ["--write".into(), folder.clone().into()]));
-    words.extend(["--".into(), asked.from.word().into()]);
+    words.push("--".into());
+    words.extend(asked.from.to_possible_value().map(|value| value.get_name().into()));
     words.extend(asked.files.iter().map(|file| file.as_os_str().to_owned()));
     become_it(&words, environment)
 }

@@ -67,7 +67,7 @@ impl Error {
                 Kind::System,
                 format!("{call} failed"),
                 Described(errno),
-                "is a limit too low (ulimit -n), or memory short?",
+                "raise the limit (ulimit -n) or free memory, and try again",
             ),
         }
     }

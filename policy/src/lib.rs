@@ -24,6 +24,7 @@ mod slips;
 mod subid;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use alloc::boxed::Box;
 use alloc::format;

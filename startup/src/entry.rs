@@ -57,18 +57,20 @@ global_asm!(
     start = sym start,
 );
 
-// The library alloc is compiled for unwinding and names these two. A program that aborts never gets there.
 #[cfg(target_arch = "x86_64")]
-global_asm!(
-    ".globl _Unwind_Resume",
-    ".hidden _Unwind_Resume",
-    ".globl rust_eh_personality",
-    ".hidden rust_eh_personality",
-    "_Unwind_Resume:",
-    "rust_eh_personality:",
-    "ud2",
-);
+macro_rules! trap {
+    () => {
+        "ud2"
+    };
+}
 #[cfg(target_arch = "aarch64")]
+macro_rules! trap {
+    () => {
+        "brk #1"
+    };
+}
+
+// The library alloc is compiled for unwinding and names these two. A program that aborts never gets there.
 global_asm!(
     ".globl _Unwind_Resume",
     ".hidden _Unwind_Resume",
@@ -76,7 +78,7 @@ global_asm!(
     ".hidden rust_eh_personality",
     "_Unwind_Resume:",
     "rust_eh_personality:",
-    "brk #1",
+    trap!(),
 );
 
 /// After the first instructions.

@@ -38,16 +38,3 @@ pub enum Origin {
     /// A socket unit and its service
     Systemd,
 }
-
-impl Origin {
-    /// Its word.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Origin::Authbind => "authbind",
-            Origin::Inetd => "inetd",
-            Origin::Xinetd => "xinetd",
-            Origin::Tcpserver => "tcpserver",
-            Origin::Systemd => "systemd",
-        }
-    }
-}
