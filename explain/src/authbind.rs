@@ -17,8 +17,8 @@ pub(crate) fn recognise(file: &Path) -> Option<Box<Message>> {
     }
     let what = match place.map(name).unwrap_or_default().as_slice() {
         b"byuid" => "each line there gives the user of that number some addresses and ports",
-        b"byport" => "whoever may execute that file may bind its port",
-        b"byaddr" => "whoever may execute that file may bind its address and port",
+        b"byport" => "users who can execute that file may bind its port",
+        b"byaddr" => "users who can execute that file may bind its address and port",
         _ => "its files give ports by their names and modes",
     };
     let message = Message::of(Kind::BrokenPolicy, format!("{} is authbind's", shown(file)));
@@ -36,8 +36,8 @@ mod tests {
     #[test]
     fn authbind_s_files_are_known_by_their_place() {
         for (path, expected) in [
-            ("/etc/authbind/byport/80", Some("whoever may execute that file may bind its port")),
-            ("byport/!512", Some("whoever may execute")),
+            ("/etc/authbind/byport/80", Some("users who can execute that file may bind its port")),
+            ("byport/!512", Some("users who can execute")),
             ("/etc/authbind/byuid/1000", Some("each line there gives the user of that number")),
             ("byaddr/127.0.0.1,80", Some("may bind its address and port")),
             ("/etc/authbind/byaddr", Some("may bind its address and port")),

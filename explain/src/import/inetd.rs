@@ -71,7 +71,7 @@ fn parse(text: &str, file: &str, dialect: Dialect, services: &Services, draft: &
         }
     }
     if found {
-        draft.note(file, "standard error of a program goes to whoever starts portgrant, not to the client");
+        draft.note(file, "the standard error of a program goes where that of portgrant goes, not to the client");
         draft.note(
             file,
             "inetd stops a service for ten minutes that starts too often in one; portgrant serves 40 connections at once, \

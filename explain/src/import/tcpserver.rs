@@ -217,7 +217,7 @@ impl Command<'_> {
             server.note("a client's name is set only if it has the client's address, as with -p");
         }
         if asks_ident {
-            server.note("portgrant asks nobody's ident server: TCPREMOTEINFO is never set (-R)");
+            server.note("portgrant does not ask ident servers: TCPREMOTEINFO is never set (-R)");
         }
         Ok(rest)
     }

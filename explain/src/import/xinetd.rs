@@ -44,7 +44,7 @@ fn convert(configuration: &Configuration, file: &str, is_wrapped: bool, services
         }
     }
     if found {
-        draft.note(file, "standard error of a program goes to whoever starts portgrant, not to the client");
+        draft.note(file, "the standard error of a program goes where that of portgrant goes, not to the client");
         draft.note(file, "connections beyond instances and cps wait; xinetd closes them");
     }
 }
@@ -136,11 +136,11 @@ impl Service<'_> {
                 "NORETRY" => {
                     server.note("the flag NORETRY has no equal: portgrant tries again as soon as a program ends");
                 }
-                "IDONLY" => server.obstacle("the flag IDONLY has no equal: portgrant asks nobody's ident server"),
+                "IDONLY" => server.obstacle("the flag IDONLY has no equal: portgrant does not ask ident servers"),
                 "INTERCEPT" => {
                     server.obstacle("the flag INTERCEPT has no equal: a program with its own socket is not watched");
                 }
-                "SENSOR" => server.obstacle("the flag SENSOR has no equal: it is no service, but a trap"),
+                "SENSOR" => server.obstacle("the flag SENSOR has no equal: it is a trap, not a service"),
                 other => server.obstacle(format!("the flag {other} has no equal")),
             }
         }
@@ -351,7 +351,7 @@ mod tests {
             ("only_from = good.example", "only_from allows nobody"),
             ("only_from =", "only_from allows nobody"),
             ("flags = IDONLY", "the flag IDONLY has no equal"),
-            ("flags = SENSOR", "it is no service, but a trap"),
+            ("flags = SENSOR", "it is a trap, not a service"),
             ("type = INTERNAL", "xinetd answers it itself"),
             ("redirect = 10.0.0.1 80", "redirect has no equal"),
             ("bind = host", "'host' is the name of a host"),

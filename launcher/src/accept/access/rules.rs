@@ -99,7 +99,7 @@ fn variables(mut text: &str) -> Result<Vec<CString>, String> {
 /// What an address stands for.
 fn prefixes(word: &str) -> Result<Vec<IpNet>, String> {
     if word.contains('@') {
-        return Err("portgrant asks nobody's ident server, so no user is known".to_owned());
+        return Err("portgrant does not ask ident servers, so no user is known".to_owned());
     }
     if word.starts_with('=') {
         return Err("names of clients are not compared: write addresses".to_owned());
