@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Kind, Message};
 
+use super::quote::shell;
 use super::server::Server;
 use super::shown;
 use crate::output::{DOUBTFUL, STRONG, in_style};
@@ -124,9 +125,23 @@ impl Draft {
         self.remarks.iter().map(line).collect()
     }
 
+    /// The commands that put what was written to `folder` where it is read. `units` are files, or folders of drop-ins.
+    fn next(&self, folder: &Path, from: &str, units: &[PathBuf]) -> String {
+        let mut text = String::new();
+        if !self.rules.is_empty() {
+            let policy = shell(&[shown(&folder.join(format!("{from}.conf")))]);
+            let _ = write!(text, "portgrant check {policy}\ninstall -m 644 {policy} /etc/portgrant.d/\n");
+        }
+        if !units.is_empty() {
+            let units: Vec<String> = units.iter().map(|unit| shown(unit)).collect();
+            let _ = write!(text, "cp -ri {} /etc/systemd/system/\nsystemctl daemon-reload\n", shell(&units));
+        }
+        text
+    }
+
     /// Writes the files below `folder`, none of which may exist, and says what to do with them.
     pub(super) fn write(&self, folder: &Path, from: &str) -> Result<String, Box<Message>> {
-        let mut files: Vec<(PathBuf, String)> = Vec::new();
+        let (mut files, mut units): (Vec<(PathBuf, String)>, Vec<PathBuf>) = Default::default();
         if !self.rules.is_empty() {
             files.push((folder.join(format!("{from}.conf")), self.policy()));
         }
@@ -134,8 +149,10 @@ impl Draft {
             for (name, content) in server.unit_files() {
                 let same = |count: usize| if count < 2 { name.clone() } else { numbered(&name, count) };
                 let is_new = |path: &PathBuf| files.iter().all(|(taken, _)| taken != path);
-                let path = (1..).map(|count| folder.join(same(count))).find(is_new);
-                files.extend(path.map(|path| (path, content)));
+                let Some(path) = (1..).map(|count| folder.join(same(count))).find(is_new) else { continue };
+                let unit = if server.drop_in.is_some() { path.parent().unwrap_or(&path) } else { &path };
+                units.push(unit.to_owned());
+                files.push((path, content));
             }
         }
         let plain = anstream::adapter::strip_str(&self.remarks()).to_string();
@@ -155,13 +172,9 @@ impl Draft {
             })?;
             let _ = writeln!(text, "{}", shown(path));
         }
-        if !self.rules.is_empty() {
-            let policy = shown(&folder.join(format!("{from}.conf")));
-            let _ = writeln!(
-                text,
-                "\n{}\n\n    portgrant check {policy}\n    install -m 644 {policy} /etc/portgrant.d/",
-                in_style(STRONG, "Next, as root:")
-            );
+        let next = self.next(folder, from, &units);
+        if !next.is_empty() {
+            let _ = write!(text, "\n{}\n\n{}", in_style(STRONG, "Next, as root:"), indented(&next));
         }
         let remarks = self.remarks();
         if !remarks.is_empty() {

@@ -62,6 +62,8 @@ pub(super) struct Server {
     pub(super) program: Vec<String>,
     /// Lines of `[Service]` besides User= and ExecStart=
     pub(super) unit: Vec<String>,
+    /// Whether systemd is to take a failure of it for a success
+    pub(super) may_fail: bool,
     /// Where only a drop-in for an existing unit is wanted: that unit's name
     pub(super) drop_in: Option<String>,
     /// What is not quite the same
@@ -158,6 +160,7 @@ impl Server {
             argv0: None,
             program: Vec::new(),
             unit: Vec::new(),
+            may_fail: false,
             drop_in: None,
             notes: Vec::new(),
             obstacles: Vec::new(),
@@ -217,17 +220,21 @@ impl Server {
     pub(super) fn unit_files(&self) -> Vec<(String, String)> {
         let command: Vec<String> =
             ["portgrant".to_owned(), "exec".to_owned()].into_iter().chain(self.arguments()).collect();
-        let start = format!("ExecStart={}\n", quote::unit(&command));
+        let start = format!("ExecStart={}{}\n", if self.may_fail { "-" } else { "" }, quote::unit(&command));
         let lines: String = self.unit.iter().map(|line| format!("{line}\n")).collect();
+        // Where the program ends, the next connection starts it again, as often as systemd.socket(5) starts a service.
+        let waits = self.way == Way::Wait;
+        let limit = if waits { "StartLimitIntervalSec=2\nStartLimitBurst=20\n" } else { "" };
+        let again = if waits { "Restart=always\nRestartSec=0\n" } else { "" };
         if let Some(unit) = &self.drop_in {
-            let content = format!("# {}\n[Service]\nExecStart=\n{start}{lines}", self.place);
+            let limit = if waits { format!("[Unit]\n{limit}") } else { String::new() };
+            let content = format!("# {}\n{limit}[Service]\nExecStart=\n{start}{again}{lines}", self.place);
             return vec![(format!("{unit}.d/portgrant.conf"), content)];
         }
         let user = self.user.as_ref().map(|user| format!("User={user}\n")).unwrap_or_default();
-        // Where the program ends, the next connection starts it again.
-        let restart = if self.way == Way::Wait { "Restart=always\n" } else { "Restart=on-failure\n" };
+        let restart = if waits { again } else { "Restart=on-failure\n" };
         let content = format!(
-            "# {}\n[Unit]\nDescription={}\nAfter=network.target\n\n[Service]\n{user}{start}{restart}{lines}\n\
+            "# {}\n[Unit]\nDescription={}\nAfter=network.target\n{limit}\n[Service]\n{user}{start}{restart}{lines}\n\
              [Install]\nWantedBy=multi-user.target\n",
             self.place, self.name
         );

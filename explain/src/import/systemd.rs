@@ -7,7 +7,7 @@ mod unit;
 
 use std::path::{Path, PathBuf};
 
-use portgrant_protocol::Message;
+use portgrant_protocol::{Endpoint, Message};
 
 use super::draft::Draft;
 use super::server::{Server, Way};
@@ -32,7 +32,8 @@ pub(super) fn read(path: &Path, draft: &mut Draft) -> Result<(), Box<Message>> {
     let name = socket.last("Socket", "Service").unwrap_or(usual);
     let service = find(&path, &name).ok_or_else(|| cannot_read(&path, &format!("its service {name} was not found")))?;
     let service = Unit::read(&service)?;
-    let pair = Pair { socket: &socket, service: &service, accepts, name: &name };
+    let unit = format!("{stem}.socket");
+    let pair = Pair { socket: &socket, service: &service, accepts, unit: &unit, name: &name };
     let mut server = Server::named(name.trim_end_matches(".service").trim_end_matches('@'), shown(&path));
     if !accepts {
         server.drop_in = Some(name.clone());
@@ -61,6 +62,8 @@ struct Pair<'a> {
     socket: &'a Unit,
     service: &'a Unit,
     accepts: bool,
+    /// The socket unit's name
+    unit: &'a str,
     /// The service's name
     name: &'a str,
 }
@@ -68,26 +71,96 @@ struct Pair<'a> {
 impl Pair<'_> {
     fn convert(&self, server: &mut Server) {
         socket::convert(self.socket, self.accepts, server);
-        let input = self.service.last("Service", "StandardInput").unwrap_or_default();
-        server.way = match (self.accepts, input.as_str()) {
-            (true, "socket") => Way::Accept,
-            (true, _) => {
-                server.obstacle(
-                    "Accept=yes without StandardInput=socket: --accept hands a connection over as descriptor 0",
-                );
-                Way::Accept
-            }
-            (false, "socket") => Way::Inetd,
-            (false, _) => Way::Listen,
-        };
-        if server.way == Way::Inetd && server.listen.len() > 1 {
-            server.obstacle("StandardInput=socket is for one socket, and this unit has several");
+        self.way(server);
+        if server.way == Way::Listen {
+            self.names(server);
         }
+        self.other_sockets(server);
         self.user(server);
         self.program(server);
         self.limits(server);
         if self.accepts {
             self.keep_the_rest(server);
+        }
+    }
+
+    /// How the program gets its sockets, and when it is started.
+    fn way(&self, server: &mut Server) {
+        let value = |key| self.service.last("Service", key).unwrap_or_default();
+        let is_input = value("StandardInput") == "socket";
+        server.way = if self.accepts { Way::Accept } else { Way::Listen };
+        if !is_input {
+            if self.accepts {
+                server.obstacle(
+                    "Accept=yes without StandardInput=socket: --accept hands a connection over as descriptor 0",
+                );
+            } else if !self.service.has("Service", "Restart") {
+                server.note(
+                    "systemd started the service at the first connection, and again after it had ended; portgrant \
+                     starts it at once: add Restart=always if it ends when it is idle",
+                );
+            }
+            return;
+        }
+        if !self.accepts {
+            let is_plain = matches!(value("Type").as_str(), "" | "simple" | "exec");
+            server.way = match server.listen.as_slice() {
+                [only] if !only.protocol.is_stream() => Way::Accept,
+                [_] if is_plain => Way::Wait,
+                _ => Way::Inetd,
+            };
+            if server.listen.len() > 1 {
+                server.obstacle("StandardInput=socket is for one socket, and this unit has several");
+            }
+            server.unit.push("StandardInput=null".to_owned());
+            if server.way == Way::Wait {
+                server.note(
+                    "in the unit of --write it is started again for the next connection, which is refused while the \
+                     program ends and portgrant binds again",
+                );
+            }
+        }
+        if !matches!(value("StandardOutput").as_str(), "" | "inherit" | "socket") {
+            server.obstacle("StandardOutput=: portgrant hands a socket over as the program's input and output");
+        }
+        match value("StandardError").as_str() {
+            "" | "inherit" | "socket" => {
+                server
+                    .note("what the program writes to standard error goes to the journal, and no longer to the client");
+                if !self.accepts {
+                    server.unit.push("StandardError=journal".to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What the sockets are called in LISTEN_FDNAMES: as the unit, where nothing else is said.
+    fn names(&self, server: &mut Server) {
+        let name = self.socket.last("Socket", "FileDescriptorName").unwrap_or_else(|| self.unit.to_owned());
+        if format!("{name}=1").parse::<Endpoint>().is_ok() {
+            server.listen.iter_mut().for_each(|listen| listen.name = Some(name.clone()));
+        } else {
+            server.note(format!("the name '{name}' in LISTEN_FDNAMES is not taken over: no endpoint can have it"));
+        }
+    }
+
+    /// A service that still gets other sockets has no room for these.
+    fn other_sockets(&self, server: &mut Server) {
+        let mut names = self.service.list("Service", "Sockets");
+        names.retain(|name| name.split_whitespace().any(|name| name != self.unit));
+        if !names.is_empty() {
+            server.obstacle(format!(
+                "Sockets={}: the service has further socket units: put the lines of all into one, and import that",
+                names.join(" ")
+            ));
+        }
+        let starts = ["Requires", "Wants", "BindsTo", "Requisite"];
+        let starts = starts.iter().find(|key| {
+            self.service.list("Unit", key).iter().any(|names| names.split_whitespace().any(|name| name == self.unit))
+        });
+        if let Some(key) = starts {
+            server.note(format!("{}= of the service starts {} again: take it out", key, self.unit));
         }
     }
 
@@ -98,6 +171,9 @@ impl Pair<'_> {
         let user = self.service.last("Service", "User").filter(|user| !user.is_empty());
         if user.is_none() {
             server.note("the service runs as root; if it needs no other privilege, give it a user of its own");
+        }
+        if user.as_ref().is_some_and(|user| user.contains('%')) {
+            server.obstacle("User= has a specifier: write its value");
         }
         server.user = Some(user.unwrap_or_else(|| "root".to_owned()));
     }
@@ -119,6 +195,10 @@ impl Pair<'_> {
             server.run(words.first().map_or("", String::as_str), words.get(1..).unwrap_or_default());
         } else {
             server.program = words;
+        }
+        server.may_fail = prefix.contains('-') && !self.accepts;
+        if command.contains('\\') {
+            server.obstacle("ExecStart= has a backslash: put portgrant before the command by hand");
         }
         if command.contains(['%', '$']) {
             if self.accepts {
@@ -175,7 +255,10 @@ impl Pair<'_> {
     fn keep_the_rest(&self, server: &mut Server) {
         const REPLACED: [&str; 7] =
             ["ExecStart", "StandardInput", "StandardOutput", "Type", "User", "Restart", "NoNewPrivileges"];
-        for (key, value) in self.service.section("Service").filter(|(key, _)| !REPLACED.contains(key)) {
+        let stays = |key: &str, value: &str| {
+            !REPLACED.contains(&key) && (key != "StandardError" || !matches!(value, "inherit" | "socket"))
+        };
+        for (key, value) in self.service.section("Service").filter(|(key, value)| stays(key, value)) {
             server.unit.push(format!("{key}={value}"));
             if value.contains('%') {
                 server.note(format!("{key}={value}: a specifier means something else without an instance"));
@@ -183,6 +266,7 @@ impl Pair<'_> {
         }
         server
             .note("one service stands for all instances of the template, and all connections are in its control group");
+        server.note("connections beyond --max-conns wait, where systemd closed them");
     }
 }
 
@@ -210,16 +294,16 @@ mod tests {
     #[test]
     fn a_pair_becomes_a_drop_in() {
         let service = "[Service]\nUser=www-data\nExecStart=/usr/bin/server --fast \\\n  'a b'\nNoNewPrivileges=yes\n[Install]\nWantedBy=multi-user.target\n";
-        let socket = "[Socket]\nListenStream=80\nListenStream=127.0.0.1:443\nBacklog=5\nFileDescriptorName=web\n";
+        let socket = "[Socket]\nListenStream=80\nListenDatagram=127.0.0.1:443\nBacklog=5\nFileDescriptorName=web\n";
         let draft = of(socket, service);
         let rules: Vec<&str> = draft.rules.iter().map(|(_, rule)| rule.as_str()).collect();
-        assert_eq!(rules, ["permit www-data 80 on [::]", "permit www-data 443 on 127.0.0.1"]);
-        let command = "portgrant exec --user www-data -l web=80,backlog=5 -l web=127.0.0.1:443,backlog=5 --no-new-privs -- \
+        assert_eq!(rules, ["permit www-data 80 on [::]", "permit www-data 443/udp on 127.0.0.1"]);
+        let command = "portgrant exec --user www-data -l web=80,backlog=5 -l web=127.0.0.1:443/udp --no-new-privs -- \
                        /usr/bin/server --fast 'a b'";
         assert_eq!(draft.servers.iter().map(Server::command).collect::<Vec<_>>(), [command]);
         let [(name, unit)] = draft.servers.first().expect("a server").unit_files().try_into().expect("one file");
         assert_eq!(name, "web.service.d/portgrant.conf");
-        let expected = "[Service]\nExecStart=\nExecStart=portgrant exec -l web=80,backlog=5 -l web=127.0.0.1:443,backlog=5 --no-new-privs -- \
+        let expected = "[Service]\nExecStart=\nExecStart=portgrant exec -l web=80,backlog=5 -l web=127.0.0.1:443/udp --no-new-privs -- \
                         /usr/bin/server --fast \"a b\"\nNoNewPrivileges=no\n";
         assert!(unit.ends_with(expected), "{unit}");
     }
@@ -235,6 +319,34 @@ mod tests {
         assert!(name == "web.service" && unit.contains("\nUser=nobody\n") && unit.contains("\nNice=5\n"), "{unit}");
     }
 
+    /// As the service would be started by systemd: at the first connection, and again.
+    #[test]
+    fn a_socket_as_standard_input_is_waited_for() {
+        for (socket, service, command, unit) in [
+            ("ListenStream=80", "", "-l 80 --inetd --wait --", "StartLimitBurst=20\n[Service]\nExecStart=\n"),
+            ("ListenStream=80", "Type=notify\n", "-l 80 --inetd --", "StandardInput=null\n"),
+            ("ListenDatagram=80", "", "-l 80/udp --accept --", "StandardInput=null\n"),
+        ] {
+            let service = format!("[Service]\nUser=a\nStandardInput=socket\nExecStart=-/bin/x\n{service}");
+            let draft = of(&format!("[Socket]\n{socket}\n"), &service);
+            let server = draft.servers.first().expect("a server");
+            assert!(server.command().contains(command), "{}", server.command());
+            let [(_, text)] = server.unit_files().try_into().expect("one file");
+            assert!(text.contains(unit) && text.contains("ExecStart=-portgrant "), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_sockets_have_the_name_of_their_unit() {
+        let draft = of("[Socket]\nListenStream=80\n", "[Service]\nUser=a\nExecStart=/bin/x\nRequires=x\n");
+        assert!(draft.servers.iter().all(|server| server.command().contains("-l web.socket=80")));
+        let draft = of("[Socket]\nListenStream=80\nFileDescriptorName=a@b\n", "[Service]\nUser=a\nExecStart=/bin/x\n");
+        assert!(draft.text("systemd").contains("the name 'a@b' in LISTEN_FDNAMES is not taken over"));
+        let wants = "[Unit]\nWants=other.socket web.socket\n[Service]\nUser=a\nExecStart=/bin/x\n";
+        let text = of("[Socket]\nListenStream=80\n", wants).text("systemd");
+        assert!(text.contains("Wants= of the service starts web.socket again: take it out"), "{text}");
+    }
+
     #[test]
     fn what_would_be_another_service_is_left_out() {
         let socket = "[Socket]\nListenStream=80\n";
@@ -247,6 +359,14 @@ mod tests {
             (socket, "[Service]\nDynamicUser=yes\nExecStart=/bin/x\n", "DynamicUser=yes"),
             (socket, "[Service]\nUser=a\nExecStart=/bin/x %n\n", "has specifiers"),
             (socket, "[Service]\nUser=a\nExecStart=+/bin/x\n", "with other rights"),
+            (socket, "[Service]\nUser=a\nExecStart=/bin/x 'a\\tb'\n", "has a backslash"),
+            (socket, "[Service]\nUser=%i\nExecStart=/bin/x\n", "User= has a specifier"),
+            (socket, "[Service]\nUser=a\nExecStart=/bin/x\nSockets=web.socket more.socket\n", "further socket units"),
+            (
+                socket,
+                "[Service]\nUser=a\nExecStart=/bin/x\nStandardInput=socket\nStandardOutput=journal\n",
+                "StandardOutput=",
+            ),
             (socket, "[Service]\nUser=a\nExecStart=/bin/x\nPrivateUsers=yes\n", "PrivateUsers="),
             (socket, "[Service]\nUser=a\nExecStart=/bin/x\nRestrictAddressFamilies=AF_UNIX\n", "must list AF_INET"),
         ] {

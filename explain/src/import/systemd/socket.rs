@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use portgrant_protocol::Protocol;
+use portgrant_protocol::{Endpoint, Protocol};
 
 use super::unit::{Unit, is_yes};
 use crate::import::server::{Listen, Place, Server};
@@ -40,7 +40,6 @@ const MEANINGLESS: [&str; 24] = [
 
 pub(super) fn convert(unit: &Unit, accepts: bool, server: &mut Server) {
     let options = options(unit, server);
-    let name = unit.last("Socket", "FileDescriptorName").filter(|_| !accepts);
     for (key, value) in unit.section("Socket") {
         let protocol = match key {
             "ListenStream" => match unit.last("Socket", "SocketProtocol").as_deref() {
@@ -63,8 +62,16 @@ pub(super) fn convert(unit: &Unit, accepts: bool, server: &mut Server) {
         }
         match place(value, unit) {
             Ok((place, port)) => {
-                let (name, options) = (name.clone(), options.clone());
-                server.listen.push(Listen { name, place, port, protocol, options });
+                let mut options = options.clone();
+                options.retain(|option| {
+                    let fits = format!("1/{},{option}", protocol.word()).parse::<Endpoint>().is_ok();
+                    // For datagrams systemd ignores what only streams have.
+                    if !fits && protocol.is_stream() {
+                        server.note(format!("{option} is not taken over: {value} cannot have it"));
+                    }
+                    fits
+                });
+                server.listen.push(Listen { name: None, place, port, protocol, options });
             }
             Err(why) => server.obstacle(format!("{key}={value}: {why}")),
         }
