@@ -114,6 +114,22 @@ shells_complete_what_portgrant_kernel_takes() (
     completed portgrant-kernel load --cgroup /pro | grep -xF /proc
 )
 
+bash_completes_users_servers_and_services() (
+    . "$(built)/portgrant.bash"
+    completed() {
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+        _portgrant_words portgrant "${*: -1}" "${*: -2:1}" 2>/dev/null || true
+        printf '%s\n' "${COMPREPLY[@]}"
+    }
+    for command in "explain --as-user" "list --as-user" "exec --user"; do
+        completed portgrant $command roo | grep -xF root
+    done
+    completed portgrant exec --as "" >"$work/servers"
+    for server in nginx php-fpm unicorn; do grep -xF $server "$work/servers"; done
+    completed portgrant exec -l htt | grep -xF http
+    completed portgrant exec --ver | grep -xF -- --verify
+)
+
 the_example_is_a_policy_that_permits_nothing() (
     grep -q '^0 rules, .* 0 errors, 0 warnings' <<<"$("$(built)/$explain" check packaging/portgrant.conf)"
     # What it shows is a policy as well.
