@@ -71,9 +71,20 @@ the_kernel_mode_is_installed_and_nothing_is_loaded() (
     # A unit that the administrator masked.
     mkdir -p /etc/systemd/system
     ln -s /dev/null /etc/systemd/system/portgrant-kernel.service
-    install 0.1.0-1 portgrant portgrant-kernel
+    # Nothing is mounted below /sys here, as on a machine with an old kernel.
+    install 0.1.0-1 portgrant portgrant-kernel | tee /run/said
+    grep -A 1 -F 'portgrant-kernel: this machine has no cgroup v2' /run/said | grep 'fix: '
+    portgrant doctor >/run/doctor || true
+    grep -F 'no cgroup v2' /run/doctor
+    status=0; portgrant-kernel load 2>/run/load || status=$?
+    [ $status = 69 ]
+    grep -F 'no cgroup2 file system is mounted' /run/load
     portgrant-kernel --version
-    install 0.1.1-1 portgrant portgrant-kernel
+    mount -t sysfs sysfs /sys
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    install 0.1.1-1 portgrant portgrant-kernel | tee /run/said
+    fails grep -F 'this machine has no' /run/said
+    umount -R /sys
     [ "$(readlink /etc/systemd/system/portgrant-kernel.service)" = /dev/null ]
     [ -z "$(find /etc/systemd -name '*portgrant*' ! -name portgrant-kernel.service)" ]
     apt-get -qq purge portgrant-kernel
@@ -203,7 +214,8 @@ without_capabilities_it_is_setuid_and_where_neither_works_that_is_said() (
     grep -A 1 nosuid /run/said | grep 'fix: '
     [ "$(dpkg-query -W -f '${db:Status-Status}' portgrant)" = installed ]
     fails as alice portgrant exec -l 80 -- true
-    fails portgrant doctor
+    fails portgrant doctor >/run/doctor
+    grep -E '^broken .*nosuid' /run/doctor
 INSIDE
 )
 
@@ -221,7 +233,23 @@ it_is_installed_in_a_container_without_privilege() (
     contained dpkg -i /given/0.1.0-1/portgrant_*.deb
     [ "$(dpkg-query -W -f '${db:Status-Status}' portgrant)" = installed ]
     contained sh -c 'getcap /usr/libexec/portgrant/portgrant-binder
-        exec setpriv --reuid=1000 --regid=1000 --clear-groups --inh-caps=-all portgrant exec -l 80 -- true'
+        setpriv --reuid=1000 --regid=1000 --clear-groups --inh-caps=-all portgrant exec -l 80 -- true
+        exec setpriv --reuid=1000 --regid=1000 --clear-groups --inh-caps=-all portgrant doctor' >/run/doctor || { cat /run/doctor; exit 1; }
+    grep -F 'this is a user namespace' /run/doctor
+INSIDE
+)
+
+# As Debian had it before 10. No package of Debian puts anything there, so nothing is wrong with it.
+a_usr_local_that_a_group_may_write_to_changes_nothing() (
+    clean 0.1.0-1 <<'INSIDE'
+    chgrp staff /usr/local /usr/local/bin /usr/local/lib
+    chmod 2775 /usr/local /usr/local/bin /usr/local/lib
+    install 0.1.0-1 >/run/said
+    fails grep -E '/usr/local|fix: ' /run/said
+    fresh
+    echo 'permit alice 80' >/etc/portgrant.conf
+    as alice portgrant exec -l 80 -- true
+    as alice portgrant doctor
 INSIDE
 )
 
@@ -235,6 +263,7 @@ another_installation_by_hand_is_left_alone() (
     install 0.1.0-1 >/run/said
     grep -F 'there is another portgrant in /usr/local' /run/said
     [ "$(cat /etc/portgrant.conf)" = 'permit alice 80' ]
+    for doctor in /usr/bin/portgrant /usr/local/bin/portgrant; do as alice $doctor doctor; done
     as alice portgrant exec -l 80 -- true
     as alice /usr/bin/portgrant exec -l 80 -- true
     apt-get -qq purge portgrant
@@ -271,6 +300,8 @@ BEFORE
     grep -F '/etc/portgrant.conf:1:' <<<"$said"
     [ "$(grep -n 'refuses the policy' <<<"$said" | cut -d: -f1)" -lt "$(grep -n 'cap_net_bind_service=p' <<<"$said" | cut -d: -f1)" ]
     [ "$(dpkg-query -W -f '${db:Status-Status}' portgrant)" = installed ]
+    fails portgrant doctor >/run/doctor
+    grep -E '^broken +policy ' /run/doctor
     [ ! -e /run/portgrant-before-upgrade ]
 INSIDE
 )
