@@ -5,6 +5,7 @@ with_systemd() {
     mkdir -p "$given"
     git ls-files -co --exclude-standard packaging LICENSE-* ./*.md | xargs cp --parents -t "$given"
     cp -r "$(built)" "$given/built"
+    readme_units "$given"
     inside "$(tests/packages/root "$suite" systemd,libnss-systemd,libnss-extrausers,apparmor,libcap2-bin)" "$given"
 }
 
@@ -16,6 +17,23 @@ systemd_finds_nothing_wrong_with_the_units_and_they_are_confined() (
     [ -z "$(grep portgrant /run/said)" ]
     for unit in portgrant-kernel portgrant-kernel-audit; do
         systemd-analyze security --offline=yes --threshold=25 $units/$unit.service >/run/said || { cat /run/said; exit 1; }
+        echo "measured: systemd-analyze security $(tail -n 1 /run/said | grep -o 'Overall.*' | tr -d '→')"
+    done
+INSIDE
+)
+
+the_unit_of_the_readme_is_well_formed() (
+    with_systemd <<'INSIDE'
+    /given/packaging/install >/dev/null
+    mkdir -p /home/alice
+    install -m 0755 /bin/true /home/alice/server
+    grep -F 'ExecStart=/usr/local/bin/portgrant exec -l 80' /given/web.service
+    grep -F 'ProtectSystem=' /given/hardened.service
+    for unit in web hardened; do
+        cp /given/$unit.service /etc/systemd/system/
+        systemd-analyze verify --man=no /etc/systemd/system/$unit.service 2>&1 | tee /run/said
+        [ -z "$(grep $unit /run/said)" ]
+        systemd-analyze security --offline=yes /etc/systemd/system/$unit.service >/run/said
         echo "measured: systemd-analyze security $(tail -n 1 /run/said | grep -o 'Overall.*' | tr -d '→')"
     done
 INSIDE
