@@ -23,7 +23,7 @@ assert process["args"] == ["/usr/bin/portgrant", "--help"] and process["user"]["
     # Nothing but these programs, and a shell to start them.
     mkdir -p "$root"/{bin,proc,dev,run,given,tmp,root}
     cp "$(busybox)" "$root/bin/busybox"
-    for applet in sh env mount cp setpriv cat; do ln -s busybox "$root/bin/$applet"; done
+    for applet in sh env mount umount cp setpriv cat; do ln -s busybox "$root/bin/$applet"; done
     printf '#!/bin/sh\n. /run/code\n' >"$root/bin/bash"
     chmod 755 "$root/bin/bash" "$work"
     inside "$root" <<'INSIDE'
@@ -47,7 +47,7 @@ two_images_of_the_same_programs_are_identical() (
     (umask 077 && TZ=Asia/Tokyo packaging/oci "$work/two" --built "$work/copy" >/dev/null)
     cmp "$image" "$work"/two/*.oci.tar
     # By an ordinary user as well.
-    chmod -R go+rX "$work/copy" "$work"
+    chmod -R go+rX "$work/.."
     mkdir -m 777 "$work/three"
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all \
         env HOME="$work/three" RUSTUP_TOOLCHAIN= CARGO_BUILD_TARGET=x86_64-unknown-linux-gnu packaging/oci "$work/three" --built "$work/copy"

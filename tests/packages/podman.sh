@@ -4,28 +4,7 @@
 # descriptor 3, or on the port that is its argument, and says what it was given.
 with_podman() {
     mkdir -p "$work/given/image"
-    cat >"$work/srv.c" <<'SERVER'
-#include <netinet/in.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-int main(int argc, char **argv)
-{
-    int at = 3;
-    if (argc > 1) {
-        struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_port = htons(atoi(argv[1]))};
-        at = socket(AF_INET6, SOCK_STREAM, 0);
-        if (bind(at, (struct sockaddr *)&any, sizeof any) || listen(at, 9)) return perror("bind"), 1;
-    }
-    for (;;) {
-        int to = accept(at, 0, 0);
-        if (to < 0) return perror("accept"), 1;
-        dprintf(to, "served by uid %d, LISTEN_FDS=%s, pid %d, LISTEN_PID=%s\n", getuid(), getenv("LISTEN_FDS"), getpid(), getenv("LISTEN_PID"));
-        close(to);
-    }
-}
-SERVER
-    gcc -Os -Wall -static -o "$work/given/image/srv" "$work/srv.c"
+    gcc -Os -Wall -static -o "$work/given/image/srv" tests/programs/accepts.c
     cp "$(debs)"/*.deb "$work/given/"
     {
         cat <<'INSIDE'
@@ -139,5 +118,41 @@ in_kernel_mode_podman_just_publishes_the_port() (
     done
     portgrant-kernel unload
     fails user "${container[@]}" --name web -p 80:80 localhost/srv:1 /srv 80
+INSIDE
+)
+
+# As packaging/oci --help has it: the programs are copied into an image with a server.
+the_image_is_copied_into_another_and_doctor_is_right_in_its_containers() (
+    mkdir -p "$work/given/oci"
+    packaging/oci "$work/given/oci" --built "${PORTGRANT_STATIC:-$(packaging/build --no-examples --static)}"
+    with_podman <<'INSIDE'
+    user podman load -q -i /given/oci/portgrant-*.oci.tar
+    user podman image exists localhost/portgrant:0.1.0
+    # An image has accounts. For one that has none podman makes /etc/passwd, which nobody but root may read.
+    mkdir -m 755 /home/alice/context
+    echo 'permit alice 80' >/home/alice/context/policy
+    echo alice:x:1000:1000::/:/bin/sh >/home/alice/context/passwd
+    echo alice:x:1000: >/home/alice/context/group
+    printf '%s\n' 'FROM localhost/srv:1' 'COPY --from=localhost/portgrant:0.1.0 /usr/ /usr/' 'COPY passwd group /etc/' \
+        'COPY policy /etc/portgrant.conf' 'USER alice' >/home/alice/context/Containerfile
+    user podman build -q --isolation=chroot --network=host -t localhost/both /home/alice/context
+    contained() {
+        local status=0
+        user "${container[@]}" "${@:2}" localhost/both /usr/bin/portgrant $1 >/run/said 2>&1 || status=$?
+        cat /run/said
+        return $status
+    }
+    contained doctor
+    contained "exec -l 80 -- /usr/bin/portgrant --version"
+    # The reason is named in each case, and nothing is granted.
+    while read -r options reason; do
+        fails contained doctor $options
+        grep -E "^broken .*$reason" /run/said
+        fails contained "exec -l 80 -- /usr/bin/portgrant --version" $options
+    done <<'REASONS'
+--cap-drop=all CAP_NET_BIND_SERVICE is not in the bounding set here
+--security-opt=no-new-privileges no_new_privs is set here
+--network=host the network belongs to another user namespace
+REASONS
 INSIDE
 )
