@@ -1,5 +1,5 @@
 //! `{fd}` and `{fd:NAME}` in the bytes of an argument; `{{fd}}` and `{{fd:NAME}}` are those characters with one pair of
-//! braces. All else stays as it is, byte for byte.
+//! braces. `{fd: 3}` and `{fd:3}` are none: no socket has such a name. All else stays as it is, byte for byte.
 
 use std::os::fd::RawFd;
 
@@ -42,6 +42,10 @@ fn placeholder(text: &[u8]) -> Option<Placeholder<'_>> {
     let inside = inside.strip_prefix(b":")?;
     let end = inside.iter().position(|byte| matches!(byte, b'{' | b'}'))?;
     let (name, behind) = inside.split_at_checked(end)?;
+    // No socket has such a name, and JavaScript writes {fd: 3}.
+    if name.iter().any(u8::is_ascii_whitespace) || (!name.is_empty() && name.iter().all(u8::is_ascii_digit)) {
+        return None;
+    }
     Some(Placeholder { name: Some(name), behind: behind.strip_prefix(b"}")? })
 }
 
@@ -69,7 +73,7 @@ mod tests {
 
     #[test]
     fn placeholders_become_numbers_and_doubled_braces_single_ones() {
-        let cases: [(&[u8], &[u8]); 14] = [
+        let cases: [(&[u8], &[u8]); 15] = [
             (b"{fd}", b"3"),
             (b"fd://{fd},{fd:a}", b"fd://3,4"),
             (b"{{fd}}", b"{fd}"),
@@ -83,6 +87,7 @@ mod tests {
             (b"{fdx} {FD} { fd } {f} {} {{}} {", b"{fdx} {FD} { fd } {f} {} {{}} {"),
             (b"\xff\xfe{fd}\x80", b"\xff\xfe3\x80"),
             (b"${FD}{fd}", b"${FD}3"),
+            (b"listen({fd: 3}) listen({fd:3})", b"listen({fd: 3}) listen({fd:3})"),
             (b"", b""),
         ];
         for (text, expected) in cases {
