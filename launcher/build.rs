@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-fn main() {
+/// Links it, where the compiler has it as an archive.
+pub(crate) fn main() {
     println!("cargo::rerun-if-changed=../launcher/build.rs");
     if env::var("CARGO_CFG_TARGET_ENV").as_deref() != Ok("gnu") || env::var("HOST") != env::var("TARGET") {
         return;

@@ -40,7 +40,6 @@ mod policy_files;
 mod privilege;
 mod program_file;
 mod receiving;
-mod recipes;
 mod refusals;
 mod restarting;
 mod running;

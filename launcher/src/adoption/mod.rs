@@ -264,13 +264,15 @@ fn helped(server: &'static Server, listen: &[Endpoint]) -> Result<Adoption, Erro
     let option = format!("--as {}", server.name);
     match server.adoption {
         Adoption::Never => {
-            let message =
-                Message::new(format!("{option} is not possible")).why(format!("{} {}", server.name, server.takes));
+            let message = Message::new(format!("{option} is not possible"))
+                .why(format!("{} takes {}", server.name, server.takes));
             return usage(message.fix(format!("see portgrant recipe {} for what to do instead", server.name)));
         }
         Adoption::Connection => {
             let message = Message::new(format!("{option} is not needed: this server uses --accept"));
-            return usage(message.why(format!("{} {}", server.name, server.takes)).fix("use --accept instead of --as"));
+            return usage(
+                message.why(format!("{} takes {}", server.name, server.takes)).fix("use --accept instead of --as"),
+            );
         }
         Adoption::ListenFds
         | Adoption::Variable(_)

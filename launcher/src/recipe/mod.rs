@@ -1,13 +1,7 @@
 //! Recipes: how each known server takes a socket that it did not bind. One table for two commands: `portgrant recipe`
-//! prints it, `portgrant exec --as SERVER` follows it.
+//! prints it, `portgrant exec --as SERVER` follows it. The table is `servers/table.toml`; build.rs makes it constants.
 
-mod applications;
-mod containers;
-mod daemons;
-mod languages;
 mod text;
-mod themselves;
-mod web;
 
 use std::convert::Infallible;
 use std::fs::{self, OpenOptions};
@@ -38,17 +32,28 @@ pub(crate) struct Server {
     pub(crate) serves: Serves,
     /// Who runs it, where the package made an account for that
     pub(crate) user: Option<&'static str>,
-    /// What is typed, a line each
-    pub(crate) command: &'static str,
+    /// What is typed for `portgrant exec`, a line each
+    pub(crate) exec: Option<&'static str>,
+    /// What is typed for a process for each connection
+    pub(crate) accept: Option<&'static str>,
+    /// What is typed in kernel mode, and behind `portgrant run --`
+    pub(crate) run: Option<&'static str>,
+    /// Its own command that has it read its configuration again
+    pub(crate) reload: Option<&'static str>,
     /// What stands in which file, a name and the content
     pub(crate) files: &'static [(&'static str, &'static str)],
+    /// What signals do, a sentence each
+    pub(crate) signals: &'static [&'static str],
     /// What goes wrong, and what else to know
     pub(crate) notes: &'static [&'static str],
     /// The first version that does it
     pub(crate) since: &'static str,
-    /// Debian 12's version, where the tests run it
-    pub(crate) tried: Option<&'static str>,
+    /// The versions that tests/servers started by this recipe; empty if it started none
+    pub(crate) tried: &'static str,
 }
+
+/// Every server, in the order of the table.
+const SERVERS: &[Server] = include!(concat!(env!("OUT_DIR"), "/servers.rs"));
 
 /// How sockets reach a program. Each is announced once: of one that is announced twice gunicorn dies, and others may keep
 /// a copy open that they know nothing of.
@@ -112,6 +117,13 @@ pub(crate) struct Descriptor {
     pub(crate) local: SocketAddr,
 }
 
+impl Server {
+    /// Whether there is a way to start it.
+    pub(crate) fn is_startable(&self) -> bool {
+        self.exec.is_some() || self.accept.is_some() || self.run.is_some()
+    }
+}
+
 impl Variable {
     /// Names and values that announce `descriptors`.
     pub(crate) fn announce(&self, descriptors: &[Descriptor]) -> Vec<(String, String)> {
@@ -163,7 +175,7 @@ fn write(server: &Server, folder: &Path) -> Result<String, Error> {
     }
     let mut text = String::new();
     for (path, content) in &files {
-        let written = fs::create_dir_all(folder)
+        let written = fs::create_dir_all(path.parent().unwrap_or(folder))
             .and_then(|()| OpenOptions::new().write(true).create_new(true).open(path))
             .and_then(|mut file| file.write_all(content.as_bytes()));
         written.map_err(|error| {
@@ -175,18 +187,9 @@ fn write(server: &Server, folder: &Path) -> Result<String, Error> {
     Ok(text + &text::next(server, &shown(folder)))
 }
 
-/// Every server, those that can be helped first.
+/// Every server.
 pub(crate) fn servers() -> impl Iterator<Item = &'static Server> {
-    [
-        daemons::SERVERS,
-        web::SERVERS,
-        applications::SERVERS,
-        languages::SERVERS,
-        containers::SERVERS,
-        themselves::SERVERS,
-    ]
-    .into_iter()
-    .flatten()
+    SERVERS.iter()
 }
 
 /// The server that bears `name`, its own or another.
@@ -221,8 +224,7 @@ pub(crate) fn no_recipe(word: &str) -> Message {
 
 /// What is said of a word of `--as` that is none of them; the caller's word, printable.
 pub(crate) fn unknown(word: &str) -> Message {
-    let known: Vec<&str> = servers().map(|server| server.name).collect();
-    let known = format!("the known servers are {}", known.join(", "));
+    let known = format!("portgrant recipe lists the {} servers that it knows", SERVERS.len());
     let message = Message::new(format!("'{word}' is not a server that portgrant knows")).why(known);
     match nearest(word) {
         Some(name) => message.fix(format!("did you mean {name}? see portgrant recipe")),
@@ -262,7 +264,10 @@ mod tests {
             assert!(message.fix.is_some_and(|fix| fix.contains(&format!("mean {nearest}?"))), "{word}");
         }
         let message = unknown("zzz");
-        assert!(!message.to_string().contains("did you mean") && message.to_string().contains("haproxy"), "{message}");
+        assert!(
+            !message.to_string().contains("did you mean") && message.to_string().contains("portgrant recipe lists"),
+            "{message}"
+        );
     }
 
     #[test]

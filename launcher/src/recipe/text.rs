@@ -10,9 +10,7 @@ const WIDTH: usize = 96;
 /// Every server, a line each.
 pub(crate) fn list() -> String {
     let width = servers().map(|server| server.name.len()).max().unwrap_or(0) + 2;
-    let line = |server: &Server| {
-        wrapped(&format!("  {:width$}", server.name), width + 2, server.takes.trim_start_matches("takes "))
-    };
+    let line = |server: &Server| wrapped(&format!("  {:width$}", server.name), width + 2, server.takes);
     let (never, can): (Vec<&Server>, Vec<&Server>) =
         servers().partition(|server| matches!(server.adoption, Adoption::Never));
     let lines = |servers: &[&Server]| servers.iter().map(|server| line(server)).collect::<String>();
@@ -27,42 +25,60 @@ pub(crate) fn list() -> String {
 
 /// The recipe of `server`.
 pub(crate) fn of(server: &Server) -> String {
-    let mut text = wrapped("", 0, &format!("{} {}.", server.name, server.takes));
-    if let Adoption::Never = server.adoption {
-        text += "\nportgrant exec cannot start it. The tests of portgrant do not start it either.\n";
-    } else {
+    let mut text = wrapped("", 0, &format!("{} takes {}.", server.name, server.takes));
+    if !matches!(server.adoption, Adoption::Never) {
         text += &format!("\n{}", wrapped("", 0, &with_as(server)));
-        text += &format!(
-            "\nCommand{}:\n\n{}",
-            server.user.map(|user| format!(", as {user}")).unwrap_or_default(),
-            indented(server.command)
-        );
     }
+    text += &commands(server);
     for (name, content) in server.files {
         text += &format!("\n{name}:\n\n{}", indented(content));
     }
-    text += if matches!(server.adoption, Adoption::Never) { "\nInstead:\n\n" } else { "\nGood to know:\n\n" };
-    for note in server.notes {
-        text += &wrapped("  * ", 4, note);
+    if !server.signals.is_empty() {
+        text += "\nSignals, and whether clients are answered after them:\n\n";
+        text += &server.signals.iter().map(|sentence| wrapped("  * ", 4, sentence)).collect::<String>();
+    }
+    if !server.notes.is_empty() {
+        text += if server.is_startable() { "\nGood to know:\n\n" } else { "\nInstead:\n\n" };
+        text += &server.notes.iter().map(|note| wrapped("  * ", 4, note)).collect::<String>();
     }
     let since = (!server.since.is_empty()).then(|| format!("Since {}.", server.since));
-    let tried = match server.tried {
-        Some(tried) => Some(format!("Tested as it stands here, with {tried}.")),
-        None => {
-            (!matches!(server.adoption, Adoption::Never)).then(|| "The tests of portgrant do not start it.".to_owned())
-        }
+    let tried = match (server.is_startable(), server.tried) {
+        (false, _) => None,
+        (true, "") => Some("The tests of portgrant do not start it.".to_owned()),
+        (true, versions) => Some(format!("Tested as it stands here, with {versions}.")),
     };
     let last: Vec<String> = since.into_iter().chain(tried).collect();
     if !last.is_empty() {
-        text += &format!("\n{}\n", last.join(" "));
+        text += &format!("\n{}", wrapped("", 0, &last.join(" ")));
     }
     text
 }
 
 /// What to type once its files are in `folder`.
 pub(crate) fn next(server: &Server, folder: &str) -> String {
+    format!("\nIn {folder}:\n{}", commands(server))
+}
+
+/// What to type, for each way that works.
+fn commands(server: &Server) -> String {
     let user = server.user.map(|user| format!(", as {user}")).unwrap_or_default();
-    format!("\nCommand, in {folder}{user}:\n\n{}", indented(server.command))
+    let run = server.run.map(after_run);
+    let ways = [
+        (server.exec, "Command"),
+        (server.accept, if server.exec.is_some() { "Command for a process for each connection" } else { "Command" }),
+        (run.as_deref(), "Command to start it unchanged (in kernel mode leave out 'portgrant run --')"),
+        (server.reload, "Command to reload its configuration"),
+    ];
+    let ways = ways.into_iter().filter_map(|(command, heading)| Some((command?, heading)));
+    ways.map(|(command, heading)| format!("\n{heading}{user}:\n\n{}", indented(command))).collect()
+}
+
+/// The command with `portgrant run --` before its last line, and the lines that this one goes on from.
+fn after_run(command: &str) -> String {
+    let command = command.trim_end();
+    let last = command.rmatch_indices('\n').map(|(at, _)| at).find(|&at| !command[..at].ends_with('\\'));
+    let (before, last) = command.split_at(last.map_or(0, |at| at + 1));
+    format!("{before}portgrant run -- {last}")
 }
 
 /// What `--as` does for it.
@@ -147,9 +163,11 @@ mod tests {
                 assert!(line.len() <= WIDTH && !line.ends_with(' '), "{}: {line:?}", server.name);
             }
             assert!(text.is_ascii() && text.starts_with(server.name), "{text}");
-            let never = matches!(server.adoption, Adoption::Never);
-            assert_eq!(text.contains("\nCommand"), !never, "{text}");
-            assert!(text.contains(if never { "\nInstead:\n\n  * " } else { "\nGood to know:\n\n  * " }), "{text}");
+            assert_eq!(text.contains("\nCommand"), server.is_startable(), "{text}");
+            assert!(server.is_startable() || text.contains("\nInstead:\n\n  * "), "{text}");
+            for command in [server.exec, server.accept, server.run, server.reload].into_iter().flatten() {
+                assert!(command.lines().all(|line| text.contains(line.trim())), "{text}");
+            }
         }
     }
 
@@ -157,11 +175,7 @@ mod tests {
     fn the_list_has_a_line_for_each_server() {
         let list = list();
         for server in servers() {
-            assert!(
-                list.contains(&format!("\n  {} ", server.name)) && server.takes.starts_with("takes "),
-                "{}",
-                server.name
-            );
+            assert!(list.contains(&format!("\n  {} ", server.name)), "{}", server.name);
         }
         assert!(list.lines().all(|line| line.len() <= WIDTH + 4), "{list}");
     }
