@@ -5,6 +5,7 @@
 //! The privileged helper links it, so everything here is bounded and total: hostile bytes end in an error. The helper has
 //! no C library and no std, so paths and texts are bytes; the feature `std` adds the same with std's types.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 #![forbid(unsafe_code)]
 

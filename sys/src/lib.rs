@@ -1,6 +1,7 @@
 //! The unsafe code that several programs of portgrant need, once: system calls that rustix does not cover, and what
 //! execve(2) left in memory. A proof stands beside each block.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), no_std)]
 #![allow(unsafe_code)]
 
