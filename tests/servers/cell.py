@@ -85,6 +85,9 @@ if [ -n "$cgroup" ]; then
     mount -t bpf -o mode=0700 none sys/fs/bpf
 fi
 ip link set lo up
+# Addresses that are not loopback: with AI_ADDRCONFIG tftpd-hpa and innd find no family without one.
+ip address add 192.0.2.10/32 dev lo
+ip address add 2001:db8::10/128 dev lo nodad
 """
 
 

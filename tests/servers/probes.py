@@ -95,11 +95,26 @@ def http(where, text, tls=False):
     where, _, path = where.partition("/")
     stream = Stream(where, tls)
     stream.send(f"GET /{path} HTTP/1.1\r\nHost: {where}\r\nConnection: close\r\nAccept: */*\r\n\r\n")
-    answer = stream.rest()
+    while not whole(stream.seen):
+        try:
+            if not stream.more():
+                break
+        except ConnectionResetError:
+            break
+    answer = stream.seen
     if not answer.startswith(b"HTTP/1."):
         raise NoAnswer(f"not HTTP: {answer[:300]!r}")
     expect(text, answer)
     return [stream.ends]
+
+
+def whole(answer):
+    """Whether an answer with Content-Length is complete: not every server closes when it is asked to."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    for line in head.lower().split(b"\r\n") if end else []:
+        if line.startswith(b"content-length:"):
+            return len(body) >= int(line.split(b":")[1])
+    return False
 
 
 def name(dotted):
