@@ -10,7 +10,7 @@ rust() {
 two_builds_in_different_folders_are_identical_and_lintian_finds_nothing() (
     packaging/source "$work/given" >/dev/null
     env | sed -n 's/^\(CARGO_PROFILE_[A-Z_]*\|DEB_BUILD_OPTIONS\)=\(.*\)/export \1="\2"/p' >"$work/given/profile"
-    inside "$(tests/packages/root "$suite" "$(rust),debhelper,build-essential,lintian")" "$work/given" <<'INSIDE'
+    inside "$(tests/packages/root "$suite" "$(rust),debhelper,dh-apparmor,build-essential,lintian")" "$work/given" <<'INSIDE'
     . /given/profile
     cp -r /given /run/given
     name=$(basename /run/given/portgrant_*/)
