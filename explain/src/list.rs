@@ -149,7 +149,7 @@ impl Grant<'_> {
 
     fn options(&self) -> Vec<&'static str> {
         let rule = self.rule;
-        let words = [("reuseport", rule.reuseport), ("freebind", rule.freebind), ("hold", rule.hold)];
+        let words = [("reuseport", rule.reuseport), ("freebind", rule.freebind)];
         words.into_iter().filter(|word| word.1).map(|word| word.0).collect()
     }
 }
@@ -164,7 +164,7 @@ struct Written {
 
 impl Written {
     fn of(text: &str) -> Written {
-        const CLAUSES: [&str; 7] = ["on", "dev", "reserved", "reuseport", "freebind", "hold", "exec"];
+        const CLAUSES: [&str; 6] = ["on", "dev", "reserved", "reuseport", "freebind", "exec"];
         let is_word = |word: &&str| !CLAUSES.contains(word) && !word.starts_with('#');
         let after = |count| text.split_whitespace().skip(count);
         let ports = after(2).take_while(is_word).collect::<Vec<_>>();
@@ -187,7 +187,7 @@ mod tests {
         for (text, ports, addresses, program) in [
             ("permit alice 80", "80", "", None),
             (" permit  :web 80  443/udp reuseport # x", "80 443/udp", "", None),
-            ("permit any any on 10.0.0.0/8 [::1] dev eth0 hold", "any", "10.0.0.0/8 [::1]", None),
+            ("permit any any on 10.0.0.0/8 [::1] dev eth0 freebind", "any", "10.0.0.0/8 [::1]", None),
             ("permit news 119 exec /usr/lib/news/bin/a b # c", "119", "", Some("/usr/lib/news/bin/a b # c")),
             ("permit news 119 on [::] exec  /x", "119", "[::]", Some("/x")),
             ("permit news nntp# 119 # on exec /x", "nntp# 119", "", None),

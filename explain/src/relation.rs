@@ -111,8 +111,8 @@ impl<'p> Extent<'p> {
 
     /// Everything that it says, in one form: two rules with the same do the same.
     pub(crate) fn meaning(&self) -> impl Hash + Eq {
-        let Rule { effect, subject, ports: _, addresses: _, dev, reuseport, freebind, hold, program, .. } = self.rule;
-        (effect, subject, &self.ports, self.addresses(), dev, (reuseport, freebind, hold), program)
+        let Rule { effect, subject, ports: _, addresses: _, dev, reuseport, freebind, program, .. } = self.rule;
+        (effect, subject, &self.ports, self.addresses(), dev, (reuseport, freebind), program)
     }
 
     /// Whether this, which has the same effect, does whatever `narrow` does.
@@ -122,7 +122,6 @@ impl<'p> Extent<'p> {
             && (wide.dev.is_none() || wide.dev == other.dev)
             && (wide.reuseport || !other.reuseport)
             && (wide.freebind || !other.freebind)
-            && (wide.hold || !other.hold)
             && (wide.program.is_none() || wide.program == other.program)
             && self.holds_ports(narrow, budget)
             && self.addresses().hold(narrow.addresses(), budget)

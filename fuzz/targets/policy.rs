@@ -125,7 +125,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(policy.place(rule).starts_with("/etc/portgrant.conf:") && is_printable(&policy.text(rule)));
         assert!(rule.ports.iter().all(|ports| ports.first <= ports.last && !ports.protocols.is_empty()));
         assert!(
-            rule.effect == Effect::Permit || !(rule.reuseport || rule.freebind || rule.hold || rule.program.is_some())
+            rule.effect == Effect::Permit || !(rule.reuseport || rule.freebind || rule.program.is_some())
         );
         // The rule's own text is the same rule.
         let alone =

@@ -11,7 +11,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use portgrant_protocol::Address;
 
-use crate::names::split_once;
+use crate::scan::split_once;
 
 /// One element of a rule's `on` clause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +55,7 @@ pub enum Domain {
 
 /// Why an `on` element is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "crate::policy::Wrong says it")]
+#[allow(missing_docs, reason = "Wrong is the message for each")]
 pub enum AddressError {
     Form,
     Length,

@@ -7,9 +7,9 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::Error;
+use crate::error::Error;
 use crate::names::Names;
-use crate::{Effect, Policy, Subject};
+use crate::rule::{Effect, Policy, Subject};
 
 /// The caller, as the policy knows them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,7 +7,10 @@ use alloc::vec::Vec;
 
 use portgrant_protocol::{Protocol, Resolved};
 
-use crate::{Caller, Domain, Effect, Finding, Policy, Ports, Rule, Span, Subject};
+use crate::address::{Domain, Span};
+use crate::caller::Caller;
+use crate::distrust::Finding;
+use crate::rule::{Effect, Policy, Ports, Rule, Subject};
 
 /// A request as it is decided: an endpoint, and what goes with the way it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt::Display;
 
 use portgrant_protocol::endpoint::EndpointError;
 use portgrant_protocol::errno::Described;
@@ -12,8 +13,9 @@ use portgrant_protocol::text::printable;
 use portgrant_protocol::{Kind, Message};
 use rustix::io::Errno;
 
-use crate::message::message;
-use crate::{Distrust, Policy, Problem, Wrong};
+use crate::distrust::Distrust;
+use crate::problem::{Problem, Wrong};
+use crate::rule::Policy;
 
 /// Why there is no verdict.
 #[derive(Debug)]
@@ -114,4 +116,8 @@ impl From<Error> for Box<Message> {
     fn from(error: Error) -> Box<Message> {
         Box::new(error.message())
     }
+}
+
+fn message(kind: Kind, what: impl Into<String>, why: impl Display, fix: impl Into<String>) -> Message {
+    Message::of(kind, what).why(why.to_string()).fix(fix)
 }

@@ -8,8 +8,13 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Address, Kind, Message, Protocol, Resolved};
 
+use crate::address::{AddressSet, Span};
+use crate::caller::Caller;
+use crate::decide::{Reason, Refusal};
+use crate::distrust::Distrust;
+use crate::names::Names;
 use crate::near::{Near, near};
-use crate::{AddressSet, Caller, Distrust, Names, Policy, Reason, Refusal, Rule, Span, Subject};
+use crate::rule::{Policy, Rule, Subject};
 
 /// The refusal of `refusal.endpoint`, with what could be asked for instead, and the rule that would permit it.
 pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy, names: &Names) -> Message {
@@ -33,7 +38,7 @@ pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy, names: &
     };
     let endpoint = Some(refusal.endpoint.to_string());
     let rule = rule.map(|rule| policy.place(rule));
-    Message { rule, program, endpoint, ..message(Kind::Refused, what, why, fix) }
+    Message { rule, program, endpoint, ..Message::of(Kind::Refused, what).why(why).fix(fix) }
 }
 
 /// Why a rule that would permit it does not, and what to do.
@@ -264,13 +269,4 @@ pub fn suggestion(caller: &Caller, endpoint: &Resolved) -> (String, String) {
     ];
     rule.extend(words.into_iter().filter(|word| word.1).map(|word| word.0));
     (rule, format!("/etc/portgrant.d/{stem}.conf"))
-}
-
-pub(crate) fn message(
-    kind: Kind,
-    what: impl Into<String>,
-    why: impl core::fmt::Display,
-    fix: impl Into<String>,
-) -> Message {
-    Message::of(kind, what).why(why.to_string()).fix(fix)
 }

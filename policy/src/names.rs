@@ -11,8 +11,10 @@ use core::cell::{Cell, OnceCell};
 use core::fmt;
 
 use portgrant_protocol::service::Services;
+use portgrant_protocol::text::printable;
 
-use crate::Error;
+use crate::error::Error;
+use crate::scan::feeds;
 use crate::subid::SubordinateIds;
 
 /// A line of passwd(5), as far as it matters.
@@ -99,7 +101,7 @@ impl Names {
 
     /// The user `name`; the first line wins, as in getpwnam(3).
     pub fn user(&self, name: &str) -> Result<Option<User<'_>>, Error> {
-        Ok(self.users()?.line(name).and_then(user))
+        Ok(self.users()?.named(name).next().and_then(user))
     }
 
     /// The accounts of `uid`.
@@ -114,7 +116,7 @@ impl Names {
 
     /// The gid of group `name`.
     pub fn group(&self, name: &str) -> Result<Option<u32>, Error> {
-        Ok(self.groups()?.line(name).and_then(group).map(|group| group.0))
+        Ok(self.groups()?.named(name).next().and_then(group).map(|group| group.0))
     }
 
     /// The name of group `gid`.
@@ -150,9 +152,10 @@ impl Names {
         let mut members = Members { uids: primary.collect(), unknown: Vec::new() };
         for (_, listed) in self.groups()?.lines().filter_map(group).filter(|group| group.0 == gid) {
             for name in listed.split(',').filter(|name| !name.is_empty()) {
-                match self.user(name)? {
-                    Some(user) => members.uids.push(user.uid),
-                    None => members.unknown.push(portgrant_protocol::text::printable(name.as_bytes())),
+                let before = members.uids.len();
+                members.uids.extend(self.uids_of(name)?);
+                if members.uids.len() == before {
+                    members.unknown.push(printable(name.as_bytes()));
                 }
             }
         }
@@ -192,10 +195,10 @@ impl Names {
         let mut ahead: Vec<&str> = owners.collect();
         while let Some(owner) = ahead.pop() {
             let uids = self.owner_uids(owner)?;
-            if uids == [None, None] && !found.strangers.contains(&owner) {
+            if uids.is_empty() && !found.strangers.contains(&owner) {
                 found.strangers.push(owner);
             }
-            for uid in uids.into_iter().flatten() {
+            for uid in uids {
                 if !found.uids.contains(&uid) {
                     found.uids.push(uid);
                     ahead.extend(self.subuids()?.owners(uid));
@@ -206,8 +209,14 @@ impl Names {
     }
 
     /// The uids that `owner`, the first field of a line of subuid(5), stands for: as a name, and as a number.
-    pub fn owner_uids(&self, owner: &str) -> Result<[Option<u32>; 2], Error> {
-        Ok([self.user(owner)?.map(|user| user.uid), id(owner)])
+    pub fn owner_uids(&self, owner: &str) -> Result<Vec<u32>, Error> {
+        Ok(self.uids_of(owner)?.chain(id(owner)).collect())
+    }
+
+    /// The uids of all lines for login name `name`. A process may run with any of them, and initgroups(3) gives the groups of
+    /// the name to each; getpwnam(3) knows only the first.
+    fn uids_of(&self, name: &str) -> Result<impl Iterator<Item = u32>, Error> {
+        Ok(self.users()?.named(name).filter_map(user).map(|user| user.uid))
     }
 
     /// The table of services(5).
@@ -280,26 +289,31 @@ impl Table {
         Table { text, lines, lookups: Cell::new(0), ordered: OnceCell::new() }
     }
 
-    /// The first line for the name `wanted`.
-    fn line(&self, wanted: &str) -> Option<&str> {
+    /// The lines for the name `wanted`, in the order of the file.
+    fn named<'t, 'w>(&'t self, wanted: &'w str) -> impl Iterator<Item = &'t str> + use<'t, 'w> {
         let lookups = self.lookups.get();
-        if lookups < Table::FEW {
-            self.lookups.set(lookups + 1);
-            return self.lines().find(|line| begins_with(line, wanted));
-        }
+        let is_early = lookups < Table::FEW;
+        self.lookups.set(lookups + u32::from(is_early));
         let name = |named: &Named| self.at((named.line.0, named.name_end));
-        let ordered = self.ordered.get_or_init(|| {
+        let ordered = if is_early { &[] } else { self.ordered() };
+        let start = ordered.partition_point(|named| name(named) < wanted);
+        let found = ordered.iter().skip(start).take_while(move |named| name(named) == wanted);
+        let early = is_early.then(|| self.lines().filter(move |line| begins_with(line, wanted)));
+        early.into_iter().flatten().chain(found.map(|named| self.at(named.line)))
+    }
+
+    fn ordered(&self) -> &[Named] {
+        self.ordered.get_or_init(|| {
             let named = |&line: &(u32, u32)| {
                 let length = self.at(line).bytes().take_while(|&byte| byte != b':').map(|_| 1).sum::<u32>();
                 Named { line, name_end: line.0 + length }
             };
+            let name = |named: &Named| self.at((named.line.0, named.name_end));
             let mut ordered: Vec<Named> = self.lines.iter().map(named).collect();
             // Of two lines for one name the file's first comes first.
             ordered.sort_unstable_by(|a, b| name(a).cmp(name(b)).then(a.line.cmp(&b.line)));
             ordered
-        });
-        let first = ordered.partition_point(|named| name(named) < wanted);
-        ordered.get(first).filter(|named| name(named) == wanted).map(|named| self.at(named.line))
+        })
     }
 
     /// In the order of the file.
@@ -318,29 +332,6 @@ fn begins_with(line: &str, wanted: &str) -> bool {
         Some([]) | Some([b':', ..]) => !wanted.contains(':'),
         Some(_) | None => false,
     }
-}
-
-/// Where the line feeds are. Eight bytes are looked at together.
-pub(crate) fn feeds(text: &[u8]) -> impl Iterator<Item = usize> {
-    const FEEDS: u64 = u64::from_ne_bytes([b'\n'; 8]);
-    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
-    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
-    let (words, rest) = text.as_chunks::<8>();
-    let whole = words.iter().enumerate().filter(|(_, word)| {
-        // A byte that is a line feed is zero here, and a zero byte borrows from its highest bit.
-        let difference = u64::from_ne_bytes(**word) ^ FEEDS;
-        difference.wrapping_sub(LOW) & !difference & HIGH != 0
-    });
-    let in_words =
-        whole.flat_map(|(number, word)| word.iter().enumerate().map(move |(at, byte)| (number * 8 + at, byte)));
-    let in_rest = rest.iter().enumerate().map(move |(at, byte)| (words.len() * 8 + at, byte));
-    in_words.chain(in_rest).filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at)
-}
-
-/// What stands before and behind the first `byte`, which is ASCII. For words: std's is made for long texts.
-pub(crate) fn split_once(word: &str, byte: u8) -> Option<(&str, &str)> {
-    let at = word.bytes().position(|other| other == byte)?;
-    Some((word.get(..at)?, word.get(at + 1..)?))
 }
 
 /// `NAME:PASSWORD:UID:GID:…`
@@ -370,22 +361,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_end_where_their_feeds_are(text in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>(), Just(b'\x0b')], 0..80)) {
-            let expected: Vec<usize> = (0..text.len()).filter(|&at| text[at] == b'\n').collect();
-            prop_assert_eq!(feeds(&text).collect::<Vec<_>>(), expected);
-        }
-
-        #[test]
-        fn a_name_is_found_in_its_first_line_however_often_names_are_looked_up(
+        fn a_name_has_the_same_lines_however_often_names_are_looked_up(
             names in proptest::collection::vec("[ab]{0,2}", 0..12), wanted in "[ab]{0,2}:?",
         ) {
             let lines = names.iter().enumerate().map(|(number, name)| format!("{name}:x:{number}"));
             let table = Table::of(lines.collect::<Vec<_>>().join("\n").into_bytes());
-            let expected = names.iter().position(|name| *name == wanted);
+            let numbers = (0..names.len()).filter(|&number| names[number] == wanted);
+            let expected: Vec<String> = numbers.map(|number| format!("{wanted}:x:{number}")).collect();
             for _ in 0..=Table::FEW {
-                let found = table.line(&wanted).map(str::to_owned);
-                let first = expected.map(|number| format!("{wanted}:x:{number}"));
-                prop_assert_eq!(found.filter(|line| line.contains(':')), first);
+                let found: Vec<&str> = table.named(&wanted).filter(|line| line.contains(':')).collect();
+                prop_assert_eq!(&found, &expected);
             }
         }
     }

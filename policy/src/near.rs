@@ -8,7 +8,12 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::{Ask, AskedProgram, Caller, Effect, Names, Policy, Refusal, Rule, Source, Subject, Wrong};
+use crate::address::Domain;
+use crate::caller::Caller;
+use crate::decide::{Ask, AskedProgram, Refusal};
+use crate::names::Names;
+use crate::problem::Wrong;
+use crate::rule::{Effect, Policy, Rule, Source, Subject};
 
 /// How many names of rules are compared with the caller's at most.
 const MOST_COMPARED: usize = 1_000;
@@ -30,7 +35,7 @@ pub(crate) enum Near {
 /// others nothing may have been kept.
 pub(crate) fn near(refusal: &Refusal<'_>, caller: &Caller, sources: &[Source], names: &Names) -> Option<Near> {
     let program = refusal.program.as_deref().map(|path| AskedProgram { path, unfit: None });
-    let ask = Ask { endpoint: refusal.endpoint.clone(), domain: crate::Domain::OfAddress, program };
+    let ask = Ask { endpoint: refusal.endpoint.clone(), domain: Domain::OfAddress, program };
     let permits = |rule: &Rule| rule.effect == Effect::Permit && rule.permits(&ask).is_ok();
     let account = names.account_groups(caller.uid).unwrap_or_default();
     let has = |gid| caller.gid == gid || caller.groups.contains(&gid);

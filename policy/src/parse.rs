@@ -5,7 +5,7 @@
 //! subject = USER | ":" GROUP | "uid:" N | "gid:" N | "any"           a bare number is an error
 //! ports   = "any" | port…       port = (N | N "-" M | SERVICE) ["/" ("tcp" | "udp" | "sctp")]
 //! address = IPv4 ["/" LEN] | "[" IPv6 "]" ["/" LEN]                  bits beyond LEN are an error
-//! word    = "reserved" | "reuseport" | "freebind" | "hold"           each once, in any order, in a permit only
+//! word    = "reserved" | "reuseport" | "freebind"                    each once, in any order, in a permit only
 //! ```
 //! A word that begins with `#` begins a comment. PATH begins with `/`, runs to the end of the line (blanks at its end
 //! cut off) and may hold `#`. The keywords win over services of the same name, and so do the names of protocols. Anything but
@@ -16,16 +16,18 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use portgrant_protocol::Protocol;
-use portgrant_protocol::endpoint::{Port, is_interface, is_service};
+use portgrant_protocol::endpoint::{is_interface, is_service};
 use portgrant_protocol::text::printable;
+use portgrant_protocol::{Port, Protocol};
 
-use crate::names::{Names, feeds, id, split_once};
+use crate::address::{AddressError, AddressSet};
+use crate::error::Error;
+use crate::names::{Names, id};
+use crate::problem::{Problem, Wrong};
+use crate::rule::{Effect, Policy, Ports, Protocols, Rule, Source, Subject, UnknownService};
+use crate::scan::{feeds, split_once};
+use crate::slips;
 use crate::words::{Word, Words};
-use crate::{
-    AddressError, AddressSet, Effect, Policy, Ports, Problem, Protocols, Rule, Source, Subject, UnknownService, Wrong,
-};
-use crate::{Error, slips};
 
 /// Ports that rsh and NFS trust as source ports: a rule that touches them must say `reserved`.
 const TRUSTED: core::ops::RangeInclusive<u16> = 512..=1023;
@@ -33,7 +35,7 @@ const TRUSTED: core::ops::RangeInclusive<u16> = 512..=1023;
 const RSH: core::ops::RangeInclusive<u16> = 512..=514;
 
 /// How many clauses there are.
-const CLAUSES: usize = 7;
+const CLAUSES: usize = 6;
 
 /// The clause that `word` begins, and its place after the ports; the words share one place.
 fn clause(word: &str) -> Option<(&'static str, u8)> {
@@ -43,14 +45,38 @@ fn clause(word: &str) -> Option<(&'static str, u8)> {
         "reserved" => ("reserved", 3),
         "reuseport" => ("reuseport", 3),
         "freebind" => ("freebind", 3),
-        "hold" => ("hold", 3),
         "exec" => ("exec", 4),
         _ => return None,
     })
 }
 
+impl Policy {
+    /// Parses `sources`. The outer error is of the tables of names, the inner one lists every malformed line.
+    #[allow(clippy::type_complexity, reason = "two kinds of failure, each with what its message needs")]
+    pub fn parse(sources: Vec<Source>, names: &Names) -> Result<Result<Policy, (Policy, Vec<Problem>)>, Error> {
+        Policy::parse_some(sources, names, &|_| true)
+    }
+
+    /// The same, with only those rules that are `wanted`. Every line is read and checked all the same; the others leave
+    /// nothing behind but their number, whatever their number is.
+    #[allow(clippy::type_complexity, reason = "as above")]
+    pub fn parse_some(
+        sources: Vec<Source>,
+        names: &Names,
+        wanted: &dyn Fn(&Rule) -> bool,
+    ) -> Result<Result<Policy, (Policy, Vec<Problem>)>, Error> {
+        let mut policy = Policy::default();
+        let mut problems = Vec::new();
+        for (file, source) in sources.iter().enumerate() {
+            parse(file, source, names, wanted, &mut policy, &mut problems)?;
+        }
+        policy.sources = sources;
+        Ok(if problems.is_empty() { Ok(policy) } else { Err((policy, problems)) })
+    }
+}
+
 /// Parses `source`, file number `file`, into `policy` and `problems`. The error is of the tables of names.
-pub(super) fn parse(
+fn parse(
     file: usize,
     source: &Source,
     names: &Names,
@@ -131,7 +157,6 @@ impl Rule {
             dev: None,
             reuseport: false,
             freebind: false,
-            hold: false,
             program: None,
             file: 0,
             line: 0,
@@ -327,7 +352,6 @@ impl<'a> Parser<'a> {
                 "exec" => return self.program(rule).map(|()| all.iter().any(|clause| clause.0 == "reserved")),
                 "reuseport" => self.word(&mut rule.reuseport)?,
                 "freebind" => self.word(&mut rule.freebind)?,
-                "hold" => self.word(&mut rule.hold)?,
                 _ => self.words.next()?,
             };
         }

@@ -151,7 +151,7 @@ impl fmt::Display for Wrong {
             Wrong::Order(word) => {
                 write!(
                     f,
-                    "'{word}' is in the wrong place; expected the order on, dev, reserved reuseport freebind hold, exec"
+                    "'{word}' is in the wrong place; expected the order on, dev, reserved reuseport freebind, exec"
                 )
             }
             Wrong::OnlyInPermit(word) => {

@@ -5,7 +5,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use portgrant_protocol::endpoint::{Port, is_service};
+use portgrant_protocol::Port;
+use portgrant_protocol::endpoint::is_service;
+
+use crate::address::AddressSet;
 
 /// Bytes that text processors put where others are meant: what stands there, and what to write.
 const TYPOGRAPHY: [(&[u8], &str, &str); 4] = [
@@ -130,7 +133,7 @@ pub(crate) fn address(word: &str) -> Option<String> {
 
 /// `word`, if it is an address as it stands.
 fn correct(word: &str) -> Option<String> {
-    crate::AddressSet::parse(word).ok().map(|_| word.to_string())
+    AddressSet::parse(word).ok().map(|_| word.to_string())
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use portgrant_protocol::text::printable;
 
-use crate::{Wrong, slips};
+use crate::problem::Wrong;
+use crate::slips;
 
 /// A word, and where it begins, from 1.
 pub(crate) struct Word<'a> {

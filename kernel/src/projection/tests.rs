@@ -6,7 +6,7 @@ use proptest::sample::{select, subsequence};
 use super::*;
 use portgrant_policy::Source;
 
-const PASSWD: &[u8] = b"alice:x:1000:1000:::\nbob:x:1001:33:::\ncarol:x:1002:1002:::\n";
+const PASSWD: &[u8] = b"alice:x:1000:1000:::\nbob:x:1001:33:::\ncarol:x:1002:1002:::\nalice:x:2010:2010:::\n";
 const GROUP: &[u8] = b"alice:x:1000:\nweb:x:33:alice\ncarol:x:1002:\n";
 const SUBUID: &[u8] = b"alice:2000:2\n1001:2002:1\ncarol:2001:2\nsomebody-else:2003:1\n2000:2010:1\n";
 const SUBGID: &[u8] = b"alice:3000:2\nbob:3001:2\n2000:3010:1\n";
@@ -49,7 +49,7 @@ const BOB: (u32, u32) = (1001, 33);
 #[test]
 fn a_permit_that_cannot_be_decided_is_left_out_and_named() {
     let text = "permit alice 80 exec /bin/x\npermit alice 81 dev eth0\npermit alice 82/sctp\npermit alice 83 84/sctp\n\
-        permit :web 85\npermit nobody-here 86\npermit alice gopher\npermit alice 87 reuseport freebind hold\n";
+        permit :web 85\npermit nobody-here 86\npermit alice gopher\npermit alice 87 reuseport freebind\n";
     let projection = projection(text, Groups::RealGid).expect("no deny");
     let named: Vec<_> = projection.left_out().iter().map(|left| (left.line, left.why.clone())).collect();
     let expected = [Unseen::Program, Unseen::Interface, Unseen::Sctp, Unseen::Sctp, Unseen::Group, Unseen::Nobody];

@@ -60,7 +60,7 @@ const MALFORMED: &[(&str, usize, &str)] = &[
     ("permit alice 80 on [::1]/64", 20, "expected [::]/64"),
     ("permit alice 80 dev", 20, "is not a valid interface"),
     ("permit alice 80 dev abcdefghijklmnop", 21, "is not a valid interface"),
-    ("permit alice 80 hold hold", 22, "given twice"),
+    ("permit alice 80 freebind freebind", 26, "given twice"),
     ("permit alice 80 on 1.2.3.4 on 1.2.3.4", 28, "given twice"),
     ("permit alice 80 reuseport on 1.2.3.4", 27, "in the wrong place"),
     ("permit alice 80 dev eth0 on 1.2.3.4", 26, "in the wrong place"),

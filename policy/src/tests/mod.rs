@@ -196,7 +196,7 @@ const VERDICTS: &[(&str, &[&str])] = &[
         "permit alice 80",
         &["-alice 80,reuseport", "-alice 80,freebind", "+alice 80,backlog=5,keepalive=1:2:3,linger=0,tos=8,rcvbuf=9"],
     ),
-    ("permit alice 80 freebind reuseport hold", &["+alice 80,reuseport", "+alice 80,freebind,reuseport"]),
+    ("permit alice 80 freebind reuseport", &["+alice 80,reuseport", "+alice 80,freebind,reuseport"]),
     ("permit alice 80 reuseport\npermit alice 80 freebind", &["-alice 80,freebind,reuseport"]),
     // Programs.
     (

@@ -14,6 +14,21 @@ fn a_group_has_those_whose_primary_one_it_is_and_those_that_it_lists() {
 }
 
 #[test]
+fn every_uid_of_a_login_name_is_in_the_groups_of_that_name() {
+    let names = Names::of(b"alice:x:1000:1000:::\nalice:x:5:5:::\n", b"web:x:33:alice\n", b"");
+    assert_eq!(names.members(33).expect("given").uids, [5, 1000]);
+    for uid in [5, 1000] {
+        assert!(names.account_groups(uid).expect("given").contains(&33), "{uid}");
+    }
+    let names = names.with_subordinate_ids(b"alice:100000:10\n", b"");
+    for (text, uid) in [("permit any 80\ndeny :web any", 5), ("permit any 80\ndeny uid:5 any", 100_000)] {
+        let policy = policy(text);
+        let caller = Caller { uid, ..Caller::default() }.with_accounts(&policy, &names).expect("given");
+        assert!(matches!(verdict(&policy, &caller, "80", None), Decision::Refuse(_)), "{text}");
+    }
+}
+
+#[test]
 fn a_name_is_found_however_often_the_table_was_asked() {
     let passwd: String =
         (0..30).map(|number| format!("user{}:x:{}:0:::\n", number * 7 % 30, number * 7 % 30)).collect();

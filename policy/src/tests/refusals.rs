@@ -85,7 +85,7 @@ fn a_rule_for_one_program_needs_reserved_as_any_other() {
         ("permit alice 600 reserved exec /bin/x\n", false),
         ("permit alice 600 reserved freebind exec /bin/x\n", false),
         ("permit alice 80 exec /bin/x\n", false),
-        ("permit alice 600 on 127.0.0.1 dev lo reserved reuseport freebind hold exec /bin/x\n", false),
+        ("permit alice 600 on 127.0.0.1 dev lo reserved reuseport freebind exec /bin/x\n", false),
     ] {
         let reserved = |problem: &Problem| problem.wrong == Wrong::Reserved("600".to_owned());
         let found = problems(rule.as_bytes());

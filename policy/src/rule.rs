@@ -1,0 +1,202 @@
+//! Rules as values, and all of them as the policy.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use portgrant_protocol::text::printable;
+use portgrant_protocol::{Port, Protocol};
+
+use crate::address::AddressSet;
+use crate::problem::Problem;
+
+/// What a rule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Effect {
+    /// `permit`
+    Permit,
+    /// `deny`
+    Deny,
+}
+
+/// Whom a rule concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A user, or `uid:N`
+    Uid(u32),
+    /// `:group`, or `gid:N`
+    Gid(u32),
+    /// Uids from one to another: those that /etc/subuid gives to somebody who is denied, in a projection alone
+    Uids(u32, u32),
+    /// Gids from one to another: those that /etc/subgid gives to a member of a group that is denied, in a projection alone
+    Gids(u32, u32),
+    /// `any`
+    Any,
+    /// In a permit: a name that /etc/passwd or /etc/group does not hold
+    Nobody,
+}
+
+/// A set of protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protocols(u8);
+
+impl Protocols {
+    /// tcp (and mptcp), udp, sctp
+    pub const ALL: Protocols = Protocols(7);
+
+    /// The one.
+    pub fn only(protocol: Protocol) -> Protocols {
+        Protocols(match protocol.transport() {
+            Protocol::Udp => 2,
+            Protocol::Sctp => 4,
+            Protocol::Tcp | Protocol::Mptcp => 1,
+        })
+    }
+
+    /// Whether `protocol` is among them.
+    pub fn contains(self, protocol: Protocol) -> bool {
+        self.0 & Protocols::only(protocol).0 != 0
+    }
+
+    /// The others of them.
+    #[must_use]
+    pub fn without(self, protocol: Protocol) -> Protocols {
+        Protocols(self.0 & !Protocols::only(protocol).0)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// `N`, `N-M`, a service or `any`, of some protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// Of which protocols
+    pub protocols: Protocols,
+    /// The first port
+    pub first: Port,
+    /// The last port
+    pub last: Port,
+}
+
+impl Ports {
+    /// Whether `port` is one of them, of whatever protocol.
+    pub fn holds(&self, port: Port) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
+/// An unknown service among a permit's ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownService {
+    /// The word, printable
+    pub word: String,
+    /// The rule's other ports, which it does not permit either
+    pub beside: Vec<Ports>,
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// permit or deny
+    pub effect: Effect,
+    /// for whom
+    pub subject: Subject,
+    /// which ports; none in a permit with an unknown service
+    pub ports: Vec<Ports>,
+    /// In a permit: a port that is no service of /etc/services, so that the rule permits nothing
+    pub unknown_service: Option<Box<UnknownService>>,
+    /// `on`; none stand for every address
+    pub addresses: Vec<AddressSet>,
+    /// `dev`
+    pub dev: Option<String>,
+    /// SO_REUSEPORT may be asked for
+    pub reuseport: bool,
+    /// IP_FREEBIND may be asked for
+    pub freebind: bool,
+    /// Only for this program, byte for byte
+    pub program: Option<Vec<u8>>,
+    /// Which of the policy's files
+    pub file: usize,
+    /// Which line, from 1
+    pub line: usize,
+}
+
+/// A file of the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its path
+    pub path: Vec<u8>,
+    /// Its bytes
+    pub text: Vec<u8>,
+}
+
+/// All rules, and the files that they stand in.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// The rules, in the order of the files and lines; order never decides
+    pub rules: Vec<Rule>,
+    /// The files, for messages
+    pub sources: Vec<Source>,
+    /// How many rules were read: more than there are here, if some were not wanted
+    pub count: usize,
+    /// What is accepted but probably not meant
+    pub warnings: Vec<Problem>,
+}
+
+impl Policy {
+    /// Whether any rule is bound to the program at `path`, byte for byte. So there is one file to judge, whichever rule
+    /// stands first.
+    pub fn names_program(&self, path: &[u8]) -> bool {
+        self.rules.iter().any(|rule| rule.program.as_deref() == Some(path))
+    }
+
+    /// `file:line` of a rule.
+    pub fn place(&self, rule: &Rule) -> String {
+        format!("{}:{}", self.path(rule.file), rule.line)
+    }
+
+    /// The text of a rule.
+    pub fn text(&self, rule: &Rule) -> String {
+        self.line(rule.file, rule.line)
+    }
+
+    /// The path of file number `file`, printable.
+    pub fn path(&self, file: usize) -> String {
+        let path = self.sources.get(file).map_or(&b""[..], |source| &source.path);
+        printable(path)
+    }
+
+    /// A line, printable; tabs as blanks, so that columns stay.
+    pub fn line(&self, file: usize, line: usize) -> String {
+        let text = self.sources.get(file).map_or(&[][..], |source| &source.text);
+        let line = text.split(|&byte| byte == b'\n').nth(line.saturating_sub(1)).unwrap_or_default();
+        let line: Vec<u8> = line.iter().map(|&byte| if byte == b'\t' { b' ' } else { byte }).collect();
+        printable(line.trim_ascii_end())
+    }
+
+    /// Whether any rule denies a group, so that the caller's account groups are needed.
+    pub fn denies_a_group(&self) -> bool {
+        self.group_deny().is_some()
+    }
+
+    /// The first rule that denies a group.
+    pub fn group_deny(&self) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.effect == Effect::Deny && matches!(rule.subject, Subject::Gid(_)))
+    }
+
+    /// Whether any rule permits anything to anybody.
+    pub fn permits_anything(&self) -> bool {
+        self.rules.iter().any(|rule| rule.effect == Effect::Permit)
+    }
+
+    /// Whether any rule denies one user or one group, which their subordinate ids must not escape.
+    pub fn denies_somebody(&self) -> bool {
+        let somebody = |subject| matches!(subject, Subject::Uid(_) | Subject::Gid(_));
+        self.rules.iter().any(|rule| rule.effect == Effect::Deny && somebody(rule.subject))
+    }
+}
