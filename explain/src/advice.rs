@@ -1,22 +1,21 @@
 //! What is well-formed and probably not meant: rules that do nothing, rules that cannot be used, ports that others trust.
 
-use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 use std::ffi::OsStr;
 use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use portgrant_policy::{Distrust, Effect, Names, Policy, Rule, Subject};
+use portgrant_policy::{Effect, Policy, Rule, Subject};
 use portgrant_protocol::text::printable;
 use portgrant_trusted::judge_program;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::candidates::{Candidates, place};
-use crate::datagrams::{self, Family};
-use crate::lines::Lines;
+use crate::datagrams;
+use crate::denied_groups::DeniedGroups;
+use crate::finding::{Advice, What};
 use crate::relation::{Budget, Extent};
-use crate::subid_source;
 
 /// Programs that run whatever they are told to: an exec rule for one of them binds the grant to nothing.
 const INTERPRETERS: [&str; 14] =
@@ -26,83 +25,6 @@ const INTERPRETERS: [&str; 14] =
 pub(crate) const MOST_STEPS: u64 = 10_000_000;
 /// How many programs are looked at.
 const MOST_PROGRAMS: usize = 1_000;
-/// How many bytes of /etc/passwd and /etc/group are looked through for the members of groups that are denied.
-const MOST_BYTES: u64 = 32 << 20;
-
-/// Something about one rule.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Advice<'p> {
-    pub(crate) rule: &'p Rule,
-    pub(crate) what: What<'p>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What<'p> {
-    /// By this rule
-    Denied(&'p Rule),
-    /// Beside this rule
-    Needless(&'p Rule),
-    /// A program that cannot be executed: the path at fault
-    Program(Vec<u8>, Distrust),
-    /// A program that does what its caller says, by its name
-    Interpreter(String),
-    /// A port that NFS believes
-    Nfs(u16),
-    /// Udp that this rule denies on all addresses of a family, and names a part of them
-    Datagrams(&'p Rule, Family),
-    /// A source of subordinate ids that is not asked
-    SubidSource(String),
-}
-
-impl Advice<'_> {
-    /// A word for programs.
-    pub(crate) fn code(&self) -> &'static str {
-        match self.what {
-            What::Denied(_) => "denied",
-            What::Needless(_) => "needless",
-            What::Program(..) => "program",
-            What::Interpreter(_) => "interpreter",
-            What::Nfs(_) => "nfs",
-            What::Datagrams(..) => "address-for-udp",
-            What::SubidSource(_) => "subid-source",
-        }
-    }
-
-    /// For people. `nfs` is where NFS is.
-    pub(crate) fn text(&self, lines: &Lines<'_>, nfs: Option<&str>) -> String {
-        let does = if self.rule.effect == Effect::Permit { "permits" } else { "denies" };
-        match &self.what {
-            What::Denied(deny) => {
-                format!("the rule permits nothing: all of it is denied at {}; remove one of the two", lines.cite(deny))
-            }
-            What::Needless(wide) => {
-                format!("the rule adds nothing: {}  {does} all of it already; remove one of the two", lines.cite(wide))
-            }
-            What::Program(path, why) => {
-                format!("the rule cannot be used: {}: {why}; {}", printable(path), fix(path, *why))
-            }
-            What::Interpreter(name) => {
-                format!("{name} is an interpreter or a script, so the rule does not restrict what runs")
-            }
-            What::Nfs(port) => format!(
-                "NFS with sec=sys is {}, and trusts every connection from port {port}, such as one from the \
-                 holder of the socket; expected sec=krb5, or ports outside of 512-1023",
-                nfs.unwrap_or_default()
-            ),
-            What::Datagrams(deny, family) => datagrams::text(&lines.cite(deny), *family),
-            What::SubidSource(source) => subid_source::text(source),
-        }
-    }
-}
-
-fn fix(path: &[u8], why: Distrust) -> String {
-    if why == Distrust::Missing {
-        return "expected the program to be installed".to_owned();
-    }
-    // To give it to root would only hide whose it was.
-    let wanted = "expected a program that only root can write, in folders that only root can write";
-    if matches!(why, Distrust::Owner(_)) { wanted.to_owned() } else { why.fix(path) }
-}
 
 /// Everything there is to say about the rules of a well-formed policy, and whether all of it was looked at. `nfs`: whether
 /// there is NFS that believes ports. It reads no table of names: those are read in one piece with the policy.
@@ -169,47 +91,6 @@ impl<'e, 'p> Comparison<'e, 'p> {
     }
 }
 
-/// Of each uid that is permitted anything, the groups of its accounts that are denied anything.
-#[derive(Debug, Default)]
-pub(crate) struct DeniedGroups {
-    groups: FxHashMap<u32, Vec<u32>>,
-    /// Whether all of these groups were looked up
-    complete: bool,
-}
-
-impl DeniedGroups {
-    pub(crate) fn of(policy: &Policy, names: &Names) -> DeniedGroups {
-        let (mut denied, mut permitted) = (BTreeSet::new(), FxHashSet::default());
-        for rule in &policy.rules {
-            match (rule.effect, rule.subject) {
-                (Effect::Deny, Subject::Gid(gid)) => drop(denied.insert(gid)),
-                (Effect::Permit, Subject::Uid(uid)) => drop(permitted.insert(uid)),
-                _ => {}
-            }
-        }
-        let mut groups: FxHashMap<u32, Vec<u32>> = FxHashMap::default();
-        if permitted.is_empty() {
-            return DeniedGroups { groups, complete: true };
-        }
-        let size = |table| std::fs::metadata(table).map_or(0, |table| table.len());
-        let most = MOST_BYTES / (size("/etc/passwd") + size("/etc/group")).max(1);
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        for &gid in denied.iter().take(most) {
-            let members = names.members(gid).map(|members| members.uids).unwrap_or_default();
-            for uid in members.into_iter().filter(|uid| permitted.contains(uid)) {
-                groups.entry(uid).or_default().push(gid);
-            }
-        }
-        DeniedGroups { groups, complete: denied.len() <= most }
-    }
-
-    /// Those of the account that `subject` is.
-    pub(crate) fn of_subject(&self, subject: Subject) -> &[u32] {
-        let groups = if let Subject::Uid(uid) = subject { self.groups.get(&uid) } else { None };
-        groups.map(Vec::as_slice).unwrap_or_default()
-    }
-}
-
 /// The programs of exec rules, each looked at once.
 #[derive(Default)]
 struct Programs<'p>(FxHashMap<&'p [u8], Option<What<'p>>>);
@@ -253,7 +134,10 @@ mod tests {
     use proptest::prelude::*;
     use rustix::time::{ClockId, clock_gettime};
 
+    use portgrant_policy::Names;
+
     use super::*;
+    use crate::lines::Lines;
     use crate::relation::tests::{names, policy, unbounded};
 
     fn said(text: &str, nfs: Option<&str>) -> Vec<(usize, &'static str, String)> {

@@ -8,8 +8,6 @@ use portgrant_policy::Error;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Endpoint, Kind, Message};
 
-use crate::import::Origin;
-
 pub(crate) const HELP: &str = "\
 portgrant-explain prints what /etc/portgrant.conf decides. It binds nothing and has no privilege.
 People type `portgrant explain`, `portgrant list` and `portgrant check`.
@@ -48,6 +46,32 @@ pub(crate) struct Explain {
     pub(crate) user: Option<String>,
     pub(crate) format: Format,
     pub(crate) program: Option<OsString>,
+}
+
+/// Where the files come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Authbind,
+    Inetd,
+    Xinetd,
+    Tcpserver,
+    Systemd,
+}
+
+impl Origin {
+    pub(crate) const ALL: [Origin; 5] =
+        [Origin::Authbind, Origin::Inetd, Origin::Xinetd, Origin::Tcpserver, Origin::Systemd];
+
+    /// Its word on the command line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Origin::Authbind => "authbind",
+            Origin::Inetd => "inetd",
+            Origin::Xinetd => "xinetd",
+            Origin::Tcpserver => "tcpserver",
+            Origin::Systemd => "systemd",
+        }
+    }
 }
 
 /// What is to be read as rules and commands.

@@ -10,9 +10,11 @@ use portgrant_protocol::{Message, status};
 use portgrant_trusted::{System, consistent, read_unjudged};
 use serde_json::{Value, json};
 
-use crate::advice::{self, Advice, DeniedGroups};
+use crate::advice;
 use crate::arguments::Format;
 use crate::authbind;
+use crate::denied_groups::DeniedGroups;
+use crate::finding::Advice;
 use crate::installation::{self, Weight};
 use crate::lines::{Excerpt, Lines};
 use crate::names::Hints;

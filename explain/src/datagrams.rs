@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 
-use portgrant_policy::{AddressSet, Effect, Policy, Rule, Subject};
+use portgrant_policy::{Effect, Policy, Rule, Subject};
 use portgrant_protocol::Protocol;
 
-use crate::advice::{Advice, DeniedGroups, What};
+use crate::denied_groups::DeniedGroups;
+use crate::finding::{Advice, Family, What};
 
 /// The permits of udp ports that a deny with an address refuses on addresses that it does not name. Each is told once.
 pub(crate) fn advice<'p>(policy: &'p Policy, groups: &DeniedGroups) -> Vec<Advice<'p>> {
@@ -17,39 +18,6 @@ pub(crate) fn advice<'p>(policy: &'p Policy, groups: &DeniedGroups) -> Vec<Advic
         Some(Advice { rule, what: What::Datagrams(deny, family) })
     });
     told.collect()
-}
-
-/// For people. `deny` is where the deny stands, and its text.
-pub(crate) fn text(deny: &str, family: Family) -> String {
-    format!(
-        "an address does not narrow udp: {deny}  refuses these udp ports on every {} address; expected /tcp there, or no udp here",
-        family.name()
-    )
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    const ALL: [Family; 2] = [Family::V4, Family::V6];
-
-    fn name(self) -> &'static str {
-        match self {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        }
-    }
-
-    fn has(self, set: AddressSet) -> bool {
-        match set {
-            AddressSet::V4(..) | AddressSet::V4Wildcard => self == Family::V4,
-            AddressSet::V6(..) => self == Family::V6,
-            AddressSet::DualWildcard => true,
-        }
-    }
 }
 
 /// Denied ranges of udp ports, in order; each with the one, of all up to it, that ends last.

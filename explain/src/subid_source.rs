@@ -4,7 +4,7 @@
 use portgrant_policy::{Effect, Policy, Subject};
 use portgrant_protocol::text::printable;
 
-use crate::advice::{Advice, What};
+use crate::finding::{Advice, What};
 
 /// Told of the first rule that denies a user or a group.
 pub(crate) fn advice(policy: &Policy) -> Option<Advice<'_>> {
@@ -16,14 +16,6 @@ fn of<'p>(policy: &'p Policy, nsswitch: &[u8]) -> Option<Advice<'p>> {
     let somebody = |subject| matches!(subject, Subject::Uid(_) | Subject::Gid(_));
     let rule = policy.rules.iter().find(|rule| rule.effect == Effect::Deny && somebody(rule.subject))?;
     Some(Advice { rule, what: What::SubidSource(source) })
-}
-
-/// For people.
-pub(crate) fn text(source: &str) -> String {
-    format!(
-        "/etc/nsswitch.conf takes subordinate ids from '{source}', which portgrant does not read, so no deny \
-         applies to them; expected them in /etc/subuid and /etc/subgid"
-    )
 }
 
 /// The first source of the line `subid:` that is not `files`. Without such a line it is `files` alone.

@@ -6,7 +6,6 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, fstat, fstatfs, open};
-use rustix::io::Errno;
 
 use crate::Error;
 
@@ -63,11 +62,6 @@ fn unescaped(field: &[u8]) -> OsString {
         bytes.push(if byte == b'\\' { digit() << 6 | digit() << 3 | digit() } else { byte });
     }
     OsString::from_vec(bytes)
-}
-
-/// Whether the kernel was built without what is needed, by what it answers.
-pub(crate) fn is_missing(errno: Errno) -> bool {
-    matches!(errno, Errno::NOSYS | Errno::NOPROTOOPT)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use portgrant_protocol::{Kind, Message};
 use rustix::io::Errno;
 
 use crate::bpf::Refused;
-use crate::cgroup;
 
 /// Everything that ends the program with a status other than 0.
 #[derive(Debug)]
@@ -154,7 +153,7 @@ impl Error {
                 format_args!("{}\n{}", refused.errno, printable_lines(&refused.log)),
                 "Linux 5.14 or later is needed, with CONFIG_CGROUP_BPF; if you have that, please report the whole message",
             ),
-            Error::Call { call, errno } if cgroup::is_missing(errno) => message(
+            Error::Call { call, errno: errno @ (Errno::NOSYS | Errno::NOPROTOOPT) } => message(
                 Kind::System,
                 "this kernel lacks cgroup BPF",
                 format_args!("{call}: {errno}"),

@@ -33,7 +33,7 @@ pub fn describe(loaded: &Loaded, form: Form) -> Result<String, Error> {
     let state = State {
         about: &about,
         attached: loaded.attached() == Attached::Yes,
-        this_network_namespace: crate::network_namespace()? == about.network_namespace,
+        this_network_namespace: crate::network::network_namespace()? == about.network_namespace,
         granted,
         unlogged,
         passed,

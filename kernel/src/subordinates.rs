@@ -11,11 +11,12 @@ use portgrant_policy::{Rule, Subject};
 use crate::Error;
 use crate::addresses::{Boundary, padded};
 use crate::entry::{Key, Verdict};
-use crate::tables::MAX_WORK;
 
 /// A class: the first of its tables, its number, and the denies that apply to it.
 pub(crate) type Class<'p> = (u8, u32, Vec<&'p Rule>);
 
+/// The most rules and addresses that are compared, counted again for each interval of ports with other neighbours.
+pub(crate) const MAX_WORK: usize = 1 << 26;
 /// Where gids begin, as bits.
 pub(crate) const GIDS: u32 = 32;
 

@@ -26,16 +26,13 @@ use crate::Error;
 use crate::addresses::{Boundary, Concern, boundaries, search};
 use crate::cells::Cells;
 use crate::entry::{BLOCK_BITS, Entry, Key, Set, Verdict};
-use crate::subordinates::{self, Class, classes};
+use crate::subordinates::{self, Class, MAX_WORK, classes};
 
 /// The most entries, and the most boundaries of addresses: some 250 MB of the kernel's memory, and twice that while one
 /// generation replaces another.
 pub const MAX_ENTRIES: usize = 1 << 22;
 /// The most entries with which each port has its own.
 const MAX_SINGLE: usize = 1 << 18;
-/// The most rules and addresses that are compared, counted again for each interval of ports with other neighbours.
-pub(crate) const MAX_WORK: usize = 1 << 26;
-
 /// How many users a port's own entry has at most.
 pub const FEW: usize = 3;
 /// No user at all: the id that none can have (`(uid_t) -1`).

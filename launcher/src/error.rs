@@ -11,8 +11,8 @@ use portgrant_protocol::{AskedPort, Endpoint, EndpointError, status};
 use portgrant_server::error::InvalidEndpoint;
 use portgrant_server::{Kind, Message};
 
-use crate::Trouble;
-use crate::arguments::known_service;
+use crate::delivery::DeliveryError;
+use crate::nearest;
 
 /// Everything that ends the launcher itself: it executes a program otherwise.
 #[derive(Debug)]
@@ -168,7 +168,7 @@ pub enum Error {
         /// The server's own socket
         to: PathBuf,
         /// Why not
-        trouble: Trouble,
+        source: DeliveryError,
     },
     /// This user does not exist in this user namespace, so the helper cannot act for them
     Unmapped,
@@ -191,7 +191,7 @@ impl Error {
             | Error::NotWithTheHelper { .. } => status::USAGE,
             Error::Program(unfit) => unfit.status(),
             Error::NotRoot { .. } => status::REFUSED,
-            Error::NotPassed { trouble, .. } => trouble.status(),
+            Error::NotPassed { source, .. } => source.status(),
             Error::Ended { status } => *status,
             Error::Failed(message) => message.status,
             Error::EndedEarly { status, .. } if *status != status::OK => *status,
@@ -311,9 +311,9 @@ impl Error {
                     .why(format!("the rule is for {program}, which the helper must execute at once"))
                     .fix(format!("leave out {option}, or remove exec from the rule"))
             }
-            Error::NotPassed { to, trouble } => {
+            Error::NotPassed { to, source } => {
                 let to = printable(to.as_os_str().as_encoded_bytes());
-                Message::new(format!("nothing was passed to {to}")).why(trouble.to_string()).fix(trouble.fix())
+                Message::new(format!("nothing was passed to {to}")).why(source.to_string()).fix(source.fix())
             }
             Error::ForAnother { refusal, program, .. } => {
                 let message = refusal.as_ref().clone();
@@ -350,7 +350,7 @@ impl Error {
                 .fix("run it outside of the user namespace, or install portgrant inside as that namespace's root"),
             Error::Sockets(error) => match error.downcast_ref() {
                 Some(InvalidEndpoint { source: EndpointError::Service(name), .. }) => {
-                    error.message().fix(known_service(name))
+                    error.message().fix(nearest::service(name))
                 }
                 _ => error.message(),
             },

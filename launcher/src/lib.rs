@@ -10,10 +10,13 @@ mod accept;
 mod adoption;
 mod arguments;
 mod completions;
+mod delivery;
 mod doctor;
+mod environment;
 mod error;
 mod exec;
 mod helper;
+mod nearest;
 mod output;
 mod pass;
 mod podman;
@@ -22,6 +25,7 @@ mod program;
 mod recipe;
 mod refusals;
 mod run;
+mod servers;
 mod sources;
 mod stderr;
 mod unprivileged;
@@ -37,13 +41,12 @@ use portgrant_protocol::{listen, status};
 use portgrant_server::Kind;
 use portgrant_server::error::HandoverError;
 
-pub use accept::MaxRate;
 pub use arguments::{
-    Accept, Arguments, Check, Command, Completions, Doctor, Exec, Explain, Format, Import, Life, List, Log, Origin,
-    Pass, Place, Recipe, Run, Who, Writing,
+    Accept, Arguments, Check, Command, Completions, Doctor, Exec, Explain, Format, Import, Life, List, Log, MaxRate,
+    Origin, Pass, Place, Recipe, Run, Who, Writing,
 };
+pub use delivery::DeliveryError;
 pub use error::Error;
-pub use pass::Trouble;
 
 /// What execve(2) handed over.
 #[derive(Debug)]

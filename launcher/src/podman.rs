@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use portgrant_server::Message;
 use rustix::process::getuid;
 
-use crate::run::value;
+use crate::environment;
 
 /// What to report before `program` is started: it is podman, and its user namespace is not there.
 pub(crate) fn warning(program: &Path, environment: &[CString]) -> Option<Message> {
@@ -26,8 +26,8 @@ pub(crate) fn warning(program: &Path, environment: &[CString]) -> Option<Message
 /// Where podman may have written which process keeps its namespace.
 fn files(environment: &[CString]) -> Vec<PathBuf> {
     let uid = getuid().as_raw();
-    let temporary = value(environment, "TMPDIR").unwrap_or_else(|| "/tmp".into());
-    let folders = match value(environment, "XDG_RUNTIME_DIR") {
+    let temporary = environment::set(environment, "TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from);
+    let folders = match environment::set(environment, "XDG_RUNTIME_DIR").map(PathBuf::from) {
         Some(folder) => vec![folder],
         None => vec![
             format!("/run/user/{uid}").into(),

@@ -3,19 +3,20 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use portgrant_supervisor::refusals::{Kept, path, read};
 use serde_json::{Value, json};
 
-use crate::{Error, Format, Writing, run};
+use crate::{Error, Format, Writing, environment as variables};
 
 /// As many are told.
 const LATEST: usize = 20;
 
 /// Prints the latest, the oldest of them first.
 pub(crate) fn print(format: Format, environment: &[CString]) -> Result<Infallible, Error> {
-    let kept = match path(|name| run::value(environment, name)).map(|path| read(&path)) {
+    let kept = match path(|name| variables::set(environment, name).map(PathBuf::from)).map(|path| read(&path)) {
         Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(Error::Output(error)),
         Some(Ok(kept)) => kept,
         Some(Err(_)) | None => Vec::new(),

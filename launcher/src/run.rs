@@ -5,7 +5,6 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use log::debug;
@@ -18,7 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use rustix::process::{PTracer, set_ptracer};
 
-use crate::{Error, Run, podman, program};
+use crate::{Error, Run, environment, podman, program};
 
 /// Becomes the program, or the supervisor that becomes it.
 pub(crate) fn run(asked: &Run, environment: Vec<CString>) -> Result<Infallible, Error> {
@@ -40,7 +39,7 @@ pub(crate) fn run(asked: &Run, environment: Vec<CString>) -> Result<Infallible, 
         words.push("--verbose".into());
     }
     words.extend(place()?);
-    if let Some(file) = refusals::path(|name| value(&environment, name)) {
+    if let Some(file) = refusals::path(|name| environment::set(&environment, name).map(PathBuf::from)) {
         words.extend(["--refusals".into(), file.into()]);
     }
     words.extend([helper.into(), path.into()]);
@@ -133,11 +132,4 @@ fn place() -> Result<Option<OsString>, Error> {
             .why(format!("kernel.yama.ptrace_scope is {scope}: {why}"))
             .fix(format!("use portgrant exec, which gives the program its sockets; or, as root, {fix}")),
     )))
-}
-
-/// A variable of the caller's, if it is set and not empty.
-pub(crate) fn value(environment: &[CString], name: &str) -> Option<PathBuf> {
-    let value =
-        |entry: &CString| entry.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec);
-    environment.iter().find_map(value).filter(|value| !value.is_empty()).map(|value| OsStr::from_bytes(&value).into())
 }

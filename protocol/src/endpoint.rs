@@ -19,11 +19,11 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
-use core::num::NonZeroU16;
 use core::str::FromStr;
 
 pub use options::{KeepAliveTimes, Options};
 
+use crate::port::{Port, Protocol};
 use crate::service::Services;
 use crate::text::printable;
 
@@ -33,46 +33,6 @@ pub const MAX_LEN: usize = 512;
 pub const MAX_NAME_LEN: usize = 64;
 /// `IFNAMSIZ` less its NUL: the longest interface name, in bytes (if.h).
 pub const MAX_INTERFACE_LEN: usize = 15;
-
-/// A transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Protocol {
-    /// tcp(7)
-    #[default]
-    Tcp,
-    /// udp(7)
-    Udp,
-    /// sctp(7), one-to-one style
-    Sctp,
-    /// Multipath TCP (RFC 8684); the policy knows it as tcp
-    Mptcp,
-}
-
-impl Protocol {
-    /// Its word in the grammar.
-    pub fn word(self) -> &'static str {
-        match self {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-            Protocol::Sctp => "sctp",
-            Protocol::Mptcp => "mptcp",
-        }
-    }
-
-    /// The protocol whose ports it takes: mptcp's are tcp's.
-    pub fn transport(self) -> Protocol {
-        match self {
-            Protocol::Tcp | Protocol::Mptcp => Protocol::Tcp,
-            Protocol::Udp => Protocol::Udp,
-            Protocol::Sctp => Protocol::Sctp,
-        }
-    }
-
-    /// Whether its sockets are listened on and accept connections.
-    pub fn is_stream(self) -> bool {
-        self != Protocol::Udp
-    }
-}
 
 /// The local address that is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,39 +45,6 @@ pub enum Address {
     V6(Ipv6Addr),
     /// `each` (udp): a socket for every unicast and every broadcast address, and the wildcard.
     Each,
-}
-
-/// A port, 1 to 65535. There is no port 0: bind(2) would choose one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Port(NonZeroU16);
-
-impl Port {
-    /// The lowest port.
-    pub const MIN: Port = Port(NonZeroU16::MIN);
-    /// The highest port.
-    pub const MAX: Port = Port(NonZeroU16::MAX);
-
-    /// The port of this number, if it is not 0.
-    pub fn new(number: u16) -> Option<Port> {
-        NonZeroU16::new(number).map(Port)
-    }
-
-    /// 1 to 65535 in digits, without sign or leading zero; read into 16 bits, so nothing wider is ever narrowed.
-    pub fn parse(word: &str) -> Option<Port> {
-        let digits = word.bytes().all(|byte| byte.is_ascii_digit()) && !word.starts_with('0');
-        if digits { word.parse().ok().map(Port) } else { None }
-    }
-
-    /// Its number.
-    pub fn get(self) -> u16 {
-        self.0.get()
-    }
-}
-
-impl fmt::Display for Port {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 /// The port that is asked for, as it was written.

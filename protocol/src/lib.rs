@@ -15,6 +15,7 @@ pub mod endpoint;
 pub mod errno;
 pub mod listen;
 pub mod message;
+pub mod port;
 pub mod program;
 pub mod record;
 pub mod service;
@@ -24,5 +25,6 @@ pub mod text;
 pub mod transfer;
 pub mod user_namespace;
 
-pub use endpoint::{Address, AskedPort, Endpoint, EndpointError, Options, Port, Protocol, Resolved};
+pub use endpoint::{Address, AskedPort, Endpoint, EndpointError, Options, Resolved};
 pub use message::{Kind, Message};
+pub use port::{Port, Protocol};

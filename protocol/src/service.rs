@@ -4,7 +4,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::endpoint::{Port, Protocol};
+use crate::port::{Port, Protocol};
 
 /// Where the system keeps the names of ports.
 pub const PATH: &str = "/etc/services";

@@ -6,7 +6,8 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use rustix::fd::BorrowedFd;
 use rustix::net::{AddressFamily, SocketType, getsockname, ipproto, sockopt};
 
-use crate::endpoint::{Address, Protocol, Resolved};
+use crate::endpoint::{Address, Resolved};
+use crate::port::Protocol;
 
 /// What getsockopt(2) and getsockname(2) say of an internet socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

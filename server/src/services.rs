@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use portgrant_protocol::endpoint::{self, AskedPort, Endpoint, Port};
-use portgrant_protocol::{Protocol, service};
+use portgrant_protocol::endpoint::{self, AskedPort, Endpoint};
+use portgrant_protocol::{Port, Protocol, service};
 
 use crate::failure::{Error, Report, failure, shown};
 use crate::resolved::InvalidEndpoint;

@@ -20,49 +20,22 @@ use portgrant_protocol::text::printable;
 use portgrant_protocol::{Kind, Message};
 use portgrant_trusted::read_unjudged;
 
-use crate::arguments::Import;
+use crate::arguments::{Import, Origin};
 use crate::output;
 use draft::Draft;
 
-/// Where the files come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
-    Authbind,
-    Inetd,
-    Xinetd,
-    Tcpserver,
-    Systemd,
-}
-
-impl Origin {
-    pub(crate) const ALL: [Origin; 5] =
-        [Origin::Authbind, Origin::Inetd, Origin::Xinetd, Origin::Tcpserver, Origin::Systemd];
-
-    /// Its word on the command line.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Origin::Authbind => "authbind",
-            Origin::Inetd => "inetd",
-            Origin::Xinetd => "xinetd",
-            Origin::Tcpserver => "tcpserver",
-            Origin::Systemd => "systemd",
-        }
-    }
-
-    /// What is read if no file is named.
-    fn usual(self) -> Result<&'static str, Box<Message>> {
-        match self {
-            Origin::Authbind => Ok("/etc/authbind"),
-            Origin::Inetd => Ok("/etc/inetd.conf"),
-            Origin::Xinetd => Ok("/etc/xinetd.conf"),
-            Origin::Tcpserver => Err(Box::new(
-                Message::of(Kind::Usage, "no file is given").fix("expected the run script with the tcpserver command"),
-            )),
-            Origin::Systemd => Err(Box::new(
-                Message::of(Kind::Usage, "no file is given")
-                    .fix("expected FILE.socket; its service is found beside it"),
-            )),
-        }
+/// What is read if no file is named.
+fn usual_file(origin: Origin) -> Result<&'static str, Box<Message>> {
+    match origin {
+        Origin::Authbind => Ok("/etc/authbind"),
+        Origin::Inetd => Ok("/etc/inetd.conf"),
+        Origin::Xinetd => Ok("/etc/xinetd.conf"),
+        Origin::Tcpserver => Err(Box::new(
+            Message::of(Kind::Usage, "no file is given").fix("expected the run script with the tcpserver command"),
+        )),
+        Origin::Systemd => Err(Box::new(
+            Message::of(Kind::Usage, "no file is given").fix("expected FILE.socket; its service is found beside it"),
+        )),
     }
 }
 
@@ -70,7 +43,7 @@ impl Origin {
 pub(crate) fn import(asked: &Import) -> Result<u8, Box<Message>> {
     let usual;
     let files = if asked.files.is_empty() {
-        usual = [PathBuf::from(asked.from.usual()?)];
+        usual = [PathBuf::from(usual_file(asked.from)?)];
         &usual[..]
     } else {
         &asked.files

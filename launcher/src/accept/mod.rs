@@ -22,11 +22,9 @@ mod wake;
 
 use std::convert::Infallible;
 use std::fs;
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use log::debug;
 use portgrant_protocol::program::{Unfit, Why};
 use portgrant_server::Sockets;
@@ -44,15 +42,6 @@ use self::supervisor::Supervisor;
 use self::table::Table;
 use crate::adoption::Image;
 use crate::{Accept, Error, Exec, stderr};
-
-pub use self::rate::MaxRate;
-
-/// A prefix: an address, or a network with its length. Bits beyond the length are an error.
-pub(crate) fn prefix(word: &str) -> Result<IpNet, &'static str> {
-    let address = word.parse::<IpAddr>().map(IpNet::from).ok();
-    let parsed = address.or_else(|| word.parse::<IpNet>().ok()).filter(|prefix| prefix.trunc() == *prefix);
-    parsed.ok_or("expected an address, or a prefix without bits beyond its length, as in 10.0.0.0/8 or 2001:db8::/32")
-}
 
 /// Finds, before anything is bound, what else the first connection would: a script whose interpreter is not there, rules
 /// that cannot be read.

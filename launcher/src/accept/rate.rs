@@ -4,15 +4,9 @@
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
+use crate::MaxRate;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Connections a second, and the rest after too many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MaxRate {
-    most: u32,
-    rest: Duration,
-}
 
 pub(super) struct Rate<T = Connection> {
     limit: MaxRate,
@@ -20,27 +14,6 @@ pub(super) struct Rate<T = Connection> {
     second: Option<(Instant, u32)>,
     resting: Option<Instant>,
     kept: Option<T>,
-}
-
-impl MaxRate {
-    /// `N` or `N:SECONDS`.
-    pub(crate) fn parse(word: &str) -> Result<MaxRate, &'static str> {
-        const EXPECTED: &str = "expected N or N:SECONDS, as in 50:10";
-        let number = |text: &str| {
-            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse::<u32>().ok().filter(|_| digits).ok_or(EXPECTED)
-        };
-        let (most, rest) = word.split_once(':').unwrap_or((word, "10"));
-        let (most, rest) = (number(most)?, number(rest)?);
-        if most == 0 || rest > 86_400 {
-            return Err(EXPECTED);
-        }
-        Ok(MaxRate { most, rest: Duration::from_secs(rest.into()) })
-    }
-
-    pub(super) fn rest(self) -> Duration {
-        self.rest
-    }
 }
 
 impl<T> Rate<T> {
@@ -90,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_second_has_so_many_and_one_more_makes_all_rest() {
-        let (mut rate, start) = (Rate::new(MaxRate::parse("2:5").expect("a rate")), Instant::now());
+        let (mut rate, start) = (Rate::new(MaxRate { most: 2, rest: Duration::from_secs(5) }), Instant::now());
         assert_eq!((rate.admit(1, start), rate.admit(2, start)), (Some(1), Some(2)));
         assert_eq!(rate.admit(3, start + SECOND), Some(3), "the next second");
         assert_eq!(rate.admit(4, start + SECOND), Some(4));
@@ -100,8 +73,5 @@ mod tests {
         let over = late + Duration::from_secs(5);
         assert_eq!((rate.rests_until(), rate.wake(over)), (Some(over), Some(5)));
         assert!(!rate.rests());
-        for wrong in ["", "0", "1:", "x", "1:2:3", "+1", "1:100000"] {
-            assert!(MaxRate::parse(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -259,7 +259,7 @@ impl Supervisor {
         let Some(rate) = &mut self.admission.rate else { return Some(connection) };
         let admitted = rate.admit(connection, now);
         if admitted.is_none() {
-            let rest = rate.limit().rest().as_secs();
+            let rest = rate.limit().rest.as_secs();
             debug!("resting: too many connections in a second");
             self.notices.say(Kind::Rate, now, || {
                 Message::new(format!("connections have to wait for {rest} seconds"))

@@ -3,15 +3,14 @@
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::RawFd;
-use std::os::unix::ffi::OsStrExt;
 
 use portgrant_protocol::listen::{self, Announced, AnnouncementError, PlaceError};
 use portgrant_protocol::text::printable;
 use portgrant_server::Message;
 
 use super::usage;
-use crate::recipe::Adoption;
-use crate::{Error, Exec};
+use crate::servers::Adoption;
+use crate::{Error, Exec, environment as variables};
 
 /// What `--keep-listen` cannot be used with: only a program that reads LISTEN_* in this very process can get them.
 pub(super) fn check(asked: &Exec, adoption: Adoption, option: &str) -> Result<(), Error> {
@@ -85,13 +84,7 @@ pub(super) fn in_the_way(error: PlaceError, environment: &[CString]) -> Error {
 
 /// The announcement to this process.
 fn announced(environment: &[CString]) -> Result<Option<Announced>, AnnouncementError> {
-    let lookup = |name: &str| {
-        let value = |entry: &CString| {
-            let value = entry.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-            Some(OsStr::from_bytes(value).to_owned())
-        };
-        environment.iter().find_map(value)
-    };
+    let lookup = |name: &str| variables::value(environment, name).map(OsStr::to_owned);
     let announced = Announced::read(lookup, std::process::id())?;
     if let Some(announced) = &announced
         && announced.pidfd_id.is_some()

@@ -20,7 +20,7 @@ use portgrant_protocol::{Address, Endpoint, listen};
 use portgrant_server::error::InvalidEndpoint;
 use portgrant_server::{Message, Sockets};
 
-use crate::recipe::{self, Adoption, Descriptor, Server, Serves};
+use crate::servers::{self, Adoption, Descriptor, Server, Serves};
 use crate::{Error, Exec};
 
 pub(crate) use places::Places;
@@ -42,6 +42,11 @@ impl Image {
     /// envp for the process `pid`, which becomes the program: LISTEN_PID names it.
     pub(crate) fn environment(&self, pid: u32) -> Vec<CString> {
         listen::environment(self.environment.clone(), pid, self.announced.as_deref())
+    }
+
+    /// The same, with other variables.
+    pub(crate) fn with_environment(self, change: impl FnOnce(Vec<CString>) -> Vec<CString>) -> Image {
+        Image { environment: change(self.environment), ..self }
     }
 }
 
@@ -70,7 +75,7 @@ struct Setting<'a> {
 
 impl<'a> Wanted<'a> {
     pub(crate) fn of(asked: &'a Exec) -> Result<Wanted<'a>, Error> {
-        let server = asked.server.as_deref().and_then(recipe::named);
+        let server = asked.server.as_deref().and_then(servers::named);
         let option = match server {
             Some(server) => format!("--as {}", server.name),
             None => "--inetd".to_owned(),
@@ -147,9 +152,9 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// The sockets that `listen` will have become, in their order. `None` where `each` makes their number the host's
-    /// affair. A connection is descriptor 0, whichever socket it comes from.
-    pub(crate) fn foreseen(&self, listen: &[Endpoint]) -> Result<Option<Vec<Descriptor>>, Error> {
+    /// The descriptors that `listen` will become, in that order. `None` if `each` is among them: how many sockets it has
+    /// depends on the host. A connection is descriptor 0, whichever socket it comes from.
+    pub(crate) fn descriptors(&self, listen: &[Endpoint]) -> Result<Option<Vec<Descriptor>>, Error> {
         if let Adoption::Connection = self.adoption {
             let local = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
             return Ok(Some(vec![Descriptor { name: "connection".to_owned(), number: 0, local }]));

@@ -16,7 +16,7 @@ fn adopted(words: &[OsString], environment: &[&str]) -> Result<Image, String> {
     let environment: Vec<CString> = environment.iter().map(|text| CString::new(*text).expect("no NUL")).collect();
     let image = || {
         let wanted = Wanted::of(&asked)?;
-        let descriptors = wanted.foreseen(&asked.listen)?.unwrap_or_default();
+        let descriptors = wanted.descriptors(&asked.listen)?.unwrap_or_default();
         wanted.image(Path::new("/bin/server"), &environment, &descriptors)
     };
     image().map_err(|error: Error| error.message().to_string())

@@ -1,6 +1,8 @@
 //! `portgrant exec --accept`'s options, and what they go with.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::TypedValueParser;
 use ipnet::IpNet;
@@ -9,7 +11,6 @@ use portgrant_server::Message;
 
 use super::life::{absolute, parsed};
 use crate::Error;
-use crate::accept::{self, MaxRate};
 
 /// How many programs run at once where nothing else is said: tcpserver's number.
 const MAX_CONNS: u32 = 40;
@@ -32,10 +33,10 @@ pub struct Accept {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_per_source: Option<u32>,
     /// Serve only clients in PREFIX, such as 10.0.0.0/8 or ::1; others are closed; repeatable
-    #[arg(long, value_name = "PREFIX", value_parser = prefix())]
+    #[arg(long, value_name = "PREFIX", value_parser = prefixes())]
     pub allow: Vec<IpNet>,
     /// Close connections from clients in PREFIX, even if --allow contains them; repeatable
-    #[arg(long, value_name = "PREFIX", value_parser = prefix())]
+    #[arg(long, value_name = "PREFIX", value_parser = prefixes())]
     pub deny: Vec<IpNet>,
     /// Read who may connect from FILE, with rules as for tcprules(1); it is read again when it changes
     #[arg(long, value_name = "FILE", value_parser = absolute())]
@@ -53,6 +54,13 @@ pub struct Accept {
     /// Do not look up names; this is the default
     #[arg(long, overrides_with = "lookup")]
     pub no_lookup: bool,
+}
+
+/// How many connections are accepted in a second, and how long all wait if more come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxRate {
+    pub(crate) most: u32,
+    pub(crate) rest: Duration,
 }
 
 impl Accept {
@@ -96,10 +104,48 @@ impl Accept {
     }
 }
 
-fn prefix() -> impl TypedValueParser<Value = IpNet> {
-    parsed(|word| accept::prefix(word.to_str().unwrap_or_default()))
+impl MaxRate {
+    /// `N` or `N:SECONDS`.
+    fn parse(word: &str) -> Result<MaxRate, &'static str> {
+        const EXPECTED: &str = "expected N or N:SECONDS, as in 50:10";
+        let number = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse::<u32>().ok().filter(|_| digits).ok_or(EXPECTED)
+        };
+        let (most, rest) = word.split_once(':').unwrap_or((word, "10"));
+        let (most, rest) = (number(most)?, number(rest)?);
+        if most == 0 || rest > 86_400 {
+            return Err(EXPECTED);
+        }
+        Ok(MaxRate { most, rest: Duration::from_secs(rest.into()) })
+    }
+}
+
+/// A prefix: an address, or a network with its length. Bits beyond the length are an error.
+pub(crate) fn prefix(word: &str) -> Result<IpNet, &'static str> {
+    let address = word.parse::<IpAddr>().map(IpNet::from).ok();
+    let parsed = address.or_else(|| word.parse::<IpNet>().ok()).filter(|prefix| prefix.trunc() == *prefix);
+    parsed.ok_or("expected an address, or a prefix without bits beyond its length, as in 10.0.0.0/8 or 2001:db8::/32")
+}
+
+fn prefixes() -> impl TypedValueParser<Value = IpNet> {
+    parsed(|word| prefix(word.to_str().unwrap_or_default()))
 }
 
 fn rate() -> impl TypedValueParser<Value = MaxRate> {
     parsed(|word| MaxRate::parse(word.to_str().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_number_and_perhaps_seconds() {
+        let rate = |most, seconds| Ok(MaxRate { most, rest: Duration::from_secs(seconds) });
+        assert_eq!((MaxRate::parse("2:5"), MaxRate::parse("50")), (rate(2, 5), rate(50, 10)));
+        for wrong in ["", "0", "1:", "x", "1:2:3", "+1", "1:100000"] {
+            assert!(MaxRate::parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }

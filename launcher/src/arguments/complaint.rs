@@ -9,6 +9,7 @@ use portgrant_protocol::{AskedPort, Endpoint, program};
 use portgrant_server::Message;
 
 use super::{Arguments, slips};
+use crate::nearest::nearest;
 
 /// What clap found, in this project's words; the caller's are made printable.
 #[expect(clippy::wildcard_enum_match_arm, reason = "clap may find more: its own words serve for that")]
@@ -81,8 +82,8 @@ pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Message 
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Message::new("no command is given").fix(format!("expected {}; see portgrant --help", commands()))
         }
-        ErrorKind::InvalidValue if word.contains("--as") && !value.is_empty() => crate::recipe::unknown(&value),
-        ErrorKind::InvalidValue if word.contains("SERVER") && !value.is_empty() => crate::recipe::no_recipe(&value),
+        ErrorKind::InvalidValue if word.contains("--as") && !value.is_empty() => crate::servers::unknown(&value),
+        ErrorKind::InvalidValue if word.contains("SERVER") && !value.is_empty() => crate::servers::no_recipe(&value),
         ErrorKind::InvalidValue if value.is_empty() => Message::new(format!("{word} needs a value")).fix("see --help"),
         ErrorKind::InvalidValue => {
             let known = match error.get(ContextKind::ValidValue) {
@@ -136,8 +137,7 @@ fn other_option(word: &str, arguments: &[OsString]) -> String {
     let name = command.map(clap::Command::get_name).unwrap_or_default();
     let known = || command.into_iter().flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_long);
     let option = word.split('=').next().unwrap_or_default();
-    let near =
-        || option.strip_prefix("--").and_then(|long| slips::nearest(long, known())).map(|near| format!("--{near}"));
+    let near = || option.strip_prefix("--").and_then(|long| nearest(long, known())).map(|near| format!("--{near}"));
     match slips::option(name, word).map(str::to_owned).or_else(near) {
         Some(other) => format!("write {other} instead"),
         None if ["exec", "run"].contains(&name) => {
@@ -159,7 +159,7 @@ fn other_command(word: &str, arguments: &[OsString]) -> String {
     if rest.first().is_some_and(|name| !word.is_empty() && program::find(name, &path()).is_ok()) {
         return format!("write portgrant run -- {}", shell_words(rest));
     }
-    if let Some(command) = slips::nearest(word, known) {
+    if let Some(command) = nearest(word, known) {
         return format!("write portgrant {command}");
     }
     if rest.first().is_some_and(is_number) {

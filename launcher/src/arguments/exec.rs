@@ -7,7 +7,7 @@ use portgrant_protocol::Endpoint;
 use portgrant_server::Message;
 
 use super::{Accept, ENDPOINTS, Life, distinct, endpoint};
-use crate::{Error, recipe};
+use crate::{Error, servers};
 
 const PLACEHOLDERS: &str = "\
 In ARG and in the VALUE of --setenv, {fd} becomes the number of the only socket, and {fd:NAME}
@@ -26,7 +26,7 @@ pub struct Exec {
     #[arg(long)]
     pub inetd: bool,
     /// Pass the sockets as SERVER expects them, such as nginx or exim; `portgrant recipe` lists the servers
-    #[arg(long = "as", value_name = "SERVER", value_parser = recipe::names_to_follow(), hide_possible_values = true)]
+    #[arg(long = "as", value_name = "SERVER", value_parser = servers::names_to_follow(), hide_possible_values = true)]
     pub server: Option<String>,
     /// Set a variable for the program; repeatable
     #[arg(long, value_name = "VAR=VALUE")]

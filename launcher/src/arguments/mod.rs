@@ -28,7 +28,8 @@ use portgrant_server::Message;
 
 use crate::Error;
 
-pub use accept::Accept;
+pub(crate) use accept::prefix;
+pub use accept::{Accept, MaxRate};
 pub use check::Check;
 pub use completions::Completions;
 pub use doctor::Doctor;
@@ -40,7 +41,6 @@ pub use list::List;
 pub use pass::Pass;
 pub use recipe::Recipe;
 pub use run::Run;
-pub(crate) use slips::service as known_service;
 pub use who::{Place, Who};
 
 /// Modest: what is looked for with the eye stands out, and no more.

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::recipe;
+use crate::servers;
 
 /// `portgrant recipe`
 #[derive(Debug, clap::Args)]
 pub struct Recipe {
     /// The server; without it, print the list of known servers
-    #[arg(value_name = "SERVER", value_parser = recipe::names(), hide_possible_values = true)]
+    #[arg(value_name = "SERVER", value_parser = servers::names(), hide_possible_values = true)]
     pub server: Option<String>,
     /// Write the files of the recipe to FOLDER, none of which may exist there
     #[arg(long, value_name = "FOLDER", requires = "server")]

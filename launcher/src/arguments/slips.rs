@@ -3,8 +3,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use portgrant_protocol::Endpoint;
-use portgrant_protocol::endpoint::{Port, is_name, is_service};
+use portgrant_protocol::endpoint::{is_name, is_service};
+use portgrant_protocol::{Endpoint, Port};
+
+use crate::nearest::nearest;
 
 /// As many endpoints are written for a range of ports.
 const MOST: u16 = 16;
@@ -29,12 +31,6 @@ pub(super) fn option(command: &str, word: &str) -> Option<&'static str> {
     meanings.into_iter().find(|(fits, words, _)| *fits && meant(words)).map(|(.., meaning)| meaning)
 }
 
-/// The one of `known` that `word` is likely to be.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let distance = |name: &&str| strsim::osa_distance(&word.to_lowercase(), name);
-    known.min_by_key(distance).filter(|name| distance(name) <= if name.len() < 4 { 1 } else { 2 })
-}
-
 /// Words that other programs have for what a command of this one does.
 pub(super) fn command(word: &str) -> Option<&'static str> {
     const OTHERS: [(&[&str], &str); 7] = [
@@ -47,17 +43,6 @@ pub(super) fn command(word: &str) -> Option<&'static str> {
         (&["lsof", "holder", "fuser", "ss"], "who"),
     ];
     OTHERS.into_iter().find(|(words, _)| words.contains(&word)).map(|(_, command)| command)
-}
-
-/// What to do about a service that /etc/services does not have.
-pub(crate) fn service(name: &str) -> String {
-    let text = std::fs::read(portgrant_protocol::service::PATH).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let names = text.lines().filter_map(|line| line.split('#').next()?.split_whitespace().next());
-    match nearest(name, names) {
-        Some(near) => format!("write {near}"),
-        None => "write the port's number".to_owned(),
-    }
 }
 
 /// The port of `word`, if a host's name stands before it.

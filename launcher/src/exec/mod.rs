@@ -39,15 +39,18 @@ pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible
         accept::check(&asked.accept, &path)?;
     }
     wanted.room(asked.listen.len(), &environment)?;
-    let launch = Launch { asked, wanted, path, sources: Sources::of(&asked.listen)? };
+    let sources = Sources::of(&asked.listen)?;
+    let descriptors = wanted.descriptors(&asked.listen)?;
+    let image = descriptors.map(|descriptors| wanted.image(&path, &environment, &descriptors)).transpose()?;
+    let launch = Launch { asked, wanted, path, sources };
     if !asked.life.daemon {
-        return launch.provide(&environment, None);
+        return launch.provide(image, &environment, None);
     }
-    // What is wrong with it is told before there is anybody else.
-    launch.foreseen(&environment)?;
     let guard = daemon::start(&asked.life, &asked.listen, &launch.path)?;
-    let (starter, environment) = (guard.starter(), guard.environment(environment));
-    starter.settle(launch.provide(&environment, Some(guard)))
+    let starter = guard.starter();
+    let image = image.map(|image| image.with_environment(|environment| guard.environment(environment)));
+    let environment = guard.environment(environment);
+    starter.settle(launch.provide(image, &environment, Some(guard)))
 }
 
 /// What is executed, and who is asked for its sockets.
@@ -61,11 +64,17 @@ struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    fn provide(&self, environment: &[CString], guard: Option<Guard>) -> Result<Infallible, Error> {
-        let (wanted, path, foreseen) = (&self.wanted, &self.path, self.foreseen(environment)?);
+    /// Asks for the sockets and executes the program. `image` is what will be executed, if that is known without the sockets.
+    fn provide(
+        &self,
+        image: Option<Image>,
+        environment: &[CString],
+        guard: Option<Guard>,
+    ) -> Result<Infallible, Error> {
+        let (wanted, path) = (&self.wanted, &self.path);
         match self.sources.obtain() {
             Ok(sockets) => {
-                let image = match foreseen {
+                let image = match image {
                     Some(image) => image,
                     None => wanted.image(path, environment, &adoption::received(&sockets, wanted.places())?)?,
                 };
@@ -85,10 +94,10 @@ impl Launch<'_> {
                 }
                 // The refusal names one of perhaps several rules for programs: the helper says whether any is for this one.
                 Some(Refused(refusal)) if refusal.program.is_some() => {
-                    let image = match foreseen {
+                    let image = match image {
                         Some(image) => image,
                         None if !wanted.depends_on_numbers() => wanted.image(path, environment, &[])?,
-                        None if is_bound_to(refusal, path) => return Err(unforeseeable(path)),
+                        None if is_bound_to(refusal, path) => return Err(unknown_numbers(path)),
                         None => {
                             let refusal = Box::new(refusal.clone());
                             return Err(Error::ForAnother { refusal, program: path.clone() });
@@ -99,12 +108,6 @@ impl Launch<'_> {
                 _ => Err(error.into()),
             },
         }
-    }
-
-    /// What will be executed, where that is known without the sockets.
-    fn foreseen(&self, environment: &[CString]) -> Result<Option<Image>, Error> {
-        let descriptors = self.wanted.foreseen(&self.asked.listen)?;
-        descriptors.map(|descriptors| self.wanted.image(&self.path, environment, &descriptors)).transpose()
     }
 
     /// This process stays, or a guarded one does, and starts the program for each connection.
@@ -185,7 +188,7 @@ fn is_bound_to(refusal: &Message, path: &Path) -> bool {
     refusal.program.as_ref().is_some_and(|bound| *bound == printable(path.as_os_str().as_bytes()))
 }
 
-fn unforeseeable(path: &Path) -> Error {
+fn unknown_numbers(path: &Path) -> Error {
     let program = printable(path.as_os_str().as_bytes());
     let message = Message::new("the numbers of 'each' are not known before the program is executed")
         .why(format!("the grant is bound to {program}, so the helper binds and executes in one step"))

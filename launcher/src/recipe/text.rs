@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Adoption, Descriptor, Server, Serves, Variable, servers};
+use crate::servers::{Adoption, Descriptor, Server, Serves, Variable, servers};
 
 /// Columns of a printed line.
 const WIDTH: usize = 96;

@@ -5,7 +5,8 @@ use alloc::string::String;
 use core::fmt;
 use core::str::FromStr;
 
-use super::{Address, EndpointError, Protocol, is_interface};
+use super::{Address, EndpointError, is_interface};
+use crate::port::Protocol;
 use crate::text::printable;
 
 pub(super) const WORDS: &str = "reuseport, v6only, backlog=, freebind, dev=, keepalive[=], linger=, defer_accept=, \

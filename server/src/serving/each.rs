@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt::BindToDevice};
-use portgrant_protocol::endpoint::{Address, AskedPort, Endpoint, Options, Port};
-use portgrant_protocol::{Kind, Protocol};
+use portgrant_protocol::endpoint::{Address, AskedPort, Endpoint, Options};
+use portgrant_protocol::{Kind, Port, Protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 

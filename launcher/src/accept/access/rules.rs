@@ -108,7 +108,7 @@ fn prefixes(word: &str) -> Result<Vec<IpNet>, String> {
         let everybody: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         return Ok(everybody.iter().filter_map(|address| IpNet::new(*address, 0).ok()).collect());
     }
-    if let Ok(prefix) = super::super::prefix(word) {
+    if let Ok(prefix) = crate::arguments::prefix(word) {
         return Ok(vec![prefix]);
     }
     start(word)

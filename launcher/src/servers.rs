@@ -1,0 +1,250 @@
+//! How each known server accepts a socket that it did not bind. One table for two commands: `portgrant recipe` prints it,
+//! `portgrant exec --as SERVER` follows it. The table is `servers/table.toml`; build.rs makes it constants.
+
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use portgrant_server::Message;
+
+/// A server, and how it takes sockets.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// The word for it
+    pub(crate) name: &'static str,
+    /// Other words for it
+    pub(crate) aliases: &'static [&'static str],
+    /// How it takes sockets, in one sentence without its subject
+    pub(crate) takes: &'static str,
+    /// What is done for it
+    pub(crate) adoption: Adoption,
+    /// Which sockets it can serve on
+    pub(crate) serves: Serves,
+    /// Who runs it, where the package made an account for that
+    pub(crate) user: Option<&'static str>,
+    /// What is typed for `portgrant exec`, a line each
+    pub(crate) exec: Option<&'static str>,
+    /// What is typed for a process for each connection
+    pub(crate) accept: Option<&'static str>,
+    /// What is typed in kernel mode, and behind `portgrant run --`
+    pub(crate) run: Option<&'static str>,
+    /// Its own command that has it read its configuration again
+    pub(crate) reload: Option<&'static str>,
+    /// What stands in which file, a name and the content
+    pub(crate) files: &'static [(&'static str, &'static str)],
+    /// What signals do, a sentence each
+    pub(crate) signals: &'static [&'static str],
+    /// What goes wrong, and what else to know
+    pub(crate) notes: &'static [&'static str],
+    /// The first version that does it
+    pub(crate) since: &'static str,
+    /// The versions that tests/servers started by this recipe; empty if it started none
+    pub(crate) tried: &'static str,
+}
+
+/// Every server, in the order of the table.
+const SERVERS: &[Server] = include!(concat!(env!("OUT_DIR"), "/servers.rs"));
+
+/// How sockets reach a program. Each is announced once: of one that is announced twice gunicorn dies, and others may keep
+/// a copy open that they know nothing of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Adoption {
+    /// From descriptor 3 on, announced by LISTEN_*
+    ListenFds,
+    /// From descriptor 3 on, announced by a variable of its own instead
+    Variable(Variable),
+    /// From descriptor 3 on; instead the number stands among its arguments, as in this sample
+    Argument(&'static str),
+    /// The one socket as descriptors 0 and 1, inetd's `wait`
+    Standard,
+    /// The same, with /dev/null at 3
+    StandardParked,
+    /// One connection as descriptors 0 and 1, inetd's `nowait`
+    Connection,
+    /// Not at all: it binds for itself
+    Never,
+}
+
+/// A server's own variable. In `entry`, `FD` stands for the number, `ADDRESS` for `127.0.0.1` or `[::1]`, `BARE` for it
+/// without brackets, `PORT` for the port.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Variable {
+    /// Its name
+    pub(crate) name: &'static str,
+    /// What it holds for each socket
+    pub(crate) entry: &'static str,
+    /// How the entries make one value
+    pub(crate) joined: Joined,
+}
+
+/// How the entries of several sockets are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// In one variable, with this between them
+    By(&'static str),
+    /// In a variable each: its name ends in 0, 1, …
+    Numbered,
+}
+
+/// Which sockets a server can serve on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Serves {
+    /// Any
+    Any,
+    /// Stream sockets
+    Streams,
+    /// One stream socket
+    OneStream,
+    /// IPv4 stream sockets
+    Ipv4Streams,
+}
+
+/// A socket as the program finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Descriptor {
+    pub(crate) name: String,
+    pub(crate) number: RawFd,
+    pub(crate) local: SocketAddr,
+}
+
+impl Server {
+    /// Whether there is a way to start it.
+    pub(crate) fn is_startable(&self) -> bool {
+        self.exec.is_some() || self.accept.is_some() || self.run.is_some()
+    }
+}
+
+impl Variable {
+    /// Names and values that announce `descriptors`.
+    pub(crate) fn announce(&self, descriptors: &[Descriptor]) -> Vec<(String, String)> {
+        let entries = descriptors.iter().map(|descriptor| self.entry_of(descriptor));
+        match self.joined {
+            Joined::By(between) => vec![(self.name.to_owned(), entries.collect::<Vec<_>>().join(between))],
+            Joined::Numbered => (0..).zip(entries).map(|(n, entry)| (format!("{}{n}", self.name), entry)).collect(),
+        }
+    }
+
+    /// Whether `name` is this variable's, or one of its row's.
+    pub(crate) fn is_named(&self, name: &[u8]) -> bool {
+        name.strip_prefix(self.name.as_bytes()).is_some_and(|number| match self.joined {
+            Joined::By(_) => number.is_empty(),
+            Joined::Numbered => !number.is_empty() && number.iter().all(u8::is_ascii_digit),
+        })
+    }
+
+    fn entry_of(&self, descriptor: &Descriptor) -> String {
+        let bare = descriptor.local.ip().to_string();
+        let address = if descriptor.local.is_ipv6() { format!("[{bare}]") } else { bare.clone() };
+        let entry = self.entry.replace("FD", &descriptor.number.to_string());
+        entry.replace("ADDRESS", &address).replace("BARE", &bare).replace("PORT", &descriptor.local.port().to_string())
+    }
+}
+
+/// Every server.
+pub(crate) fn servers() -> impl Iterator<Item = &'static Server> {
+    SERVERS.iter()
+}
+
+/// The server that bears `name`, its own or another.
+pub(crate) fn named(name: &str) -> Option<&'static Server> {
+    servers().find(|server| server.name == name || server.aliases.contains(&name))
+}
+
+/// The words that clap takes for a server, and completions offer.
+pub(crate) fn names() -> PossibleValuesParser {
+    PossibleValuesParser::new(servers().map(|server| PossibleValue::new(server.name).aliases(server.aliases)))
+}
+
+/// The same for `--as`. Servers that cannot be helped are accepted, for a message that says so, and not offered.
+pub(crate) fn names_to_follow() -> PossibleValuesParser {
+    let never = |server: &Server| matches!(server.adoption, Adoption::Never);
+    let value = |server: &'static Server| PossibleValue::new(server.name).aliases(server.aliases).hide(never(server));
+    PossibleValuesParser::new(servers().map(value))
+}
+
+/// What is said of a word for which there is no recipe; the caller's word, printable.
+pub(crate) fn no_recipe(word: &str) -> Message {
+    let message = Message::new(format!("there is no recipe for '{word}'"));
+    match nearest(word) {
+        Some(name) => message.fix(format!("did you mean {name}? portgrant recipe lists the servers")),
+        None => message.why("portgrant recipe lists the servers that it knows").fix(
+            "try portgrant run if the server binds its port itself; portgrant exec --accept if a connection is its standard \
+             input; portgrant recipe systemd, inetd or python for what other servers take; or portgrant-kernel(8), under \
+             which every bind(2) is decided by the policy",
+        ),
+    }
+}
+
+/// What is said of a word of `--as` that is none of them; the caller's word, printable.
+pub(crate) fn unknown(word: &str) -> Message {
+    let known = format!("portgrant recipe lists the {} servers that it knows", SERVERS.len());
+    let message = Message::new(format!("'{word}' is not a server that portgrant knows")).why(known);
+    match nearest(word) {
+        Some(name) => message.fix(format!("did you mean {name}? see portgrant recipe")),
+        None => message.fix("leave --as out for a server that takes LISTEN_FDS; see portgrant recipe"),
+    }
+}
+
+/// The known server whose name is most like `word`, if it is like it at all.
+fn nearest(word: &str) -> Option<&'static str> {
+    let names = || servers().flat_map(|server| [server.name].into_iter().chain(server.aliases.iter().copied()));
+    let likeness = |name: &&str| strsim::jaro_winkler(&word.to_lowercase(), name);
+    names().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > 0.75)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_word_stands_for_two_servers() {
+        let mut words: Vec<&str> =
+            servers().flat_map(|s| [s.name].into_iter().chain(s.aliases.iter().copied())).collect();
+        let count = words.len();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), count);
+    }
+
+    #[test]
+    fn a_server_is_found_by_each_of_its_words_and_the_nearest_is_named() {
+        assert_eq!(named("exim4").map(|server| server.name), Some("exim"));
+        assert!(named("Exim").is_none());
+        for (word, nearest) in
+            [("ngnix", "nginx"), ("Gunicorn", "gunicorn"), ("phpfpm", "php-fpm"), ("apache", "apache2")]
+        {
+            let message = unknown(word);
+            assert!(message.fix.is_some_and(|fix| fix.contains(&format!("mean {nearest}?"))), "{word}");
+        }
+        let message = unknown("zzz");
+        assert!(
+            !message.to_string().contains("did you mean") && message.to_string().contains("portgrant recipe lists"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn variables_are_written_as_their_servers_read_them() {
+        let at = |name: &str, number, local: &str| Descriptor {
+            name: name.to_owned(),
+            number,
+            local: local.parse().expect("an address"),
+        };
+        let both = [at("a", 3, "127.0.0.1:80"), at("b", 4, "[::1]:443")];
+        let expected = [
+            ("nginx", "NGINX=3;4;"),
+            ("php-fpm", "FPM_SOCKETS=127.0.0.1:80=3,::1:443=4"),
+            ("unicorn", "UNICORN_FD=3,4"),
+            ("server-starter", "SERVER_STARTER_PORT=127.0.0.1:80=3;[::1]:443=4"),
+            ("puma", "PUMA_INHERIT_0=3:tcp://127.0.0.1:80 PUMA_INHERIT_1=4:tcp://[::1]:443"),
+        ];
+        for (name, text) in expected {
+            let Some(Adoption::Variable(variable)) = named(name).map(|server| server.adoption) else {
+                panic!("{name}")
+            };
+            let written: Vec<String> = variable.announce(&both).iter().map(|(n, v)| format!("{n}={v}")).collect();
+            assert_eq!(written.join(" "), text);
+            assert!(variable.announce(&both).iter().all(|(name, _)| variable.is_named(name.as_bytes())));
+        }
+    }
+}
