@@ -2,7 +2,7 @@
 //!
 //! With `PORTGRANT_BARE=1`, on x86-64 and aarch64, the program links no C library: cfg(bare). `packaging/build` sets it, and
 //! builds this crate alone. It cannot be set for a build of other crates as well: these make rustix use std, and a program has
-//! either std or a start of its own. Without it the helper starts by the C library, as it does on other processors.
+//! either std or its own start-up code. Without it the helper starts by the C library, as it does on other processors.
 
 use std::env::var;
 

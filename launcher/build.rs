@@ -3,7 +3,7 @@
 //!
 //! std names it for backtraces. Loading it costs a start about 100 us where the machine is virtual, most of them because its
 //! constructor asks the processor what it is (CPUID traps there). rustc asks the linker for `-lgcc_s`; that name is found
-//! here first, as a script that leads to the archive. Where there is no such archive all stays as it is.
+//! here first, as a script that leads to the archive. Without such an archive nothing changes.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! The audit line: one for every grant and every refusal, to syslog's authpriv.
 //!
-//! Best effort: a dead or full log never blocks a grant. The text is no proof (anybody may write such lines); the
-//! credentials that the log daemon reads from the kernel are. What the caller chose is escaped.
+//! Best effort: a dead or full log never blocks a grant. The text proves nothing (anybody may write such lines); the
+//! credentials that the log daemon reads from the kernel do. Bytes from the caller are escaped.
 
 use portgrant_policy::audit::Line;
 use rustix::fd::OwnedFd;
@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketT
 use crate::Error;
 
 /// The way to the log daemon: a socket that is opened before anything is decided, and kept. The caller may take away
-/// the right to open another one at any moment (prlimit(2) with RLIMIT_NOFILE), and shall not lose a line by it.
+/// the right to open another one at any moment (prlimit(2) with RLIMIT_NOFILE), which must not lose a line.
 #[derive(Debug)]
 pub struct Log {
     socket: OwnedFd,
@@ -32,7 +32,7 @@ impl Log {
         let pid = rustix::process::getpid().as_raw_nonzero().get().cast_unsigned();
         for line in lines {
             let text = line.as_of("portgrant-binder", pid);
-            // A log that is dead or full blocks no grant. One that was started anew is connected to again.
+            // A dead or full log blocks no grant. If the log daemon was restarted, connect again.
             if self.send(&text).is_err_and(|errno| errno != Errno::AGAIN)
                 && let Ok(log) = Log::connected()
             {

@@ -15,38 +15,7 @@ use rustix::fd::RawFd;
 
 use crate::arguments::{Argument, Arguments};
 
-pub(crate) const HELP: &str = "\
-portgrant-binder binds ports below 1024 for callers whom /etc/portgrant.conf permits.
-It is the privileged half of portgrant; people type `portgrant`. portgrant explain, list
-and check print what the policy decides.
-
-Usage:
-  portgrant-binder exec -l ENDPOINT... [--inetd] [--no-new-privs] [--answer FD]
-                   [--on-failure PATH] -- PROGRAM [ARG...]
-  portgrant-binder pass -l ENDPOINT... --to FD
-  portgrant-binder bind -l ENDPOINT --socket FD [--answer FD]
-
-  exec  bind, give up privilege, execute PROGRAM with the sockets from descriptor 3 on
-  pass  bind, give up privilege, send the sockets over FD
-  bind  bind the caller's own socket FD, and nothing else
-
-Options:
-  -l, --listen ENDPOINT  [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...]
-                         80   443/udp   https=[::]:443,v6only   127.0.0.1:25   nntp
-      --inetd            the one socket becomes descriptors 0 and 1 instead of 3
-      --no-new-privs     set no_new_privs before PROGRAM is executed
-      --to FD            a connected Unix socket of type SOCK_SEQPACKET, inherited
-      --socket FD        an unbound socket of the caller's own, inherited
-      --answer FD        a connected Unix socket of type SOCK_SEQPACKET, inherited:
-                         a failure is sent there as a record, and nothing is printed
-      --on-failure PATH  executed as 'PATH answer RECORD' if anything fails
-  -h, --help             this
-  -V, --version          the version
-
-Exit status: 0 or PROGRAM's own; 64 usage; 69 address in use or not there; 71 the system
-failed; 77 refused by policy; 78 policy or installation broken; 126 PROGRAM could not be
-executed; 127 it was not found.
-";
+pub(crate) const HELP: &str = include_str!("help.txt");
 
 /// What is asked of the helper.
 #[derive(Debug)]
@@ -76,7 +45,7 @@ pub(crate) struct Reporting {
     pub(crate) on_failure: Option<&'static CStr>,
 }
 
-/// Every option that any verb takes, before it is known whether this one does.
+/// The options of all verbs, before they are compared with those of this verb.
 #[derive(Default)]
 struct Words {
     listen: Vec<Endpoint>,
@@ -136,20 +105,20 @@ impl Words {
     fn read(&mut self, mut arguments: Arguments<'_>, allowed: &[&'static str]) -> Result<(), Error> {
         while let Some(argument) = arguments.next().map_err(lexed)? {
             let option = match argument {
-                Argument::Short('l') | Argument::Long(b"listen") => "listen",
-                Argument::Short('h') | Argument::Long(b"help") => "help",
-                Argument::Long(b"inetd") => "inetd",
-                Argument::Long(b"no-new-privs") => "no-new-privs",
-                Argument::Long(b"to") => "to",
-                Argument::Long(b"socket") => "socket",
-                Argument::Long(b"answer") => "answer",
-                Argument::Long(b"on-failure") => "on-failure",
+                Argument::Option(b"-l" | b"--listen") => "listen",
+                Argument::Option(b"-h" | b"--help") => "help",
+                Argument::Option(b"--inetd") => "inetd",
+                Argument::Option(b"--no-new-privs") => "no-new-privs",
+                Argument::Option(b"--to") => "to",
+                Argument::Option(b"--socket") => "socket",
+                Argument::Option(b"--answer") => "answer",
+                Argument::Option(b"--on-failure") => "on-failure",
                 Argument::Value(first) => {
                     self.rest.push(first);
                     self.rest.extend(arguments.rest());
                     break;
                 }
-                Argument::Short(_) | Argument::Long(_) => return Err(lexed(arguments.invalid())),
+                Argument::Option(other) => return Err(lexed(format!("invalid option '{}'", printable(other)))),
             };
             if option != "help" && !allowed.contains(&option) {
                 return Err(usage(format!("'--{option}' does not go with this verb"), "see --help for what does"));
@@ -219,7 +188,7 @@ fn usage(what: String, expected: &'static str) -> Error {
 }
 
 fn lexed(error: String) -> Error {
-    usage(printable(error.as_bytes()), "expected an option of this verb, see --help")
+    usage(error, "expected an option of this verb, see --help")
 }
 
 fn shown(word: &CStr) -> String {

@@ -1,19 +1,19 @@
-//! What can go wrong, as one flat enum; each has an exit status, and a message that says what, why and what to do.
+//! All errors, as one flat enum. Each has an exit status, and a message: what failed, why, and what to do.
 
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
-use core::fmt;
 
 use portgrant_protocol::errno::Described;
 use portgrant_protocol::listen::{self, PlaceError};
+use portgrant_protocol::message::message;
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::record::RecordError;
 use portgrant_protocol::transfer::TransferError;
 use portgrant_protocol::{Kind, Message, Protocol, Resolved};
 use rustix::io::Errno;
 
-use crate::inert::Inert;
+use crate::missing_privilege::MissingPrivilege;
 use crate::privilege::PrivilegeError;
 
 /// Everything that ends the helper with a status other than 0 or the program's.
@@ -30,7 +30,7 @@ pub enum Error {
     NoIpv6 { endpoint: String, port: u16 },
     InUse(Box<Resolved>),
     NotThere { endpoint: String },
-    Inert { endpoint: String, why: Inert },
+    MissingPrivilege { endpoint: String, why: MissingPrivilege },
     OwnSocket { endpoint: String, expected: &'static str },
     Place(PlaceError),
     Rewritten { endpoint: String, found: String },
@@ -59,7 +59,7 @@ impl Error {
                 Kind::BrokenPolicy,
                 "your uid or gid is not mapped in this user namespace",
                 format_args!("{error}: the helper cannot change to your ids"),
-                Inert::UserNamespace.fix(),
+                MissingPrivilege::UserNamespace.fix(),
             ),
             Error::Privilege(error) => message(
                 Kind::System,
@@ -112,7 +112,7 @@ impl Error {
                 "no interface of this network namespace has that address",
                 "see ip addr for the addresses; freebind, if it is granted, binds before the address exists",
             ),
-            Error::Inert { endpoint, why } => {
+            Error::MissingPrivilege { endpoint, why } => {
                 message(Kind::NoPrivilege, format!("{endpoint} is permitted but cannot be bound"), why, why.fix())
             }
             Error::OwnSocket { endpoint, expected } => message(
@@ -166,10 +166,6 @@ impl Error {
             ),
         }
     }
-}
-
-fn message(kind: Kind, what: impl Into<String>, why: impl fmt::Display, fix: impl Into<String>) -> Message {
-    Message::of(kind, what).why(why.to_string()).fix(fix)
 }
 
 impl From<PrivilegeError> for Error {

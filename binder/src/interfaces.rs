@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_is_that_of_the_c_library() {
+    fn the_addresses_are_those_that_getifaddrs_lists() {
         let ours = addresses().expect("a list");
         assert!(ours.iter().any(|found| found.ip == IpAddr::from([127, 0, 0, 1])), "{ours:?}");
         let theirs = nix::ifaddrs::getifaddrs().expect("a list").filter_map(|found| {
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_local_address_of_two_hosts_is_told_from_the_other_one() {
+    fn a_point_to_point_link_yields_its_local_address_not_the_peers() {
         let link = Link { index: 7, flags: IFF_UP, name: "ppp0".into() };
         let down = Link { index: 8, flags: IFF_BROADCAST, name: "eth0".into() };
         let links = [link, down];
@@ -238,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic_or_loop(bytes in proptest::collection::vec(0u8..20, 0..200)) {
+        fn no_netlink_bytes_panic_or_loop(bytes in proptest::collection::vec(0u8..20, 0..200)) {
             for message in split(&bytes) {
                 let _ = (link(message.body), address(message.body, &[]));
             }

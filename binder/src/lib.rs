@@ -1,6 +1,6 @@
-//! What runs with privilege: the policy and its verdict, privilege as a value, the sockets, the audit line.
+//! What runs with privilege: permits, privilege as a value, the sockets, the audit line.
 //!
-//! The helper `portgrant-binder` is this library and an entry point; the kernel mode and the broker reuse it.
+//! The helper `portgrant-binder` is this library and an entry point. No other crate links it.
 //! `ARCHITECTURE.md` has the map, `SECURITY.md` the promises.
 
 #![cfg_attr(not(test), no_std)]
@@ -11,8 +11,8 @@ pub mod audit;
 mod error;
 pub mod grant;
 pub mod handover;
-pub mod inert;
 mod interfaces;
+pub mod missing_privilege;
 pub mod permit;
 pub mod privilege;
 pub mod socket;

@@ -35,7 +35,7 @@ use crate::message::Failures;
 
 /// From the entry point to the exit status. `uid` and `gid` are the caller's real ids, as the kernel has them.
 fn run(uid: u32, gid: u32, start: impl FnOnce() -> Start) -> u8 {
-    // Nothing of the caller's is looked at before this is done.
+    // Nothing from the caller is read before this is done.
     let dropped = match Privileged::at_start(uid, gid).drop_to_caller() {
         Ok(dropped) => dropped,
         Err(error) => return kept(error),
@@ -62,12 +62,12 @@ fn run(uid: u32, gid: u32, start: impl FnOnce() -> Start) -> u8 {
     drop(limit);
     let done = answer.and_then(|answer| answer.hand_over(&renounced, environment));
     let status = done.unwrap_or_else(|error| failures.report(error, environment, Some(&renounced)));
-    // Whoever waits for the answer sees this process's end by it: it must not close before.
+    // The reader of the answer learns from it that this process has ended, so it must not be closed before.
     core::mem::forget(failures);
     status
 }
 
-/// The end where privilege could not be given up, or where that is not proven. It is said only if there is none in the end.
+/// The end if privilege could not be given up, or if that is not proven. It is reported only if no privilege is left at last.
 fn kept(error: PrivilegeError) -> u8 {
     if portgrant_sys::abandon() { Failures::default().report(error.into(), &[], None) } else { status::SYSTEM }
 }

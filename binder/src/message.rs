@@ -1,4 +1,4 @@
-//! What the helper says: its failures, its help, its version.
+//! What the helper prints: failures, help and version.
 
 use alloc::format;
 use core::ffi::CStr;
@@ -16,7 +16,7 @@ use crate::command::Reporting;
 /// Prints `text`, for --help and --version.
 pub(crate) fn print(text: &str) -> Result<u8, Error> {
     match write(portgrant_sys::stdout(), text) {
-        // A standard output that is closed is one that nobody reads.
+        // Nobody reads a closed standard output, so that is not an error.
         Ok(()) | Err(Errno::BADF) => Ok(status::OK),
         Err(errno) => Err(Error::Call { call: "write", errno }),
     }
@@ -61,8 +61,8 @@ impl Failures {
         Ok(Failures { answer, on_failure: reporting.on_failure })
     }
 
-    /// Reports `error` and gives its status. Never waits for who reads it, but for a standard error that is full; a
-    /// report that cannot be made changes nothing.
+    /// Reports `error` and gives its status. It waits for a reader only if standard error is full. A
+    /// report that cannot be delivered is dropped.
     pub(crate) fn report(&self, error: Error, environment: &[Word<'_>], renounced: Option<&Renounced>) -> u8 {
         let message = error.message();
         let status = message.status;

@@ -10,7 +10,7 @@
 //!     Ok(Permit::decide(&policy, &caller, ask).is_ok())
 //! }
 //! ```
-//! A policy of other origin permits nothing that could be bound; its twin above differs in that line:
+//! A policy from elsewhere makes no permit. The twin above differs in one line and compiles:
 //! ```compile_fail,E0308
 //! # use portgrant_binder::permit::Permit;
 //! # use portgrant_policy::{Ask, Caller, Error, Policy};
@@ -21,7 +21,7 @@
 //!     Ok(Permit::decide(&policy, &caller, ask).is_ok())
 //! }
 //! ```
-//! Nor does a caller that anybody made up:
+//! Nor can a caller be used that was not read from the kernel:
 //! ```compile_fail,E0308
 //! # use portgrant_binder::permit::Permit;
 //! # use portgrant_policy::{Ask, Caller, Error, Policy};
@@ -68,7 +68,7 @@ use portgrant_trusted::{CurrentCaller, InstalledPolicy};
 ///     let _ = socket::bind(permit, dropped); // spent
 /// }
 /// ```
-/// A verdict alone is none:
+/// A verdict alone is not a permit:
 /// ```
 /// # use portgrant_binder::permit::Permit;
 /// # use portgrant_policy::Permitted;

@@ -84,7 +84,7 @@ pub struct Dropped {
     sets: CapabilitySets,
 }
 
-/// No capability at all, and none to be had again. Only its holder executes a program or sends a descriptor.
+/// Proof that no capability is left and none can be regained. Executing a program and sending a descriptor need it.
 #[derive(Debug)]
 #[must_use]
 pub struct Renounced(());
@@ -138,7 +138,7 @@ impl Dropped {
         self.uid.as_raw()
     }
 
-    /// Whether there is anything to raise. Where not, the installation is inert; see [`crate::inert`].
+    /// Whether there is anything to raise. Where not, the installation is inert; see [`crate::missing_privilege`].
     pub fn has_capability(&self) -> bool {
         self.sets.permitted.contains(BIND)
     }

@@ -1,7 +1,7 @@
 //! Sockets: made as the caller, bound by spending a [`Permit`], the caller's own ones judged by what the kernel says.
 //!
 //! Created after the uid is dropped, so the socket's owner is the caller: `ss -e`, owner matches of firewalls and the
-//! kernel's same-uid rule for SO_REUSEPORT tell the truth. Only bind(2) itself runs with the capability.
+//! kernel's same-uid rule for SO_REUSEPORT see the right user. Only bind(2) itself runs with the capability.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -21,8 +21,8 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::Error;
-use crate::inert::{self, Inert};
 use crate::interfaces::{InterfaceAddress, addresses};
+use crate::missing_privilege::{self, MissingPrivilege};
 use crate::permit::Permit;
 use crate::privilege::Dropped;
 
@@ -234,8 +234,12 @@ fn bind_to(fd: impl AsFd, address: &SocketAddr, endpoint: &Resolved, dropped: &D
         Err(Errno::ADDRINUSE) => Err(Error::InUse(Box::new(endpoint.clone()))),
         Err(Errno::ADDRNOTAVAIL) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Err(no_ipv6(endpoint)),
         Err(Errno::ADDRNOTAVAIL) => Err(Error::NotThere { endpoint: endpoint.to_string() }),
-        Err(Errno::ACCESS) => Err(Error::Inert { endpoint: endpoint.to_string(), why: inert::why(dropped) }),
-        Err(Errno::PERM) => Err(Error::Inert { endpoint: endpoint.to_string(), why: Inert::Denied }),
+        Err(Errno::ACCESS) => {
+            Err(Error::MissingPrivilege { endpoint: endpoint.to_string(), why: missing_privilege::why(dropped) })
+        }
+        Err(Errno::PERM) => {
+            Err(Error::MissingPrivilege { endpoint: endpoint.to_string(), why: MissingPrivilege::BindRejected })
+        }
         Err(errno) => Err(failed(endpoint, "bind", errno)),
     }
 }

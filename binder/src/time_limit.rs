@@ -1,4 +1,4 @@
-//! How long the helper may live. Its caller may stop it wherever they like, and a verdict must not be kept for later.
+//! How long the helper may run. Its caller can stop it at any moment, but must not keep a verdict for later.
 //!
 //! A timer of the kernel's ends a stopped process as well, by SIGKILL; it counts no time that the machine is suspended,
 //! and does not survive execve(2) (see timer_create(2)).
@@ -12,11 +12,11 @@ use crate::Error;
 /// After this time the kernel ends the helper.
 const LIFE: Duration = Duration::from_secs(10);
 /// After this time the helper gives up by itself, with a message.
-const PATIENCE: Duration = Duration::from_secs(5);
+const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 /// The most that may pass between a comparison and a bind(2) that cannot be taken back.
 const LAST_STEP: Duration = Duration::from_secs(1);
 
-/// The helper's time. Dropped, it ends: to be done once no capability is left.
+/// The helper's time limit. Dropping it disarms the timer, which is done once no capability is left.
 #[derive(Debug)]
 pub struct TimeLimit {
     /// By [`monotonic`]
@@ -30,9 +30,9 @@ impl TimeLimit {
         Ok(TimeLimit { _timer: timer(LIFE)?, began: monotonic() })
     }
 
-    /// An error where the helper took too long already. Asked right before something is bound.
+    /// An error if the helper took too long. Checked right before a bind.
     pub fn check(&self) -> Result<(), Error> {
-        if monotonic().saturating_sub(self.began) < PATIENCE { Ok(()) } else { Err(Error::TimeLimit) }
+        if monotonic().saturating_sub(self.began) < GIVE_UP_AFTER { Ok(()) } else { Err(Error::TimeLimit) }
     }
 
     /// Does `act` within a second, or this process ends.

@@ -1,4 +1,4 @@
-//! Whom a question is about: whoever asks, or an account that was named. Root then becomes that account before it reads
+//! The user that a question is about: the caller, or a named account. Root then becomes that account before it reads
 //! anything, so that the policy is read with exactly the rights that the helper would have: by mode, access list and groups.
 //!
 //! Accounts come from wherever the system keeps them (NSS), as a login would have them.

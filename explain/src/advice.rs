@@ -17,16 +17,16 @@ use crate::denied_groups::DeniedGroups;
 use crate::finding::{Advice, What};
 use crate::relation::{Budget, Extent};
 
-/// Programs that run whatever they are told to: an exec rule for one of them binds the grant to nothing.
+/// Programs that run any script: an exec rule for one of them restricts nothing.
 const INTERPRETERS: [&str; 14] =
     ["sh", "bash", "dash", "zsh", "ksh", "busybox", "python", "perl", "ruby", "node", "nodejs", "php", "java", "lua"];
 
 /// How many steps the comparison of all rules takes at most; each rule has its share, and what those before it left.
 pub(crate) const MOST_STEPS: u64 = 10_000_000;
-/// How many programs are looked at.
+/// How many programs are checked.
 const MOST_PROGRAMS: usize = 1_000;
 
-/// Everything there is to say about the rules of a well-formed policy, and whether all of it was looked at. `nfs`: whether
+/// All findings about the rules of a well-formed policy, and whether all rules were compared. `nfs`: whether
 /// there is NFS that believes ports. It reads no table of names: those are read in one piece with the policy.
 pub(crate) fn advice<'p>(policy: &'p Policy, groups: &DeniedGroups, nfs: bool) -> (Vec<Advice<'p>>, bool) {
     // Never dropped: the program ends in a moment, and to take all of it apart would take a tenth of its time.
@@ -91,11 +91,11 @@ impl<'e, 'p> Comparison<'e, 'p> {
     }
 }
 
-/// The programs of exec rules, each looked at once.
+/// The programs of exec rules, each checked once.
 #[derive(Default)]
 struct Programs<'p>(FxHashMap<&'p [u8], Option<What<'p>>>);
 
-/// There are more than are looked at.
+/// There are too many to check all.
 struct TooMany;
 
 impl<'p> Programs<'p> {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_does_nothing_is_named_with_the_one_that_is_why() {
+    fn a_rule_without_effect_is_reported_with_the_rule_that_causes_it() {
         assert_eq!(codes("permit alice 80\npermit bob 80\n"), []);
         assert_eq!(codes("permit alice 80\ndeny alice any\n"), [(1, "denied")]);
         assert_eq!(codes("permit alice 80\ndeny alice 80 on 10.0.0.0/8\n"), []);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_that_nfs_trusts_are_named_where_there_is_nfs() {
+    fn ports_that_nfs_trusts_are_reported_if_nfs_is_exported() {
         let rules = "permit alice 80 submission\npermit bob 500-600 reserved\ndeny :web 600\npermit any 80\n";
         let nfs = said(rules, Some("mounted at /mnt"));
         let nfs: Vec<_> = nfs.iter().filter(|advice| advice.1 == "nfs").collect();
@@ -181,7 +181,7 @@ mod tests {
         assert!(!codes(rules).iter().any(|advice| advice.1 == "nfs"));
     }
 
-    /// What is said of each rule, by comparing it with every other.
+    /// The findings about each rule, by comparing it with every other.
     fn by_all_pairs(policy: &Policy, names: &Names) -> Vec<(usize, &'static str)> {
         let extents: Vec<Extent<'_>> = policy.rules.iter().map(Extent::of).collect();
         let groups = |rule: &Rule| match rule.subject {
@@ -218,7 +218,7 @@ mod tests {
     proptest! {
         /// Rules enough of each kind for all of them to be found by the index.
         #[test]
-        fn what_is_found_is_what_comparing_every_two_rules_finds(
+        fn the_fast_comparison_finds_what_comparing_all_pairs_finds(
             rules in prop::collection::vec(
                 (
                     0..4usize,
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_nothing_tells_apart_are_not_compared_for_ever() {
+    fn the_comparison_of_many_similar_rules_is_bounded() {
         // Each holds all ports up to its own: whichever port is looked for, half of the rules hold it.
         let nested: String = (1024..60_000).map(|last| format!("permit alice 1024-{last} {last}/udp\n")).collect();
         let policy = policy(&nested);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_programs_are_looked_at() {
+    fn the_number_of_checked_programs_is_bounded() {
         let policy = policy(
             &(0..=MOST_PROGRAMS).map(|n| format!("permit uid:{n} 80 exec /nonexistent/{n}\n")).collect::<String>(),
         );

@@ -6,7 +6,7 @@ use std::path::Path;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Kind, Message};
 
-/// What is said of `file`, if it is one of authbind's: by its place, as most of them are empty.
+/// The message for `file`, if it is one of authbind's files. Its path decides, because most of them are empty.
 pub(crate) fn recognise(file: &Path) -> Option<Box<Message>> {
     let name = |path: &Path| path.file_name().map(OsStr::as_encoded_bytes).map(<[u8]>::to_vec).unwrap_or_default();
     let is_folder = |path: &Path| [&b"byport"[..], b"byaddr", b"byuid"].contains(&name(path).as_slice());
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn authbind_s_files_are_known_by_their_place() {
+    fn authbind_s_files_are_recognized_by_their_path() {
         for (path, expected) in [
             ("/etc/authbind/byport/80", Some("users who can execute that file may bind its port")),
             ("byport/!512", Some("users who can execute")),

@@ -310,7 +310,7 @@ mod tests {
     use crate::relation::tests::{policy, unbounded};
 
     #[test]
-    fn a_deny_of_udp_is_found_whatever_its_address_and_interface() {
+    fn a_deny_for_udp_is_found_with_any_address_and_interface() {
         let denies: String = (1..40).map(|n| format!("deny any 53 53/udp on 10.0.0.{n} dev eth{n}\n")).collect();
         for (permit, expected) in [
             ("53/udp on 10.1.2.3", Some(1)),

@@ -103,7 +103,7 @@ struct Checked<'p> {
     shown: Vec<Finding<'p>>,
     errors: usize,
     warnings: usize,
-    /// All that advice is given about was looked at
+    /// Whether all rules were compared
     complete: bool,
 }
 
@@ -290,7 +290,7 @@ impl Finding<'_> {
                 let Problem { file, line, column, .. } = **problem;
                 let after = lines.bytes(file, line).get(column - 1..).unwrap_or_default();
                 let word = after.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(after.len());
-                let width = problem.wrong.width().unwrap_or(word);
+                let width = width(&problem.wrong).unwrap_or(word);
                 Place { file, line, column, width }
             }
             // The whole rule is meant, without what stands around it.
@@ -306,4 +306,12 @@ impl Finding<'_> {
             }
         }
     }
+}
+
+/// How many bytes of the line `wrong` is about, if it is not about a word.
+fn width(wrong: &Wrong) -> Option<usize> {
+    if let Wrong::Typography { bytes, .. } = wrong {
+        return Some(*bytes);
+    }
+    matches!(wrong, Wrong::Character(_) | Wrong::CarriageReturn { .. }).then_some(1)
 }

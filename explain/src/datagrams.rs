@@ -9,15 +9,15 @@ use portgrant_protocol::Protocol;
 use crate::denied_groups::DeniedGroups;
 use crate::finding::{Advice, Family, What};
 
-/// The permits of udp ports that a deny with an address refuses on addresses that it does not name. Each is told once.
+/// The permits of udp ports that a deny with an address refuses on addresses that it does not name. Each is reported once.
 pub(crate) fn advice<'p>(policy: &'p Policy, groups: &DeniedGroups) -> Vec<Advice<'p>> {
     let denies = Denies::of(policy);
     let permits = policy.rules.iter().filter(|rule| rule.effect == Effect::Permit && rule.has_udp());
-    let told = permits.filter_map(|rule| {
+    let found = permits.filter_map(|rule| {
         let (deny, family) = denies.rival(rule, groups)?;
         Some(Advice { rule, what: What::Datagrams(deny, family) })
     });
-    told.collect()
+    found.collect()
 }
 
 /// Denied ranges of udp ports, in order; each with the one, of all up to it, that ends last.
@@ -94,7 +94,7 @@ mod tests {
     use crate::lines::Lines;
     use crate::relation::tests::{names, policy};
 
-    fn told(text: &str) -> Vec<(usize, String)> {
+    fn findings(text: &str) -> Vec<(usize, String)> {
         let policy = policy(text);
         let lines = Lines::of(&policy);
         let advice = advice(&policy, &DeniedGroups::of(&policy, &names()));
@@ -102,8 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn a_udp_permit_is_named_with_the_deny_whose_address_refuses_it() {
-        let said = told("permit alice 53/udp on 10.9.0.2\ndeny alice 53 on 127.0.0.53\n");
+    fn a_udp_permit_is_reported_with_the_deny_that_refuses_it() {
+        let said = findings("permit alice 53/udp on 10.9.0.2\ndeny alice 53 on 127.0.0.53\n");
         let expected = "an address does not narrow udp: /etc/portgrant.conf:2  deny alice 53 on 127.0.0.53  refuses these udp \
             ports on every IPv4 address; expected /tcp there, or no udp here";
         assert_eq!(said, [(1, expected.to_owned())]);
@@ -124,14 +124,14 @@ mod tests {
             ("permit alice 53/udp\ndeny alice 53\n", None),
             ("permit nobody-here 53/udp\ndeny any 53 on 127.0.0.53\n", None),
         ] {
-            let said = told(text);
+            let said = findings(text);
             assert_eq!(said.len(), usize::from(expected.is_some()), "{text}: {said:?}");
             assert!(expected.is_none_or(|expected| said[0].1.contains(expected)), "{text}: {said:?}");
         }
     }
 
     #[test]
-    fn the_ranges_that_meet_a_range_are_found_whatever_lies_between() {
+    fn overlapping_ranges_are_found_among_many_others() {
         let policy = policy("deny alice 10-90 20 30-40 85-89 on 127.0.0.1\ndeny alice 100-110 on 127.0.0.1\n");
         let denies = Denies::of(&policy);
         let ranges = &denies.ranges[&(None, Family::V4)];
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn many_rules_take_no_time() {
+    fn many_udp_rules_are_compared_quickly() {
         let many: String =
             (0..20_000).map(|n| format!("permit uid:{n} 1-500/udp\ndeny uid:{n} 501 on 127.0.0.1\n")).collect();
         let policy = policy(&many);

@@ -2,7 +2,7 @@
 //! the helper reads as its caller; whether the tables are believed; and which files beside the policy are skipped.
 //!
 //! Root does not notice that a file is root's alone: every request of everybody else is refused, and root's are not. So
-//! modes are judged for others, never by access(2) of whoever asks.
+//! modes are judged for others, never by access(2) as the caller.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_package_manager_left_is_a_note_and_a_file_without_its_ending_a_warning() {
+    fn a_backup_of_a_package_manager_is_a_note_and_a_file_without_conf_a_warning() {
         for (name, weight) in [
             ("alice.conf~", Weight::Note),
             (".alice.conf.swp", Weight::Note),

@@ -1,4 +1,4 @@
-//! The lines of a policy's files as they stand there, found once: a large policy may have much to be said of.
+//! The lines of a policy's files, split once: a large policy may have many findings.
 
 use portgrant_policy::{Policy, Rule};
 use portgrant_protocol::text::printable;
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_long_line_what_is_meant_is_shown_and_what_stands_around_it() {
+    fn a_long_line_is_shown_as_an_excerpt_around_the_error() {
         let short = Excerpt::of(b"permit\tal\x1bice 80 \t", 7);
         assert_eq!((short.text().as_str(), short.columns(7, 6)), ("permit al\\x1bice 80", (7, 9)));
         let line = ["permit alice", &" 80".repeat(1000)].concat();

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_is_shown_in_its_own_words() {
+    fn a_listed_rule_keeps_its_own_words() {
         for (text, ports, addresses, program) in [
             ("permit alice 80", "80", "", None),
             (" permit  :web 80  443/udp reuseport # x", "80 443/udp", "", None),

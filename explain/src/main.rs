@@ -1,4 +1,4 @@
-//! `portgrant-explain`: tells what the policy says (explain, list, check), and what other programs' files would be as a
+//! `portgrant-explain`: prints what the policy decides (explain, list, check), and what other programs' files would be as a
 //! policy (import). Binds nothing.
 //!
 //! Runs without privilege, in the launcher's place: `portgrant explain` becomes it. It links the helper's library and asks

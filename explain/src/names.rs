@@ -76,20 +76,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_only_a_directory_service_knows_is_told_as_a_number() {
+    fn a_name_of_a_directory_service_gets_its_number_as_a_hint() {
         // Root stands for such a name: whatever /etc/passwd lacks, getpwnam(3) is asked.
         let names = Names::of(b"", b"", b"");
         let hint = |wrong| Hints::of(&names).hint(&wrong);
-        let told = hint(Wrong::UnknownUser("root".to_owned()));
-        assert_eq!(told.as_deref(), Some("a directory service knows it: write uid:0"));
-        let told = hint(Wrong::UnknownGroup("root".to_owned()));
-        assert_eq!(told.as_deref(), Some("a directory service knows it: write gid:0"));
+        let message = hint(Wrong::UnknownUser("root".to_owned()));
+        assert_eq!(message.as_deref(), Some("a directory service knows it: write uid:0"));
+        let message = hint(Wrong::UnknownGroup("root".to_owned()));
+        assert_eq!(message.as_deref(), Some("a directory service knows it: write gid:0"));
         assert_eq!(hint(Wrong::UnknownUser("no-such-user-here".to_owned())), None);
         assert_eq!(hint(Wrong::NoPorts), None);
     }
 
     #[test]
-    fn what_was_meant_is_said_as_it_is_written() {
+    fn a_misspelt_subject_gets_a_hint() {
         let names = Names::of(b"alyce:x:1000:1000:::\nwebmastr:x:1001:1001:::\n", b"wheelers:x:33:\n", b"");
         let hints = Hints::of(&names);
         for (subject, expected) in [

@@ -1,9 +1,9 @@
-//! NFS with sec=sys, mounted or exported here: it believes whoever speaks from a port below 1024 (nfs(5), exports(5)).
+//! NFS with sec=sys, mounted or exported here: it trusts every client with a source port below 1024 (nfs(5), exports(5)).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where it is, in a few words; `None` where there is none.
+/// Where it is, in a few words; `None` if there is no such mount or export.
 pub(crate) fn with_sec_sys() -> Option<String> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     mounted(&mounts).map(|place| format!("mounted at {place}")).or_else(|| {
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sec_sys_is_found_and_kerberos_is_not() {
+    fn nfs_with_sec_sys_is_found_and_with_kerberos_is_not() {
         let mount = |options| format!("/dev/sda / ext4 rw 0 0\nserver:/x /mnt nfs4 {options} 0 0\n");
         assert_eq!(mounted(&mount("rw,vers=4.2,sec=sys,addr=1.2.3.4")).as_deref(), Some("/mnt"));
         assert_eq!(mounted(&mount("rw,vers=4.2")).as_deref(), Some("/mnt"), "the default");

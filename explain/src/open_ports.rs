@@ -2,7 +2,7 @@
 
 const WHERE: &str = "net.ipv4.ip_unprivileged_port_start";
 
-/// The first of them; 65536 where there are none.
+/// The first of them; 65536 if there are none.
 pub(crate) fn first() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok()?.trim().parse().ok()
 }

@@ -54,7 +54,7 @@ pub(crate) struct Extent<'p> {
     on: Option<Box<Addresses>>,
 }
 
-/// What an `on` clause holds. The wildcards are no addresses.
+/// The addresses of an `on` clause. Wildcards are not addresses.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Addresses {
     v4: Cow<'static, [Range<u32>]>,
@@ -97,7 +97,7 @@ impl<'p> Extent<'p> {
         v4.map(|range| IpAddr::from(Ipv4Addr::from_bits(range.0))).or(v6)
     }
 
-    /// Whether it holds any IPv4 address, and any IPv6 address. The wildcards are none.
+    /// Whether it holds any IPv4 address, and any IPv6 address. Wildcards do not count.
     pub(crate) fn families(&self) -> [bool; 2] {
         let on = self.addresses();
         [!on.v4.is_empty(), !on.v6.is_empty()]

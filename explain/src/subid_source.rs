@@ -1,12 +1,12 @@
-//! Where subordinate ids come from besides /etc/subuid and /etc/subgid (nsswitch.conf(5), `subid`): a deny does not hold for
-//! those.
+//! Where subordinate ids come from besides /etc/subuid and /etc/subgid (nsswitch.conf(5), `subid`): a deny does not
+//! apply to those.
 
 use portgrant_policy::{Effect, Policy, Subject};
 use portgrant_protocol::text::printable;
 
 use crate::finding::{Advice, What};
 
-/// Told of the first rule that denies a user or a group.
+/// Reported for the first rule that denies a user or a group.
 pub(crate) fn advice(policy: &Policy) -> Option<Advice<'_>> {
     of(policy, &std::fs::read("/etc/nsswitch.conf").unwrap_or_default())
 }
@@ -55,10 +55,10 @@ mod tests {
     }
 
     #[test]
-    fn the_first_deny_of_somebody_is_named() {
-        let told = |text| of(&policy(text), b"subid: sss\n").map(|advice| advice.rule.line);
-        assert_eq!(told("permit alice 80\ndeny any 80\ndeny alice 80\ndeny bob 80\n"), Some(3));
-        assert_eq!(told("deny :web 80\n"), Some(1));
-        assert_eq!(told("permit alice 80\ndeny any 80\n"), None);
+    fn the_first_deny_of_a_user_or_group_is_reported() {
+        let line = |text| of(&policy(text), b"subid: sss\n").map(|advice| advice.rule.line);
+        assert_eq!(line("permit alice 80\ndeny any 80\ndeny alice 80\ndeny bob 80\n"), Some(3));
+        assert_eq!(line("deny :web 80\n"), Some(1));
+        assert_eq!(line("permit alice 80\ndeny any 80\n"), None);
     }
 }

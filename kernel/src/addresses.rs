@@ -2,7 +2,7 @@
 //! that is not behind an address decides it, and a search by halves finds that.
 //!
 //! All addresses are numbers of 128 bits: IPv4 is there as `::ffff:0:0/96`, and the two wildcards, which are no addresses
-//! but have the number of one, are intervals of their own, decided as wildcards.
+//! but have the number of one, are separate intervals, decided as wildcards.
 
 use std::collections::BTreeMap;
 
@@ -112,7 +112,7 @@ fn intervals(prefixes: &[((u128, u8), Verdict)]) -> Vec<Boundary> {
     boundaries
 }
 
-/// The prefix that an element of an `on` clause holds; a wildcard is none.
+/// The prefix that an element of an `on` clause holds; a wildcard has no prefix.
 fn prefix(set: &AddressSet) -> Option<(u128, u8)> {
     match *set {
         AddressSet::V4(network, length) => Some((network.to_ipv6_mapped().to_bits(), 96 + length)),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_prefix_what_is_around_it_holds_again() {
+    fn after_a_prefix_the_surrounding_rule_applies_again() {
         let last = u128::MAX;
         assert_eq!(starts(&[(ALL, A)]), [(0, 1)]);
         assert_eq!(starts(&[(ALL, A), ((16, 124), B)]), [(0, 1), (16, 2), (32, 1)]);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_search_finds_the_last_boundary_that_is_not_behind_the_address() {
+    fn the_search_finds_the_last_boundary_at_or_before_the_address() {
         for count in 1..40u128 {
             let list: Vec<AddressSet> = (0..count).map(|n| AddressSet::V6((n << 64 | 1 << 96).into(), 128)).collect();
             let concern = Concern::from([((Effect::Permit, 0), (A, &list[..]))]);

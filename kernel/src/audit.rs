@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::Error;
-use crate::about::About;
+use crate::description::Description;
 use crate::entry::Verdict;
 use crate::layout::record;
 use crate::loaded::Loaded;
@@ -46,7 +46,7 @@ pub fn follow(loaded: &Loaded) -> Result<(), Error> {
     let mut grants = loaded.grants()?;
     let mut log = Log::default();
     let mut generations = HashMap::new();
-    let mut told = loaded.told()?;
+    let mut reported = loaded.reported()?;
     loop {
         let gone = loaded.is_gone();
         let mut all_read = false;
@@ -61,11 +61,11 @@ pub fn follow(loaded: &Loaded) -> Result<(), Error> {
             grants.advance();
         }
         let unlogged = loaded.counts()?.unlogged;
-        if unlogged > told {
+        if unlogged > reported {
             let pid = std::process::id();
-            log.write(&format!("<{LOST}>portgrant-kernel[{pid}]: lost grants={} verb=kernel", unlogged - told));
-            told = unlogged;
-            loaded.tell(told)?;
+            log.write(&format!("<{LOST}>portgrant-kernel[{pid}]: lost grants={} verb=kernel", unlogged - reported));
+            reported = unlogged;
+            loaded.tell(reported)?;
         }
         if !all_read {
             continue;
@@ -83,12 +83,12 @@ pub fn follow(loaded: &Loaded) -> Result<(), Error> {
 /// What is known of a generation, if it still is. One generation at a time is enough: they come in order.
 fn generation<'a>(
     loaded: &Loaded,
-    known: &'a mut HashMap<u32, Option<About>>,
+    known: &'a mut HashMap<u32, Option<Description>>,
     generation: u32,
-) -> Result<Option<&'a About>, Error> {
+) -> Result<Option<&'a Description>, Error> {
     if !known.contains_key(&generation) {
         known.clear();
-        known.insert(generation, loaded.about_generation(generation)?);
+        known.insert(generation, loaded.description_of(generation)?);
     }
     Ok(known.get(&generation).and_then(Option::as_ref))
 }
@@ -128,9 +128,9 @@ impl Grant {
         })
     }
 
-    fn line(&self, about: Option<&About>) -> String {
+    fn line(&self, description: Option<&Description>) -> String {
         let place = self.verdict.permits();
-        let file = place.and_then(|place| about?.files.get(place.file));
+        let file = place.and_then(|place| description?.files.get(place.file));
         let rule = match (place, file) {
             (Some(place), Some(file)) => format!("{file}:{}", place.line),
             // Two reloads ago, while nobody read.

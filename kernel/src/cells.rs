@@ -11,9 +11,9 @@ pub const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 /// What the mixed key is multiplied with, for each of its two buckets. All three are odd, so that no bit of a key is lost.
 pub const HASHES: [u64; 2] = [0xd6e8_feb8_6659_fd93, 0xa076_1d64_78bd_642f];
 /// So many lower bits of a key's block are not hashed for its first bucket: a subject's ports below 1024 have theirs in one
-/// page of memory. A page that was not looked at for long costs more than all else here, and servers bind several ports.
+/// page of memory. A page that was not used for long costs more than all else here, and servers bind several ports.
 pub const NEAR: u32 = 10;
-/// And so many of them tell which bucket of the page it is.
+/// And so many of them choose the bucket within the page.
 pub const PAGE: u32 = 6;
 /// How many cells a bucket has.
 pub const BUCKET: usize = 4;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_find_no_place_make_it_larger() {
+    fn the_table_grows_if_a_key_does_not_fit() {
         let keys = (0..).map(Key).filter(|&key| Cells::default().places(key) == [1, 3]).take(2 * BUCKET + 1);
         let entries = entries(keys);
         assert!(Cells::with(FEWEST, entries[1..].iter().copied()).is_some(), "as many keys as two buckets have cells");

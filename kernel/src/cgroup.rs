@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_root_of_the_hierarchy_is_found_whatever_it_is_called() {
+    fn the_cgroup_root_is_found_under_any_mount_point() {
         let line = b"31 24 0:27 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
         assert_eq!(mounted_root(line), Some("/sys/fs/cgroup".into()));
         assert_eq!(mounted_root(b"31 24 0:27 / /a\\040b\\134 rw - cgroup2 none rw"), Some("/a b\\".into()));

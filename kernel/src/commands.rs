@@ -9,10 +9,10 @@ use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
 use portgrant_trusted::consistent;
 
-use crate::about::{About, LeftOutRule, MOST_LEFT_OUT};
 use crate::arguments::{self, Command, Load};
 use crate::audit;
 use crate::cgroup::Cgroup;
+use crate::description::{Description, LeftOutRule, MOST_LEFT_OUT};
 use crate::error::Error;
 use crate::loaded::{Attached, Loaded};
 use crate::network::network_namespace;
@@ -45,55 +45,60 @@ fn unload(kept: &Kept) -> Result<(), Error> {
     let unread = kept.with(|| Loaded::open().and_then(|loaded| loaded.unread()));
     kept.with(Loaded::unload)?;
     if matches!(unread, Ok(true)) {
-        let told = "portgrant-kernel: the last grants were not read, so they are not in the log\n";
-        let _ = std::io::stderr().write_all(told.as_bytes());
+        let text = "portgrant-kernel: the last grants were not read, so they are not in the log\n";
+        let _ = std::io::stderr().write_all(text.as_bytes());
     }
     Ok(())
 }
 
 fn load(kept: Kept, how: &Load) -> Result<(), Error> {
-    let (tables, mut about) = compiled(how.expand_groups)?;
+    let (tables, mut description) = compiled(how.expand_groups)?;
     let cgroup = Cgroup::open(how.cgroup.as_deref())?;
-    about.cgroup = printable(cgroup.path.as_os_str().as_encoded_bytes());
-    about.cgroup_id = cgroup.id;
+    description.cgroup = printable(cgroup.path.as_os_str().as_encoded_bytes());
+    description.cgroup_id = cgroup.id;
     if how.dry_run {
-        return print(&format!("{}{}", sizes(&about), show::left_out(&about)));
+        return print(&format!("{}{}", sizes(&description), show::left_out(&description)));
     }
     if !kept.suffices() {
         return Err(Error::NoPrivilege);
     }
-    kept.with(|| Loaded::load(&tables, &cgroup, about.clone()))?;
+    kept.with(|| Loaded::load(&tables, &cgroup, description.clone()))?;
     kept.renounce()?;
-    warn(&about);
+    warn(&description);
     Ok(())
 }
 
 fn reload(kept: &Kept) -> Result<(), Error> {
     // Locked all the while: of two reloads the later one must not end with the policy that the earlier one read.
     let loaded = kept.with(Loaded::open_locked)?;
-    let before = kept.with(|| loaded.about())?;
+    let before = kept.with(|| loaded.description())?;
     if kept.with(|| Ok(loaded.attached()))? == Attached::No {
         return Err(Error::Detached { cgroup: before.cgroup });
     }
-    let (tables, about) = compiled(before.expand_groups)?;
-    if about.network_namespace != before.network_namespace {
-        return Err(Error::OtherNetwork { loaded: before.network_namespace, here: about.network_namespace });
+    let (tables, description) = compiled(before.expand_groups)?;
+    if description.network_namespace != before.network_namespace {
+        return Err(Error::OtherNetwork { loaded: before.network_namespace, here: description.network_namespace });
     }
     let generation = before
         .generation
         .checked_add(1)
         .ok_or(Error::Call { call: "counting generations", errno: rustix::io::Errno::OVERFLOW })?;
-    let about =
-        About { generation, loaded: before.loaded, cgroup: before.cgroup, cgroup_id: before.cgroup_id, ..about };
-    kept.with(|| loaded.replace(&tables, about.clone()))?;
-    warn(&about);
+    let description = Description {
+        generation,
+        loaded: before.loaded,
+        cgroup: before.cgroup,
+        cgroup_id: before.cgroup_id,
+        ..description
+    };
+    kept.with(|| loaded.replace(&tables, description.clone()))?;
+    warn(&description);
     Ok(())
 }
 
 fn audit(mut kept: Kept) -> Result<(), Error> {
     kept.limit_to_pins()?;
     let loaded = kept.with(Loaded::open)?;
-    let (held, here) = (kept.with(|| loaded.about())?.network_namespace, network_namespace()?);
+    let (held, here) = (kept.with(|| loaded.description())?.network_namespace, network_namespace()?);
     if held != here {
         return Err(Error::OtherNetwork { loaded: held, here });
     }
@@ -102,7 +107,7 @@ fn audit(mut kept: Kept) -> Result<(), Error> {
 }
 
 /// Reads and compiles the installed policy, with no capability effective.
-fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
+fn compiled(expand_groups: bool) -> Result<(Tables, Description), Error> {
     let reading = consistent(|system| {
         let policy = Policy::from(system.policy()?);
         let groups = if expand_groups { Groups::Members } else { Groups::RealGid };
@@ -119,7 +124,7 @@ fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
     });
     let now = show::now();
     let left_out: BTreeSet<_> = projection.left_out().iter().map(|left| (left.file, left.line)).collect();
-    let about = About {
+    let description = Description {
         generation: 1,
         map: 0,
         program: program::number(),
@@ -137,17 +142,17 @@ fn compiled(expand_groups: bool) -> Result<(Tables, About), Error> {
         entries: tables.entries,
         intervals: tables.boundaries.len(),
     };
-    Ok((tables, about))
+    Ok((tables, description))
 }
 
-fn sizes(about: &About) -> String {
-    let About { rules, ports, entries, intervals, .. } = about;
+fn sizes(description: &Description) -> String {
+    let Description { rules, ports, entries, intervals, .. } = description;
     format!("rules: {rules}, ports: {ports}, entries: {entries}, intervals of addresses: {intervals}\n")
 }
 
 /// Prints the rules that are left out. They are not an error.
-fn warn(about: &About) {
-    let _ = std::io::stderr().write_all(show::left_out(about).as_bytes());
+fn warn(description: &Description) {
+    let _ = std::io::stderr().write_all(show::left_out(description).as_bytes());
 }
 
 /// The status that a shell shows for SIGPIPE: 128 + 13.

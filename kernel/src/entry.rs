@@ -99,7 +99,7 @@ pub fn protocol(transport: Transport) -> u8 {
 }
 
 impl Entry {
-    /// Nothing is said
+    /// No rule applies
     pub const NOTHING: Entry = Entry { verdict: Verdict::NOTHING, set: None };
 }
 

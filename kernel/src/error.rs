@@ -1,10 +1,10 @@
 //! What can go wrong, as one flat enum; each has an exit status, and a message that says what, why and what to do.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use crate::projection::{LeftOut, Unseen};
 use portgrant_policy::Policy;
+use portgrant_protocol::message::message;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Kind, Message};
 use rustix::io::Errno;
@@ -189,10 +189,6 @@ fn undecidable(policy: &Policy, denies: &[LeftOut]) -> Message {
         _ => "deny users by name, or load with --expand-groups, which makes a rule for each member of the group",
     };
     message(Kind::BrokenPolicy, "a deny cannot be decided in the kernel", first.unwrap_or_default() + &more, fix)
-}
-
-fn message(kind: Kind, what: impl Into<String>, why: impl fmt::Display, fix: impl Into<String>) -> Message {
-    Message::of(kind, what).why(why.to_string()).fix(fix)
 }
 
 fn shown(path: &std::path::Path) -> String {

@@ -75,7 +75,7 @@ pub mod group {
 /// generation's pages are in the first half of the map of them, an odd one's in the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pages {
-    /// How many bits of a row's number tell which one of its page it is
+    /// How many bits of a row's number choose the row within its page
     pub bits: u32,
     /// How many pages each of the two generations has at most
     pub most: u32,
@@ -120,7 +120,7 @@ pub mod ring {
 pub mod counter {
     /// Grants for which the ring buffer had no room
     pub const UNLOGGED: i32 = 0;
-    /// Requests for a port that somebody has, by somebody who has it not
+    /// Refused requests for a port that another user is permitted
     pub const PASSED: i32 = 8;
     /// No count: a key that is always 0
     pub const ZERO: i32 = 16;

@@ -7,7 +7,6 @@
 //! It runs as root. All but CAP_BPF and CAP_NET_ADMIN is given up first ([`privilege`]), and these are effective only
 //! while the kernel is asked for something; `audit`, which stays, keeps CAP_BPF alone. The unsafe code is in [`bpf`].
 
-pub mod about;
 pub mod addresses;
 pub mod arguments;
 pub mod assembly;
@@ -16,6 +15,7 @@ pub mod bpf;
 pub mod cells;
 pub mod cgroup;
 mod commands;
+pub mod description;
 pub mod entry;
 mod error;
 pub mod layout;

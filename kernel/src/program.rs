@@ -70,7 +70,7 @@ mod context {
 mod stack {
     /// u32: where a lookup looks
     pub(super) const INDEX: i16 = -4;
-    /// u64: gid and uid, as the kernel tells them
+    /// u64: gid and uid, as the kernel reports them
     pub(super) const IDS: i16 = -16;
     /// u64: the class of a subordinate id
     pub(super) const CLASS: i16 = -24;

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_where_the_program_reads_them() {
+    fn each_value_is_at_the_offset_that_the_program_reads() {
         let plain = Entry { verdict: Verdict(7), set: None };
         let set = Entry { verdict: Verdict::NOTHING, set: Some(Set { first: 8, half: 4 }) };
         let cells = Cells::of([(Key(9), plain), (Key(1 << 40), set)].into_iter()).expect("two keys");

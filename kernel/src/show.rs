@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::Error;
-use crate::about::About;
+use crate::description::Description;
 use crate::layout::ring;
 use crate::loaded::{Attached, Counts, Loaded, Reader};
 
@@ -16,7 +16,7 @@ const SHOWN: usize = 20;
 #[derive(Serialize)]
 struct State<'a> {
     #[serde(flatten)]
-    about: &'a About,
+    description: &'a Description,
     attached: bool,
     this_network_namespace: bool,
     granted: u64,
@@ -28,12 +28,12 @@ struct State<'a> {
 
 /// A text for people, or one line of JSON.
 pub fn describe(loaded: &Loaded, form: Form) -> Result<String, Error> {
-    let about = loaded.about()?;
+    let description = loaded.description()?;
     let Counts { granted, unlogged, passed } = loaded.counts()?;
     let state = State {
-        about: &about,
+        description: &description,
         attached: loaded.attached() == Attached::Yes,
-        this_network_namespace: crate::network::network_namespace()? == about.network_namespace,
+        this_network_namespace: crate::network::network_namespace()? == description.network_namespace,
         granted,
         unlogged,
         passed,
@@ -56,42 +56,46 @@ pub enum Form {
 }
 
 fn text(state: &State<'_>) -> String {
-    let about = state.about;
+    let description = state.description;
     let mut out = String::new();
     let mut line = |name: &str, what: std::fmt::Arguments<'_>| {
         let _ = writeln!(out, "{name:>10}: {what}");
     };
     line(
         "loaded",
-        format_args!("{}, this policy since {} (generation {})", about.loaded, about.since, about.generation),
+        format_args!(
+            "{}, this policy since {} (generation {})",
+            description.loaded, description.since, description.generation
+        ),
     );
-    line("files", format_args!("{}", about.files.join(" ")));
-    line("rules", format_args!("{}; left out, or in part: {}", about.rules, about.left_out));
-    if about.expand_groups {
+    line("files", format_args!("{}", description.files.join(" ")));
+    line("rules", format_args!("{}; left out, or in part: {}", description.rules, description.left_out));
+    if description.expand_groups {
         line("groups", format_args!("as the users who were their members then"));
     }
     let gone = if state.attached { "" } else { "; it is gone, or was detached, so NOTHING IS GRANTED" };
-    line("cgroup", format_args!("{} (id {}){gone}", about.cgroup, about.cgroup_id));
+    line("cgroup", format_args!("{} (id {}){gone}", description.cgroup, description.cgroup_id));
     let whose = if state.this_network_namespace { "this one" } else { "NOT THIS ONE" };
-    line("network", format_args!("{whose} (cookie {})", about.network_namespace));
+    line("network", format_args!("{whose} (cookie {})", description.network_namespace));
     line("grants", format_args!("{}; {} requests were left to the kernel", state.granted, state.passed));
     let unread = state.unread_bytes * 100 / u64::from(ring::SIZE);
     let read =
         if state.read { "read by portgrant-kernel audit" } else { "NOBODY READS THE GRANTS (portgrant-kernel audit)" };
     line("audit", format_args!("{read}; {unread} % of the buffer waits, {} were lost", state.unlogged));
-    out.push_str(&left_out(about));
+    out.push_str(&left_out(description));
     out
 }
 
 /// The rules that are left out, each with its reason.
 #[must_use]
-pub fn left_out(about: &About) -> String {
+pub fn left_out(description: &Description) -> String {
     let mut out = String::new();
-    for rule in about.left_out_rules.iter().take(SHOWN) {
+    for rule in description.left_out_rules.iter().take(SHOWN) {
         let _ = writeln!(out, "  left out: {}  {}\n            {}", rule.rule, rule.text, rule.why);
     }
-    if about.left_out > SHOWN {
-        let _ = writeln!(out, "  left out: {} more, see portgrant-kernel show --format json", about.left_out - SHOWN);
+    if description.left_out > SHOWN {
+        let _ =
+            writeln!(out, "  left out: {} more, see portgrant-kernel show --format json", description.left_out - SHOWN);
     }
     out
 }

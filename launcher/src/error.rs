@@ -1,4 +1,4 @@
-//! What ends the launcher, and what it tells.
+//! The errors that end the launcher, and their messages.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -14,7 +14,7 @@ use portgrant_server::{Kind, Message};
 use crate::delivery::DeliveryError;
 use crate::nearest;
 
-/// Everything that ends the launcher itself: it executes a program otherwise.
+/// Everything that ends the launcher instead of executing a program.
 #[derive(Debug)]
 pub enum Error {
     /// Help or the version was asked for: the text
@@ -23,7 +23,7 @@ pub enum Error {
     Printed(u8),
     /// The answer could not be printed
     Output(std::io::Error),
-    /// The program that tells what the policy says is not installed
+    /// portgrant-explain is not installed
     PolicyMissing {
         /// The places where it may be
         places: Vec<PathBuf>,
@@ -74,7 +74,7 @@ pub enum Error {
         /// Whose they should be
         user: String,
     },
-    /// The user's program cannot have a terminal of its own
+    /// The user's program cannot have a separate terminal
     Terminal {
         /// What could not be done for it
         doing: &'static str,
@@ -85,7 +85,7 @@ pub enum Error {
     Keyring {
         /// Whose keyring there should be
         user: String,
-        /// Why there is none
+        /// Why not
         source: std::io::Error,
     },
     /// `--chdir` could not be entered
@@ -97,7 +97,7 @@ pub enum Error {
     },
     /// The first connection could not be waited for
     Wait(std::io::Error),
-    /// What was waited for has ended; its words were its own
+    /// The awaited process has ended and printed its own messages
     Ended {
         /// Its exit status
         status: u8,
@@ -123,12 +123,12 @@ pub enum Error {
         /// The program
         program: String,
         /// How long it was waited for
-        patience: std::time::Duration,
+        time_limit: std::time::Duration,
     },
     /// The program does not accept on what it was given
     Ignored(Box<Message>),
-    /// No process could be left aside to look on
-    Aside(std::io::Error),
+    /// The watching process of --verify could not be started
+    Watcher(std::io::Error),
     /// Only the helper may execute the program, and it has no such option
     NotWithTheHelper {
         /// The option
@@ -204,7 +204,7 @@ impl Error {
             | Error::Terminal { .. }
             | Error::Keyring { .. }
             | Error::Guard { .. }
-            | Error::Aside(_)
+            | Error::Watcher(_)
             | Error::Wait(_)
             | Error::Accepting(_) => status::SYSTEM,
             Error::ForAnother { refusal, .. } | Error::NotBeside { refusal, .. } | Error::OnlyByHelper(refusal) => {
@@ -297,12 +297,12 @@ impl Error {
                     }
                     _ => "see its output above, and in the log",
                 }),
-            Error::NotNotified { program, patience } => Message::new(format!(
+            Error::NotNotified { program, time_limit } => Message::new(format!(
                 "{program} did not report that it is ready"
             ))
-            .why(format!("it did not send READY=1 to NOTIFY_SOCKET within {} seconds", patience.as_secs()))
+            .why(format!("it did not send READY=1 to NOTIFY_SOCKET within {} seconds", time_limit.as_secs()))
             .fix("leave out --notify if the program does not use sd_notify(3), or allow more time: --notify=SECONDS"),
-            Error::Aside(source) => Message::new("--verify could not start its checking process")
+            Error::Watcher(source) => Message::new("--verify could not start its checking process")
                 .why(source.to_string())
                 .fix("leave out --verify, or raise this user's limit of processes (ulimit -u)"),
             Error::NotWithTheHelper { option, program } => {
@@ -373,7 +373,7 @@ impl std::error::Error for Error {
             | Error::Policy { source: error, .. }
             | Error::Wait(error)
             | Error::Accepting(error)
-            | Error::Aside(error) => Some(error),
+            | Error::Watcher(error) => Some(error),
             Error::Guard { source, .. }
             | Error::Supervisor { source, .. }
             | Error::Terminal { source, .. }

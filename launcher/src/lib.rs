@@ -1,8 +1,8 @@
 //! The launcher: it asks the helper for sockets, and becomes the program that serves on them.
 //!
-//! Runs without privilege. Whatever it does, the program gets what the launcher's caller had, and the sockets: the same
+//! Runs without privilege. The program inherits everything from the launcher's caller, and gets the sockets: the same
 //! signal dispositions and mask, environment, working directory, umask, limits and descriptors. So nothing here changes
-//! any of these on the way, and what the launcher opens itself is close-on-exec.
+//! any of these, and everything that the launcher opens is close-on-exec.
 
 #![forbid(unsafe_code)]
 
@@ -36,8 +36,8 @@ use std::io::Write;
 
 use log::LevelFilter;
 use portgrant_protocol::record::{RecordError, Reply};
+use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
-use portgrant_protocol::{listen, status};
 use portgrant_server::Kind;
 use portgrant_server::error::HandoverError;
 
@@ -59,7 +59,7 @@ pub struct Start {
 
 /// From the entry point to the exit status. Does not return where another program is executed.
 pub fn run(start: Start) -> u8 {
-    listen::occupy_standard_descriptors();
+    let _ = portgrant_sys::occupy_standard_descriptors();
     if let [_, word, record] = start.arguments.as_slice()
         && word == "answer"
     {
@@ -96,7 +96,7 @@ pub fn run(start: Start) -> u8 {
     error.status()
 }
 
-/// The helper had taken this program's place, and executes it again with the record of what failed.
+/// The helper replaced this program, failed, and executed this program again with the record of the failure.
 fn failed(record: &OsStr) -> u8 {
     let error = match Reply::parse(record.as_encoded_bytes()) {
         Ok(Reply::Failed(message)) => Error::Failed(Box::new(message)),
@@ -107,8 +107,8 @@ fn failed(record: &OsStr) -> u8 {
     error.status()
 }
 
-/// With `-v`, each step on standard error. RUST_LOG is not read: what the launcher writes is up to its own options, and
-/// the variable is the program's.
+/// With `-v`, each step on standard error. RUST_LOG is not read: the launcher's own options decide what it prints, and
+/// the variable belongs to the program.
 fn log_steps() {
     let mut steps = env_logger::Builder::new();
     let steps = steps.target(env_logger::Target::Pipe(Box::new(stderr::Stderr)));
@@ -120,7 +120,7 @@ fn log_steps() {
     let _ = steps.try_init();
 }
 
-/// What else is known: who holds an address that is in use, what is wrong with a helper that cannot be run.
+/// Further lines: who holds an address that is in use, or what is wrong with a helper that cannot be run.
 fn further(error: &Error) -> String {
     use portgrant_server::error::{BindError, RequestError};
     if let Error::Failed(message) = error

@@ -1,4 +1,4 @@
-//! What people read of the launcher's own answers: colour where a terminal asks for it and NO_COLOR does not forbid it.
+//! The launcher's own output: coloured on a terminal, unless NO_COLOR is set.
 
 use std::io::{self, Write};
 
@@ -9,19 +9,19 @@ use serde_json::Value;
 
 use crate::{Error, stderr};
 
-/// What is as it should be.
+/// For what is right.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
-/// What is broken.
+/// For what is broken.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
-/// What may be meant otherwise.
+/// For what may be unintended.
 pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
-/// What is looked for with the eye.
+/// For headings.
 pub(crate) const STRONG: Style = Style::new().bold();
 
 /// The status that a shell shows for SIGPIPE: 128 + 13.
 const BROKEN_PIPE: u8 = 141;
 
-/// What stands in front of a part.
+/// For labels.
 const LABEL: Style = Style::new().dimmed();
 
 /// `text` in `style`.
@@ -29,7 +29,7 @@ pub(crate) fn in_style(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// `message`, its parts told apart by style as well.
+/// `message`, with a style for each part.
 pub(crate) fn message(message: &Message) -> String {
     let mut text = format!("{} {}\n", in_style(BAD, "portgrant:"), in_style(STRONG, &message.what));
     for (label, part) in [("why:", &message.why), ("fix:", &message.fix)] {
@@ -40,7 +40,7 @@ pub(crate) fn message(message: &Message) -> String {
     text
 }
 
-/// `text` as standard error shall have it, styled or not, for one write.
+/// `text` for standard error, styled or not, in one write.
 fn for_stderr(text: String) -> String {
     match anstream::AutoStream::choice(&io::stderr()) {
         anstream::ColorChoice::Never => anstream::adapter::strip_str(&text).to_string(),
@@ -48,13 +48,12 @@ fn for_stderr(text: String) -> String {
     }
 }
 
-/// Reports `message` on standard error, by a launcher that goes on.
+/// Reports `message` on standard error; the launcher goes on.
 pub(crate) fn say(message: &Message) {
     report(message, "");
 }
 
-/// Reports `message`, and what else is known, on standard error. In one write, so that it stays in one piece among what
-/// others write.
+/// Reports `message` and further lines on standard error, in one write, so that other output cannot divide it.
 pub(crate) fn report(message: &Message, further: &str) {
     let text = format!("{}{further}", self::message(message));
     stderr::print(&for_stderr(text));

@@ -1,5 +1,5 @@
-//! `portgrant pass`: one port more for a server that runs. Bound for who asks, and sent over the server's own socket; whom
-//! it takes something from is the server's affair.
+//! `portgrant pass`: binds one port more for a running server, as the caller, and sends it over the server's own socket. The
+//! server decides from whom it accepts sockets.
 
 use std::convert::Infallible;
 use std::fs;
@@ -22,14 +22,14 @@ use crate::delivery::{DeliveryError, TIME_LIMIT};
 use crate::sources::Sources;
 use crate::{Error, Pass};
 
-/// Returns when the server has taken the sockets: as the end with status 0.
+/// Returns when the server has taken the sockets, as an error that means status 0.
 pub(crate) fn pass(asked: &Pass) -> Result<Infallible, Error> {
     let failed = |source| Error::NotPassed { to: asked.to.clone(), source };
-    // First: what cannot be handed over need not be bound.
+    // First: sockets that cannot be handed over need not be bound.
     let server = reach(&asked.to).map_err(failed)?;
     debug!("{} is answered", asked.to.display());
     let sources = Sources::of(&asked.listen)?;
-    // A server that is gone is an error here, not the end by SIGPIPE.
+    // A server that is gone must be an error here, not a SIGPIPE.
     let _ = SigSet::from_iter([Signal::SIGPIPE]).thread_block();
     let (names, sockets) = match sources.obtain() {
         Ok(sockets) => Sockets::into_fds(sockets),
@@ -38,7 +38,7 @@ pub(crate) fn pass(asked: &Pass) -> Result<Infallible, Error> {
     let sent = send(&server, &names, &sockets);
     drop(sockets);
     match sent {
-        // It hung up before it could read, and may have said why.
+        // The server hung up before it read, and may have sent the reason.
         Err(DeliveryError::Unread) => answer(&server, names).and(Err(DeliveryError::Unread)),
         sent => sent.and_then(|()| answer(&server, names)),
     }
@@ -57,7 +57,7 @@ fn reach(path: &Path) -> Result<OwnedFd, DeliveryError> {
         Errno::NOENT | Errno::NOTDIR => DeliveryError::Missing,
         Errno::ACCESS | Errno::PERM => DeliveryError::Forbidden,
         Errno::PROTOTYPE => DeliveryError::WrongType,
-        // What is no socket refuses, too (connect(2)).
+        // A file that is not a socket gives the same error (connect(2)).
         Errno::CONNREFUSED if !is_socket(path) => DeliveryError::NotASocket,
         Errno::CONNREFUSED => DeliveryError::Nobody,
         // SO_SNDTIMEO: its queue of connections is full.
@@ -71,7 +71,7 @@ fn is_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// The server hears of a refusal as well, as it does from the helper itself: its log can say why nothing came.
+/// Sends the refusal to the server too, as the helper does, so that the server can log the reason.
 fn refused(server: &OwnedFd, error: SocketError) -> SocketError {
     if let Some(Refused(refusal)) = error.downcast_ref()
         && let Ok(record) = Reply::Failed(refusal.clone()).encode()
@@ -88,12 +88,12 @@ fn send(server: &OwnedFd, names: &[String], sockets: &[OwnedFd]) -> Result<(), D
         debug!("sending {name}");
     }
     transfer::send(server.as_fd(), &record, sockets).map_err(of_transfer)?;
-    // Who reads on finds the end.
+    // The server's next read returns the end.
     let _ = shutdown(server, rustix::net::Shutdown::Write);
     Ok(())
 }
 
-/// A server that takes the sockets and says nothing has taken them: the kernel tells where it closed without reading.
+/// A server that reads the sockets and sends no answer has taken them; if it closes without reading, the kernel reports that.
 fn answer(server: &OwnedFd, sent: Vec<String>) -> Result<(), DeliveryError> {
     match receive(server)? {
         None => {
@@ -111,7 +111,7 @@ fn answer(server: &OwnedFd, sent: Vec<String>) -> Result<(), DeliveryError> {
 
 fn receive(server: &OwnedFd) -> Result<Option<Reply>, DeliveryError> {
     let received = match transfer::receive(server.as_fd()) {
-        // It closed without reading all. What it may have said before stands behind that error.
+        // It closed without reading everything. An answer that it sent before comes after that error.
         Err(TransferError::System(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
             match transfer::receive(server.as_fd()) {
                 Err(_) => return Err(DeliveryError::Unread),

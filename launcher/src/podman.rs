@@ -1,6 +1,6 @@
 //! Podman under `portgrant run`. Without privilege podman works in a user namespace, which newuidmap(1) makes once. Under
 //! `portgrant run` no program gains privilege, newuidmap included, and podman then advises what does not help. A process
-//! of podman's keeps the namespace, and its number is in a file, so one look tells whether it is there.
+//! of podman's keeps the namespace, and its number is in a file, so reading that file shows whether it exists.
 
 use std::ffi::CString;
 use std::fs;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-/// execve(2) itself: std's `exec` would set SIGPIPE and the signal mask anew. Returns only where it failed.
+/// execve(2) itself: std's `exec` would reset SIGPIPE and the signal mask. Returns only if it failed.
 pub(crate) fn execute(path: &Path, arguments: &[OsString], environment: &[CString]) -> Result<Infallible, Errno> {
     // Words of a command line end at a NUL, so none holds one.
     let c_string = |word: &OsStr| CString::new(word.as_bytes()).unwrap_or_default();

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{Error, Format, Writing, environment as variables};
 
-/// As many are told.
+/// How many are printed.
 const LATEST: usize = 20;
 
 /// Prints the latest, the oldest of them first.
@@ -65,8 +65,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn how_long_ago_is_told_in_the_largest_unit() {
-        let told = [
+    fn ages_are_shown_in_the_largest_unit() {
+        let cases = [
             (1, "just now"),
             (59, "59 seconds ago"),
             (61, "a minute ago"),
@@ -77,7 +77,7 @@ mod tests {
             (200_000, "2 days ago"),
         ];
         let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        for (seconds, text) in told {
+        for (seconds, text) in cases {
             assert_eq!(ago(now - Duration::from_secs(seconds), now), text);
         }
         assert_eq!(ago(now + Duration::from_secs(9), now), "just now", "a clock that was set back");

@@ -51,7 +51,7 @@ const SERVERS: &[Server] = include!(concat!(env!("OUT_DIR"), "/servers.rs"));
 pub(crate) enum Adoption {
     /// From descriptor 3 on, announced by LISTEN_*
     ListenFds,
-    /// From descriptor 3 on, announced by a variable of its own instead
+    /// From descriptor 3 on, announced by the server's own variable instead
     Variable(Variable),
     /// From descriptor 3 on; instead the number stands among its arguments, as in this sample
     Argument(&'static str),
@@ -61,7 +61,7 @@ pub(crate) enum Adoption {
     StandardParked,
     /// One connection as descriptors 0 and 1, inetd's `nowait`
     Connection,
-    /// Not at all: it binds for itself
+    /// Not at all: the server binds its own sockets
     Never,
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Variable {
     pub(crate) joined: Joined,
 }
 
-/// How the entries of several sockets are told apart.
+/// How the entries of several sockets are separated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Joined {
     /// In one variable, with this between them
@@ -162,7 +162,7 @@ pub(crate) fn names_to_follow() -> PossibleValuesParser {
     PossibleValuesParser::new(servers().map(value))
 }
 
-/// What is said of a word for which there is no recipe; the caller's word, printable.
+/// The message if there is no recipe for `word`, which is printable.
 pub(crate) fn no_recipe(word: &str) -> Message {
     let message = Message::new(format!("there is no recipe for '{word}'"));
     match nearest(word) {
@@ -175,7 +175,7 @@ pub(crate) fn no_recipe(word: &str) -> Message {
     }
 }
 
-/// What is said of a word of `--as` that is none of them; the caller's word, printable.
+/// The message if `word` of `--as` is not a known server. It is printable.
 pub(crate) fn unknown(word: &str) -> Message {
     let known = format!("portgrant recipe lists the {} servers that it knows", SERVERS.len());
     let message = Message::new(format!("'{word}' is not a server that portgrant knows")).why(known);
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_word_stands_for_two_servers() {
+    fn no_name_or_alias_belongs_to_two_servers() {
         let mut words: Vec<&str> =
             servers().flat_map(|s| [s.name].into_iter().chain(s.aliases.iter().copied())).collect();
         let count = words.len();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_found_by_each_of_its_words_and_the_nearest_is_named() {
+    fn a_server_is_found_by_its_names_and_a_near_name_is_suggested() {
         assert_eq!(named("exim4").map(|server| server.name), Some("exim"));
         assert!(named("Exim").is_none());
         for (word, nearest) in
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_written_as_their_servers_read_them() {
+    fn variables_have_the_form_that_their_servers_read() {
         let at = |name: &str, number, local: &str| Descriptor {
             name: name.to_owned(),
             number,

@@ -17,7 +17,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The thread that writes needs next to nothing.
 const STACK: usize = 64 * 1024;
 
-/// Who writes, where it is not whoever reports.
+/// The thread that writes, if there is one.
 static PRINTER: RwLock<Option<&'static Printer>> = RwLock::new(None);
 
 /// Writes `text`, in one piece among what others write.
@@ -54,7 +54,7 @@ fn printer() -> Option<&'static Printer> {
 }
 
 fn write(text: &str) {
-    // Nobody is left who could be told.
+    // There is nobody left to notify.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_finds_no_room_is_counted_and_the_number_is_a_message() {
+    fn dropped_messages_are_counted_and_the_count_is_reported() {
         let printer = Printer::default();
         for number in 0..MOST + 2 {
             printer.add(&format!("{number}\n"));

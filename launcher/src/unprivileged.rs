@@ -36,7 +36,7 @@ pub(crate) fn are_free(ports: &[Option<u16>], helper: impl FnOnce() -> Option<Pa
 /// Whether this process has the network for itself, by a user namespace (unshare -rn, bwrap, a rootless container): then it
 /// binds what it likes there, and what the machine's policy says is not about that network.
 ///
-/// In a container with a helper of its own, the policy is that of the container's root, and holds.
+/// In a container with its own helper, the policy of the container's root decides.
 fn owns_this_network(helper: impl FnOnce() -> Option<PathBuf>) -> bool {
     if user_namespace::is_first() {
         return false;
@@ -78,13 +78,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_the_map_is_about_a_range_of_uids() {
+    fn a_uid_map_line_maps_a_range_of_uids() {
         assert!(maps("         0          0 4294967295", 65534) && maps("65534 1000 1", 65534));
         assert!(!maps("0 1000 1", 65534) && !maps("", 65534) && !maps("1 2", 1));
     }
 
     #[test]
-    fn ports_are_free_from_the_kernels_boundary_on() {
+    fn ports_from_ip_unprivileged_port_start_on_are_free() {
         let start = u16::try_from(start().expect("there is /proc")).expect("a port");
         let below = start.checked_sub(1).filter(|port| *port > 0);
         let free = are_free(&[Some(start), Some(u16::MAX), below, None], || None);

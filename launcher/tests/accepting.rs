@@ -16,7 +16,7 @@ use rustix::io::ioctl_fionbio;
 use stand_in::Folder;
 
 const PORTGRANT: &str = env!("CARGO_BIN_EXE_portgrant");
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// How long processor time is counted, and how much of it an idle launcher may use meanwhile.
 const WATCHED: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_millis(200);
@@ -70,11 +70,11 @@ impl Launcher {
     }
 
     fn connect(&self) -> TcpStream {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         loop {
             match TcpStream::connect(("127.0.0.1", self.port)) {
                 Ok(stream) => {
-                    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+                    stream.set_read_timeout(Some(TIME_LIMIT)).expect("a time-out");
                     return stream;
                 }
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
@@ -155,9 +155,9 @@ fn free_port(suffix: &str) -> u16 {
 
 #[track_caller]
 fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIME_LIMIT;
     while !is_so() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {TIME_LIMIT:?}: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

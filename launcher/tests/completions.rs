@@ -32,7 +32,7 @@ fn offered(words: &str) -> Vec<String> {
 }
 
 #[test]
-fn bash_is_offered_commands_options_servers_and_services() {
+fn bash_completes_commands_options_servers_and_services() {
     assert_eq!(offered("ex"), ["exec", "explain"]);
     assert_eq!(offered("exec --max-"), ["--max-conns", "--max-per-source", "--max-rate"]);
     assert_eq!(offered("exec -l 80 --as ngi"), ["nginx"]);
@@ -52,10 +52,10 @@ fn bash_is_offered_commands_options_servers_and_services() {
 }
 
 #[test]
-fn bash_completes_the_words_of_the_program_as_its_own() {
+fn bash_completes_the_programs_own_arguments() {
     assert!(offered("exec -l 80 -- mkf").contains(&"mkfifo".to_owned()));
     assert!(!offered("exec -l 80 -- --max-").contains(&"--max-conns".to_owned()));
-    // Without "--" the program is the first word that is no option and no option's value.
+    // Without "--" the program is the first word that is neither an option nor an option's value.
     for before in ["exec -l 80", "exec --verify -l 127.0.0.1 : 80 --setenv A = B", "run", "run -l 80"] {
         assert!(offered(&format!("{before} mkf")).contains(&"mkfifo".to_owned()), "{before}");
         assert!(!offered(&format!("{before} cat --max-")).contains(&"--max-conns".to_owned()), "{before}");
@@ -66,7 +66,7 @@ fn bash_completes_the_words_of_the_program_as_its_own() {
 }
 
 #[test]
-fn zsh_and_fish_take_what_is_written_for_them() {
+fn zsh_and_fish_load_their_completions() {
     said("zsh", r#""$PORTGRANT" completions zsh | zsh -n"#);
     if let Some(offered) = said(
         "fish",
@@ -78,7 +78,7 @@ fn zsh_and_fish_take_what_is_written_for_them() {
 }
 
 #[test]
-fn another_shell_is_named_with_those_that_there_are() {
+fn an_unknown_shell_is_an_error_that_lists_the_known_shells() {
     let Output { status, stdout, stderr } = completions("tcsh");
     let complaint = String::from_utf8_lossy(&stderr);
     assert_eq!((status.code(), stdout.len()), (Some(64), 0));

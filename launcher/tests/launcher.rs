@@ -39,7 +39,7 @@ fn tracing_helper(folder: &Folder) -> (std::path::PathBuf, std::path::PathBuf) {
 }
 
 #[test]
-fn a_wrong_command_line_is_status_64_and_names_the_word_and_what_was_expected() {
+fn a_wrong_command_line_exits_with_64_and_names_the_word() {
     const WRONG: &[(&[&str], &str, &str)] = &[
         (&[], "no command", "exec, run"),
         (&["xyzzy"], "'xyzzy' is not a command", "exec, run"),
@@ -90,7 +90,7 @@ fn a_wrong_command_line_is_status_64_and_names_the_word_and_what_was_expected() 
 }
 
 #[test]
-fn help_and_version_are_answers_and_no_errors() {
+fn help_and_version_exit_with_0() {
     let nowhere = Path::new("/nonexistent");
     for (words, expected) in
         [(&["--help"][..], "Usage:"), (&["exec", "--help"], "ENDPOINT"), (&["--version"], "portgrant 0")]
@@ -106,7 +106,7 @@ fn help_and_version_are_answers_and_no_errors() {
 }
 
 #[test]
-fn a_program_that_cannot_be_executed_is_told_before_anything_is_asked() {
+fn a_program_that_cannot_be_executed_is_reported_before_anything_is_asked() {
     let folder = Folder::new("program");
     let (helper, trace) = tracing_helper(&folder);
     let plain = folder.join("plain");
@@ -150,7 +150,7 @@ fn errors_of_execve_are_reported_and_no_shell_is_tried() {
 }
 
 #[test]
-fn the_program_finds_its_sockets_from_3_on_announced_to_itself() {
+fn the_program_gets_its_sockets_from_descriptor_3_on() {
     let folder = Folder::new("announced");
     let (one, two) = (free_port(), free_port());
     let program = "echo $LISTEN_FDS $LISTEN_FDNAMES $((LISTEN_PID - $$)) ${LISTEN_PIDFDID-none}; \
@@ -168,10 +168,10 @@ fn the_program_finds_its_sockets_from_3_on_announced_to_itself() {
 #[test]
 fn with_inetd_the_socket_is_descriptors_0_and_1_and_nothing_is_announced() {
     let folder = Folder::new("inetd");
-    // In a subshell: the shell that is looked at redirects nothing of its own.
+    // In a subshell: the shell that is checked redirects nothing itself.
     let program = "(for n in 0 1 3 4; do readlink /proc/$$/fd/$n || echo none; done; \
                    echo ${LISTEN_FDS-unset} ${LISTEN_PID-unset}) >&2; exit 5";
-    let (status, _, told) = outcome(portgrant(&folder.granting_helper()).env("LISTEN_FDS", "7").args([
+    let (status, _, message) = outcome(portgrant(&folder.granting_helper()).env("LISTEN_FDS", "7").args([
         "exec",
         "--inetd",
         "-l",
@@ -181,10 +181,10 @@ fn with_inetd_the_socket_is_descriptors_0_and_1_and_nothing_is_announced() {
         "-c",
         program,
     ]));
-    let lines: Vec<&str> = told.lines().collect();
+    let lines: Vec<&str> = message.lines().collect();
     assert_eq!(status, 5, "the program's own");
-    assert!(lines[0].starts_with("socket:") && lines[0] == lines[1], "{told}");
-    assert_eq!(lines[2..], ["none", "none", "unset unset"], "{told}");
+    assert!(lines[0].starts_with("socket:") && lines[0] == lines[1], "{message}");
+    assert_eq!(lines[2..], ["none", "none", "unset unset"], "{message}");
 }
 
 /// What `program` prints, run by a shell with `launcher` before it.
@@ -196,7 +196,7 @@ fn printed(folder: &Folder, before: &str, launcher: &str, program: &str) -> Stri
 }
 
 #[test]
-fn the_program_gets_what_the_caller_had() {
+fn the_program_inherits_everything_else_from_the_caller() {
     let folder = Folder::new("as-it-was");
     let launcher = format!("\"$0\" exec -l 127.0.0.1:{} --", free_port());
     for (before, program) in [
@@ -218,18 +218,18 @@ fn the_program_gets_what_the_caller_had() {
 }
 
 #[test]
-fn closed_standard_descriptors_stay_closed_and_nothing_is_written_to_what_could_land_there() {
+fn closed_standard_descriptors_stay_closed_for_the_program() {
     let folder = Folder::new("closed");
     let program = "for n in 0 1 2 3 4 5 6; do test -e /proc/$$/fd/$n && echo $n >&7; done; exit 0";
     let (one, two) = (free_port(), free_port());
-    // With -v: what is told would go to a socket, were one received as descriptor 2, and end the launcher with SIGPIPE.
+    // With -v: the messages would go to a socket, were one received as descriptor 2, and end the launcher with SIGPIPE.
     let script =
         format!("exec 7>&1; \"$0\" -v exec -l 127.0.0.1:{one} -l 127.0.0.1:{two} -- sh -c '{program}' <&- >&- 2>&-");
     assert_eq!(outcome(&mut shell(&folder.granting_helper(), &script)), (0, "3\n4\n".to_owned(), String::new()));
 }
 
 #[test]
-fn a_descriptor_where_a_socket_must_go_is_an_error_that_names_it_before_anything_is_asked() {
+fn a_descriptor_in_the_place_of_a_socket_is_reported_before_anything_is_asked() {
     let folder = Folder::new("occupied");
     let (helper, trace) = tracing_helper(&folder);
     let (status, _, complaint) = outcome(&mut shell(&helper, "exec \"$0\" exec -l 80 -l 81 -- true 4</dev/null"));
@@ -242,7 +242,7 @@ fn a_descriptor_where_a_socket_must_go_is_an_error_that_names_it_before_anything
 }
 
 #[test]
-fn no_new_privs_is_set_where_it_is_asked_for_and_only_there() {
+fn no_new_privs_is_set_only_if_it_is_asked_for() {
     let folder = Folder::new("no-new-privs");
     let program = "grep NoNewPrivs /proc/self/status";
     let with = format!("\"$0\" exec --no-new-privs -l 127.0.0.1:{} --", free_port());
@@ -252,14 +252,14 @@ fn no_new_privs_is_set_where_it_is_asked_for_and_only_there() {
 }
 
 #[test]
-fn a_refusal_is_told_in_three_lines_and_with_its_status() {
+fn a_refusal_is_printed_in_three_lines_with_its_status() {
     let folder = Folder::new("refusal");
     let record = "PORTGRANT=1\nSTATUS=77\nKIND=refused\nWHAT=80/tcp is refused for alice (uid 1000)\n\
                   WHY=no rule permits it\nFIX=as root, add  permit alice 80  to /etc/portgrant.d/alice.conf\n";
     let refused = outcome(portgrant(&folder.answering_helper(record, 0)).args(["exec", "-l", "80", "--", "true"]));
-    let told = "portgrant: 80/tcp is refused for alice (uid 1000)\n  why: no rule permits it\n  \
+    let message = "portgrant: 80/tcp is refused for alice (uid 1000)\n  why: no rule permits it\n  \
                 fix: as root, add  permit alice 80  to /etc/portgrant.d/alice.conf\n";
-    assert_eq!(refused, (77, String::new(), told.to_owned()));
+    assert_eq!(refused, (77, String::new(), message.to_owned()));
 }
 
 #[test]
@@ -293,8 +293,8 @@ fn a_grant_that_is_bound_to_the_program_is_left_to_the_helper() {
 fn a_failure_of_the_helper_in_the_launchers_place_is_reported_by_the_launcher() {
     let answer = |record: &str| outcome(Command::new(PORTGRANT).args(["answer", record]));
     let record = "PORTGRANT=1\nSTATUS=77\nKIND=refused\nWHAT=80/tcp is refused\nWHY=no rule\nFIX=ask\nLATER=yes\n";
-    let told = "portgrant: 80/tcp is refused\n  why: no rule\n  fix: ask\n";
-    assert_eq!(answer(record), (77, String::new(), told.to_owned()));
+    let message = "portgrant: 80/tcp is refused\n  why: no rule\n  fix: ask\n";
+    assert_eq!(answer(record), (77, String::new(), message.to_owned()));
     // Of a later version: the kind is unknown here, and the text is shown.
     let later = "PORTGRANT=1\nSTATUS=69\nKIND=frozen\nWHAT=80/tcp is frozen\nSINCE=noon\n";
     assert_eq!(answer(later), (69, String::new(), "portgrant: 80/tcp is frozen\n".to_owned()));
@@ -308,7 +308,7 @@ fn a_failure_of_the_helper_in_the_launchers_place_is_reported_by_the_launcher() 
 }
 
 #[test]
-fn a_missing_or_broken_helper_is_status_78_and_says_where_it_was_looked_for() {
+fn a_missing_or_broken_helper_exits_with_78_and_lists_the_paths() {
     let folder = Folder::new("helper");
     let (status, _, complaint) =
         outcome(Command::new(PORTGRANT).env_remove("PORTGRANT_BINDER").args(["exec", "-l", "80", "--", "true"]));
@@ -334,7 +334,7 @@ fn a_missing_or_broken_helper_is_status_78_and_says_where_it_was_looked_for() {
 }
 
 #[test]
-fn what_the_policy_says_is_asked_of_the_program_beside_the_helper() {
+fn explain_list_and_check_run_the_program_beside_the_helper() {
     let folder = Folder::new("policy");
     folder.script("portgrant-explain", "for word; do echo \"$word\"; done; exit 77");
     let helper = folder.join("portgrant-binder");
@@ -358,7 +358,7 @@ fn what_the_policy_says_is_asked_of_the_program_beside_the_helper() {
 }
 
 #[test]
-fn each_step_is_shown_with_v_and_none_without_whatever_the_environment_says() {
+fn steps_are_printed_only_with_v() {
     let folder = Folder::new("steps");
     let helper = folder.granting_helper();
     let endpoint = format!("127.0.0.1:{}", free_port());
@@ -377,7 +377,7 @@ fn each_step_is_shown_with_v_and_none_without_whatever_the_environment_says() {
 }
 
 #[test]
-fn a_killed_helper_is_explained_in_every_way_in() {
+fn a_killed_helper_is_reported_by_each_command() {
     let folder = Folder::new("killed");
     let helper = folder.script("killed", "kill -KILL $$");
     let why = "its time limit of 10 s was over: it was stopped, or the machine is overloaded";

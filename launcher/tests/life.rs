@@ -19,7 +19,7 @@ use portgrant_server::HolderState;
 use stand_in::{Folder, free_port};
 
 const PORTGRANT: &str = env!("CARGO_BIN_EXE_portgrant");
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 fn portgrant(helper: &Path) -> Command {
     let mut command = Command::new(PORTGRANT);
@@ -35,9 +35,9 @@ fn outcome(command: &mut Command) -> (i32, String, String) {
 
 #[track_caller]
 fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIME_LIMIT;
     while !is_so() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {TIME_LIMIT:?}: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -103,13 +103,13 @@ while True:
 fn answer(endpoint: &str) -> String {
     let mut text = String::new();
     let mut client = TcpStream::connect(endpoint).expect("it listens");
-    client.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    client.set_read_timeout(Some(TIME_LIMIT)).expect("a time-out");
     client.read_to_string(&mut text).expect("an answer");
     text
 }
 
 #[test]
-fn options_that_do_not_go_together_or_make_no_sense_are_usage_errors() {
+fn conflicting_or_senseless_options_are_usage_errors() {
     let nowhere = Path::new("/nonexistent");
     for (words, expected) in [
         (&["--verify=0"][..], "'0' is not a valid value for --verify"),
@@ -153,7 +153,7 @@ fn the_folder_is_entered_before_the_program_is_looked_for() {
 }
 
 #[test]
-fn with_wait_the_program_begins_at_the_first_connection_under_the_same_pid() {
+fn with_wait_the_program_starts_at_the_first_connection_with_the_same_pid() {
     let folder = Folder::new("wait");
     let endpoint = format!("127.0.0.1:{}", free_port());
     let words = ["exec", "-l", &endpoint, "--wait", "--", "python3", "-c", SERVER];
@@ -167,7 +167,7 @@ fn with_wait_the_program_begins_at_the_first_connection_under_the_same_pid() {
 }
 
 #[test]
-fn with_wait_a_datagram_begins_it_too_and_is_there_to_be_read() {
+fn with_wait_a_datagram_starts_the_program_and_is_left_for_it() {
     let folder = Folder::new("wait-udp");
     let port = free_port();
     let read = "import socket; s = socket.socket(fileno=3); print(s.getblocking(), s.recv(9))";
@@ -183,7 +183,7 @@ fn with_wait_a_datagram_begins_it_too_and_is_there_to_be_read() {
 }
 
 #[test]
-fn a_signal_while_it_waits_ends_it_quietly_and_nothing_stays_bound() {
+fn a_signal_while_it_waits_ends_it_and_nothing_stays_bound() {
     let folder = Folder::new("wait-signal");
     for number in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let endpoint = format!("127.0.0.1:{}", free_port());
@@ -205,26 +205,26 @@ fn a_signal_while_it_waits_ends_it_quietly_and_nothing_stays_bound() {
 }
 
 #[test]
-fn verify_names_who_listens_elsewhere_instead_and_the_program_goes_on() {
+fn verify_reports_the_other_address_that_the_program_listens_on() {
     let folder = Folder::new("verify-wrapper");
     let (endpoint, other) = (format!("127.0.0.1:{}", free_port()), free_port());
     let server = format!("import socket, time; s = socket.create_server(('127.0.0.1', {other})); time.sleep(60)");
     let script = format!("python3 -c \"{server}\"; true");
     let words = ["exec", "-l", &endpoint, "--verify=10", "--", "sh", "-c", &script];
     let mut program = spawned(portgrant(&folder.granting_helper()).args(words));
-    let mut told = String::new();
+    let mut text = String::new();
     let mut stderr = program.0.stderr.take().expect("a pipe");
-    soon("it is told", || {
+    soon("it is reported", || {
         let mut piece = [0; 4096];
         let length = stderr.read(&mut piece).expect("read");
-        told.push_str(&String::from_utf8_lossy(&piece[..length]));
-        told.contains("fix: ")
+        text.push_str(&String::from_utf8_lossy(&piece[..length]));
+        text.contains("fix: ")
     });
     let pid = program.0.id();
-    assert!(told.starts_with("portgrant: the program does not accept on "), "{told}");
-    assert!(told.contains("a connection has waited in the queue of the socket, which sh (pid "), "{told}");
-    assert!(told.contains(&format!("listens at 127.0.0.1:{other} instead")) && told.contains("python3"), "{told}");
-    assert!(told.contains(&format!("announced to process {pid} alone (LISTEN_PID)")), "{told}");
+    assert!(text.starts_with("portgrant: the program does not accept on "), "{text}");
+    assert!(text.contains("a connection has waited in the queue of the socket, which sh (pid "), "{text}");
+    assert!(text.contains(&format!("listens at 127.0.0.1:{other} instead")) && text.contains("python3"), "{text}");
+    assert!(text.contains(&format!("announced to process {pid} alone (LISTEN_PID)")), "{text}");
     for child in children(pid) {
         signal(child, Signal::SIGTERM);
     }
@@ -237,21 +237,21 @@ fn verify_prints_nothing_if_the_server_accepts_and_leaves_no_child() {
     let endpoint = format!("127.0.0.1:{}", free_port());
     let words = ["-v", "exec", "-l", &endpoint, "--verify=20", "--", "python3", "-c", SERVER];
     let mut program = spawned(portgrant(&folder.granting_helper()).args(words));
-    let mut told = String::new();
+    let mut text = String::new();
     let mut stderr = program.0.stderr.take().expect("a pipe");
-    soon("it is told", || {
+    soon("it is reported", || {
         let mut piece = [0; 4096];
         let length = stderr.read(&mut piece).expect("read");
-        told.push_str(&String::from_utf8_lossy(&piece[..length]));
-        told.contains("accepts on what it was given")
+        text.push_str(&String::from_utf8_lossy(&piece[..length]));
+        text.contains("accepts on what it was given")
     });
-    assert!(!told.contains("does not accept"), "{told}");
+    assert!(!text.contains("does not accept"), "{text}");
     assert_eq!(children(program.0.id()), [] as [u32; 0]);
     assert_eq!(answer(&endpoint), "served\n");
 }
 
 #[test]
-fn verify_tells_that_the_socket_was_closed_and_what_address_is_bound_instead() {
+fn verify_reports_a_closed_socket_and_the_address_bound_instead() {
     let folder = Folder::new("verify-closed");
     let port = free_port();
     let server = format!(
@@ -261,18 +261,18 @@ fn verify_tells_that_the_socket_was_closed_and_what_address_is_bound_instead() {
     let words = ["exec", "-l", &endpoint, "--verify=20", "--", "python3", "-c", &server];
     let mut program = spawned(portgrant(&folder.granting_helper()).args(words));
     let begun = Instant::now();
-    let mut told = String::new();
+    let mut text = String::new();
     let mut stderr = program.0.stderr.take().expect("a pipe");
-    soon("it is told", || {
+    soon("it is reported", || {
         let mut piece = [0; 4096];
         let length = stderr.read(&mut piece).expect("read");
-        told.push_str(&String::from_utf8_lossy(&piece[..length]));
-        told.contains("fix: ")
+        text.push_str(&String::from_utf8_lossy(&piece[..length]));
+        text.contains("fix: ")
     });
     assert!(begun.elapsed() < Duration::from_secs(15), "that is known before the time is up");
-    assert!(told.contains("it closed the socket"), "{told}");
-    assert!(told.contains(&format!("listens at 127.0.0.2:{port} instead")), "{told}");
-    assert!(told.contains(&format!("configured for: -l 127.0.0.2:{port}")), "{told}");
+    assert!(text.contains("it closed the socket"), "{text}");
+    assert!(text.contains(&format!("listens at 127.0.0.2:{port} instead")), "{text}");
+    assert!(text.contains(&format!("configured for: -l 127.0.0.2:{port}")), "{text}");
 }
 
 /// What a program sees of itself that came from its caller.
@@ -282,7 +282,7 @@ const LOOK: &str = "import os, sys\nstatus = open('/proc/self/status').read()\n\
       int(os.environ['LISTEN_PID']) - os.getpid(), os.environ['ODD'], file=open(sys.argv[1], 'w'))";
 
 #[test]
-fn a_daemon_and_a_waiting_program_get_what_the_caller_had() {
+fn a_daemon_and_a_waiting_program_inherit_everything_from_the_caller() {
     let folder = Folder::new("as-it-was");
     let (seen, place) = (folder.join("seen"), folder.join(""));
     let run = |option: &str, verify: &str| {

@@ -1,4 +1,4 @@
-//! `portgrant pass`, to the crate's mailbox and to what is none.
+//! `portgrant pass`, to the crate's mailbox and to other files.
 
 #[path = "../../server/tests/stand_in/mod.rs"]
 mod stand_in;
@@ -38,12 +38,12 @@ fn to_mailbox(helper: &Path, endpoints: &[&str], path: &Path) -> ((i32, String, 
 }
 
 #[test]
-fn a_running_server_gets_the_sockets_and_its_answer_is_the_status() {
+fn a_running_server_gets_the_sockets_and_its_answer_decides_the_status() {
     let folder = Folder::new("pass");
     let (one, two) = (format!("web={}", endpoint()), format!("{}/udp", endpoint()));
     let path = folder.join("socket");
-    let (told, received) = to_mailbox(&folder.granting_helper(), &[&one, &two], &path);
-    assert_eq!(told, (0, String::new(), String::new()));
+    let (message, received) = to_mailbox(&folder.granting_helper(), &[&one, &two], &path);
+    assert_eq!(message, (0, String::new(), String::new()));
     let mut sockets = received.expect("received");
     assert_eq!(sockets.names().next(), Some("web"));
     sockets.tcp("web").expect("it listens");
@@ -54,16 +54,16 @@ fn a_refusal_is_printed_and_reaches_the_servers_log() {
     let folder = Folder::new("pass-refused");
     let record =
         "PORTGRANT=1\nSTATUS=77\nKIND=refused\nWHAT=80/tcp is refused for alice\nWHY=no rule permits it\nFIX=ask\n";
-    let (told, received) = to_mailbox(&folder.answering_helper(record, 0), &["80"], &folder.join("socket"));
+    let (message, received) = to_mailbox(&folder.answering_helper(record, 0), &["80"], &folder.join("socket"));
     let expected = "portgrant: 80/tcp is refused for alice\n  why: no rule permits it\n  fix: ask\n";
-    assert_eq!(told, (77, String::new(), expected.to_owned()));
+    assert_eq!(message, (77, String::new(), expected.to_owned()));
     assert!(
         matches!(received.as_ref().map_err(Error::downcast_ref), Err(Some(Refused(refusal))) if refusal.status == 77)
     );
 }
 
 #[test]
-fn what_is_no_server_is_told_before_anything_is_bound() {
+fn a_path_without_a_server_is_reported_before_anything_is_bound() {
     let folder = Folder::new("pass-nowhere");
     let trace = folder.join("was-run");
     let helper = folder.script("tracing", &format!("touch '{}'; exit 71", trace.display()));
@@ -98,7 +98,7 @@ fn serving(path: &Path, serve: impl FnOnce(OwnedFd) + Send + 'static) -> thread:
 }
 
 #[test]
-fn whatever_the_server_does_with_it_is_told() {
+fn each_answer_of_the_server_is_reported() {
     let folder = Folder::new("pass-answers");
     let helper = folder.granting_helper();
     let answering = |record: &'static str| {

@@ -31,7 +31,7 @@ const WORDS: [&[&str]; 5] =
     [&["--help"], &["exec", "--help"], &["serve"], &["exec", "-l", "80", "--", "/nonexistent"], &["who", "1"]];
 
 #[test]
-fn a_terminal_gets_colour_and_nothing_else_does() {
+fn only_a_terminal_gets_colour() {
     for words in WORDS {
         let (seen, plain) = (in_a_terminal(words, &[]), elsewhere(words));
         assert!(seen.contains(ESCAPE), "{words:?}: {seen:?}");
@@ -44,7 +44,7 @@ fn a_terminal_gets_colour_and_nothing_else_does() {
 }
 
 #[test]
-fn a_terminal_can_do_without() {
+fn no_color_and_a_dumb_terminal_turn_colour_off() {
     for words in WORDS {
         for variable in [("NO_COLOR", "1"), ("TERM", "dumb"), ("CLICOLOR", "0")] {
             let seen = in_a_terminal(words, &[variable]);
@@ -54,7 +54,7 @@ fn a_terminal_can_do_without() {
 }
 
 #[test]
-fn what_is_a_program_s_is_never_coloured() {
+fn output_for_programs_is_never_coloured() {
     for words in [&["who", "1", "--format", "json"][..], &["completions", "bash"], &["recipe", "nginx"]] {
         assert_eq!(in_a_terminal(words, &[]).find(ESCAPE), None, "{words:?}");
     }

@@ -1,6 +1,6 @@
 //! Addresses as sets: what a rule's `on` clause holds, what a request would occupy, and how the two relate.
 //!
-//! The wildcards are members of their own: `0.0.0.0` in a rule is the IPv4 wildcard and nothing else, `0.0.0.0/0` every
+//! The wildcards are separate elements: `0.0.0.0` in a rule is the IPv4 wildcard and nothing else, `0.0.0.0/0` every
 //! IPv4 address and the wildcard. `[::]` in a rule is the dual-stack wildcard, that is both. An IPv4-mapped address is
 //! IPv4, so no IPv6 prefix ever speaks of IPv4.
 
@@ -53,7 +53,7 @@ pub enum Domain {
     Inet6,
 }
 
-/// Why an `on` element is none.
+/// Why a word is not a valid `on` element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "Wrong is the message for each")]
 pub enum AddressError {
@@ -123,15 +123,6 @@ impl Span {
 }
 
 impl AddressSet {
-    /// What this is in a deny for datagrams: an address stands for all of its family ([`Span::may_send_from`]).
-    pub fn family(self) -> AddressSet {
-        match self {
-            AddressSet::V4(..) => AddressSet::V4(Ipv4Addr::UNSPECIFIED, 0),
-            AddressSet::V6(..) => AddressSet::V6(Ipv6Addr::UNSPECIFIED, 0),
-            AddressSet::V4Wildcard | AddressSet::DualWildcard => self,
-        }
-    }
-
     /// The one address to ask for that this is, or the wildcard that it holds.
     pub(crate) fn single(self) -> Option<Address> {
         match self {
@@ -194,7 +185,7 @@ impl AddressSet {
             (AddressSet::V6(network, length), Span::V6(address)) => {
                 u128::from(address) & mask_v6(length) == u128::from(network)
             }
-            // A prefix shorter than everything is of addresses, and the wildcard is none of them.
+            // Only the prefix of length 0 contains the wildcard; others contain addresses alone.
             (AddressSet::V4(_, length), Span::V4Wildcard) | (AddressSet::V6(_, length), Span::V6Wildcard) => {
                 length == 0
             }

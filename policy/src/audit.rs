@@ -1,7 +1,7 @@
 //! The audit line: one for every grant and every refusal, to syslog's authpriv, whichever the way in.
 //!
-//! The text is no proof (anybody may write such lines); the credentials that the log daemon reads from the kernel are. What
-//! the caller chose is escaped.
+//! The text proves nothing (anybody may write such lines); the credentials that the log daemon reads from the kernel do.
+//! Bytes from the caller are escaped.
 
 use alloc::format;
 use alloc::string::String;
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_caller_chose_cannot_end_the_line_or_a_field() {
+    fn the_callers_bytes_cannot_end_an_audit_line_or_a_field() {
         let line = Line {
             outcome: Outcome::Grant,
             uid: 1000,

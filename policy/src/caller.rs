@@ -1,7 +1,7 @@
-//! The caller as the policy knows them: what the kernel says of the process, and what root's tables make of that.
+//! The caller: the ids of the process, as the kernel reports them, and what root's tables say about these ids.
 //!
-//! To a permit only the process counts. To a deny it is also its accounts: what a process can lay down (a group) or take up
-//! (a subordinate id) must not lead past a deny.
+//! A permit looks at the process alone. A deny also looks at its accounts: a process that gives up a group, or takes a
+//! subordinate id, must not escape a deny.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::names::Names;
 use crate::rule::{Effect, Policy, Subject};
 
-/// The caller, as the policy knows them.
+/// The caller of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
     /// Real uid
@@ -27,7 +27,7 @@ pub struct Caller {
     pub owners: Vec<u32>,
     /// A login name, for messages only
     pub name: Option<String>,
-    /// The name is a directory service's, so no rule can hold it
+    /// The name comes from a directory service, so no rule can contain it
     pub is_of_directory: bool,
 }
 
@@ -42,7 +42,7 @@ impl Caller {
         Ok(account)
     }
 
-    /// With what only a deny looks at. No table is read that could change nothing.
+    /// Adds what only a deny looks at. A table is read only if it can change the verdict.
     pub fn with_accounts(mut self, policy: &Policy, names: &Names) -> Result<Caller, Error> {
         if let Some(deny) = policy.group_deny() {
             names.require_accounts(|| policy.place(deny))?;
@@ -59,7 +59,7 @@ impl Caller {
         let by_uid = names.owners(names.subuids()?.owners(self.uid))?;
         self.owners.clone_from(&by_uid.uids);
         if !by_uid.strangers.is_empty() {
-            // Somebody of a directory service, perhaps: any of the denied users whom /etc/passwd does not have.
+            // Perhaps a user of a directory service: it may be any denied user who is not in /etc/passwd.
             let known = names.uids()?;
             let denied = policy.rules.iter().filter(|rule| rule.effect == Effect::Deny);
             self.owners.extend(denied.filter_map(|rule| match rule.subject {
@@ -67,7 +67,7 @@ impl Caller {
                 Subject::Gid(_) | Subject::Uids(..) | Subject::Gids(..) | Subject::Any | Subject::Nobody => None,
             }));
         }
-        if policy.denies_a_group() {
+        if policy.group_deny().is_some() {
             let subgids = names.subgids()?;
             let gids = self.groups.iter().chain([&self.gid]).flat_map(|&gid| subgids.owners(gid));
             for owners in [by_uid, names.owners(gids)?] {
@@ -82,7 +82,7 @@ impl Caller {
         Ok(())
     }
 
-    /// With the login name that /etc/passwd has for the uid, if any.
+    /// Adds the login name that /etc/passwd has for the uid, if any.
     pub fn named(mut self, names: &Names) -> Caller {
         if self.name.is_none() {
             self.name =

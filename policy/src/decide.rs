@@ -42,7 +42,7 @@ pub enum Decision<'p> {
     Refuse(Refusal<'p>),
 }
 
-/// What a rule permits. A verdict, and nothing more: the helper binds by a permit of its own, which needs a policy that was
+/// What a rule permits. A verdict, and nothing more: the helper binds by a separate `Permit`, which needs a policy that was
 /// read from judged files and a caller that was read from the kernel.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
@@ -201,7 +201,7 @@ impl Rule {
         self.effect == Effect::Deny || self.concerns(caller)
     }
 
-    /// Whether the rule holds all of `ask`, subject aside.
+    /// Whether the rule contains all of `ask`. The subject is not compared.
     pub(crate) fn permits(&self, ask: &Ask<'_>) -> Result<(), Reason<'_>> {
         let options = &ask.endpoint.endpoint.options;
         match &self.unknown_service {

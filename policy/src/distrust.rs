@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fix_is_for_this_path_alone_and_can_be_pasted() {
+    fn a_fix_names_one_path_and_can_be_pasted() {
         for (why, path, fix) in [
             (Distrust::Unreadable, "/etc/portgrant.conf", "as root: chmod 0644 /etc/portgrant.conf"),
             (Distrust::Closed, "/etc/portgrant.d", "as root: chmod 0755 /etc/portgrant.d"),

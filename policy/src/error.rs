@@ -1,14 +1,14 @@
-//! Why there is no verdict: the policy, or a table of names that it needs, cannot be read, believed or understood.
+//! Why there is no verdict: the policy, or a table of names that it needs, cannot be read, trusted or parsed.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::Display;
 
 use portgrant_protocol::endpoint::EndpointError;
 use portgrant_protocol::errno::Described;
+use portgrant_protocol::message::message;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Kind, Message};
 use rustix::io::Errno;
@@ -116,8 +116,4 @@ impl From<Error> for Box<Message> {
     fn from(error: Error) -> Box<Message> {
         Box::new(error.message())
     }
-}
-
-fn message(kind: Kind, what: impl Into<String>, why: impl Display, fix: impl Into<String>) -> Message {
-    Message::of(kind, what).why(why.to_string()).fix(fix)
 }

@@ -1,4 +1,4 @@
-//! What people read of a verdict.
+//! The message for a refusal.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -198,7 +198,7 @@ fn shown(name: &str) -> String {
     printable(name.as_bytes()).replace("\\x5c", "\\")
 }
 
-/// The word of a rule's ports that is no service.
+/// The word among a rule's ports that is not a service.
 fn unknown_service(rule: &Rule) -> &str {
     rule.unknown_service.as_deref().map_or("", |unknown| &unknown.word)
 }
@@ -208,7 +208,7 @@ fn instead(refusal: &Refusal<'_>) -> String {
     refusal.program.as_deref().map_or_else(String::new, |path| format!("; PROGRAM is {}", program(Some(path))))
 }
 
-/// Why a rule denies `caller`, where the caller's own ids do not tell.
+/// Why a rule denies `caller`, if the caller's own ids do not show it.
 fn by_account(caller: &Caller, rule: &Rule) -> String {
     match rule.subject {
         Subject::Uid(uid) if caller.uid != uid => {
@@ -241,7 +241,7 @@ fn program(path: Option<&[u8]>) -> String {
 /// A rule that would permit `endpoint` to `caller`, and no more than its address, port and options; and the file to put
 /// it into.
 pub fn suggestion(caller: &Caller, endpoint: &Resolved) -> (String, String) {
-    // A name that the grammar would read otherwise, or that is no good file name, is not put into anybody's mouth.
+    // A name that the grammar would read differently, or that is not a plain file name, is not suggested.
     let plain = |name: &&str| portgrant_protocol::endpoint::is_name(name) && *name != "any";
     let name = caller.name.as_deref().filter(|name| plain(name) && !caller.is_of_directory);
     let (subject, stem) = match name {

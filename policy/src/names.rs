@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::scan::feeds;
 use crate::subid::SubordinateIds;
 
-/// A line of passwd(5), as far as it matters.
+/// The fields of a line of passwd(5) that matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct User<'a> {
     /// The login name
@@ -236,7 +236,7 @@ impl Names {
         if let Some(table) = cell.get() {
             return Ok(table);
         }
-        // No such table names nobody, which is safe: in a permit it matches nobody, in a deny it is an error.
+        // A missing table has no names, which is safe: a name in a permit then matches nobody, and in a deny it is an error.
         let text = self.files.read(file)?.unwrap_or_default();
         Ok(cell.get_or_init(|| parse(text)))
     }
@@ -277,7 +277,7 @@ impl Table {
 
     /// The table in `text`, which is shorter than 4 GiB, as all files that are read.
     fn of(text: Vec<u8>) -> Table {
-        // A name that is no UTF-8 is then one that no rule can hold: rules are ASCII.
+        // A name that is not UTF-8 becomes one that no rule can contain: rules are ASCII.
         let text =
             String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         let mut lines = Vec::new();
@@ -347,7 +347,7 @@ fn group(line: &str) -> Option<(u32, &str)> {
     Some((id(fields.next()?)?, fields.next().unwrap_or_default()))
 }
 
-/// A uid or gid in digits; 4294967295 is none ("no change" in setresuid(2)).
+/// A uid or gid in digits; 4294967295 is not an id ("no change" in setresuid(2)).
 pub(crate) fn id(word: &str) -> Option<u32> {
     let digits = word.bytes().all(|byte| byte.is_ascii_digit());
     word.parse().ok().filter(|&id| digits && id != u32::MAX)

@@ -1,5 +1,5 @@
-//! The rule that was probably meant for a caller whom no rule permits: one for a group that the caller's account has and the
-//! process lacks, or one whose subject nobody has, and which looks like the caller's name or group.
+//! If no rule permits a request, the rule that was probably intended to: one for a group that the caller's account has and
+//! the process lacks, or one with an unknown subject that looks like the caller's name or group.
 //!
 //! For messages alone, after the refusal. The cost is bounded: one walk over the rules, and few comparisons of names.
 
@@ -27,7 +27,7 @@ const LONGEST: usize = 32;
 pub(crate) enum Near {
     /// It is for a group that the account has and the process lacks
     Lacks { rule: Rule, group: String },
-    /// Its subject, as it stands there, is nobody; and what was probably meant
+    /// Its subject does not exist; and what was probably meant
     Name { rule: Rule, subject: String, meant: String },
 }
 
@@ -128,7 +128,7 @@ impl<'a> Form<'a> {
     }
 }
 
-/// Whether one name is a slip of the other: a letter more, fewer, another, or two in the wrong order; in long names twice.
+/// Whether one name is a misspelling of the other: a letter more, fewer, another, or two in the wrong order; in long names twice.
 #[must_use]
 pub fn is_near(one: &str, other: &str) -> bool {
     let (shorter, longer) = (one.len().min(other.len()), one.len().max(other.len()));
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_is_near_and_another_name_is_not() {
+    fn a_misspelling_is_near_and_another_name_is_not() {
         for (one, other) in
             [("alcie", "alice"), ("alic", "alice"), ("alicee", "alice"), ("bov", "bob"), ("www-dta", "www-data")]
         {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_other_programs_write_is_understood() {
+    fn subjects_in_the_style_of_other_programs_are_recognized() {
         for (subject, expected) in [
             ("alcie", Some("alice")),
             ("Alice", Some("alice")),

@@ -84,7 +84,7 @@ fn parse(
     policy: &mut Policy,
     problems: &mut Vec<Problem>,
 ) -> Result<(), Error> {
-    // Filled anew by each line, so that a rule that is not wanted takes no memory of its own.
+    // Reused for each line, so that an unwanted rule needs no memory.
     let mut rule = Rule::blank();
     let whole = source.text.ends_with(b"\n");
     let text = source.text.as_slice();
@@ -189,7 +189,7 @@ impl<'a> Parser<'a> {
             return Err((word.column, Wrong::Reserved(shown(word.text))).into());
         }
         if let Some(unknown) = &mut rule.unknown_service {
-            // Without ports the rule permits nothing, whoever looks at it.
+            // Without ports the rule permits nothing, however it is read.
             unknown.beside = core::mem::take(&mut rule.ports);
         }
         Ok(true)
@@ -307,7 +307,7 @@ impl<'a> Parser<'a> {
         let single = |protocols, port| Ports { protocols, first: port, last: port };
         let found = rule.ports.len();
         if rule.effect == Effect::Deny {
-            // Whatever the name stands for, and under every protocol where none is said: a deny errs on the side of refusing.
+            // All ports of the name, and every protocol if the rule names none: in doubt a deny refuses.
             let entries = services.ports(name).filter(|entry| protocol.is_none_or(|protocol| protocol == entry.0));
             let protocols = protocol.map_or(Protocols::ALL, Protocols::only);
             rule.ports.extend(entries.map(|(_, port)| single(protocols, port)));
@@ -420,7 +420,7 @@ impl Rule {
     }
 }
 
-/// `N` or `N-M`; the error is where the number stands that is none.
+/// `N` or `N-M`; the error is the position of the invalid number.
 fn range(word: &str) -> Result<(Port, Port), usize> {
     let Some((first, last)) = split_once(word, b'-') else {
         let port = Port::parse(word).ok_or(0_usize)?;

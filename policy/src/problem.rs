@@ -1,4 +1,4 @@
-//! What can be wrong with a line of the policy, and what of it is worth a warning: a place, and a text.
+//! Errors and warnings about a line of the policy: the place and the text.
 
 use alloc::string::String;
 use core::fmt;
@@ -7,7 +7,7 @@ use portgrant_protocol::Protocol;
 
 use crate::slips;
 
-/// Something wrong with a line, or worth a warning.
+/// An error or a warning about a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Which of the policy's files
@@ -54,16 +54,6 @@ pub enum Wrong {
     Order(&'static str),
     OnlyInPermit(&'static str),
     Path(String),
-}
-
-impl Wrong {
-    /// How many bytes are meant from the column on, if these are not a word.
-    pub fn width(&self) -> Option<usize> {
-        if let Wrong::Typography { bytes, .. } = self {
-            return Some(*bytes);
-        }
-        matches!(self, Wrong::Character(_) | Wrong::CarriageReturn { .. }).then_some(1)
-    }
 }
 
 impl fmt::Display for Wrong {

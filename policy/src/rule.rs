@@ -20,20 +20,20 @@ pub enum Effect {
     Deny,
 }
 
-/// Whom a rule concerns.
+/// The users or groups that a rule applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// A user, or `uid:N`
     Uid(u32),
     /// `:group`, or `gid:N`
     Gid(u32),
-    /// Uids from one to another: those that /etc/subuid gives to somebody who is denied, in a projection alone
+    /// A range of uids that /etc/subuid gives to a denied user; only in the kernel mode's projection
     Uids(u32, u32),
-    /// Gids from one to another: those that /etc/subgid gives to a member of a group that is denied, in a projection alone
+    /// A range of gids that /etc/subgid gives to a member of a denied group; only in the kernel mode's projection
     Gids(u32, u32),
     /// `any`
     Any,
-    /// In a permit: a name that /etc/passwd or /etc/group does not hold
+    /// In a permit: a name that is not in /etc/passwd or /etc/group
     Nobody,
 }
 
@@ -45,7 +45,7 @@ impl Protocols {
     /// tcp (and mptcp), udp, sctp
     pub const ALL: Protocols = Protocols(7);
 
-    /// The one.
+    /// Only `protocol`.
     pub fn only(protocol: Protocol) -> Protocols {
         Protocols(match protocol.transport() {
             Protocol::Udp => 2,
@@ -59,7 +59,7 @@ impl Protocols {
         self.0 & Protocols::only(protocol).0 != 0
     }
 
-    /// The others of them.
+    /// All except `protocol`.
     #[must_use]
     pub fn without(self, protocol: Protocol) -> Protocols {
         Protocols(self.0 & !Protocols::only(protocol).0)
@@ -108,9 +108,9 @@ pub struct Rule {
     pub subject: Subject,
     /// which ports; none in a permit with an unknown service
     pub ports: Vec<Ports>,
-    /// In a permit: a port that is no service of /etc/services, so that the rule permits nothing
+    /// In a permit: a port that is not a service of /etc/services, so the rule permits nothing
     pub unknown_service: Option<Box<UnknownService>>,
-    /// `on`; none stand for every address
+    /// `on`; empty means every address
     pub addresses: Vec<AddressSet>,
     /// `dev`
     pub dev: Option<String>,
@@ -144,7 +144,7 @@ pub struct Policy {
     pub sources: Vec<Source>,
     /// How many rules were read: more than there are here, if some were not wanted
     pub count: usize,
-    /// What is accepted but probably not meant
+    /// Lines that are accepted but probably not intended
     pub warnings: Vec<Problem>,
 }
 
@@ -179,19 +179,9 @@ impl Policy {
         printable(line.trim_ascii_end())
     }
 
-    /// Whether any rule denies a group, so that the caller's account groups are needed.
-    pub fn denies_a_group(&self) -> bool {
-        self.group_deny().is_some()
-    }
-
     /// The first rule that denies a group.
     pub fn group_deny(&self) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.effect == Effect::Deny && matches!(rule.subject, Subject::Gid(_)))
-    }
-
-    /// Whether any rule permits anything to anybody.
-    pub fn permits_anything(&self) -> bool {
-        self.rules.iter().any(|rule| rule.effect == Effect::Permit)
     }
 
     /// Whether any rule denies one user or one group, which their subordinate ids must not escape.

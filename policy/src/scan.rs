@@ -33,7 +33,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_end_where_their_feeds_are(text in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>(), Just(b'\x0b')], 0..80)) {
+        fn every_line_feed_is_found(text in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>(), Just(b'\x0b')], 0..80)) {
             let expected: Vec<usize> = (0..text.len()).filter(|&at| text[at] == b'\n').collect();
             prop_assert_eq!(feeds(&text).collect::<Vec<_>>(), expected);
         }

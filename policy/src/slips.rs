@@ -1,4 +1,4 @@
-//! What was probably meant by a word that does not fit. Telltale words only: where it is not plain, there is no guess.
+//! Corrections for words that are not valid in a rule. Only clear cases: there is no guess if the word is ambiguous.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -175,7 +175,7 @@ mod tests {
     ];
 
     #[test]
-    fn each_telltale_word_leads_to_one_thing_to_write() {
+    fn each_known_mistake_gets_one_correction() {
         for (word, instead) in PORTS {
             assert_eq!(port(word).as_deref(), Some(*instead), "{word}");
         }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_plain_is_not_guessed() {
+    fn an_unclear_word_gets_no_guess() {
         for word in ["", "8o", "80-http", "1-2-3", "90:80", "0", "65536", "80/icmp", "a:b:c", ",", "/", ":", "::", "%"]
         {
             let guess = port(word);

@@ -1,7 +1,7 @@
 //! Subordinate ids: which uids and gids a user may take besides their own (subuid(5), subgid(5)).
 //!
 //! A user takes them by newuidmap(1) in a user namespace. There they can make a set-user-ID file, which gives such a uid to a
-//! process outside as well. So whoever has a subordinate id counts as the user who owns it.
+//! process outside as well. So a process with a subordinate id counts as the user who owns the id.
 
 use alloc::string::String;
 
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_ranges_have_an_owner_each() {
+    fn every_owner_of_overlapping_ranges_is_found() {
         let ids = SubordinateIds::parse(b"alice:100:10\nbob:105:10\nalice:109:1\n");
         assert_eq!(ids.owners(104).collect::<Vec<_>>(), ["alice"]);
         assert_eq!(ids.owners(109).collect::<Vec<_>>(), ["alice", "bob", "alice"]);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_read_as_shadow_s_tools_read_them() {
+    fn lines_are_read_as_by_shadows_tools() {
         for same in ["a:256:16", "a:0x100:0x10", "a:0400:020", "a:0X100:16:more", "a: +256:16", "a:256:16:"] {
             assert_eq!(ranges(same), [("a".to_owned(), 256, 271)], "{same}");
         }

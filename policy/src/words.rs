@@ -14,7 +14,7 @@ pub(crate) struct Word<'a> {
 /// A line, word by word.
 pub(crate) struct Words<'a> {
     line: &'a [u8],
-    /// The line up to the first byte that is no UTF-8. No word lies beyond, since words are ASCII
+    /// The line up to the first byte that is not UTF-8. No word lies beyond, since words are ASCII
     text: &'a str,
     at: usize,
     /// It is the first of its file

@@ -196,7 +196,7 @@ fn split_name(text: &str) -> Result<(Option<String>, &str), EndpointError> {
     }
 }
 
-/// Whether `name` is one a descriptor may bear.
+/// Whether `name` is a valid name for a descriptor.
 pub fn is_name(name: &str) -> bool {
     name.len() <= MAX_NAME_LEN
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
@@ -261,7 +261,7 @@ fn parse_protocol(word: &str) -> Result<Protocol, EndpointError> {
         .ok_or_else(|| EndpointError::Protocol(printable(word.as_bytes())))
 }
 
-/// Why a text is no endpoint. Each names the word, made printable, and says what was expected.
+/// Why a text is not a valid endpoint. Each variant has the word, made printable, and its message says what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant's Display is its description")]
 pub enum EndpointError {

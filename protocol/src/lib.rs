@@ -1,4 +1,4 @@
-//! What every part of portgrant speaks: the endpoint grammar, request and reply records, the transfer of descriptors,
+//! What all parts of portgrant share: the endpoint grammar, request and reply records, the transfer of descriptors,
 //! the `LISTEN_*` variables, exit statuses.
 //!
 //! Owns no policy and no privilege; it depends on no other crate of portgrant, and all of them depend on it.
@@ -19,7 +19,6 @@ pub mod port;
 pub mod program;
 pub mod record;
 pub mod service;
-pub mod socket;
 pub mod status;
 pub mod text;
 pub mod transfer;

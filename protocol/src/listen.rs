@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
@@ -17,7 +17,7 @@ use crate::errno::Described;
 mod announced;
 
 #[cfg(any(test, feature = "std"))]
-pub use announced::{Announced, AnnouncementError};
+pub use announced::{Announced, AnnouncementError, environment};
 
 /// `SD_LISTEN_FDS_START`: the number of the first inherited descriptor.
 pub const FIRST: RawFd = 3;
@@ -26,19 +26,6 @@ pub const MAX: usize = 253;
 
 /// The variables of the convention. `LISTEN_PIDFDID` binds the others to a process; a stale one voids them.
 pub const VARIABLES: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"];
-
-/// `environment` (`NAME=VALUE` entries) as the program shall have it: everything as it was, byte for byte, but for the
-/// variables of the convention. Those announce `names` to process `pid`, or are absent where `names` is `None`.
-pub fn environment(environment: Vec<CString>, pid: u32, names: Option<&[String]>) -> Vec<CString> {
-    let stale = |entry: &CString| {
-        VARIABLES
-            .iter()
-            .any(|name| entry.to_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"=")))
-    };
-    let mut kept: Vec<CString> = environment.into_iter().filter(|entry| !stale(entry)).collect();
-    kept.extend(names.into_iter().flat_map(|names| announcement(pid, names)));
-    kept
-}
 
 /// The entries that announce `names` to process `pid`.
 pub fn announcement(pid: u32, names: &[String]) -> Vec<CString> {
@@ -58,17 +45,6 @@ pub enum PlaceError {
     Occupied(RawFd),
     /// The system would not give it (RLIMIT_NOFILE, say)
     System(Errno),
-}
-
-/// Closed standard descriptors get a folder that can be neither read nor written, close-on-exec: no socket and no file
-/// lands there, and the program that is executed finds them as closed as they were. Called before anything is opened.
-pub fn occupy_standard_descriptors() {
-    while let Ok(folder) = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-        if folder.as_raw_fd() > 2 {
-            return;
-        }
-        let _kept_open = folder.into_raw_fd();
-    }
 }
 
 /// Whether the numbers from `first` on are free for `count` descriptors. Asked before anything is bound.
@@ -130,33 +106,5 @@ impl fmt::Display for PlaceError {
             }
             PlaceError::System(errno) => Described(*errno).fmt(f),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entries(list: &[&str]) -> Vec<CString> {
-        list.iter().map(|entry| CString::new(*entry).expect("no NUL")).collect()
-    }
-
-    #[test]
-    fn stale_variables_are_replaced_and_nothing_else() {
-        let before = entries(&[
-            "LISTEN_FDS=9",
-            "A=1",
-            "LISTEN_PIDFDID=7",
-            "LISTEN_FDSX=1",
-            "LISTEN_FDS",
-            "=",
-            "A=2",
-            "LISTEN_PID=1",
-        ]);
-        let kept = ["A=1", "LISTEN_FDSX=1", "LISTEN_FDS", "=", "A=2"];
-        assert_eq!(environment(before.clone(), 42, None), entries(&kept));
-        let names = ["https".to_owned(), "80/tcp".to_owned()];
-        let announced = ["LISTEN_FDS=2", "LISTEN_PID=42", "LISTEN_FDNAMES=https:80/tcp"];
-        assert_eq!(environment(before, 42, Some(&names)), entries(&[&kept[..], &announced[..]].concat()));
     }
 }

@@ -1,7 +1,7 @@
 //! Why something was not done: a kind for programs, and the lines of a message for people. One type in every program of
 //! portgrant and in the crate; [`crate::record`] carries it between them.
 //!
-//! No program looks into the lines: what it must know is a field with a closed set of values.
+//! No program parses the lines: everything that a program must know is a field with a closed set of values.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -34,7 +34,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const WORDS: [(Kind, &'static str, u8); 9] = [
+    pub(crate) const WORDS: [(Kind, &'static str, u8); 9] = [
         (Kind::Usage, "usage", status::USAGE),
         (Kind::Refused, "refused", status::REFUSED),
         (Kind::InUse, "in-use", status::UNAVAILABLE),
@@ -52,29 +52,10 @@ impl Kind {
         self.entry().1
     }
 
-    /// The kind of a word on the wire.
-    #[must_use]
-    pub fn of_word(word: &str) -> Kind {
-        Kind::WORDS.iter().find(|entry| entry.1 == word).map_or(Kind::System, |entry| entry.0)
-    }
-
     /// The exit status that goes with it, unless the message has another.
     #[must_use]
     pub fn status(self) -> u8 {
         self.entry().2
-    }
-
-    /// The kind of an answer that has only a status: the helper's record was lost, or another version sent none.
-    #[must_use]
-    pub fn of_status(status: u8) -> Kind {
-        match status {
-            status::USAGE => Kind::Usage,
-            status::UNAVAILABLE => Kind::NotThere,
-            status::REFUSED => Kind::Refused,
-            status::BROKEN => Kind::BrokenPolicy,
-            status::NOT_EXECUTABLE | status::NOT_FOUND => Kind::Program,
-            _ => Kind::System,
-        }
     }
 
     fn entry(self) -> &'static (Kind, &'static str, u8) {
@@ -153,6 +134,11 @@ impl Message {
     }
 }
 
+/// A message of `kind` with all its parts: what failed, why, and what to do.
+pub fn message(kind: Kind, what: impl Into<String>, why: impl fmt::Display, fix: impl Into<String>) -> Message {
+    Message::of(kind, what).why(format!("{why}")).fix(fix)
+}
+
 /// A text as it leaves the program. In the helper that `tests/scrambled` builds every letter is another one, so a program that
 /// looks into texts, not at kinds, is found.
 pub(crate) fn outgoing(text: &str) -> Cow<'_, str> {
@@ -187,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_has_a_word_of_its_own() {
+    fn every_kind_has_a_unique_word() {
         for (kind, word, status) in Kind::WORDS {
             assert_eq!((kind.word(), Kind::of_word(word), kind.status()), (word, kind, status));
             assert_ne!(status, status::OK);

@@ -1,5 +1,5 @@
 //! The program to execute: which file a name stands for, and why it cannot be executed. Looked up as the caller, since a
-//! lookup with more rights would tell them which hidden files there are.
+//! lookup with more rights would show them which hidden files exist.
 
 use alloc::borrow::ToOwned;
 use alloc::ffi::CString;
@@ -23,11 +23,11 @@ const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 pub struct Unfit {
     /// The name that was given, or the path that was found
     pub program: Vec<u8>,
-    /// What stands against it
+    /// Why it cannot be executed
     pub why: Why,
 }
 
-/// What stands against a program.
+/// Why a program cannot be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant's Display is its description")]
 pub enum Why {
@@ -60,7 +60,7 @@ pub fn look_up(name: &CStr, path: Option<&CStr>) -> Result<CString, Unfit> {
         let folder = if folder.is_empty() { b"." } else { folder };
         let separator: &[u8] = if folder.ends_with(b"/") { b"" } else { b"/" };
         let candidate = CString::new([folder, separator, name.to_bytes()].concat()).unwrap_or_default();
-        // A folder that this user may not search (another's home in an inherited PATH) tells nothing about the name.
+        // A folder that this user may not search (another user's home in an inherited PATH) says nothing about the name.
         if stat(&candidate).is_err() {
             continue;
         }
@@ -109,7 +109,7 @@ impl Unfit {
         Unfit { program: path.to_bytes().to_vec(), why }
     }
 
-    /// The exit status that says it, as env(1): 127 for what is not there, else 126.
+    /// The exit status, as env(1) has it: 127 if the program was not found, else 126.
     pub fn status(&self) -> u8 {
         match self.why {
             Why::NotAlongPath
@@ -201,12 +201,12 @@ impl fmt::Display for Why {
 /// As many interpreters that are scripts as the kernel follows (`exec_binprm`).
 const MOST_SCRIPTS: usize = 5;
 
-/// What stands against the interpreter of the script at `path`, or that one's; `None` where `path` itself is to blame.
+/// Why the interpreter of the script at `path` cannot be executed; `None` if the fault is in `path` itself.
 fn of_interpreter(path: &CStr) -> Option<Why> {
     let mut path = path.to_owned();
     let mut last = None;
     for _ in 0..MOST_SCRIPTS {
-        // What this user may not execute is not executed, whatever it says. A binary needs its loader.
+        // A file that this user may not execute needs no further check. A binary needs its loader.
         if access(&path, Access::EXEC_OK).is_err() {
             break;
         }
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_execve_says_is_told_in_words() {
+    fn each_error_of_execve_has_a_message() {
         let root = world("execve");
         let tool = root.join("bin/tool");
         assert_eq!(Unfit::by_execve(&tool, Errno::NOENT).why, Why::NoLoader);

@@ -5,8 +5,8 @@
 //! failed  = PORTGRANT=1  STATUS=n  KIND=…  WHAT=…  [WHY=…]  [FIX=…]  [RULE=file:line]  [PROGRAM=path]  [ENDPOINT=…]
 //! ```
 //! Each line ends in a line feed. `STATUS` is an exit status. No key stands twice. An unknown key is ignored, and an unknown
-//! `KIND` counts as `system`: so programs of neighbouring versions understand each other. (A conversation with requests has
-//! its own words, and an unknown key in a request is an error.)
+//! `KIND` counts as `system`: so programs of neighbouring versions understand each other. (Requests have other
+//! keys, and there an unknown key is an error.)
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -14,8 +14,14 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::message::{Kind, Message, outgoing};
-use crate::{listen, status, text};
+use crate::message::{Message, outgoing};
+use crate::{status, text};
+
+#[cfg(any(test, feature = "std"))]
+mod reading;
+
+#[cfg(any(test, feature = "std"))]
+pub use reading::{lines, once};
 
 /// The longest record, in bytes.
 pub const MAX_LEN: usize = 4096;
@@ -36,7 +42,7 @@ pub enum Reply {
     Failed(Message),
 }
 
-/// Why bytes are no record.
+/// Why bytes are not a valid record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant's Display is its description")]
 pub enum RecordError {
@@ -57,52 +63,6 @@ impl Reply {
             Reply::Granted { names } => encode([("STATUS", status::OK.to_string()), ("NAMES", names.join(":"))]),
             Reply::Failed(message) => encode(fields(message)),
         }
-    }
-
-    /// Reads a record.
-    pub fn parse(bytes: &[u8]) -> Result<Reply, RecordError> {
-        let [mut status, mut names, mut kind, mut what, mut why] = [None; 5];
-        let [mut fix, mut rule, mut program, mut endpoint] = [None; 4];
-        for (key, value) in lines(bytes)? {
-            match key {
-                "STATUS" => once(&mut status, "STATUS", value)?,
-                "NAMES" => once(&mut names, "NAMES", value)?,
-                "KIND" => once(&mut kind, "KIND", value)?,
-                "WHAT" => once(&mut what, "WHAT", value)?,
-                "WHY" => once(&mut why, "WHY", value)?,
-                "FIX" => once(&mut fix, "FIX", value)?,
-                "RULE" => once(&mut rule, "RULE", value)?,
-                "PROGRAM" => once(&mut program, "PROGRAM", value)?,
-                "ENDPOINT" => once(&mut endpoint, "ENDPOINT", value)?,
-                _ => {}
-            }
-        }
-        let word = status.ok_or(RecordError::Missing("STATUS"))?;
-        let status: u8 = word.parse().map_err(|_| wrong_value("STATUS", word))?;
-        if status == status::OK {
-            let names = names.ok_or(RecordError::Missing("NAMES"))?;
-            let names: Vec<String> = names.split(':').map(str::to_owned).collect();
-            if names.len() > listen::MAX {
-                return Err(RecordError::TooLong);
-            }
-            return Ok(Reply::Granted { names });
-        }
-        let owned = |value: Option<&str>| value.map(str::to_owned);
-        // Version 0.1.0 sent neither KIND nor WHAT.
-        let (what, why) = match what {
-            Some(what) => (what, why),
-            None => (why.ok_or(RecordError::Missing("WHAT"))?, None),
-        };
-        Ok(Reply::Failed(Message {
-            kind: kind.map_or(Kind::of_status(status), Kind::of_word),
-            status,
-            what: what.to_owned(),
-            why: owned(why),
-            fix: owned(fix),
-            rule: owned(rule),
-            program: owned(program),
-            endpoint: owned(endpoint),
-        }))
     }
 }
 
@@ -130,7 +90,7 @@ fn fields(message: &Message) -> impl Iterator<Item = (&'static str, String)> {
     present.into_iter().chain(optional.into_iter().flatten())
 }
 
-/// A record of `fields`, for conversations with words of their own; an error where it would be too long.
+/// A record of `fields`, for conversations with other keys; an error where it would be too long.
 pub fn encode(fields: impl IntoIterator<Item = (&'static str, String)>) -> Result<Vec<u8>, RecordError> {
     let mut record = format!("PORTGRANT={VERSION}\n");
     let mut count = 1;
@@ -146,39 +106,6 @@ pub fn encode(fields: impl IntoIterator<Item = (&'static str, String)>) -> Resul
 
 fn is_value(value: &str) -> bool {
     value.bytes().all(|byte| (b' '..=b'~').contains(&byte))
-}
-
-/// The fields of a record of this version, in order, keys and values in printable ASCII.
-pub fn lines(bytes: &[u8]) -> Result<Vec<(&str, &str)>, RecordError> {
-    if bytes.len() > MAX_LEN {
-        return Err(RecordError::TooLong);
-    }
-    let text = core::str::from_utf8(bytes).map_err(|_| RecordError::NotText)?;
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    if text.split('\n').count() > MAX_LINES {
-        return Err(RecordError::TooLong);
-    }
-    let fields: Result<Vec<_>, _> = text.split('\n').map(field).collect();
-    let mut fields = fields?;
-    match fields.first() {
-        Some(("PORTGRANT", VERSION)) => Ok(fields.split_off(1)),
-        Some(("PORTGRANT", other)) => Err(RecordError::Version((*other).to_owned())),
-        _ => Err(RecordError::Missing("PORTGRANT")),
-    }
-}
-
-fn field(line: &str) -> Result<(&str, &str), RecordError> {
-    let wrong = || RecordError::Line(text::printable(line.as_bytes()));
-    let (key, value) = line.split_once('=').ok_or_else(wrong)?;
-    if is_value(value) && is_value(key) { Ok((key, value)) } else { Err(wrong()) }
-}
-
-/// Puts a field's `value` into its `slot`, which must be empty.
-pub fn once<'a>(slot: &mut Option<&'a str>, key: &'static str, value: &'a str) -> Result<(), RecordError> {
-    match slot.replace(value) {
-        Some(_) => Err(RecordError::Twice(key)),
-        None => Ok(()),
-    }
 }
 
 fn wrong_value(key: &'static str, value: &str) -> RecordError {
@@ -209,6 +136,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Kind;
 
     #[test]
     fn a_reply_is_read_as_it_was_written() {
@@ -259,7 +187,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_malformed_reply_says_why() {
+    fn a_malformed_reply_is_an_error_with_the_reason() {
         for (record, expected) in WRONG {
             let message = Reply::parse(record.as_bytes()).expect_err(record).to_string();
             assert!(message.contains(expected), "{record:?}: {message}");

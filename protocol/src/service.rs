@@ -25,8 +25,8 @@ pub struct Services {
 }
 
 impl Services {
-    /// The entries of `text`: `NAME PORT/PROTOCOL [ALIAS…]`, a `#` beginning a comment. Lines of another form, and
-    /// protocols that portgrant does not speak, name nothing here.
+    /// The entries of `text`: `NAME PORT/PROTOCOL [ALIAS…]`, a `#` beginning a comment. Other lines, and
+    /// protocols that portgrant does not support, are skipped.
     pub fn parse(text: &[u8]) -> Services {
         let mut entries: Vec<Entry> = Vec::new();
         for line in text.split(|&byte| byte == b'\n') {
@@ -49,8 +49,8 @@ impl Services {
         self.named(name).find(|entry| entry.protocol == protocol.transport()).map(|entry| entry.port)
     }
 
-    /// The name of `port` for `protocol`, and no alias: the file's first, as in getservbyport(3). A name that is no
-    /// UTF-8 is none.
+    /// The name of `port` for `protocol`, and no alias: the file's first, as in getservbyport(3). A name that is not
+    /// UTF-8 is skipped.
     pub fn name(&self, port: Port, protocol: Protocol) -> Option<&str> {
         let here = |entry: &&Entry| entry.port == port && entry.protocol == protocol.transport();
         let first = self.entries.iter().filter(here).min_by_key(|entry| entry.place)?;

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_or_a_log_could_obey_is_escaped() {
+    fn control_bytes_are_escaped() {
         assert_eq!(printable(b"a b~"), "a b~");
         assert_eq!(printable(b"\x1b[2J\n\\\x7f"), "\\x1b[2J\\x0a\\x5c\\x7f");
         assert_eq!(printable("\u{202e}".as_bytes()), "\\xe2\\x80\\xae");

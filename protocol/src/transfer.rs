@@ -1,7 +1,4 @@
 //! Descriptors over a Unix socket: one record, one message (SOCK_SEQPACKET, SCM_RIGHTS; see unix(7)).
-//!
-//! Every descriptor is received close-on-exec and owned at once, so that none can leak whatever happens next. A record
-//! or a list of descriptors that was truncated is the end of the conversation.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -9,22 +6,19 @@ use core::fmt;
 use core::mem::MaybeUninit;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::io::{Errno, IoSlice, IoSliceMut};
+use rustix::io::{Errno, IoSlice};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketType, getpeername, recvmsg, sendmsg, sockopt,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, getpeername, sendmsg, sockopt,
 };
 
 use crate::errno::Described;
 use crate::listen;
-use crate::record::MAX_LEN;
 
-/// Two connected sockets of the kind that records travel over, both close-on-exec.
 #[cfg(any(test, feature = "std"))]
-pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
-    use rustix::net::{SocketFlags, socketpair};
-    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
-}
+mod receiving;
+
+#[cfg(any(test, feature = "std"))]
+pub use receiving::{pair, receive};
 
 /// Whether records may be sent over `socket`: a connected Unix socket of type SOCK_SEQPACKET.
 pub fn check(socket: BorrowedFd<'_>) -> Result<(), TransferError> {
@@ -64,33 +58,6 @@ fn send_with(
     if sent == record.len() { Ok(()) } else { Err(TransferError::Truncated) }
 }
 
-/// Receives one record and the descriptors that came with it, at most [`listen::MAX`], each close-on-exec.
-pub fn receive(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>), TransferError> {
-    let mut bytes = vec![0; MAX_LEN];
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(listen::MAX))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = loop {
-        match recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
-            other => break other.map_err(TransferError::System)?,
-        }
-    };
-    let mut descriptors = Vec::new();
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            descriptors.extend(rights);
-        }
-    }
-    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(TransferError::Truncated);
-    }
-    if received.bytes == 0 {
-        return Err(TransferError::Ended);
-    }
-    bytes.truncate(received.bytes);
-    Ok((bytes, descriptors))
-}
-
 /// Why a record or its descriptors did not get through.
 #[derive(Debug)]
 pub enum TransferError {
@@ -128,6 +95,7 @@ mod tests {
     use sendfd::SendWithFd;
 
     use super::*;
+    use crate::record::MAX_LEN;
 
     fn null() -> OwnedFd {
         File::open("/dev/null").expect("/dev/null").into()
@@ -156,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_off_is_an_error_and_a_silence_too() {
+    fn a_truncated_record_and_an_ended_connection_are_errors() {
         let (ours, theirs) = pair().expect("socketpair");
         send(theirs.as_fd(), &[b'x'; MAX_LEN + 1], &[null()]).expect("sent");
         assert!(matches!(receive(ours.as_fd()), Err(TransferError::Truncated)));

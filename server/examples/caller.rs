@@ -1,4 +1,4 @@
-//! A service that inetd starts once for each connection: it tells clients who they are, and who it is itself.
+//! A service that inetd starts once for each connection: it shows clients their names and its own.
 //!
 //! ```text
 //! finger  stream  tcp  nowait  alice  /usr/local/bin/caller  caller

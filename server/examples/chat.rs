@@ -37,7 +37,7 @@ const SILENCE: Duration = Duration::from_secs(3600);
 const WRITE: Duration = Duration::from_secs(10);
 const LAST_LINES: CloseLimits = CloseLimits { time: Duration::from_secs(2), bytes: 64 << 10 };
 
-/// Who said it, and what: nobody hears themselves.
+/// The sender and the line: nobody gets their own lines.
 type Said = (SocketAddr, Arc<str>);
 
 #[tokio::main(flavor = "current_thread")]
@@ -125,13 +125,13 @@ async fn visit(client: Connection<TcpStream>, others: usize, heard: Receiver<Sai
         let _ = timeout(WRITE, stream.write_all(format!("bye: {why}\r\n").as_bytes())).await;
     }
     say("goes");
-    // It blocks, so it has a separate thread, and "bye" arrives although more was being said.
+    // It blocks, so it has a separate thread, and "bye" arrives although more lines were waiting.
     if let Ok(stream) = stream.into_std() {
         let _ = tokio::task::spawn_blocking(move || close_gracefully(stream, LAST_LINES)).await;
     }
 }
 
-/// Until there is a reason to go, which it tells.
+/// Runs until there is a reason to end, and returns it.
 async fn talk(
     stream: &mut TcpStream,
     peer: SocketAddr,

@@ -1,7 +1,7 @@
 //! A server that goes into the background, or stays: `daemon [--foreground] PIDFILE ENDPOINT`.
 //!
 //! In the background its exit status is 0 once it serves, and what went wrong before is on standard error. In the
-//! foreground it tells a service manager. Each client gets one line; SIGHUP counts a generation up, SIGTERM ends it.
+//! foreground it notifies a service manager. Each client gets one line; SIGHUP counts a generation up, SIGTERM ends it.
 
 use std::io::{self, Write};
 use std::net::TcpListener;

@@ -66,14 +66,14 @@ fn sockets(endpoints: &[String], workers: usize) -> Result<Vec<Socket>, Error> {
 fn serve(sockets: Vec<Socket>) -> Result<(), Error> {
     let mut threads = Vec::new();
     for socket in sockets {
-        let facts = *socket.info()?;
+        let info = *socket.info()?;
         let origin = match socket.origin() {
             Origin::Adopted => "adopted",
             Origin::Bound => "bound",
             Origin::Helper => "from the helper",
         };
-        println!("{} at {}, {origin}", socket.name(), facts.local);
-        threads.push(if facts.protocol.transport() == Protocol::Udp {
+        println!("{} at {}, {origin}", socket.name(), info.local);
+        threads.push(if info.protocol.transport() == Protocol::Udp {
             let socket = socket.into_udp()?;
             thread::spawn(move || datagrams(&socket))
         } else {

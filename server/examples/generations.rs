@@ -1,8 +1,8 @@
 //! A web server that replaces itself without refusing a connection:
 //! `generations [--daemon] [--pid-file FILE] [--control FILE] [--workers N] [--start SECONDS] [--drain SECONDS]
-//! [--upgrade-on-hangup] ENDPOINT…`, and `generations --upgrade CONTROL`, which asks one to do so and tells the result.
+//! [--upgrade-on-hangup] ENDPOINT…`, and `generations --upgrade CONTROL`, which asks one to do so and prints the result.
 //!
-//! An ENDPOINT `@FILE` stands for those in the file's lines, which each generation reads anew.
+//! An ENDPOINT `@FILE` stands for those in the file's lines, which each generation reads again.
 //!
 //! ```text
 //! $ portgrant exec -l 80 -- generations --control /tmp/control 80 &
@@ -189,7 +189,7 @@ fn add(listeners: &mut Listeners, socket: Socket) -> Result<(), Error> {
     }
 }
 
-/// The process that began it all, as a memfd tells it from generation to generation.
+/// The process that began it all, which a memfd passes on from generation to generation.
 fn origin(generation: &mut Generation) -> Result<u32, Error> {
     let failed = |source: io::Error| Error::system("cannot read or write a memfd", source);
     let state: OwnedFd = match generation.state("origin") {
@@ -229,7 +229,7 @@ fn supervise(mut serving: Serving) -> Result<ExitCode, Error> {
     }
 }
 
-/// Waits for an order, and tells the service manager often enough that this process is alive (`WatchdogSec=`).
+/// Waits for an order, and notifies the service manager often enough that this process is alive (`WatchdogSec=`).
 fn next_order(serving: &mut Serving) -> Result<Order, Error> {
     let interval = serving.manager().and_then(Notify::watchdog_interval);
     let Some(pause) = interval.and_then(|interval| Timespec::try_from(interval / 2).ok()) else {
@@ -285,7 +285,7 @@ fn answers(stream: TcpStream, token: &Token, greeting: &str) -> io::Result<TcpSt
             break;
         }
         let Some((path, keeps)) = request(&mut requests)? else { break };
-        // What was asked for is answered, and that it is the last answer is said with it.
+        // Open requests are answered, with a note that it is the last answer.
         let keeps = keeps && !token.is_stopping();
         answer(&stream, &path, keeps, greeting)?;
         if !keeps {

@@ -26,7 +26,7 @@ use portgrant_server::{CloseLimits, Error, KeepAlive, Server, Sockets, StreamOpt
 const THREADS: usize = 64;
 /// How long a request's head may be, and how long it may take from the end of the one before.
 const HEAD: u64 = 8192;
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// How many requests one connection may have, so that others have their turn.
 const REQUESTS: usize = 1000;
 
@@ -105,17 +105,17 @@ fn accept(listener: &TcpListener) {
 fn converse(client: TcpStream) -> Result<(), Error> {
     // It can only fail for one that is gone, and so will what follows.
     let _ = client.set_nodelay(true);
-    let _ = client.set_write_timeout(Some(PATIENCE));
+    let _ = client.set_write_timeout(Some(TIME_LIMIT));
     let mut reader = BufReader::new(Patient { client: &client, until: Instant::now() });
     for number in 1..=REQUESTS {
-        reader.get_mut().until = Instant::now() + PATIENCE;
+        reader.get_mut().until = Instant::now() + TIME_LIMIT;
         let Ok(Some(request)) = Request::read(&mut reader) else { break };
         let keeps = request.keeps_alive && number < REQUESTS;
         if request.answer(&client, keeps).is_err() || !keeps {
             break;
         }
     }
-    close_gracefully(client, CloseLimits { time: PATIENCE, ..CloseLimits::default() }).map(drop)
+    close_gracefully(client, CloseLimits { time: TIME_LIMIT, ..CloseLimits::default() }).map(drop)
 }
 
 /// Reads up to a moment: a client that sends one byte now and then does not prolong it.

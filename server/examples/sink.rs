@@ -75,7 +75,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
 }
 
-/// What one client said so far.
+/// The session of one client so far.
 struct Session<'a> {
     mailbox: &'a Mailbox,
     peer: IpAddr,
@@ -214,7 +214,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// `FROM:<address> parameters`. The address is empty in a message that nobody is to be told about.
+/// `FROM:<address> parameters`. The address is empty in a message that must not be answered (a bounce).
 fn path<'a>(text: &'a str, word: &str) -> Option<(&'a str, &'a str)> {
     let (start, rest) = text.split_at_checked(word.len())?;
     let (address, parameters) = rest.trim_start().strip_prefix('<')?.split_once('>')?;

@@ -1,4 +1,4 @@
-//! Tells each client who it is, as far as can be told: `whoami [ENDPOINT [SECONDS]]`.
+//! Shows each client its address and name: `whoami [ENDPOINT [SECONDS]]`.
 //!
 //! The name is the address's by /etc/hosts or DNS, and only where it has that address; SECONDS is the longest that it is
 //! looked for, else 5. Started by portgrant or by a service manager it serves on the sockets that it is handed.

@@ -17,7 +17,7 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 /// `for client in listener.incoming().flatten()` skips the error of a client that is gone again, as this does. But out of
 /// descriptors (EMFILE) accept(2) fails again at once, since the client stays in the queue, and that loop then takes a
 /// whole processor. This function waits for a tenth of a second and tries again, as often as it takes.
-/// [`Listeners`](crate::Listeners) waits as well, and tells.
+/// [`Listeners`](crate::Listeners) waits as well, and reports it.
 ///
 /// ```no_run
 /// use std::io::Write;
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_error_that_leaves_the_client_in_the_queue_is_waited_for() {
+    fn accept_waits_after_errors_that_leave_the_client_in_the_queue() {
         // A security module or a seccomp filter answers EPERM before it reads the queue.
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM] {
             let error = errno.into();

@@ -19,7 +19,7 @@ pub(crate) fn drain(socket: &impl AsFd) {
     std::iter::from_fn(next).take(MOST).for_each(drop);
 }
 
-/// To be called where a datagram `socket` was said to be ready and nothing could be read.
+/// Call this if a datagram `socket` was reported as ready and nothing could be read.
 ///
 /// # Errors
 /// ESHUTDOWN where somebody shut it down for reading: it would be ready for ever.

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_of_one_kind() {
+    fn an_error_downcasts_to_exactly_one_kind() {
         let error = Error::system("cannot write", io::ErrorKind::NotFound);
         assert!(error.downcast_ref::<io::Error>().is_none());
         assert_eq!(error.downcast_ref::<SystemError>().map(|error| error.what), Some("cannot write"));

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loopback_address_is_among_them_once_and_of_its_interface_alone() {
+    fn the_loopback_address_is_listed_once_with_its_interface() {
         let loopback = |place: &Place| place.ip == Ipv4Addr::LOCALHOST;
         let all = places(None).expect("listed");
         let places_of = |name: &str| places(Some(name)).expect("listed");

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_users_own_names_win_and_the_systems_stay() {
+    fn own_service_names_override_those_of_the_system() {
         let services = services().with(b"nntp 8119/tcp\nalice 53/udp");
         assert_eq!(services.port("nntp", Protocol::Tcp), Some(8119));
         assert_eq!(services.port("usenet", Protocol::Tcp), Some(119));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_decides_then_the_administrator_then_the_server() {
+    fn the_port_comes_from_the_user_then_services_then_the_default() {
         /// The wish of the user, the service, and the endpoint.
         const CHOICES: &[(Option<&str>, &str, &str)] = &[
             (None, "unheard-of", "unheard-of=7001"),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_that_is_no_endpoint_or_no_service_is_an_error_and_never_the_usual_port() {
+    fn an_invalid_port_argument_is_an_error_and_not_the_default() {
         for (wish, expected) in [("65655", "is not a valid port"), ("", "is empty"), ("nosuch", "is not a service")] {
             let error = services().choose(Some(wish), "mydaemon", Protocol::Tcp, 7001).expect_err(wish).to_string();
             assert!(error.contains(expected), "{error}");
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_named() {
+    fn an_unreadable_services_file_is_reported_by_name() {
         let error = Services::read("/nonexistent/services").expect_err("not there").to_string();
         assert!(error.contains("/nonexistent/services"), "{error}");
     }

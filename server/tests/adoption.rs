@@ -67,7 +67,7 @@ fn null() -> OwnedFd {
 }
 
 #[test]
-fn announced_sockets_are_served_each_of_them() {
+fn every_announced_socket_is_served() {
     let ((first, first_at), (second, second_at)) = (listener(), listener());
     let script = "export LISTEN_FDS=2 LISTEN_PID=$$ LISTEN_FDNAMES=a:b; exec \"$0\" 3<&0 4<&1 </dev/null >/dev/null";
     let mut child = start(script, first, Stdio::from(second));
@@ -88,7 +88,7 @@ fn the_socket_on_descriptor_0_is_served_as_inetd_gives_it() {
 }
 
 #[test]
-fn each_way_to_be_handed_the_wrong_thing_is_its_own_complaint() {
+fn each_kind_of_wrong_inherited_descriptor_has_its_message() {
     /// What the shell does before it becomes the server, and what that complains of.
     const WRONG: &[(&str, &str)] = &[
         ("export LISTEN_FDS=1 LISTEN_PID=1; exec \"$0\" 3<&0", "LISTEN_PID is 1, but this process is"),
@@ -129,7 +129,7 @@ fn a_connection_or_an_unlistening_socket_on_descriptor_0_is_not_listening() {
 }
 
 #[test]
-fn a_server_that_nobody_hands_anything_asks_also_with_sigchld_ignored() {
+fn a_server_without_inherited_sockets_asks_the_helper() {
     let folder = Folder::new("asks");
     let helper = folder.granting_helper();
     for with in ["", "env --ignore-signal=CHLD"] {
@@ -151,15 +151,15 @@ fn a_helper_that_fails_is_reported_also_with_sigchld_ignored() {
         let exec = "exec env --ignore-signal=CHLD \"${0%hello}dns\" 127.0.0.1:8/udp";
         complaint(start(&format!("PORTGRANT_BINDER='{}' {exec}", helper.display()), null(), Stdio::null()))
     };
-    let told = complaint_with(folder.script("dies", "exit 3"));
-    assert!(told.contains("ended without an answer") && told.contains("SIGCHLD is ignored"), "{told}");
-    let told = complaint_with(folder.join("not-there"));
-    assert!(told.contains("portgrant-binder is not installed") && told.contains("not-there"), "{told}");
+    let message = complaint_with(folder.script("dies", "exit 3"));
+    assert!(message.contains("ended without an answer") && message.contains("SIGCHLD is ignored"), "{message}");
+    let message = complaint_with(folder.join("not-there"));
+    assert!(message.contains("portgrant-binder is not installed") && message.contains("not-there"), "{message}");
     let unusable = folder.script("unusable", "");
-    let told = complaint_with({
+    let message = complaint_with({
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         std::fs::set_permissions(&unusable, mode).expect("chmod");
         unusable
     });
-    assert!(told.contains("cannot run the helper") && told.contains("Permission denied"), "{told}");
+    assert!(message.contains("cannot run the helper") && message.contains("Permission denied"), "{message}");
 }

@@ -47,7 +47,7 @@ async fn connections_and_datagrams_come_by_their_names() {
 }
 
 #[tokio::test]
-async fn a_wait_that_is_given_up_loses_nothing() {
+async fn a_cancelled_wait_loses_nothing() {
     let (mut listeners, tcp_at, _) = listeners();
     for _ in 0..20 {
         let given_up = tokio::time::timeout(Duration::from_millis(1), listeners.event()).await;
@@ -58,7 +58,7 @@ async fn a_wait_that_is_given_up_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_flood_leaves_other_tasks_their_turn() {
+async fn a_flood_does_not_starve_other_tasks() {
     let (mut listeners, _, udp_at) = listeners();
     let stopper = listeners.stopper();
     let client = UdpSocket::bind("127.0.0.1:0").expect("a client");
@@ -86,7 +86,7 @@ async fn a_flood_leaves_other_tasks_their_turn() {
 }
 
 #[tokio::test]
-async fn the_sockets_of_each_address_are_awaited_too() {
+async fn the_sockets_of_each_are_awaited_too() {
     let port = UdpSocket::bind("[::]:0").expect("dual-stack").local_addr().expect("bound").port();
     let (mut listeners, ..) = listeners();
     listeners.each(EachUdp::listen(&format!("rip=each:{port}/udp")).expect("bound")).expect("added");
@@ -101,7 +101,7 @@ async fn the_sockets_of_each_address_are_awaited_too() {
 }
 
 #[tokio::test]
-async fn errors_of_datagrams_that_were_sent_leave_the_runtime_to_others() {
+async fn errors_of_sent_datagrams_do_not_block_the_runtime() {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("udp");
     let copy = socket.try_clone().expect("a copy");
     let mut listeners = Listeners::new().expect("made");

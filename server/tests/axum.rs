@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use stand_in::free_port;
 
 /// How long it may take until it listens.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 struct Running(Child);
 
@@ -34,7 +34,7 @@ fn axum(endpoint: &str) -> Command {
 fn an_axum_router_is_served() {
     let port = free_port();
     let _server = Running(axum(&format!("127.0.0.1:{port}")).spawn().expect("started"));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIME_LIMIT;
     let mut stream = loop {
         match TcpStream::connect(("127.0.0.1", port)) {
             Ok(stream) => break stream,
@@ -42,7 +42,7 @@ fn an_axum_router_is_served() {
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    stream.set_read_timeout(Some(TIME_LIMIT)).expect("set");
     stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
@@ -50,7 +50,7 @@ fn an_axum_router_is_served() {
 }
 
 #[test]
-fn an_error_that_leaves_main_says_what_why_and_what_to_do() {
+fn an_error_returned_from_main_prints_what_why_and_fix() {
     let held = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = held.local_addr().expect("bound");
     let output = axum(&address.to_string()).output().expect("run");

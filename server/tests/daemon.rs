@@ -68,7 +68,7 @@ fn stat(process: &str) -> Vec<String> {
 }
 
 #[test]
-fn exit_status_0_means_that_it_serves_as_a_daemon() {
+fn exit_status_0_means_that_the_daemon_serves() {
     let (folder, port) = (Folder::new("serves"), free_port());
     let pid_file = folder.join("pid");
     let _end = End(pid_file.clone());
@@ -106,7 +106,7 @@ fn exit_status_0_means_that_it_serves_as_a_daemon() {
 }
 
 #[test]
-fn a_daemon_that_does_not_come_up_gives_its_status_and_its_words_to_who_started_it() {
+fn a_daemon_that_fails_to_start_passes_on_status_and_message() {
     let folder = Folder::new("fails");
     let pid_file = folder.join("pid");
     let mut command = daemon(&folder);
@@ -129,7 +129,7 @@ fn a_daemon_that_does_not_come_up_gives_its_status_and_its_words_to_who_started_
 }
 
 #[test]
-fn closed_standard_descriptors_are_no_place_for_the_daemons_own() {
+fn the_daemons_files_never_take_the_place_of_closed_standard_descriptors() {
     let (folder, port) = (Folder::new("closed"), free_port());
     let pid_file = folder.join("pid");
     let program = daemon(&folder);
@@ -147,7 +147,7 @@ fn closed_standard_descriptors_are_no_place_for_the_daemons_own() {
 }
 
 #[test]
-fn a_service_manager_is_told_each_step() {
+fn a_service_manager_is_notified_of_each_step() {
     let (folder, port) = (Folder::new("manager"), free_port());
     let manager = UnixDatagram::bind(folder.join("notify")).expect("bound");
     manager.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");

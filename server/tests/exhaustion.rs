@@ -60,7 +60,7 @@ fn a_server_out_of_descriptors_reports_it_once_and_goes_on() {
         );
 
         let before = processor_time();
-        assert!(listeners.event_within(Duration::from_millis(500)).expect("no error").is_none(), "told once");
+        assert!(listeners.event_within(Duration::from_millis(500)).expect("no error").is_none(), "reported once");
         let spent = processor_time() - before;
         assert!(spent < Duration::from_millis(50), "it spins: {spent:?} of 500 ms");
 
@@ -81,7 +81,7 @@ fn a_server_out_of_descriptors_reports_it_once_and_goes_on() {
 }
 
 #[test]
-fn a_listener_that_is_shut_down_or_added_meanwhile_does_not_make_it_spin() {
+fn a_listener_that_is_shut_down_does_not_make_the_loop_spin() {
     let _alone = alone();
     let (web, web_at) = listener();
     let (other, late) = (listener().0, listener().0);

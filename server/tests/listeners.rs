@@ -50,7 +50,7 @@ fn is_answered(listeners: &mut Listeners, asked: SocketAddr) -> bool {
 }
 
 #[test]
-fn each_event_says_by_which_name_it_came_in_and_ipv4_clients_are_ipv4() {
+fn each_event_has_its_listeners_name_and_ipv4_clients_are_ipv4() {
     let (web, _) = tcp("[::]:0");
     let port = web.local_addr().expect("bound").port();
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
@@ -91,7 +91,7 @@ fn a_flood_at_one_delays_another_by_one_event() {
 }
 
 #[test]
-fn it_stops_from_another_thread_at_once_and_for_good() {
+fn a_stopper_stops_the_listeners_at_once_from_another_thread() {
     let (listener, at) = tcp("127.0.0.1:0");
     let mut listeners = Listeners::new().expect("made");
     listeners.tcp("web", listener).expect("added");
@@ -109,7 +109,7 @@ fn it_stops_from_another_thread_at_once_and_for_good() {
 }
 
 #[test]
-fn a_listener_that_fails_is_named_once_and_the_others_go_on() {
+fn a_failed_listener_is_reported_once_and_the_others_continue() {
     let ((broken, _), (sound, at)) = (tcp("127.0.0.1:0"), tcp("127.0.0.1:0"));
     let mut listeners = Listeners::new().expect("made");
     shutdown(&broken, Shutdown::Both).expect("shut down");
@@ -131,7 +131,7 @@ fn a_listener_that_fails_is_named_once_and_the_others_go_on() {
 }
 
 #[test]
-fn a_client_that_is_gone_again_holds_nobody_up() {
+fn a_client_that_disconnected_delays_nobody() {
     let (listener, at) = tcp("127.0.0.1:0");
     let copy = listener.try_clone().expect("a copy");
     let mut listeners = Listeners::new().expect("made");
@@ -142,7 +142,7 @@ fn a_client_that_is_gone_again_holds_nobody_up() {
 }
 
 #[test]
-fn every_address_is_served_from_itself_also_one_without_a_socket_of_its_own() {
+fn every_address_answers_from_itself_even_without_a_separate_socket() {
     let port = free_port();
     let each = EachUdp::listen(&format!("rip=each:{port}/udp")).expect("bound");
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -154,7 +154,7 @@ fn every_address_is_served_from_itself_also_one_without_a_socket_of_its_own() {
 }
 
 #[test]
-fn nobody_binds_beside_the_sockets_of_each() {
+fn no_other_process_can_bind_beside_the_sockets_of_each() {
     let port = free_port();
     let each = EachUdp::listen(&format!("each:{port}/udp")).expect("bound");
     assert!(!sockopt::socket_reuseport(each.wildcard()).expect("asked"));
@@ -209,7 +209,7 @@ fn send_in_vain(socket: &UdpSocket) {
 }
 
 #[test]
-fn errors_of_datagrams_that_were_sent_keep_nobody_busy() {
+fn errors_of_sent_datagrams_do_not_make_the_loop_spin() {
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let (udp_at, copy) = (udp.local_addr().expect("bound"), udp.try_clone().expect("a copy"));
     let mut listeners = Listeners::new().expect("made");
@@ -229,7 +229,7 @@ fn errors_of_datagrams_that_were_sent_keep_nobody_busy() {
 }
 
 #[test]
-fn a_udp_socket_that_is_shut_down_is_told_once_and_keeps_nobody_busy() {
+fn a_udp_socket_that_is_shut_down_is_reported_once() {
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let copy = udp.try_clone().expect("a copy");
     let mut listeners = Listeners::new().expect("made");

@@ -26,7 +26,7 @@ fn send(path: &Path, record: &str, descriptors: &[OwnedFd]) {
 }
 
 #[test]
-fn what_is_sent_to_it_arrives_with_its_names() {
+fn sockets_sent_to_a_mailbox_arrive_with_their_names() {
     let folder = Folder::new("arrives");
     let mailbox = Mailbox::bind(folder.join("mailbox")).expect("bound");
     let tcp = TcpListener::bind("127.0.0.1:0").expect("a listener");
@@ -39,7 +39,7 @@ fn what_is_sent_to_it_arrives_with_its_names() {
 }
 
 #[test]
-fn only_its_own_user_can_reach_it_and_its_file_goes_with_it() {
+fn only_its_own_user_can_reach_a_mailbox_and_its_file_is_removed() {
     let folder = Folder::new("mode");
     let mailbox = Mailbox::bind(folder.join("mailbox")).expect("bound");
     let path = mailbox.path().to_owned();
@@ -69,7 +69,7 @@ fn a_file_that_a_dead_server_left_is_replaced() {
 }
 
 #[test]
-fn nothing_else_at_its_path_is_ever_replaced() {
+fn a_mailbox_never_replaces_another_file() {
     let folder = Folder::new("occupied");
     let path = folder.join("file");
     std::fs::write(&path, "precious").expect("written");
@@ -117,9 +117,9 @@ fn a_successors_file_is_not_removed() {
 }
 
 #[test]
-fn a_peer_that_says_nothing_does_not_hold_it() {
+fn a_silent_peer_does_not_block_a_mailbox() {
     let folder = Folder::new("silent");
-    let mailbox = Mailbox::bind(folder.join("mailbox")).expect("bound").patience(Duration::from_millis(100));
+    let mailbox = Mailbox::bind(folder.join("mailbox")).expect("bound").time_limit(Duration::from_millis(100));
     let silent = peer(mailbox.path());
     let began = Instant::now();
     assert!(matches!(

@@ -15,7 +15,7 @@ fn ask(helper: &Path, endpoints: &[&str]) -> Result<portgrant_server::Sockets, E
 }
 
 #[test]
-fn what_was_asked_for_comes_with_its_names_in_order() {
+fn requested_sockets_come_in_order_with_their_names() {
     let folder = Folder::new("granted");
     let (tcp, udp) = (free_port(), free_port());
     let endpoints = [format!("web=127.0.0.1:{tcp}"), format!("127.0.0.1:{udp}/udp")];
@@ -36,7 +36,7 @@ fn a_helper_is_never_left_behind_as_a_zombie() {
     let refused = folder.script("refusing", "exit 77");
     assert!(ask(&refused, &["80"]).is_err());
     assert!(ask(&folder.granting_helper(), &[&format!("127.0.0.1:{}", free_port())]).is_ok());
-    // Other tests of this program have children of their own, but none of these names.
+    // Other tests of this program have children too, but with other names.
     let zombies: Vec<String> = children().into_iter().filter(|stat| stat.contains(" Z ")).collect();
     let ours = |stat: &&String| stat.contains("(refusing)") || stat.contains("(granting)");
     assert_eq!(zombies.iter().find(ours), None);
@@ -98,7 +98,7 @@ fn an_answer_that_does_not_match_the_request_is_an_error() {
 }
 
 #[test]
-fn a_socket_elsewhere_than_asked_for_and_a_surplus_one_are_refused() {
+fn a_socket_at_another_address_and_a_surplus_one_are_refused() {
     let folder = Folder::new("elsewhere");
     let port = free_port();
     // Asks for one thing and has another bound: the script changes what is asked for.
@@ -131,7 +131,7 @@ fn a_socket_elsewhere_than_asked_for_and_a_surplus_one_are_refused() {
 }
 
 #[test]
-fn a_helper_that_is_not_there_or_cannot_run_is_named() {
+fn a_missing_or_broken_helper_is_reported_by_path() {
     let folder = Folder::new("cannot-run");
     let absent = folder.join("absent");
     let error = ask(&absent, &["80"]).expect_err("missing");
@@ -147,7 +147,7 @@ fn a_helper_that_is_not_there_or_cannot_run_is_named() {
 }
 
 #[test]
-fn a_helper_that_ends_without_a_word_does_not_hang_its_caller() {
+fn a_helper_that_ends_without_an_answer_does_not_block_its_caller() {
     let folder = Folder::new("without-a-word");
     let exits = |status: u8| ask(&folder.script("exits", &format!("exit {status}")), &["80"]).expect_err("no answer");
     let error = exits(78);
@@ -173,7 +173,7 @@ fn a_killed_helper_is_reported_differently_from_one_that_fails() {
 }
 
 #[test]
-fn what_is_no_endpoint_is_refused_before_anybody_is_asked() {
+fn an_invalid_endpoint_is_refused_before_the_helper_is_asked() {
     let absent = Path::new("/nonexistent");
     for (endpoint, expected) in
         [("080", "is not a valid port"), ("no-such-service", "not a service"), ("80/icmp", "is not a valid protocol")]

@@ -173,7 +173,7 @@ fn a_long_paste_and_a_long_answer_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn a_program_that_is_not_there_is_told_by_name() {
+fn a_missing_program_is_reported_by_name() {
     let (mut client, server) = connection();
     client.write_all(&agreeable("vt100")).expect("sent");
     let error = Terminal::new(Command::new("/no/such/game")).serve(server).expect_err("not there");

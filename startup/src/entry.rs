@@ -15,7 +15,7 @@ unsafe extern "Rust" {
     safe fn portgrant_main(process: Process) -> u8;
 }
 
-/// An exit status for what cannot be said: EX_OSERR of sysexits.h.
+/// The exit status if no message can be printed: EX_OSERR of sysexits.h.
 const FAILED: u8 = 71;
 
 #[global_allocator]

@@ -1,5 +1,5 @@
 //! The allocator, of a process with one thread. Blocks of a size are powers of two, and one that is freed is used again for
-//! that size; large blocks are pages of their own, given back at once. So memory stays within what is in use at a time,
+//! that size; large blocks are separate pages, returned to the kernel at once. So memory stays within what is in use at a time,
 //! however often a program starts over.
 //!
 //! The first blocks come from pages that the file has anyway, so a short run asks the kernel for nothing.
@@ -12,7 +12,7 @@ use portgrant_sys::{map, remap, unmap};
 
 /// The smallest block, and the alignment of all.
 const LEAST: usize = 16;
-/// Above this a block has pages of its own.
+/// Larger blocks get separate pages.
 const MOST: usize = 32 << 10;
 /// 16 bytes to `MOST`.
 const SIZES: usize = (MOST / LEAST).trailing_zeros() as usize + 1;
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_a_null_pointer() {
+    fn an_allocation_that_fails_is_a_null_pointer() {
         let heap = Box::new(Heap::new());
         // SAFETY: the sizes are not 0.
         unsafe {

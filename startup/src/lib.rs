@@ -2,7 +2,7 @@
 //! first line, and what compiled Rust expects of a C library.
 //!
 //! In a set-user-ID program all of this runs with privilege. So it is short, and it looks at nothing that the caller of
-//! execve(2) chose: the numbers that the kernel puts on the stack tell it what it must know.
+//! execve(2) chose: it reads what it needs from the numbers that the kernel puts on the stack.
 //!
 //! | file | what |
 //! |---|---|

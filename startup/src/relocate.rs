@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_kind_of_relocation_is_not_done() {
+    fn an_unknown_relocation_type_is_skipped() {
         let symbol = RELATIVE | 5 << 32;
         for kind in [RELATIVE + 1, symbol, 0] {
             let (done, image, _) = relocated(&[], &[(8, kind, 1)]);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_read_only_begins_and_ends_at_a_page() {
+    fn the_read_only_range_is_page_aligned() {
         let mut file = vec![0u8; 4096];
         let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
         put(32, &64u64.to_ne_bytes());
@@ -246,7 +246,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_listed_word_and_no_other_is_moved(
+        fn every_listed_word_is_relocated_and_no_other(
             packed_places in proptest::collection::btree_set(0..WORDS, 0..WORDS),
             listed in proptest::collection::btree_map(0..WORDS, any::<usize>(), 0..20),
         ) {

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn an_auxiliary_vector_without_an_id_is_not_believed() {
+    fn an_auxiliary_vector_without_ids_is_rejected() {
         for missing in [UID, GID, PAGE] {
             let pairs: Vec<_> =
                 [(UID, 0), (GID, 0), (PAGE, 4096)].into_iter().filter(|pair| pair.0 != missing).collect();

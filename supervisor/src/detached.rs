@@ -118,7 +118,7 @@ pub(crate) fn prepare(
         verbose: asked.verbose,
         only_thread: asked.only_thread,
         memory,
-        told: Cell::new(false),
+        reported: Cell::new(false),
         repeats: Default::default(),
     };
     let [listener, memory] = kept(&supervisor);

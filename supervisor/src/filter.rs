@@ -43,7 +43,7 @@ pub(crate) fn is_known_machine() -> bool {
     !CALLS.is_empty()
 }
 
-/// Which form a call has, `None` for one that the filter does not tell of.
+/// Which form a call has, `None` for one that the filter does not report.
 pub(crate) fn form(architecture: u32, call: i32) -> Option<Form> {
     let call = u32::from_ne_bytes(call.to_ne_bytes());
     CALLS.iter().find(|known| (known.0, known.1) == (architecture, call)).map(|known| known.2)
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_of_every_bind_and_of_nothing_else() {
+    fn the_filter_reports_every_bind_and_nothing_else() {
         let program = program();
         for &(architecture, call, form) in CALLS {
             assert_eq!(outcome(&program, architecture, call, SOCKETCALL_BIND), NOTIFY);

@@ -18,7 +18,7 @@ use rustix::process::Signal;
 
 /// How long both attempts together may take. The helper ends by itself after 5 s and is killed after 10, so this is for one
 /// that does neither; on an overloaded machine it is better to wait than to refuse what is permitted.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// How long poll(2) is left alone after it failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -35,7 +35,7 @@ pub fn bind(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<
             Err(_) => std::thread::sleep(PAUSE),
         }
         if let Some(answered) = asking.answer(path, socket) {
-            // The socket tells, not the status: that is not known where SIGCHLD is ignored.
+            // The socket decides, not the status, which is unknown if SIGCHLD is ignored.
             return if is_bound(socket) { Ok(()) } else { answered };
         }
     }
@@ -69,7 +69,7 @@ impl Asking {
 
     /// For how long it may still run.
     pub(crate) fn left(&self) -> Timespec {
-        let left = PATIENCE.saturating_sub(self.since.elapsed());
+        let left = TIME_LIMIT.saturating_sub(self.since.elapsed());
         Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(0), tv_nsec: left.subsec_nanos().into() }
     }
 
@@ -85,7 +85,7 @@ impl Asking {
     /// time. `path` and `socket` are those that it was started with.
     pub(crate) fn answer(&mut self, path: &Path, socket: BorrowedFd<'_>) -> Option<Result<(), Box<Message>>> {
         let readable = poll(&mut [PollFd::new(&self.answers, PollFlags::IN)], Some(&Timespec::default())) == Ok(1);
-        let is_late = self.since.elapsed() >= PATIENCE;
+        let is_late = self.since.elapsed() >= TIME_LIMIT;
         if !readable && !is_late {
             return None;
         }

@@ -7,7 +7,7 @@
 //!
 //! The process that was started becomes the program: same pid, parent, terminal, signals, environment. Before that it
 //! forks the supervisor, out of its way, sets no_new_privs, puts a seccomp(2) filter in front of bind(2) alone, and hands
-//! over what the filter tells (seccomp_unotify(2)). Each bind(2) of a port below 1024 is then tried by the supervisor on
+//! over the notifications of the filter (seccomp_unotify(2)). Each bind(2) of a port below 1024 is then tried by the supervisor on
 //! **the program's own socket** (pidfd_getfd(2)), with the user's own rights, and where that is not enough by portgrant's helper
 //! and its policy. All else goes on to the kernel.
 //!
@@ -34,12 +34,11 @@ pub use error::Error;
 
 use std::io::Write;
 
-use portgrant_protocol::listen;
 use portgrant_sys::{OnlyThread, Start};
 
 /// From the entry point to the exit status. Does not return where the process becomes the program.
 pub fn run(start: Start, only_thread: OnlyThread) -> u8 {
-    listen::occupy_standard_descriptors();
+    let _ = portgrant_sys::occupy_standard_descriptors();
     let done = arguments::parse(start, only_thread).and_then(|asked| {
         target::may_be_inspected()?;
         match asked.place {

@@ -40,22 +40,22 @@ const SI_KERNEL: i32 = 0x80;
 
 /// Has the program supervised to its end, and ends as it did.
 pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
-    let (news, told) = channel()?;
+    let (news, sender) = channel()?;
     // If the caller ignores it, no end could be waited for. The program must find it as it was.
     let before = process::dispose(SIGCHLD, Disposition::Default);
     match process::fork(asked.only_thread).map_err(Error::Supervisor)? {
         Fork::Child => {
             drop(news);
-            stand_between(asked, told, before)
+            stand_between(asked, sender, before)
         }
         Fork::Parent(supervisor) => {
-            drop(told);
+            drop(sender);
             stand_before(&news, Pid::from_raw(supervisor), asked.only_thread).map_err(Error::Supervisor)
         }
     }
 }
 
-/// The life of the process that was started: what it is sent goes on to the supervisor, until that tells of the end.
+/// The life of the process that was started: it forwards its signals to the supervisor, until that reports the end.
 fn stand_before(news: &OwnedFd, supervisor: Pid, only_thread: OnlyThread) -> io::Result<u8> {
     let signals = signals()?;
     renounce(CapabilitySet::KILL)?;
@@ -71,15 +71,15 @@ fn stand_before(news: &OwnedFd, supervisor: Pid, only_thread: OnlyThread) -> io:
         match rustix::net::recv(news, &mut end, RecvFlags::DONTWAIT) {
             Err(Errno::AGAIN | Errno::INTR) => forward(&signals, supervisor),
             Ok((2, _)) => return Ok(End::from_bytes(end).take()),
-            // The end of the channel comes where the supervisor was killed, or had failed and said why.
+            // The channel ends if the supervisor was killed, or if it failed and has printed the reason.
             _ => return Ok(End::of(wait(supervisor, WaitOptions::empty())?).take()),
         }
     }
 }
 
 /// Becomes the supervisor, whose child becomes the program.
-fn stand_between(asked: &Asked, told: OwnedFd, before: Disposition) -> Result<u8, Error> {
-    let front = Front { process: nix::unistd::getppid(), told };
+fn stand_between(asked: &Asked, sender: OwnedFd, before: Disposition) -> Result<u8, Error> {
+    let front = Front { process: nix::unistd::getppid(), sender };
     // Before there is a program, which might leave orphans from its first moment on.
     prctl::set_child_subreaper(true).map_err(|errno| Error::Supervisor(errno.into()))?;
     let (here, there) = channel()?;
@@ -100,8 +100,8 @@ fn stand_between(asked: &Asked, told: OwnedFd, before: Disposition) -> Result<u8
 
 fn supervise(asked: &Asked, there: OwnedFd, front: &Front, program: Pid) -> io::Result<u8> {
     let signals = signals()?;
-    let Ok(supervisor) = prepare(asked, &there, &[signals.as_fd(), front.told.as_fd()], CapabilitySet::KILL) else {
-        // It could not even be started, and has said why.
+    let Ok(supervisor) = prepare(asked, &there, &[signals.as_fd(), front.sender.as_fd()], CapabilitySet::KILL) else {
+        // It could not be started, and has printed the reason.
         front.tell(wait(program, WaitOptions::empty())?);
         return Ok(0);
     };
@@ -118,7 +118,7 @@ fn supervise(asked: &Asked, there: OwnedFd, front: &Front, program: Pid) -> io::
         let turn = supervisor.answer_until(&mut desk, signals.as_fd())?;
         if let Some(pid) = program {
             if let Turn::Alone = turn {
-                // It is gone, and what it started: of its end a signal tells.
+                // It is gone, and so is what it started: a signal reports its end.
                 let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
             }
             forward(&signals, pid);
@@ -142,14 +142,14 @@ fn supervise(asked: &Asked, there: OwnedFd, front: &Front, program: Pid) -> io::
 struct Front {
     process: Pid,
     /// Where it hears of the program's end
-    told: OwnedFd,
+    sender: OwnedFd,
 }
 
 impl Front {
     fn tell(&self, ended: Option<WaitStatus>) {
         // It ends for that: no reason to end anything else.
         let _ = set_parent_process_death_signal(None);
-        let _ = rustix::io::write(&self.told, &End::of(ended).to_bytes());
+        let _ = rustix::io::write(&self.sender, &End::of(ended).to_bytes());
     }
 
     /// As the program is: a shell takes its terminal back. Who continues it continues the program.
@@ -179,7 +179,7 @@ fn signals() -> io::Result<SignalFd> {
 
 fn forward(signals: &SignalFd, to: Pid) {
     let own = u32::try_from(getpid().as_raw_pid()).unwrap_or(0);
-    // If a terminal is gone, the kernel tells only the session's leader.
+    // If a terminal is gone, the kernel signals only the session's leader.
     let leads = getsid(None) == Ok(getpid());
     while let Ok(Some(received)) = signals.read_signal() {
         let number = i32::try_from(received.ssi_signo).unwrap_or(0);

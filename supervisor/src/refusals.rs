@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::libc::O_NOFOLLOW;
 
-/// The file is begun anew from this size on, in bytes, with its younger half.
+/// From this size on, in bytes, the file is rewritten with its newer half.
 const LARGE: u64 = 64 << 10;
 
 /// One refusal, as it is kept.
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_are_kept_and_the_file_stays_small() {
+    fn the_latest_refusals_are_kept_and_the_file_stays_small() {
         let folder = std::env::temp_dir().join(format!("portgrant-refusals-{}", std::process::id()));
         let path = folder.join("portgrant/refusals");
         for pid in 1..=2000 {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_somebody_elses_is_not_written_to() {
+    fn a_folder_of_another_user_is_not_written_to() {
         let root = |name: &str| (name != "XDG_STATE_HOME").then(|| PathBuf::from("/proc/1/no-such-folder"));
         assert_eq!(path(root), None);
     }

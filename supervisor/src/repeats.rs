@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_goes_on_is_a_number_each_minute() {
+    fn a_refusal_that_repeats_is_counted_once_a_minute() {
         let (mut repeats, start) = (Repeats::default(), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut lines = Vec::new();

@@ -41,7 +41,7 @@ const SLOT: usize = 73;
 /// What it needs to know.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
-    /// What the filter tells of
+    /// The notifications of the filter
     pub(crate) listener: OwnedFd,
     pub(crate) wait: Wait,
     /// The helper's path
@@ -56,8 +56,8 @@ pub(crate) struct Supervisor {
     pub(crate) only_thread: OnlyThread,
     /// What is being answered: [`SLOTS`] of [`SLOT`] bytes
     pub(crate) memory: File,
-    /// That a process cannot be looked into was told
-    pub(crate) told: Cell<bool>,
+    /// Whether it was reported that a process cannot be inspected
+    pub(crate) reported: Cell<bool>,
     /// What was refused just now
     pub(crate) repeats: RefCell<Repeats>,
 }
@@ -139,13 +139,13 @@ impl Supervisor {
     /// What a predecessor was at when it was killed: tried once more, and after that left to the kernel.
     fn inherited(&self) -> Desk {
         let mut desk = [const { None }; SLOTS];
-        let mut told = false;
+        let mut reported = false;
         for (number, slot) in desk.iter_mut().enumerate() {
             let mut bytes = [0; SLOT];
             if self.memory.read_exact_at(&mut bytes, at(number)).is_err() || bytes[72] == 0 {
                 continue;
             }
-            if !std::mem::replace(&mut told, true) {
+            if !std::mem::replace(&mut reported, true) {
                 self.say("portgrant: the supervisor of portgrant run was killed; another has taken over\n");
             }
             let notification = Notification::from_bytes(&bytes);
@@ -245,7 +245,7 @@ impl Supervisor {
             Ok(found) => found,
             Err(error) => {
                 // Each time is too often: it may be one of many binds that need no help.
-                if self.verbose || !self.told.replace(true) {
+                if self.verbose || !self.reported.replace(true) {
                     let (program, thread) = (name(notification.thread), notification.thread);
                     self.say(&format!(
                         "portgrant: the supervisor cannot inspect {program} ({thread}), which binds with its own rights\n  why: {error}\n"

@@ -49,7 +49,7 @@ pub(crate) struct Call {
 
 impl Call {
     /// Reads what thread `notification.thread` asks for. An error where its memory cannot be read (it made itself
-    /// undumpable, or is out of sight) or is none.
+    /// undumpable, or is not visible) or is not a socket.
     pub(crate) fn read(notification: &Notification) -> io::Result<Call> {
         let mut words = notification.arguments;
         if form(notification.architecture, notification.call) == Some(Form::Socketcall) {
@@ -80,7 +80,7 @@ impl Call {
         let none = PidfdFlags::empty();
         let process = match pidfd_open(thread, PIDFD_THREAD) {
             Err(Errno::INVAL) => match pidfd_open(thread, none) {
-                // Another thread. Whose, only /proc tells.
+                // Another thread. Only /proc shows its process.
                 Err(Errno::INVAL | Errno::NOENT) => pidfd_open(process_of(thread)?, none)?,
                 first => first?,
             },

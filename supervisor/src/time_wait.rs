@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_is_remembered_where_it_is_in_time_wait_and_nobody_listens() {
+    fn a_port_in_time_wait_without_a_listener_is_recognized() {
         let line =
             |local: &str, state: &str| format!("   0: {local} 0100007F:C350 {state} 00000000:00000000 00:00000000\n");
         let remembered = line("0100007F:0050", "06");

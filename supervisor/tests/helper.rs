@@ -20,7 +20,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use stand_in::Folder;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// One test at a time: one of them changes a limit of the whole process.
 fn alone() -> MutexGuard<'static, ()> {
@@ -55,15 +55,18 @@ fn a_helper_that_is_killed_is_started_once_more() {
 }
 
 #[test]
-fn a_helper_that_is_killed_again_is_explained_and_not_started_a_third_time() {
+fn a_helper_that_is_killed_twice_is_reported_and_not_started_again() {
     let _alone = alone();
     let folder = Folder::new("killed-again");
     let (helper, starts) = noting(&folder, "echo half a word >&2; kill -KILL $$");
     let refusal = ask(&helper, &udp()).expect_err("killed");
     assert_eq!((starts(), refusal.status), (2, status::SYSTEM));
-    let told = refusal.text("portgrant");
-    assert!(told.contains("why: the helper was killed after its time limit of 10 s, and so was another"), "{told}");
-    assert!(told.contains("overloaded\n  fix: try again\n"), "{told}");
+    let message = refusal.text("portgrant");
+    assert!(
+        message.contains("why: the helper was killed after its time limit of 10 s, and so was another"),
+        "{message}"
+    );
+    assert!(message.contains("overloaded\n  fix: try again\n"), "{message}");
 }
 
 #[test]
@@ -88,7 +91,7 @@ fn a_helper_that_is_killed_after_it_has_bound_the_socket_has_done_its_work() {
 }
 
 #[test]
-fn where_poll_fails_the_helper_is_waited_for_all_the_same_and_not_by_spinning() {
+fn the_helper_is_waited_for_without_spinning_if_poll_fails() {
     let _alone = alone();
     let folder = Folder::new("poll");
     let go = folder.join("go");
@@ -98,7 +101,7 @@ fn where_poll_fails_the_helper_is_waited_for_all_the_same_and_not_by_spinning() 
     let (before, socket) = (processor_time(), udp());
     let asked = thread::scope(|scope| {
         let asked = scope.spawn(|| ask(&helper, &socket));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         while starts() == 0 {
             assert!(Instant::now() < deadline, "the helper is not started");
             thread::sleep(Duration::from_millis(5));

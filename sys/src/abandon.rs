@@ -9,7 +9,7 @@ use crate::call::call;
 use crate::ids::{getresgid, getresuid};
 
 /// Gives up whatever privilege is left, after something went wrong, and says whether all of it is gone: no capability, and
-/// the real ids in every place. Where not, the program must write nothing: whoever reads it may make it wait.
+/// the real ids in every place. If not, the program must write nothing: a reader could make it wait.
 #[must_use]
 pub fn abandon() -> bool {
     let none = CapabilitySet::empty();

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_and_an_error_are_told_apart() {
+    fn results_and_errors_of_system_calls_are_distinguished() {
         // SAFETY: getpid(2) takes nothing, and no descriptor has the number -1.
         let (pid, closed) = unsafe { (call!(__NR_getpid), call!(__NR_close, -1)) };
         assert_eq!(pid, Ok(std::process::id() as usize));

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn all_are_taken_or_none_and_each_once() {
+    fn inherited_descriptors_are_taken_all_or_none_and_once() {
         let null = std::fs::File::open("/dev/null").expect("/dev/null");
         leave_at(600, &null);
         leave_at(601, &null);

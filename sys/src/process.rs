@@ -18,7 +18,7 @@ pub struct OnlyThread(PhantomData<*const ()>);
 pub enum OtherThreads {
     /// There are others; the number of all
     Count(usize),
-    /// /proc does not tell
+    /// /proc does not show it
     Unknown(io::Error),
 }
 
@@ -128,7 +128,7 @@ pub fn send(pid: i32, number: c_int) {
 #[must_use]
 pub fn ended_child() -> Option<i32> {
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: a struct of integers and pointers, for which zero is a value; the kernel leaves it so where there is none.
+    // SAFETY: a struct of integers and pointers, for which zero is a value; the kernel leaves it so if there is no such child.
     let mut news: libc::siginfo_t = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one siginfo_t, which lives during the call.
     let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut news, options) };

@@ -39,7 +39,7 @@ pub fn network_namespace() -> Result<u64, Errno> {
 }
 
 /// Whether process `pid` shares this process's working folder, root and umask (CLONE_FS, clone(2)). `false` where the kernel
-/// does not tell.
+/// does not show it.
 pub fn shares_fs(pid: i32) -> bool {
     const KCMP_FS: u32 = 3;
     let own = rustix::process::getpid().as_raw_nonzero().get();

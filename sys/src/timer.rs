@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timer_that_is_dropped_ends_nothing() {
+    fn a_dropped_timer_does_not_fire() {
         let timer = KillTimer::after(Duration::from_millis(20)).expect("a timer");
         drop(timer);
         std::thread::sleep(Duration::from_millis(60));

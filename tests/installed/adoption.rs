@@ -7,7 +7,7 @@ both_installs![
     numbers_reach_the_program_in_arguments_and_variables,
     a_grant_bound_to_a_program_keeps_the_numbers_and_variables,
     each_is_numbered_after_it_is_bound,
-    a_placeholder_that_cannot_be_told_is_an_error_before_anything_is_bound,
+    an_unresolvable_placeholder_is_an_error_before_anything_is_bound,
     exim_keeps_its_socket_under_no_new_privs,
 ];
 
@@ -88,7 +88,7 @@ fn each_is_numbered_after_it_is_bound(world: &World) {
     assert_eq!(world.listening(), []);
 }
 
-fn a_placeholder_that_cannot_be_told_is_an_error_before_anything_is_bound(world: &World) {
+fn an_unresolvable_placeholder_is_an_error_before_anything_is_bound(world: &World) {
     // Without a policy the helper would say so, had it been asked.
     let cases: [(&[&str], &str); 5] = [
         (&["-l", "80", "-l", "81", "--", "true", "{fd}"], "{fd} needs exactly one socket, and there are 2"),

@@ -7,12 +7,12 @@ use portgrant_protocol::{Kind, Message, transfer};
 use portgrant_tests::{BINDER, LAUNCHER, World, both_installs};
 
 both_installs![
-    a_failure_is_a_record_and_not_a_text_where_a_descriptor_is_given,
+    with_answer_a_failure_is_a_record_and_not_text,
     every_kind_has_its_word_and_its_status,
     a_reader_that_is_late_does_not_delay_the_helper,
     a_program_is_executed_with_the_record_of_a_failure,
     the_program_inherits_no_descriptor_for_answers,
-    a_descriptor_that_takes_no_record_is_an_error,
+    an_answer_descriptor_that_cannot_carry_records_is_an_error,
     the_launcher_reports_what_fails_after_the_helper_took_its_place,
 ];
 
@@ -31,7 +31,7 @@ fn answered(world: &World, words: &[&str]) -> (i32, Option<Message>, String) {
     (outcome.status.code().unwrap_or(-1), message, format!("{}{}", outcome.stdout, outcome.stderr))
 }
 
-fn a_failure_is_a_record_and_not_a_text_where_a_descriptor_is_given(world: &World) {
+fn with_answer_a_failure_is_a_record_and_not_text(world: &World) {
     world.policy("permit bob 80\n");
     let words = ["exec", "-l", "127.0.0.1:80", "--answer", "9", "--", "true"];
     let (status, message, text) = answered(world, &words);
@@ -100,7 +100,7 @@ fn the_program_inherits_no_descriptor_for_answers(world: &World) {
     assert_eq!(world.process_at_rest(sleep.pid()).sockets(), [3]);
 }
 
-fn a_descriptor_that_takes_no_record_is_an_error(world: &World) {
+fn an_answer_descriptor_that_cannot_carry_records_is_an_error(world: &World) {
     world.policy("permit alice 80\n");
     let exec = |answer| [BINDER, "exec", "-l", "80", "--answer", answer, "--", "true"];
     world.as_user("alice").run(exec("9")).exits(64).complains("descriptor 9 is not open");

@@ -8,15 +8,15 @@ use portgrant_tests::{Caller, LAUNCHER, Running, Signal, World, both_installs, s
 
 both_installs![
     a_port_that_every_user_may_bind_needs_neither_rule_nor_helper_nor_log,
-    root_needs_a_rule_for_every_port_that_the_kernel_does_not_give_to_everybody,
+    root_needs_a_rule_for_every_port_that_not_every_user_may_bind,
     each_has_the_same_sockets_with_and_without_the_helper,
     sockets_of_both_kinds_come_in_the_order_that_was_asked_for,
     a_running_server_gets_sockets_of_both_kinds,
     a_port_that_needs_no_rule_is_served_in_every_way,
-    in_a_network_of_ones_own_no_rule_is_needed,
-    a_user_namespace_that_looks_like_the_first_is_named,
-    a_seccomp_filter_and_a_service_that_forbid_bind_are_named,
-    a_server_that_takes_no_descriptors_is_named,
+    no_rule_is_needed_in_the_callers_own_network_namespace,
+    a_user_namespace_with_an_identity_map_is_reported,
+    a_seccomp_filter_and_a_unit_that_forbid_bind_are_reported,
+    a_server_that_accepts_no_descriptors_is_reported,
     every_output_ends_silently_if_nobody_reads_it,
 ];
 
@@ -59,7 +59,7 @@ fn a_port_that_every_user_may_bind_needs_neither_rule_nor_helper_nor_log(world: 
     assert_eq!(log.lines(), Vec::<String>::new());
 }
 
-fn root_needs_a_rule_for_every_port_that_the_kernel_does_not_give_to_everybody(world: &World) {
+fn root_needs_a_rule_for_every_port_that_not_every_user_may_bind(world: &World) {
     world.policy("permit alice 80\n");
     exec(world.as_root(), &["80"]).exits(77).complains("80/tcp is refused for root");
     exec(world.as_root(), &["8080", "80"]).exits(77).complains("80/tcp is refused for root");
@@ -153,7 +153,7 @@ fn a_port_that_needs_no_rule_is_served_in_every_way(world: &World) {
     get("8081").succeeds().prints("hello");
 }
 
-fn in_a_network_of_ones_own_no_rule_is_needed(world: &World) {
+fn no_rule_is_needed_in_the_callers_own_network_namespace(world: &World) {
     world.policy("deny any any\n");
     let own = ["unshare", "--user", "--map-root-user", "--net"];
     let words = [&own[..], &[LAUNCHER, "-v", "exec", "-l", "80", "-l", "443/udp", "python3", "-c", TELL]].concat();
@@ -195,7 +195,7 @@ const LIKE_THE_FIRST: &str = "import ctypes, os, sys\n\
     os.write(inside[1], b'x')\n\
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n";
 
-fn a_user_namespace_that_looks_like_the_first_is_named(world: &World) {
+fn a_user_namespace_with_an_identity_map_is_reported(world: &World) {
     world.policy("permit alice 80\n");
     let outcome = world.as_root().run(["python3", "-c", LIKE_THE_FIRST, LAUNCHER, "exec", "-l", "80", "true"]);
     if outcome.status.code() == Some(98) {
@@ -219,7 +219,7 @@ const FORBID: &str = "import ctypes, os, platform, struct, sys\n\
     if libc.prctl(22, 2, ctypes.byref(filter), 0, 0): sys.exit(os.strerror(ctypes.get_errno()))\n\
     os.execv(sys.argv[1], sys.argv[1:])\n";
 
-fn a_seccomp_filter_and_a_service_that_forbid_bind_are_named(world: &World) {
+fn a_seccomp_filter_and_a_unit_that_forbid_bind_are_reported(world: &World) {
     world.policy("permit alice 80\n");
     let forbidden = |endpoint| {
         let launcher = [LAUNCHER, "exec", "--user", "alice", "-l", endpoint, "true"];
@@ -245,7 +245,7 @@ fn a_seccomp_filter_and_a_service_that_forbid_bind_are_named(world: &World) {
     }
 }
 
-fn a_server_that_takes_no_descriptors_is_named(world: &World) {
+fn a_server_that_accepts_no_descriptors_is_reported(world: &World) {
     let can = "import socket; socket.socketpair(socket.AF_UNIX)[0].setsockopt(socket.SOL_SOCKET, 83, 0)";
     if world.as_root().run(["python3", "-c", can]).status.code() != Some(0) {
         return skip("this kernel has no SO_PASSRIGHTS (Linux 6.16)");

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use portgrant_tests::{BINDER, LAUNCHER, Resource, World, both_installs};
 
 both_installs![
-    every_verdict_is_one_line,
-    no_grant_goes_without_its_line,
-    no_refusal_goes_without_its_line,
-    a_log_daemon_that_was_started_anew_gets_the_line,
-    a_log_daemon_that_reads_a_stream_gets_the_lines,
-    bytes_of_the_callers_are_escaped,
+    every_verdict_is_one_audit_line,
+    every_grant_has_its_audit_line,
+    every_refusal_has_its_audit_line,
+    a_restarted_log_daemon_gets_the_audit_line,
+    a_log_daemon_with_a_stream_socket_gets_the_audit_lines,
+    bytes_from_the_caller_are_escaped,
     explaining_and_checking_log_nothing,
 ];
 
@@ -22,7 +22,7 @@ fn tail(line: &str) -> &str {
 }
 
 /// PG-6
-fn every_verdict_is_one_line(world: &World) {
+fn every_verdict_is_one_audit_line(world: &World) {
     world.policy("permit alice 80 81\ndeny bob any\n");
     let log = world.syslog();
     world.as_user("alice").run([BINDER, "exec", "-l", "80", "-l", "127.0.0.1:81", "--", "true"]).succeeds();
@@ -49,7 +49,7 @@ fn every_verdict_is_one_line(world: &World) {
 }
 
 /// PG-6
-fn no_grant_goes_without_its_line(world: &World) {
+fn every_grant_has_its_audit_line(world: &World) {
     world.policy("permit root 80/udp\npermit alice 80\n");
     let log = world.syslog();
     // The helper runs under the caller's uid, so the caller may end it as soon as the port is bound. Here it is held up
@@ -68,7 +68,7 @@ fn no_grant_goes_without_its_line(world: &World) {
 }
 
 /// The caller may take away the right to open descriptors at any moment. PG-6
-fn no_refusal_goes_without_its_line(world: &World) {
+fn every_refusal_has_its_audit_line(world: &World) {
     let log = world.syslog();
     world.policy("permit alice 80\n");
     let refused = [BINDER, "exec", "-l", "81", "--", "/bin/true"];
@@ -92,7 +92,7 @@ fn no_refusal_goes_without_its_line(world: &World) {
 }
 
 /// PG-6
-fn a_log_daemon_that_was_started_anew_gets_the_line(world: &World) {
+fn a_restarted_log_daemon_gets_the_audit_line(world: &World) {
     world.policy("permit alice 80\n");
     // Separate programs: children of other tests may hold for a moment longer what the test itself holds.
     let script = "import os, socket\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
@@ -121,7 +121,7 @@ fn a_log_daemon_that_was_started_anew_gets_the_line(world: &World) {
 }
 
 /// PG-6
-fn a_log_daemon_that_reads_a_stream_gets_the_lines(world: &World) {
+fn a_log_daemon_with_a_stream_socket_gets_the_audit_lines(world: &World) {
     world.policy("permit alice 80\n");
     let log = std::os::unix::net::UnixListener::bind("/dev/log").expect("/dev/log");
     std::fs::set_permissions("/dev/log", std::fs::Permissions::from_mode(0o666)).expect("chmod");
@@ -135,7 +135,7 @@ fn a_log_daemon_that_reads_a_stream_gets_the_lines(world: &World) {
 }
 
 /// PG-6
-fn bytes_of_the_callers_are_escaped(world: &World) {
+fn bytes_from_the_caller_are_escaped(world: &World) {
     world.policy("permit alice 80\n");
     let log = world.syslog();
     let odd = OsStr::from_bytes(b"/home/alice/a\n<86>portgrant-binder[1]: grant uid=0\" x\xff\x1b[2J");

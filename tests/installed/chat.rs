@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portgrant_tests::{LAUNCHER, Signal, World, both_installs};
 
-both_installs![each_port_has_its_name_whichever_family_it_is_of, the_others_go_on_when_one_goes_or_floods];
+both_installs![each_port_has_its_name_in_both_families, the_other_clients_continue_if_one_leaves_or_floods];
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -35,7 +35,7 @@ impl Person {
     }
 }
 
-fn each_port_has_its_name_whichever_family_it_is_of(world: &World) {
+fn each_port_has_its_name_in_both_families(world: &World) {
     world.policy("permit alice 98 99 100\n");
     // The lobby is two sockets, one of each family; the workshop is one for both.
     let handed = ["-l", "lobby=127.0.0.1:98", "-l", "workshop=99", "-l", "lobby=[::1]:98", "-l", "100"];
@@ -66,7 +66,7 @@ fn each_port_has_its_name_whichever_family_it_is_of(world: &World) {
     server.wait(PATIENCE).succeeds();
 }
 
-fn the_others_go_on_when_one_goes_or_floods(world: &World) {
+fn the_other_clients_continue_if_one_leaves_or_floods(world: &World) {
     world.policy("permit alice 98\n");
     let _server = world.serving("alice", &["chat"], 1);
     let (mut one, mut other) = (Person::at("127.0.0.1:98"), Person::at("[::1]:98"));

@@ -6,15 +6,15 @@ use portgrant_tests::{LAUNCHER, Outcome, World, both_installs};
 
 both_installs![
     a_malformed_word_is_underlined_and_the_policy_is_refused,
-    a_rule_that_does_nothing_is_warned_of_with_the_one_that_is_why,
-    programs_that_cannot_be_trusted_and_interpreters_are_warned_of,
-    ports_that_nfs_trusts_are_warned_of_where_nfs_is_exported,
+    check_warns_of_a_rule_without_effect_and_names_its_cause,
+    check_warns_of_untrusted_programs_and_interpreters,
+    check_warns_of_ports_that_nfs_trusts_if_nfs_is_exported,
     findings_are_readable_by_programs,
-    colour_is_for_terminals_that_ask_for_it,
-    nothing_is_shown_that_a_terminal_obeys_and_only_files_are_read,
-    of_a_hundred_thousand_warnings_the_first_are_shown_and_the_others_counted,
-    an_error_is_shown_however_many_warnings_stand_before_it,
-    of_a_line_of_a_megabyte_the_part_that_is_meant_is_shown,
+    check_uses_colour_only_for_terminals,
+    check_escapes_control_bytes_and_reads_only_regular_files,
+    of_100000_warnings_the_first_are_shown_and_the_others_counted,
+    an_error_is_shown_after_any_number_of_warnings,
+    of_a_very_long_line_only_the_part_with_the_error_is_shown,
 ];
 
 fn check(world: &World, words: &[&str]) -> Outcome {
@@ -41,7 +41,7 @@ fn a_malformed_word_is_underlined_and_the_policy_is_refused(world: &World) {
     check(world, &["/home/alice/draft/a.conf"]).succeeds().prints("1 rule, 1 file, 0 errors, 0 warnings: well-formed");
 }
 
-fn a_rule_that_does_nothing_is_warned_of_with_the_one_that_is_why(world: &World) {
+fn check_warns_of_a_rule_without_effect_and_names_its_cause(world: &World) {
     world.policy("permit alice 80  # web\npermit any 80-90\npermit bob 100 exec /usr/bin/true\n");
     world.policy_file("deny.conf", "deny :web any\n");
     check(world, &[])
@@ -59,7 +59,7 @@ fn a_rule_that_does_nothing_is_warned_of_with_the_one_that_is_why(world: &World)
     world.as_user("bob").run([LAUNCHER, "exec", "-l", "100", "--", "/usr/bin/true"]).exits(77);
 }
 
-fn programs_that_cannot_be_trusted_and_interpreters_are_warned_of(world: &World) {
+fn check_warns_of_untrusted_programs_and_interpreters(world: &World) {
     world.file("/home/alice/own", "");
     world.as_root().run(["chown", "alice", "/home/alice/own"]).succeeds();
     world.as_root().run(["install", "-Dm0777", "/usr/bin/true", "/usr/local/lib/open"]).succeeds();
@@ -77,7 +77,7 @@ fn programs_that_cannot_be_trusted_and_interpreters_are_warned_of(world: &World)
         .prints("4 warnings");
 }
 
-fn ports_that_nfs_trusts_are_warned_of_where_nfs_is_exported(world: &World) {
+fn check_warns_of_ports_that_nfs_trusts_if_nfs_is_exported(world: &World) {
     world.policy("permit alice 600-699 reserved\npermit bob 80\n");
     check(world, &[]).succeeds().prints("0 warnings");
     world.file("/etc/exports", "/srv 10.0.0.0/8(rw,sec=krb5p)\n");
@@ -104,7 +104,7 @@ fn findings_are_readable_by_programs(world: &World) {
     check(world, &["--json"]).exits(78).prints("\"code\": \"installation\"").prints("chmod go-w /etc/portgrant.conf");
 }
 
-fn colour_is_for_terminals_that_ask_for_it(world: &World) {
+fn check_uses_colour_only_for_terminals(world: &World) {
     world.policy("permit alice 8o\n");
     let plain = check(world, &[]);
     assert!(!plain.stdout.contains('\x1b') && !plain.stderr.contains('\x1b'), "{plain}");
@@ -121,7 +121,7 @@ fn colour_is_for_terminals_that_ask_for_it(world: &World) {
     }
 }
 
-fn nothing_is_shown_that_a_terminal_obeys_and_only_files_are_read(world: &World) {
+fn check_escapes_control_bytes_and_reads_only_regular_files(world: &World) {
     fs::write("/tmp/odd.conf", b"permit alice 80 exec /usr/\x1b[31mred\x01x\xff\npermit al\x1bice 80\n")
         .expect("write");
     let text = check(world, &["/tmp/odd.conf"]);
@@ -137,7 +137,7 @@ fn nothing_is_shown_that_a_terminal_obeys_and_only_files_are_read(world: &World)
 }
 
 /// PG-41
-fn of_a_hundred_thousand_warnings_the_first_are_shown_and_the_others_counted(world: &World) {
+fn of_100000_warnings_the_first_are_shown_and_the_others_counted(world: &World) {
     let rules: String = (0..100_000).map(|uid| format!("permit uid:{} 80 443\n", 10_000 + uid)).collect();
     world.policy(&format!("{rules}deny any any\n"));
     let said = check(world, &[]);
@@ -151,7 +151,7 @@ fn of_a_hundred_thousand_warnings_the_first_are_shown_and_the_others_counted(wor
     doctor.prints("99992 more findings: portgrant check lists all").prints("100001 rules in 1 file");
 }
 
-fn an_error_is_shown_however_many_warnings_stand_before_it(world: &World) {
+fn an_error_is_shown_after_any_number_of_warnings(world: &World) {
     world.policy(&format!("{}permit alice 8o\n", "permit nobody-here 80\n".repeat(2000)));
     check(world, &[])
         .exits(78)
@@ -159,7 +159,7 @@ fn an_error_is_shown_however_many_warnings_stand_before_it(world: &World) {
         .prints("1001 more findings are not shown\n2000 rules, 1 file, 1 error, 2000 warnings: invalid\n");
 }
 
-fn of_a_line_of_a_megabyte_the_part_that_is_meant_is_shown(world: &World) {
+fn of_a_very_long_line_only_the_part_with_the_error_is_shown(world: &World) {
     world.policy(&format!("permit alice{}\n", " no-such-service".repeat(65_000)));
     let said = check(world, &[]);
     said.succeeds().prints("64000 more findings are not shown\n").prints("...\n").prints("no-such-service no-such");

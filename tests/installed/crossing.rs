@@ -14,12 +14,12 @@ use pty_process::blocking::Command;
 use crate::telnet::Client;
 
 both_installs![
-    roots_keys_are_not_alices,
-    a_system_without_keyrings_is_no_failure_unless_keys_would_leak,
-    an_io_uring_instance_of_roots_is_not_handed_over,
-    no_bit_keeps_the_capabilities_of_setuid_programs,
-    a_daemon_that_root_starts_at_a_terminal_has_none,
-    roots_pid_file_is_not_where_a_user_could_put_another,
+    alice_does_not_get_roots_keys,
+    a_kernel_without_keyrings_is_accepted_unless_keys_would_leak,
+    roots_io_uring_instance_is_not_passed_on,
+    securebits_that_keep_capabilities_are_cleared,
+    a_daemon_that_root_starts_at_a_terminal_has_no_terminal,
+    roots_pid_file_must_not_be_in_a_folder_that_users_can_write,
 ];
 
 /// System calls by number, and whatever else python3 has no name for.
@@ -61,7 +61,7 @@ fn python(world: &World, lines: &str, program: &str) -> (Caller, [String; 3]) {
 }
 
 /// PG-31: neither what hangs on root's session keyring, which goes on, nor the keyring itself.
-fn roots_keys_are_not_alices(world: &World) {
+fn alice_does_not_get_roots_keys(world: &World) {
     let root = "call(KEYCTL, 1, None)\nkey = add_key(b'roots')\nassert key > 0\nos.environ['KEY'] = str(key)\n\
         if os.fork():\n sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))\nrun()";
     let alice = "import os, re\nkey = int(os.environ['KEY'])\nprint('reads', call(KEYCTL, 11, key, None, 0))\n\
@@ -75,7 +75,7 @@ fn roots_keys_are_not_alices(world: &World) {
 }
 
 /// PG-31: where keyctl(2) cannot be called, what /proc/keys shows decides.
-fn a_system_without_keyrings_is_no_failure_unless_keys_would_leak(world: &World) {
+fn a_kernel_without_keyrings_is_accepted_unless_keys_would_leak(world: &World) {
     for error in ["ENOSYS", "EPERM"] {
         let filter = format!("filter(KEYCTL, errno.{error})\nrun()");
         let (caller, words) = python(world, &format!("call(KEYCTL, 1, None)\n{filter}"), "print('runs')");
@@ -89,7 +89,7 @@ fn a_system_without_keyrings_is_no_failure_unless_keys_would_leak(world: &World)
 }
 
 /// PG-30: with its credentials alice could open root's files.
-fn an_io_uring_instance_of_roots_is_not_handed_over(world: &World) {
+fn roots_io_uring_instance_is_not_passed_on(world: &World) {
     let made = "ring = call(SETUP, 2, ctypes.create_string_buffer(120))\nprint('made', ring, flush=True)\n";
     let kept = "if isinstance(ring, int):\n os.dup2(ring, 9)\n run()";
     let (caller, words) = python(world, &format!("{made}{kept}"), "print('runs')");
@@ -103,7 +103,7 @@ fn an_io_uring_instance_of_roots_is_not_handed_over(world: &World) {
 }
 
 /// PG-2
-fn no_bit_keeps_the_capabilities_of_setuid_programs(world: &World) {
+fn securebits_that_keep_capabilities_are_cleared(world: &World) {
     world.policy("permit alice 80\n");
     let words = ["setpriv", "--securebits=+no_setuid_fixup,+noroot_locked", LAUNCHER, "exec"];
     let program = ["--user", "alice", "-l", "80", "--", "setpriv", "--dump"];
@@ -112,7 +112,7 @@ fn no_bit_keeps_the_capabilities_of_setuid_programs(world: &World) {
 }
 
 /// PG-30: nor could it read what is typed there by what it inherits.
-fn a_daemon_that_root_starts_at_a_terminal_has_none(world: &World) {
+fn a_daemon_that_root_starts_at_a_terminal_has_no_terminal(world: &World) {
     world.policy("permit alice 80\n");
     world.folder("/run/alice", "alice", 0o755);
     let daemon = |extra: &str| {
@@ -148,7 +148,7 @@ fn a_daemon_that_root_starts_at_a_terminal_has_none(world: &World) {
 }
 
 /// PG-32: what a user puts in the way is neither followed nor written to.
-fn roots_pid_file_is_not_where_a_user_could_put_another(world: &World) {
+fn roots_pid_file_must_not_be_in_a_folder_that_users_can_write(world: &World) {
     world.policy("permit root 80\n");
     world.folder("/home/alice/run", "alice", 0o755);
     world.folder("/run/good", "root", 0o755);

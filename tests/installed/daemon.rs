@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use portgrant_tests::{LAUNCHER, World, both_installs};
 
 both_installs![
-    a_daemon_through_the_launcher_is_up_when_its_start_ends,
-    a_daemon_that_is_refused_its_port_says_so_where_it_was_started,
+    a_daemon_started_by_the_launcher_is_ready_when_the_start_ends,
+    a_daemon_reports_the_refusal_of_its_port_where_it_was_started,
 ];
 
 const PID_FILE: &str = "/home/alice/daemon.pid";
@@ -22,7 +22,7 @@ fn answer(address: &str) -> String {
     answer
 }
 
-fn a_daemon_through_the_launcher_is_up_when_its_start_ends(world: &World) {
+fn a_daemon_started_by_the_launcher_is_ready_when_the_start_ends(world: &World) {
     world.policy("permit alice 79\n");
     let starts: [&[&str]; 2] =
         [&[LAUNCHER, "exec", "-l", "79", "--", "daemon", PID_FILE, "79"], &["daemon", PID_FILE, "79"]];
@@ -42,7 +42,7 @@ fn a_daemon_through_the_launcher_is_up_when_its_start_ends(world: &World) {
     }
 }
 
-fn a_daemon_that_is_refused_its_port_says_so_where_it_was_started(world: &World) {
+fn a_daemon_reports_the_refusal_of_its_port_where_it_was_started(world: &World) {
     world.policy("permit bob 79\n");
     let refused = world.as_user("alice").run(["daemon", PID_FILE, "79"]);
     refused.exits(77).complains("79/tcp is refused for alice");

@@ -4,9 +4,9 @@ use portgrant_tests::{BINDER, LAUNCHER, World, both_installs};
 
 both_installs![
     an_address_in_a_deny_refuses_every_udp_socket_that_could_send_from_it,
-    a_caller_s_own_socket_of_af_inet6_is_of_both_families_where_its_address_is_ipv4,
+    a_callers_af_inet6_socket_with_an_ipv4_address_counts_for_both_families,
     a_holder_of_a_udp_socket_sends_from_every_local_address_of_its_family,
-    a_udp_rule_with_an_address_is_warned_of,
+    check_warns_of_a_udp_rule_with_an_address,
 ];
 
 const RULES: &str = "permit alice 53/udp 53 54/udp\ndeny alice 53 on 127.0.0.53\ndeny alice 54 on [fd00::1]\n";
@@ -39,7 +39,7 @@ fn an_address_in_a_deny_refuses_every_udp_socket_that_could_send_from_it(world: 
 }
 
 /// PG-50
-fn a_caller_s_own_socket_of_af_inet6_is_of_both_families_where_its_address_is_ipv4(world: &World) {
+fn a_callers_af_inet6_socket_with_an_ipv4_address_counts_for_both_families(world: &World) {
     world.policy(RULES);
     let bind = |family: &str, endpoint: &str| {
         let script = format!(
@@ -113,7 +113,7 @@ fn a_holder_of_a_udp_socket_sends_from_every_local_address_of_its_family(world: 
     assert_eq!(own("127.0.0.1:53/udp", &["fd00::2", "::ffff:127.0.0.53"]), "yes yes", "bound to ::ffff:127.0.0.1");
 }
 
-fn a_udp_rule_with_an_address_is_warned_of(world: &World) {
+fn check_warns_of_a_udp_rule_with_an_address(world: &World) {
     world.policy("permit alice 53/udp on 127.0.0.1\n");
     world.policy_file("deny.conf", "deny any 53 on 127.0.0.53\n");
     let check = world.as_user("alice").run([LAUNCHER, "check"]);

@@ -8,15 +8,15 @@ use portgrant_tests::{BINDER, Caller, Install, LAUNCHER, Outcome, POLICY, World,
 
 both_installs![
     a_correct_installation_is_reported_as_correct,
-    a_helper_without_its_privilege_is_found_and_mended_as_the_fix_says,
+    doctor_finds_a_helper_without_privilege_and_its_fix_works,
     a_helper_that_others_can_change_is_found,
-    a_helper_that_is_not_there_or_cannot_be_reached_is_found_and_told_in_the_error,
+    doctor_and_errors_report_a_missing_or_unreachable_helper,
     programs_of_another_version_are_found,
-    what_keeps_this_process_from_gaining_privilege_is_found,
+    doctor_reports_what_keeps_this_process_from_gaining_privilege,
     a_policy_that_cannot_be_believed_is_found,
     files_that_only_root_can_read_are_found_by_root_and_by_everybody,
     tables_of_names_that_others_can_change_are_found,
-    what_may_be_meant_otherwise_is_a_warning,
+    doctor_warns_of_settings_that_may_be_unintended,
     findings_are_readable_by_programs,
 ];
 
@@ -95,7 +95,7 @@ fn a_correct_installation_is_reported_as_correct(world: &World) {
     assert!(world.as_root().run([LAUNCHER, "doctor"]).succeeds().stdout.ends_with("all is well\n"));
 }
 
-fn a_helper_without_its_privilege_is_found_and_mended_as_the_fix_says(world: &World) {
+fn doctor_finds_a_helper_without_privilege_and_its_fix_works(world: &World) {
     well(world);
     let has_neither = "it has neither cap_net_bind_service=p nor root's setuid bit";
     chmod(BINDER, 0o755);
@@ -149,7 +149,7 @@ fn a_helper_that_others_can_change_is_found(world: &World) {
     doctor(world).succeeds();
 }
 
-fn a_helper_that_is_not_there_or_cannot_be_reached_is_found_and_told_in_the_error(world: &World) {
+fn doctor_and_errors_report_a_missing_or_unreachable_helper(world: &World) {
     well(world);
     let exec = |caller: Caller| caller.run([LAUNCHER, "exec", "-l", "80", "--", "true"]);
     chmod("/usr/libexec/portgrant", 0o700);
@@ -206,7 +206,7 @@ fn programs_of_another_version_are_found(world: &World) {
     doctor(world).succeeds();
 }
 
-fn what_keeps_this_process_from_gaining_privilege_is_found(world: &World) {
+fn doctor_reports_what_keeps_this_process_from_gaining_privilege(world: &World) {
     well(world);
     broken(
         world.as_user("alice").no_new_privs(),
@@ -284,7 +284,7 @@ fn tables_of_names_that_others_can_change_are_found(world: &World) {
     broken(world.as_user("alice"), "/etc/subuid: it is a symlink", "as root, put the file itself at /etc/subuid");
 }
 
-fn what_may_be_meant_otherwise_is_a_warning(world: &World) {
+fn doctor_warns_of_settings_that_may_be_unintended(world: &World) {
     world.policy("permit alice 80\npermit alice 600-610 reserved\npermit alice 80\n");
     world.file("/etc/exports", "/srv *(rw)\n");
     let warns = |text: &str, fix: &str| {

@@ -3,14 +3,14 @@
 use portgrant_tests::{BINDER, LAUNCHER, World, both_installs};
 
 both_installs![
-    explain_says_what_would_be_bound_and_by_which_rule,
+    explain_reports_what_would_be_bound_and_by_which_rule,
     explain_decides_for_another_user_as_a_login_would,
-    explain_reads_as_the_other_user_whatever_root_would_keep,
+    explain_reads_the_policy_with_the_other_users_rights_only,
     explain_is_readable_by_programs,
     help_and_version_are_printed,
 ];
 
-fn explain_says_what_would_be_bound_and_by_which_rule(world: &World) {
+fn explain_reports_what_would_be_bound_and_by_which_rule(world: &World) {
     world.policy("# web\npermit alice 80 443/udp\npermit alice 25 exec /usr/bin/true\n");
     let explain = |words: &[&str]| world.as_user("alice").run([&[LAUNCHER, "explain"], words].concat());
     let outcome = explain(&["-l", "80", "-l", "quic=127.0.0.1:443/udp"]);
@@ -38,7 +38,7 @@ fn explain_decides_for_another_user_as_a_login_would(world: &World) {
     explain("alice").exits(77).prints("refused for alice");
 }
 
-fn explain_reads_as_the_other_user_whatever_root_would_keep(world: &World) {
+fn explain_reads_the_policy_with_the_other_users_rights_only(world: &World) {
     world.policy("permit alice 80\n");
     world.as_root().run(["chmod", "0600", "/etc/portgrant.conf"]).succeeds();
     for command in [&["explain", "80"][..], &["list"]] {

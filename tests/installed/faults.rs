@@ -16,7 +16,7 @@ use portgrant_tests::{BINDER, Outcome, World, both_installs};
 both_installs![
     a_call_that_fails_grants_nothing_more,
     a_helper_that_is_killed_leaves_nothing,
-    a_rule_that_is_gone_permits_nothing_wherever_the_helper_was_stopped,
+    a_removed_rule_permits_nothing_at_any_stop_of_the_helper,
 ];
 
 /// Errors of each call (section 2 of the manual). What is not here cannot fail, or not in a way that the helper could see.
@@ -212,7 +212,7 @@ fn a_helper_that_is_killed_leaves_nothing(world: &World) {
 }
 
 /// PG-9
-fn a_rule_that_is_gone_permits_nothing_wherever_the_helper_was_stopped(world: &World) {
+fn a_removed_rule_permits_nothing_at_any_stop_of_the_helper(world: &World) {
     world.policy("permit alice 80\n");
     let exec = [BINDER, "exec", "-l", "127.0.0.1:80", "--", "/bin/sh", "-c", PROGRAM];
     everywhere(world, Verb::Exec, |name, nth| {

@@ -8,15 +8,15 @@ use portgrant_tests::{BINDER, Process, Resource, Signal, World, both_installs, h
 
 both_installs![
     the_program_gets_the_sockets_in_order_with_their_names,
-    the_program_gets_what_its_caller_had,
-    what_a_static_c_library_hides_from_a_setuid_program_reaches_the_program,
+    the_program_inherits_everything_else_from_its_caller,
+    variables_that_glibc_hides_from_setuid_programs_reach_the_program,
     stale_variables_of_the_convention_are_replaced,
     inetd_gets_one_socket_on_standard_input_and_output,
     no_new_privs_is_set_only_when_asked_for,
-    a_descriptor_of_the_callers_stays_where_it_is,
-    a_descriptor_where_a_socket_must_go_is_an_error_that_names_it,
+    the_callers_descriptors_keep_their_numbers,
+    a_descriptor_in_the_place_of_a_socket_is_an_error,
     the_socket_belongs_to_the_caller,
-    only_the_callers_other_sockets_share_a_port,
+    a_port_is_shared_only_with_the_callers_other_sockets,
     root_needs_a_rule_too,
     a_server_answers_on_port_80,
 ];
@@ -48,7 +48,7 @@ fn the_program_gets_the_sockets_in_order_with_their_names(world: &World) {
 }
 
 /// PG-2, PG-3
-fn the_program_gets_what_its_caller_had(world: &World) {
+fn the_program_inherits_everything_else_from_its_caller(world: &World) {
     world.policy("permit bob 80\n");
     let caller = world.as_user("bob").groups(&[7, 2000]).umask(0o027).folder("/home/bob");
     let caller = caller.ignoring(Signal::SIGPIPE).ignoring(Signal::SIGHUP).limit(Resource::RLIMIT_NOFILE, 77);
@@ -71,7 +71,7 @@ fn the_program_gets_what_its_caller_had(world: &World) {
     assert_eq!(Process::variable(sleep.pid(), "ODD").as_deref(), Some("a=b\u{fc}\n"));
 }
 
-fn what_a_static_c_library_hides_from_a_setuid_program_reaches_the_program(world: &World) {
+fn variables_that_glibc_hides_from_setuid_programs_reach_the_program(world: &World) {
     world.policy("permit alice 80\n");
     let hidden = ["TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "GLIBC_TUNABLES", "LOCPATH", "TZDIR", "MALLOC_TRACE"];
     let mut caller = world.as_user("alice");
@@ -126,7 +126,7 @@ fn no_new_privs_is_set_only_when_asked_for(world: &World) {
 }
 
 /// PG-3
-fn a_descriptor_of_the_callers_stays_where_it_is(world: &World) {
+fn the_callers_descriptors_keep_their_numbers(world: &World) {
     world.policy("permit alice 80 443\n");
     let file = || File::open("/etc/passwd").expect("open");
 
@@ -142,7 +142,7 @@ fn a_descriptor_of_the_callers_stays_where_it_is(world: &World) {
     assert_eq!(process.sockets(), [3, 4]);
 }
 
-fn a_descriptor_where_a_socket_must_go_is_an_error_that_names_it(world: &World) {
+fn a_descriptor_in_the_place_of_a_socket_is_an_error(world: &World) {
     world.policy("permit alice 80 443\n");
     for (occupied, endpoints) in [(3, &["-l", "80"][..]), (4, &["-l", "80", "-l", "443"])] {
         let caller = world.as_user("alice").fd(occupied, File::open("/etc/passwd").expect("open"));
@@ -167,7 +167,7 @@ fn the_socket_belongs_to_the_caller(world: &World) {
 }
 
 /// PG-8
-fn only_the_callers_other_sockets_share_a_port(world: &World) {
+fn a_port_is_shared_only_with_the_callers_other_sockets(world: &World) {
     world.policy("permit alice 80 53/udp reuseport\npermit bob 80 53/udp reuseport\n");
     let exec = |endpoint: &'static str| [BINDER, "exec", "-l", endpoint, "--", "sleep", "60"];
     for (endpoint, protocol) in [("80,reuseport", "tcp"), ("53/udp,reuseport", "udp")] {

@@ -7,18 +7,18 @@ use portgrant_tests::{BINDER, LAUNCHER, Resource, Signal, World, both_installs};
 
 both_installs![
     without_any_argument_there_is_a_usage_error,
-    closed_standard_descriptors_are_never_a_place_for_a_socket,
-    low_limits_end_in_an_error_or_in_the_right_result,
+    no_socket_takes_the_number_of_a_closed_standard_descriptor,
+    low_resource_limits_cause_an_error_or_the_right_result,
     signals_ignored_or_blocked_change_nothing,
     a_deleted_folder_changes_nothing,
     a_hostile_environment_changes_nothing,
     a_stopped_log_daemon_blocks_nothing,
-    mixed_ids_are_the_real_ones,
+    the_callers_real_ids_decide,
     the_helper_cannot_be_traced_nor_its_descriptors_taken,
-    an_error_nobody_reads_ends_all_the_same,
-    an_error_that_nobody_reads_holds_no_privilege,
-    a_reply_that_nobody_takes_is_an_error,
-    a_socket_that_the_kernel_bound_to_something_else_is_not_handed_over,
+    an_error_that_nobody_reads_does_not_block_the_helper,
+    the_helper_has_no_privilege_while_it_prints_an_error,
+    a_reply_that_nobody_receives_is_an_error,
+    a_socket_bound_to_another_address_by_cgroup_bpf_is_not_handed_over,
 ];
 
 const EXEC: [&str; 5] = [BINDER, "exec", "-l", "80", "--"];
@@ -35,7 +35,7 @@ fn without_any_argument_there_is_a_usage_error(world: &World) {
 }
 
 /// PG-3, PG-7
-fn closed_standard_descriptors_are_never_a_place_for_a_socket(world: &World) {
+fn no_socket_takes_the_number_of_a_closed_standard_descriptor(world: &World) {
     world.policy("permit alice 80\n");
     for closed in [&[0][..], &[1], &[2], &[0, 1, 2]] {
         let caller = closed.iter().fold(world.as_user("alice"), |caller, &number| caller.closing(number));
@@ -60,7 +60,7 @@ fn closed_standard_descriptors_are_never_a_place_for_a_socket(world: &World) {
 }
 
 /// PG-4, PG-7
-fn low_limits_end_in_an_error_or_in_the_right_result(world: &World) {
+fn low_resource_limits_cause_an_error_or_the_right_result(world: &World) {
     world.policy("permit alice 80\n");
     let alice = || world.as_user("alice");
     alice().limit(Resource::RLIMIT_NOFILE, 3).run(exec(&["true"])).exits(71).complains("os error 24");
@@ -143,7 +143,7 @@ fn a_stopped_log_daemon_blocks_nothing(world: &World) {
 }
 
 /// PG-2
-fn mixed_ids_are_the_real_ones(world: &World) {
+fn the_callers_real_ids_decide(world: &World) {
     world.policy("permit alice 80\npermit bob 81\n");
     let mixed = || world.as_user("alice").uids(1000, 1001, 1001);
     let sleep = mixed().spawn(exec(&["sleep", "60"]));
@@ -187,7 +187,7 @@ fn the_helper_cannot_be_traced_nor_its_descriptors_taken(world: &World) {
 }
 
 /// PG-7
-fn an_error_nobody_reads_ends_all_the_same(world: &World) {
+fn an_error_that_nobody_reads_does_not_block_the_helper(world: &World) {
     world.policy("permit alice 80\n");
     let script = "import os, subprocess, sys\nr, w = os.pipe(); os.close(r)\n\
         p = subprocess.run([sys.argv[1], 'exec', '-l', '81', '--', 'true'], stderr=w, timeout=20)\nprint(p.returncode)\n";
@@ -199,7 +199,7 @@ fn an_error_nobody_reads_ends_all_the_same(world: &World) {
 }
 
 /// PG-2
-fn an_error_that_nobody_reads_holds_no_privilege(world: &World) {
+fn the_helper_has_no_privilege_while_it_prints_an_error(world: &World) {
     world.policy("permit alice 80\n");
     let (_reader, writer) = std::io::pipe().expect("pipe");
     nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
@@ -211,7 +211,7 @@ fn an_error_that_nobody_reads_holds_no_privilege(world: &World) {
 }
 
 /// PG-7
-fn a_reply_that_nobody_takes_is_an_error(world: &World) {
+fn a_reply_that_nobody_receives_is_an_error(world: &World) {
     world.policy("permit alice 80\n");
     // The other end goes while the helper is stopped before its last step.
     let script = "import os, signal, socket, subprocess, sys, time\n\
@@ -227,7 +227,7 @@ fn a_reply_that_nobody_takes_is_an_error(world: &World) {
 }
 
 /// PG-1
-fn a_socket_that_the_kernel_bound_to_something_else_is_not_handed_over(world: &World) {
+fn a_socket_bound_to_another_address_by_cgroup_bpf_is_not_handed_over(world: &World) {
     world.policy("permit alice 80\n");
     let unreadable = ["strace", "-u", "alice", "-qq", "-o", "/dev/null", "-e", "inject=getsockname:error=EIO"];
     let outcome = world.as_root().run([&unreadable[..], &exec(&["true"])].concat());

@@ -12,11 +12,11 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind,
 use portgrant_tests::{LAUNCHER, Running, World, both_installs};
 
 both_installs![
-    authbind_and_the_rules_made_of_its_files_answer_alike,
-    inetd_and_the_commands_made_of_its_lines_answer_alike,
-    xinetd_and_the_commands_made_of_its_services_answer_alike,
-    tcpserver_and_the_command_made_of_its_script_answer_alike,
-    nothing_is_written_without_being_asked_and_nothing_is_replaced,
+    imported_authbind_rules_permit_what_authbind_permits,
+    imported_inetd_commands_serve_as_inetd_does,
+    imported_xinetd_commands_serve_as_xinetd_does,
+    an_imported_tcpserver_command_serves_as_tcpserver_does,
+    import_writes_only_with_write_and_replaces_nothing,
 ];
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -64,7 +64,7 @@ fn commands(world: &World, told: &str) -> Vec<Running> {
     lines.map(|line| world.as_root().spawn(["sh", "-c", &format!("exec portgrant {line}")])).collect()
 }
 
-fn authbind_and_the_rules_made_of_its_files_answer_alike(world: &World) {
+fn imported_authbind_rules_permit_what_authbind_permits(world: &World) {
     let (alice, web) = (world.uid("alice"), 2000);
     for folder in ["byport", "byaddr", "byuid"] {
         world.folder(&format!("/etc/authbind/{folder}"), "root", 0o755);
@@ -165,7 +165,7 @@ fn is_free(world: &World) {
 /// Says who it is and how it was started.
 const SAY: &str = "#!/bin/sh\necho $(id -u) $(tr '\\0' ' ' </proc/$$/cmdline | sed 's:^[^ ]*/::') ${RELAYCLIENT-none} ${EXTRA-none}\n";
 
-fn inetd_and_the_commands_made_of_its_lines_answer_alike(world: &World) {
+fn imported_inetd_commands_serve_as_inetd_does(world: &World) {
     world.file("/tmp/say", SAY);
     world.file(
         "/tmp/answer.py",
@@ -218,7 +218,7 @@ fn inetd_and_the_commands_made_of_its_lines_answer_alike(world: &World) {
     assert!(told.contains("left out: /etc/inetd.conf:6: inetd answers echo itself"), "{told}");
 }
 
-fn xinetd_and_the_commands_made_of_its_services_answer_alike(world: &World) {
+fn imported_xinetd_commands_serve_as_xinetd_does(world: &World) {
     world.file("/tmp/say", SAY);
     world.file("/etc/services", "finger 79/tcp\ndaytime 13/tcp\ngopher 70/tcp\n");
     world.file("/etc/hosts.allow", "# nothing\n");
@@ -263,7 +263,7 @@ fn xinetd_and_the_commands_made_of_its_services_answer_alike(world: &World) {
     assert!(theirs.contains(&"127.0.0.3 79 ".to_owned()), "{theirs:?}");
 }
 
-fn tcpserver_and_the_command_made_of_its_script_answer_alike(world: &World) {
+fn an_imported_tcpserver_command_serves_as_tcpserver_does(world: &World) {
     world.file("/tmp/say", SAY);
     let rules = "# who may connect\n127.0.0.2:deny\n127.0.0.3:allow,RELAYCLIENT=\"yes\",EXTRA=/b c/\n127.0.1-2.:deny\n127.:allow\n:deny\n";
     world.file("/etc/finger.rules", rules);
@@ -300,7 +300,7 @@ fn tcpserver_and_the_command_made_of_its_script_answer_alike(world: &World) {
     assert_eq!(hear("127.0.0.2", "127.0.0.1:79"), changed);
 }
 
-fn nothing_is_written_without_being_asked_and_nothing_is_replaced(world: &World) {
+fn import_writes_only_with_write_and_replaces_nothing(world: &World) {
     world.file("/etc/services", "finger 79/tcp\n");
     world.file("/tmp/inetd.conf", "finger stream tcp nowait alice /bin/sh sh\n");
     let before = fs::read_dir("/root").expect("a folder").count();

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use portgrant_tests::{BINDER, LAUNCHER, Process, Resource, Signal, World, both_installs, http_get};
 
 both_installs![
-    the_program_gets_from_the_launcher_what_its_caller_had,
+    through_the_launcher_the_program_inherits_everything_from_its_caller,
     refusals_are_printed_in_three_lines_and_nothing_is_bound,
     a_wrong_word_is_a_usage_error_at_once,
-    a_program_that_cannot_be_executed_is_told_before_anything_is_asked,
-    a_hostile_caller_of_the_launcher_gets_the_right_result_or_a_clear_error,
-    a_helper_that_is_missing_or_inert_is_told_to_be,
+    a_program_that_cannot_be_executed_is_reported_before_anything_is_asked,
+    the_launcher_handles_hostile_callers,
+    a_helper_that_is_missing_or_without_privilege_is_reported,
     explain_decides_as_the_helper_does,
-    inetd_and_no_new_privs_are_the_launchers_too,
+    the_launcher_supports_inetd_and_no_new_privs,
     a_server_of_the_crate_is_started_by_the_launcher_or_asks_for_itself,
     a_hundred_starts_leave_no_zombie_and_no_descriptor,
 ];
@@ -26,7 +26,7 @@ fn exec<'a>(program: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// PG-2, PG-3
-fn the_program_gets_from_the_launcher_what_its_caller_had(world: &World) {
+fn through_the_launcher_the_program_inherits_everything_from_its_caller(world: &World) {
     world.policy("permit bob 80 443/udp\n");
     let caller = world.as_user("bob").groups(&[7, 2000]).umask(0o027).folder("/home/bob");
     let caller = caller.ignoring(Signal::SIGPIPE).ignoring(Signal::SIGCHLD).blocking_all_signals();
@@ -95,7 +95,7 @@ fn a_wrong_word_is_a_usage_error_at_once(world: &World) {
     world.as_user("alice").run([LAUNCHER, "exec", "-l", &long, "--", "true"]).exits(64).complains("65536 bytes");
 }
 
-fn a_program_that_cannot_be_executed_is_told_before_anything_is_asked(world: &World) {
+fn a_program_that_cannot_be_executed_is_reported_before_anything_is_asked(world: &World) {
     world.policy("permit alice 80\n");
     let log = world.syslog();
     for (program, status) in [("no-such-program", 127), ("/etc", 126), ("/etc/passwd", 126)] {
@@ -107,7 +107,7 @@ fn a_program_that_cannot_be_executed_is_told_before_anything_is_asked(world: &Wo
 }
 
 /// PG-3, PG-4, PG-7
-fn a_hostile_caller_of_the_launcher_gets_the_right_result_or_a_clear_error(world: &World) {
+fn the_launcher_handles_hostile_callers(world: &World) {
     world.policy("permit alice 80\n");
     let alice = || world.as_user("alice");
     let served = exec(&["printf", "served"]);
@@ -139,7 +139,7 @@ fn a_hostile_caller_of_the_launcher_gets_the_right_result_or_a_clear_error(world
     assert_eq!(world.listening(), []);
 }
 
-fn a_helper_that_is_missing_or_inert_is_told_to_be(world: &World) {
+fn a_helper_that_is_missing_or_without_privilege_is_reported(world: &World) {
     world.policy("permit alice 80\n");
     world.as_user("alice").no_new_privs().run(exec(&["true"])).exits(78).complains("no_new_privs is set");
     let own = || world.as_user("alice").env("PORTGRANT_BINDER", "/no/such/helper");
@@ -168,7 +168,7 @@ fn explain_decides_as_the_helper_does(world: &World) {
     assert_eq!(permitted, 5);
 }
 
-fn inetd_and_no_new_privs_are_the_launchers_too(world: &World) {
+fn the_launcher_supports_inetd_and_no_new_privs(world: &World) {
     world.policy("permit alice 80\npermit bob 80 exec /usr/bin/sleep\n");
     for user in ["alice", "bob"] {
         let words = [LAUNCHER, "exec", "--inetd", "--no-new-privs", "-l", "80", "--", "sleep", "60"];

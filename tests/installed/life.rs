@@ -11,15 +11,15 @@ use portgrant_tests::{Caller, LAUNCHER, Process, Running, Signal, World, both_in
 
 both_installs![
     root_becomes_the_user_before_anything_is_asked,
-    no_capability_survives_whatever_root_had,
-    another_user_than_root_stays_who_they_are,
-    an_ordinary_users_program_waits_for_its_first_client_on_a_low_port,
+    no_capability_of_root_survives_the_change_of_user,
+    only_root_can_become_another_user,
+    with_wait_a_program_starts_at_the_first_client_of_a_low_port,
     a_grant_that_is_bound_to_a_program_can_be_a_daemon_but_cannot_wait,
-    nginx_as_a_daemon_is_up_when_its_start_ends_and_takes_signals,
+    nginx_as_a_daemon_is_ready_when_its_start_ends_and_handles_signals,
     nginx_that_is_configured_for_another_address_is_a_failed_start,
     gunicorn_behind_a_shell_is_found_where_it_listens_instead,
-    php_fpm_that_does_not_find_its_address_is_found_to_ignore_it,
-    what_a_daemon_writes_is_in_syslog,
+    verify_reports_that_php_fpm_ignores_its_socket,
+    the_output_of_a_daemon_goes_to_syslog,
     a_log_that_nobody_reads_stops_neither_signals_nor_the_end,
 ];
 
@@ -76,7 +76,7 @@ fn root_becomes_the_user_before_anything_is_asked(world: &World) {
 }
 
 /// PG-2
-fn no_capability_survives_whatever_root_had(world: &World) {
+fn no_capability_of_root_survives_the_change_of_user(world: &World) {
     world.policy("permit alice 80\n");
     let words = [
         "--securebits=+no_setuid_fixup",
@@ -93,7 +93,7 @@ fn no_capability_survives_whatever_root_had(world: &World) {
     assert!(process.is_powerless(), "{process:?}");
 }
 
-fn another_user_than_root_stays_who_they_are(world: &World) {
+fn only_root_can_become_another_user(world: &World) {
     world.policy("permit alice 80\npermit bob 80\n");
     for user in ["alice", "1000"] {
         let own = world.as_user("alice").run([LAUNCHER, "exec", "--user", user, "-l", "80", "--", "id", "-un"]);
@@ -112,7 +112,7 @@ fn another_user_than_root_stays_who_they_are(world: &World) {
     assert_eq!(world.listening(), []);
 }
 
-fn an_ordinary_users_program_waits_for_its_first_client_on_a_low_port(world: &World) {
+fn with_wait_a_program_starts_at_the_first_client_of_a_low_port(world: &World) {
     world.policy("permit alice 79\n");
     let words = [LAUNCHER, "exec", "--wait", "-l", "79", "--", "hello", "--inetd"];
     let words = [&words[..2], &["--inetd"], &words[2..]].concat();
@@ -152,7 +152,7 @@ fn web(world: &World, address: &str) -> Caller {
 const START: [&str; 8] = [LAUNCHER, "exec", "--user", "www-data", "--daemon", "--verify", "--pid-file", PID_FILE];
 const SERVER: [&str; 6] = ["-l", "0.0.0.0:80", "--", "nginx", "-c", "/etc/nginx/plain.conf"];
 
-fn nginx_as_a_daemon_is_up_when_its_start_ends_and_takes_signals(world: &World) {
+fn nginx_as_a_daemon_is_ready_when_its_start_ends_and_handles_signals(world: &World) {
     let words = [&START[..], &SERVER].concat();
     // What it writes before it is up is seen where it is started.
     web(world, "0.0.0.0:80").run(words).succeeds().complains("using inherited sockets");
@@ -228,7 +228,7 @@ fn gunicorn_behind_a_shell_is_found_where_it_listens_instead(world: &World) {
     assert!(http_get("127.0.0.1:80", "/").ends_with("plain\n"));
 }
 
-fn php_fpm_that_does_not_find_its_address_is_found_to_ignore_it(world: &World) {
+fn verify_reports_that_php_fpm_ignores_its_socket(world: &World) {
     world.policy("permit www-data 900 reserved\n");
     world.folder("/run/web", "www-data", 0o755);
     let configuration = "[global]\nerror_log = /run/web/log\npid = /run/web/fpm.pid\n[www]\nlisten = 127.0.0.1:9001\n\
@@ -253,7 +253,7 @@ fn php_fpm_that_does_not_find_its_address_is_found_to_ignore_it(world: &World) {
     soon("it is verified", || right.output().1.contains("accepts on what it was given"));
 }
 
-fn what_a_daemon_writes_is_in_syslog(world: &World) {
+fn the_output_of_a_daemon_goes_to_syslog(world: &World) {
     let syslog = world.syslog();
     world.policy("permit alice 79\n");
     let script = "echo out; echo err >&2; echo '<3>grave' >&2; printf 'odd\\033[2J\\r'; exec 1>&- 2>&-; \

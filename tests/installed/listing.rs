@@ -3,13 +3,13 @@
 use portgrant_tests::{LAUNCHER, Outcome, World, both_installs};
 
 both_installs![
-    what_is_permitted_is_listed_in_the_policys_order_with_what_is_denied_of_it,
-    another_users_list_is_theirs,
-    a_list_is_readable_by_programs,
-    a_policy_that_is_broken_lists_nothing,
-    of_many_denies_the_first_are_shown_and_the_others_counted,
+    list_shows_permits_in_the_policys_order_with_their_denies,
+    list_of_another_user_shows_their_rules,
+    list_can_print_json,
+    list_of_a_broken_policy_is_an_error,
+    list_shows_the_first_denies_and_counts_the_others,
     a_very_large_policy_is_listed,
-    a_pipe_that_nobody_reads_ends_it_without_a_message,
+    list_ends_silently_if_nobody_reads_its_pipe,
 ];
 
 fn list(world: &World, user: &str, words: &[&str]) -> Outcome {
@@ -19,7 +19,7 @@ fn list(world: &World, user: &str, words: &[&str]) -> Outcome {
 const POLICY: &str = "# ours\npermit alice 80  443/udp reuseport # web\npermit bob 25\n\
     permit any 600-610 on 127.0.0.0/8 [::1] reserved exec /usr/bin/true\n";
 
-fn what_is_permitted_is_listed_in_the_policys_order_with_what_is_denied_of_it(world: &World) {
+fn list_shows_permits_in_the_policys_order_with_their_denies(world: &World) {
     world.policy(POLICY);
     world.policy_file("deny.conf", "deny alice 443\ndeny any 600-700\ndeny bob 80\n");
     assert_eq!(
@@ -44,7 +44,7 @@ fn what_is_permitted_is_listed_in_the_policys_order_with_what_is_denied_of_it(wo
     list(world, "alice", &[]).succeeds().prints("every user can bind ports from 80 on without a rule");
 }
 
-fn another_users_list_is_theirs(world: &World) {
+fn list_of_another_user_shows_their_rules(world: &World) {
     world.policy("permit alice 80\npermit :web 81\npermit bob 82\n");
     world.policy_file("deny.conf", "deny :web 82\n");
     let bobs = list(world, "alice", &["--as-user", "bob"]);
@@ -58,7 +58,7 @@ fn another_users_list_is_theirs(world: &World) {
     list(world, "alice", &["--as-user", "nobody-here"]).exits(64).complains("there is no user 'nobody-here'");
 }
 
-fn a_list_is_readable_by_programs(world: &World) {
+fn list_can_print_json(world: &World) {
     world.policy(POLICY);
     world.policy_file("deny.conf", "deny alice 443\n");
     let json = list(world, "alice", &["--format", "json"]);
@@ -73,7 +73,7 @@ fn a_list_is_readable_by_programs(world: &World) {
     world.as_user("alice").run(["python3", "-c", script, &json.succeeds().stdout]).succeeds();
 }
 
-fn a_policy_that_is_broken_lists_nothing(world: &World) {
+fn list_of_a_broken_policy_is_an_error(world: &World) {
     let outcome = list(world, "alice", &[]);
     outcome.exits(78).complains("/etc/portgrant.conf: it does not exist");
     world.policy("permit alice 80\npermit alice 8o\n");
@@ -85,7 +85,7 @@ fn a_policy_that_is_broken_lists_nothing(world: &World) {
     assert_eq!(outcome.stdout, "");
 }
 
-fn of_many_denies_the_first_are_shown_and_the_others_counted(world: &World) {
+fn list_shows_the_first_denies_and_counts_the_others(world: &World) {
     let denies: String = (100..130).map(|port| format!("deny any {port}\n")).collect();
     world.policy(&format!("permit alice 1-200\n{denies}"));
     let said = list(world, "alice", &[]);
@@ -111,7 +111,7 @@ fn a_very_large_policy_is_listed(world: &World) {
     refused.exits(77).prints("/etc/portgrant.conf:100000");
 }
 
-fn a_pipe_that_nobody_reads_ends_it_without_a_message(world: &World) {
+fn list_ends_silently_if_nobody_reads_its_pipe(world: &World) {
     world.policy(POLICY);
     for command in ["list", "list --format json", "explain 80", "check"] {
         // It starts when the reader is gone.

@@ -11,8 +11,8 @@ both_installs![
     swaks_delivers_to_port_25,
     exim_delivers_to_port_25,
     a_second_message_cannot_be_smuggled_in_within_another,
-    what_is_too_much_is_refused_and_the_client_may_go_on,
-    a_message_that_is_under_way_may_finish_when_the_server_ends,
+    too_large_input_is_refused_and_the_client_may_continue,
+    a_message_in_progress_may_finish_when_the_server_ends,
 ];
 
 const FOLDER: &str = "/home/alice/Maildir";
@@ -145,7 +145,7 @@ fn a_second_message_cannot_be_smuggled_in_within_another(world: &World) {
     assert_eq!(kept().len(), 2);
 }
 
-fn what_is_too_much_is_refused_and_the_client_may_go_on(world: &World) {
+fn too_large_input_is_refused_and_the_client_may_continue(world: &World) {
     let _server = serve(world, &launcher());
     let mut client = Dialogue::with("127.0.0.1:25");
     client.hear("220");
@@ -192,7 +192,7 @@ fn what_is_too_much_is_refused_and_the_client_may_go_on(world: &World) {
     assert_eq!(kept(), [""; 0]);
 }
 
-fn a_message_that_is_under_way_may_finish_when_the_server_ends(world: &World) {
+fn a_message_in_progress_may_finish_when_the_server_ends(world: &World) {
     let server = serve(world, &launcher());
     let (mut idle, mut sending) = (Dialogue::with("127.0.0.1:25"), Dialogue::with("127.0.0.1:25"));
     idle.hear("220");

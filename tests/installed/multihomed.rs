@@ -10,11 +10,11 @@ use portgrant_tests::{LAUNCHER, Running, World, both_installs};
 both_installs![
     the_answer_leaves_from_the_address_that_was_asked,
     a_broadcast_is_answered_once,
-    an_address_that_comes_is_served_and_one_that_goes_is_let_go,
-    an_interface_that_comes_is_served_and_one_that_goes_is_let_go,
-    an_address_that_the_policy_keeps_back_is_served_by_the_wildcard,
-    the_sockets_of_each_are_nobody_elses_also_while_one_is_added,
-    a_set_that_the_launcher_hands_over_is_served_and_followed,
+    a_new_address_is_served_and_a_removed_one_is_released,
+    a_new_interface_is_served_and_a_removed_one_is_released,
+    an_address_that_the_policy_denies_is_served_by_the_wildcard,
+    no_other_user_can_bind_beside_each_while_an_address_is_added,
+    the_launchers_sockets_of_each_are_served_and_follow_the_addresses,
 ];
 
 /// The example of the server crate.
@@ -164,7 +164,7 @@ fn a_broadcast_is_answered_once(world: &World) {
     }
 }
 
-fn an_address_that_comes_is_served_and_one_that_goes_is_let_go(world: &World) {
+fn a_new_address_is_served_and_a_removed_one_is_released(world: &World) {
     let network = network(world);
     world.policy(PERMIT);
     let server = serving(world, "dns=each:53/udp");
@@ -184,7 +184,7 @@ fn an_address_that_comes_is_served_and_one_that_goes_is_let_go(world: &World) {
     assert_eq!(network.ask(world, "10.7.0.1", ""), "10.7.0.1 by 10.7.0.1\n", "the others go on");
 }
 
-fn an_interface_that_comes_is_served_and_one_that_goes_is_let_go(world: &World) {
+fn a_new_interface_is_served_and_a_removed_one_is_released(world: &World) {
     world.policy(PERMIT);
     let server = serving(world, "dns=each:53/udp");
     ip(world, "link add late type veth peer name later");
@@ -202,7 +202,7 @@ fn an_interface_that_comes_is_served_and_one_that_goes_is_let_go(world: &World) 
     assert!(!bound(world, 53).iter().any(|address| address.starts_with("10.9.")));
 }
 
-fn an_address_that_the_policy_keeps_back_is_served_by_the_wildcard(world: &World) {
+fn an_address_that_the_policy_denies_is_served_by_the_wildcard(world: &World) {
     let network = network(world);
     world.policy(PERMIT);
     let server = serving(world, "dns=each:53/udp");
@@ -215,7 +215,7 @@ fn an_address_that_the_policy_keeps_back_is_served_by_the_wildcard(world: &World
 }
 
 /// PG-8
-fn the_sockets_of_each_are_nobody_elses_also_while_one_is_added(world: &World) {
+fn no_other_user_can_bind_beside_each_while_an_address_is_added(world: &World) {
     let _network = network(world);
     world.policy("permit alice 53/udp\npermit bob 53/udp reuseport\n");
     let server = serving(world, "dns=each:53/udp");
@@ -246,7 +246,7 @@ fn the_sockets_of_each_are_nobody_elses_also_while_one_is_added(world: &World) {
     assert!(bob.is_alive(), "bob got in: {:?}", bob.output());
 }
 
-fn a_set_that_the_launcher_hands_over_is_served_and_followed(world: &World) {
+fn the_launchers_sockets_of_each_are_served_and_follow_the_addresses(world: &World) {
     let network = network(world);
     world.policy(PERMIT);
     settle(world);

@@ -10,10 +10,10 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind,
 use portgrant_tests::{LAUNCHER, Running, Signal, World, both_installs};
 
 both_installs![
-    a_client_is_called_by_the_name_that_has_its_address,
-    a_client_whose_name_is_not_confirmed_is_called_by_its_address,
-    the_hosts_file_names_loopback_and_comes_before_dns,
-    with_no_name_server_alive_the_answer_comes_within_the_limit,
+    a_client_gets_the_name_that_resolves_to_its_address,
+    a_client_without_a_confirmed_name_is_shown_by_address,
+    the_hosts_file_comes_before_dns,
+    without_a_working_name_server_lookups_end_within_the_limit,
     a_name_server_that_comes_back_is_asked_again,
 ];
 
@@ -86,7 +86,7 @@ fn told(from: &str) -> String {
     answer
 }
 
-fn a_client_is_called_by_the_name_that_has_its_address(world: &World) {
+fn a_client_gets_the_name_that_resolves_to_its_address(world: &World) {
     addresses(world);
     let _dns = dnsmasq(world);
     let server = whoami(world, "10");
@@ -95,7 +95,7 @@ fn a_client_is_called_by_the_name_that_has_its_address(world: &World) {
     says(&server, "\n192.0.2.1: mail.example.org\n2001:db8::1: six.example.org\n");
 }
 
-fn a_client_whose_name_is_not_confirmed_is_called_by_its_address(world: &World) {
+fn a_client_without_a_confirmed_name_is_shown_by_address(world: &World) {
     addresses(world);
     let _dns = dnsmasq(world);
     let server = whoami(world, "10");
@@ -109,7 +109,7 @@ fn a_client_whose_name_is_not_confirmed_is_called_by_its_address(world: &World) 
     }
 }
 
-fn the_hosts_file_names_loopback_and_comes_before_dns(world: &World) {
+fn the_hosts_file_comes_before_dns(world: &World) {
     addresses(world);
     let _dns = dnsmasq(world);
     let _server = whoami(world, "10");
@@ -121,7 +121,7 @@ fn the_hosts_file_names_loopback_and_comes_before_dns(world: &World) {
     assert_eq!(told("192.0.2.1"), "you are renamed.example.org (192.0.2.1)\n");
 }
 
-fn with_no_name_server_alive_the_answer_comes_within_the_limit(world: &World) {
+fn without_a_working_name_server_lookups_end_within_the_limit(world: &World) {
     addresses(world);
     let dns = dnsmasq(world);
     let server = whoami(world, "2");

@@ -13,8 +13,8 @@ both_installs![
     inns_clients_post_and_fetch_on_port_119,
     tin_finds_saves_and_reads_an_article_on_port_119,
     every_command_of_a_reader_has_its_answer,
-    an_article_that_is_none_is_refused,
-    a_news_server_tells_its_clients_that_it_ends,
+    a_malformed_article_is_refused,
+    a_news_server_notifies_its_clients_when_it_ends,
 ];
 
 const NEWS: [&str; 3] = ["news", "news.example.test", "local.general,local.test"];
@@ -181,7 +181,7 @@ fn every_command_of_a_reader_has_its_answer(world: &World) {
     client.hear("205");
 }
 
-fn an_article_that_is_none_is_refused(world: &World) {
+fn a_malformed_article_is_refused(world: &World) {
     let _server = serve(world, &launcher());
     let mut client = dialogue();
     for wrong in [
@@ -206,7 +206,7 @@ fn an_article_that_is_none_is_refused(world: &World) {
     assert_eq!(client.hear("211"), "0 1 0 local.test");
 }
 
-fn a_news_server_tells_its_clients_that_it_ends(world: &World) {
+fn a_news_server_notifies_its_clients_when_it_ends(world: &World) {
     let server = serve(world, &[]);
     let (mut idle, mut posting) = (dialogue(), dialogue());
     posting.say("POST");

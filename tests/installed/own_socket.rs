@@ -10,9 +10,9 @@ use portgrant_tests::{BINDER, Outcome, World, both_installs};
 both_installs![
     the_callers_own_socket_is_bound_and_nothing_else_is_done_to_it,
     an_ipv4_address_is_bound_on_an_ipv6_socket_as_a_mapped_one,
-    the_ipv6_wildcard_counts_for_both_families_whatever_the_socket_says,
-    a_rule_for_an_interface_is_not_for_a_socket_that_can_leave_it,
-    what_is_not_a_fresh_socket_of_the_callers_is_refused,
+    the_ipv6_wildcard_of_a_callers_socket_counts_for_both_families,
+    a_rule_with_dev_does_not_permit_a_callers_own_socket,
+    only_a_fresh_socket_of_the_callers_is_bound,
     a_socket_of_another_network_namespace_is_refused,
 ];
 
@@ -54,7 +54,7 @@ fn an_ipv4_address_is_bound_on_an_ipv6_socket_as_a_mapped_one(world: &World) {
 }
 
 /// PG-1
-fn the_ipv6_wildcard_counts_for_both_families_whatever_the_socket_says(world: &World) {
+fn the_ipv6_wildcard_of_a_callers_socket_counts_for_both_families(world: &World) {
     world.policy("permit alice 80 on [::]/0\n");
     let socket = fresh(world, AddressFamily::Inet6, SockType::Stream);
     setsockopt(&socket, sockopt::Ipv6V6Only, &true).expect("set");
@@ -63,7 +63,7 @@ fn the_ipv6_wildcard_counts_for_both_families_whatever_the_socket_says(world: &W
 }
 
 /// PG-1
-fn a_rule_for_an_interface_is_not_for_a_socket_that_can_leave_it(world: &World) {
+fn a_rule_with_dev_does_not_permit_a_callers_own_socket(world: &World) {
     world.policy("permit alice 53/udp dev lo\n");
     let socket = fresh(world, AddressFamily::Inet, SockType::Datagram);
     setsockopt(&socket, sockopt::BindToDevice, &"lo".into()).expect("set");
@@ -71,7 +71,7 @@ fn a_rule_for_an_interface_is_not_for_a_socket_that_can_leave_it(world: &World) 
 }
 
 /// PG-1
-fn what_is_not_a_fresh_socket_of_the_callers_is_refused(world: &World) {
+fn only_a_fresh_socket_of_the_callers_is_bound(world: &World) {
     world.policy("permit alice 80 80/udp\n");
     let tcp = || fresh(world, AddressFamily::Inet, SockType::Stream);
     let bound: OwnedFd = TcpListener::bind("127.0.0.1:0").expect("bind").into();

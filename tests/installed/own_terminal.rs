@@ -16,20 +16,20 @@ use rustix::termios::{LocalModes, tcgetattr};
 use crate::telnet::Client;
 
 both_installs![
-    a_program_that_root_starts_for_alice_has_a_terminal_of_its_own,
+    a_program_that_root_starts_for_alice_has_a_separate_terminal,
     a_child_that_stays_behind_neither_reads_nor_types_at_roots_terminal,
-    the_programs_terminal_has_the_window_of_roots,
+    the_programs_terminal_has_the_window_size_of_roots,
     roots_shell_learns_how_the_program_ended,
     signals_that_are_sent_to_the_launcher_reach_the_program,
-    a_program_can_be_stopped_and_goes_on_and_the_terminal_is_as_before,
+    a_program_can_be_stopped_and_continued_and_the_terminal_is_restored,
     a_program_in_the_background_asks_for_the_terminal_and_gets_it,
-    what_is_redirected_stays_as_it_is,
+    redirected_descriptors_stay_unchanged,
     a_pipeline_shares_the_terminal,
-    the_program_is_hung_up_when_roots_terminal_or_the_launcher_is_gone,
-    who_stays_has_nothing_of_the_programs_and_little_privilege,
+    the_program_gets_sighup_if_roots_terminal_or_the_launcher_is_gone,
+    relay_and_monitor_have_no_descriptors_of_the_program_and_one_capability,
     as_the_first_process_of_a_container_the_launcher_ends_as_the_program_does,
     a_program_that_ignores_hangups_outlives_roots_terminal,
-    naming_oneself_crosses_no_boundary,
+    user_with_ones_own_name_changes_nothing,
     every_way_of_starting_works_at_a_terminal,
 ];
 
@@ -107,7 +107,7 @@ fn ended(client: &mut Client) -> ExitStatus {
 }
 
 /// PG-30
-fn a_program_that_root_starts_for_alice_has_a_terminal_of_its_own(world: &World) {
+fn a_program_that_root_starts_for_alice_has_a_separate_terminal(world: &World) {
     let mut shell = Shell::start(world);
     let roots = shell.run("tty");
     let roots = roots.trim();
@@ -144,7 +144,7 @@ fn a_child_that_stays_behind_neither_reads_nor_types_at_roots_terminal(world: &W
     }
 }
 
-fn the_programs_terminal_has_the_window_of_roots(world: &World) {
+fn the_programs_terminal_has_the_window_size_of_roots(world: &World) {
     // A signal ends dash's read, with an error.
     let script = "trap 'echo now $(stty size)' WINCH; echo $(stty size); while read -r line || true; do :; done";
     let mut client = at_a_terminal(world, script);
@@ -196,7 +196,7 @@ fn signals_that_are_sent_to_the_launcher_reach_the_program(world: &World) {
     assert_eq!(world.listening(), []);
 }
 
-fn a_program_can_be_stopped_and_goes_on_and_the_terminal_is_as_before(world: &World) {
+fn a_program_can_be_stopped_and_continued_and_the_terminal_is_restored(world: &World) {
     let mut shell = Shell::start(world);
     let modes = shell.run("stty -g");
     shell.begin(&for_alice("", "sh -c 'echo ready; exec cat'"), "ready\r\n");
@@ -251,7 +251,7 @@ fn a_program_in_the_background_asks_for_the_terminal_and_gets_it(world: &World) 
     shell.run("kill %1; wait");
 }
 
-fn what_is_redirected_stays_as_it_is(world: &World) {
+fn redirected_descriptors_stay_unchanged(world: &World) {
     let mut shell = Shell::start(world);
     let script = "cat; readlink /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/6; readlink /proc/self/fd/2 >&2";
     let command = for_alice("", &format!("sh -c '{script}' >/tmp/out 6</etc/hosts"));
@@ -283,7 +283,7 @@ fn a_pipeline_shares_the_terminal(world: &World) {
     shell.0.see(PROMPT);
 }
 
-fn the_program_is_hung_up_when_roots_terminal_or_the_launcher_is_gone(world: &World) {
+fn the_program_gets_sighup_if_roots_terminal_or_the_launcher_is_gone(world: &World) {
     world.policy("permit alice 80\n");
     let script = "trap 'echo hung up >/tmp/hup; exit' HUP; echo ready >&2; while :; do sleep 0.02; done";
     let run = for_alice("", &format!("sh -c \"{script}\""));
@@ -306,7 +306,7 @@ fn the_program_is_hung_up_when_roots_terminal_or_the_launcher_is_gone(world: &Wo
 }
 
 /// PG-2: root's processes beside alice's program, which she can neither signal nor trace.
-fn who_stays_has_nothing_of_the_programs_and_little_privilege(world: &World) {
+fn relay_and_monitor_have_no_descriptors_of_the_program_and_one_capability(world: &World) {
     world.policy("permit alice 80\n");
     let run = for_alice("", "sh -c 'echo ready; exec sleep 60'");
     let script = format!("exec 7</etc/hosts; exec {run} </etc/passwd");
@@ -352,7 +352,7 @@ fn a_program_that_ignores_hangups_outlives_roots_terminal(world: &World) {
     soon("a signal still reaches it", || world.listening().is_empty() && !is_there(&format!("/proc/{program}")));
 }
 
-fn naming_oneself_crosses_no_boundary(world: &World) {
+fn user_with_ones_own_name_changes_nothing(world: &World) {
     let mut shell = Shell::start(world);
     let own = shell.run("tty; echo $$");
     let script = "sh -c 'tty; echo $PPID'";

@@ -8,7 +8,7 @@ use portgrant_tests::{LAUNCHER, World, both_installs};
 
 both_installs![
     a_running_server_gets_one_port_more_from_its_own_user,
-    a_server_of_another_user_says_that_it_turned_the_caller_away,
+    the_rejection_by_another_users_server_is_reported,
 ];
 
 const SOCKET: &str = "/home/alice/server.sock";
@@ -36,7 +36,7 @@ fn a_running_server_gets_one_port_more_from_its_own_user(world: &World) {
     assert_eq!(world.listening().len(), 1);
 }
 
-fn a_server_of_another_user_says_that_it_turned_the_caller_away(world: &World) {
+fn the_rejection_by_another_users_server_is_reported(world: &World) {
     world.policy("permit alice 79\n");
     let mailbox = Mailbox::bind("/tmp/root.sock").expect("bound");
     std::fs::set_permissions("/tmp/root.sock", std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");

@@ -6,16 +6,16 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use portgrant_protocol::record::Reply;
-use portgrant_protocol::socket::Facts;
 use portgrant_protocol::{Kind, Message};
 use portgrant_protocol::{Protocol, transfer};
+use portgrant_server::SocketInfo;
 use portgrant_tests::{BINDER, Outcome, World, both_installs};
 
 both_installs![
     the_sockets_arrive_named_listening_and_owned_by_the_caller,
     a_refusal_arrives_as_a_record_and_nothing_else,
-    a_grant_bound_to_a_program_names_it_and_passes_nothing,
-    only_a_connected_seqpacket_socket_is_sent_to,
+    a_grant_bound_to_a_program_passes_no_socket,
+    sockets_are_sent_only_over_a_connected_seqpacket_socket,
     a_peer_that_is_gone_gets_nothing_and_nothing_stays_bound,
     every_option_is_set_on_the_socket,
     every_protocol_is_bound_as_it_was_asked,
@@ -48,17 +48,17 @@ fn refused(world: &World, endpoints: &[&str]) -> (Message, Outcome) {
     (refusal, outcome)
 }
 
-fn facts(socket: &OwnedFd) -> Facts {
-    Facts::of(socket.as_fd()).expect("an internet socket")
+fn info(socket: &OwnedFd) -> SocketInfo {
+    SocketInfo::of(socket.as_fd()).expect("an internet socket")
 }
 
 fn the_sockets_arrive_named_listening_and_owned_by_the_caller(world: &World) {
     world.policy("permit alice 80 53/udp\n");
     let (names, sockets) = granted(world, &["web=127.0.0.1:80", "53/udp"]);
     assert_eq!(names, ["web", "53/udp"]);
-    let web = facts(&sockets[0]);
+    let web = info(&sockets[0]);
     assert_eq!((web.protocol, web.local, web.listening), (Protocol::Tcp, ([127, 0, 0, 1], 80).into(), true));
-    assert_eq!((facts(&sockets[1]).protocol, facts(&sockets[1]).local.port()), (Protocol::Udp, 53));
+    assert_eq!((info(&sockets[1]).protocol, info(&sockets[1]).local.port()), (Protocol::Udp, 53));
     assert!(world.listening().iter().all(|socket| socket.uid == 1000), "{:?}", world.listening());
     TcpStream::connect("127.0.0.1:80").expect("it is listening");
 }
@@ -80,14 +80,14 @@ fn a_refusal_arrives_as_a_record_and_nothing_else(world: &World) {
     assert!(refusal.to_string().contains("/etc/portgrant.conf:1:14"), "{refusal}");
 }
 
-fn a_grant_bound_to_a_program_names_it_and_passes_nothing(world: &World) {
+fn a_grant_bound_to_a_program_passes_no_socket(world: &World) {
     world.policy("permit alice 80 exec /usr/bin/true\n");
     let (refusal, outcome) = refused(world, &["80"]);
     outcome.exits(77);
     assert_eq!(refusal.program.as_deref(), Some("/usr/bin/true"));
 }
 
-fn only_a_connected_seqpacket_socket_is_sent_to(world: &World) {
+fn sockets_are_sent_only_over_a_connected_seqpacket_socket(world: &World) {
     world.policy("permit alice 80\n");
     let (stream, _other) = UnixStream::pair().expect("pair");
     let udp = UdpSocket::bind("127.0.0.1:0").expect("bind");
@@ -142,8 +142,8 @@ fn every_protocol_is_bound_as_it_was_asked(world: &World) {
         let (reply, sockets, outcome) = pass(world, &[&format!("{port}/{}", protocol.word())]);
         match reply {
             Reply::Granted { .. } => {
-                let facts = facts(&sockets[0]);
-                assert_eq!((facts.protocol, facts.local.port()), (protocol, port));
+                let info = info(&sockets[0]);
+                assert_eq!((info.protocol, info.local.port()), (protocol, port));
             }
             // A kernel may be built without it; then that is what is said.
             Reply::Failed(message) => {
@@ -169,8 +169,8 @@ fn each_binds_every_address_and_shares_none(world: &World) {
     world.policy("permit alice 520/udp reserved\npermit bob 521/udp on 10.7.0.1 reserved\n");
     let (names, sockets) = granted(world, &["rip=each:520/udp"]);
     assert_eq!((names[0].as_str(), names[1].as_str()), ("rip", "rip-1"));
-    let bound: Vec<IpAddr> = sockets.iter().map(|socket| facts(socket).local.ip()).collect();
-    assert!(bound[0].is_unspecified() && facts(&sockets[0]).dual_stack, "{bound:?}");
+    let bound: Vec<IpAddr> = sockets.iter().map(|socket| info(socket).local.ip()).collect();
+    assert!(bound[0].is_unspecified() && info(&sockets[0]).dual_stack, "{bound:?}");
     for address in ["127.0.0.1", "::1", "10.7.0.1", "10.7.0.255", "fd07::1"] {
         assert!(bound.contains(&address.parse().expect("an address")), "{address} is not in {bound:?}");
     }
@@ -217,7 +217,7 @@ fn each_binds_every_address_and_shares_none(world: &World) {
 fn a_socket_is_v6only_only_when_asked(world: &World) {
     world.policy("permit alice 80 81\n");
     let dual = granted(world, &["81"]).1;
-    assert!(facts(&dual[0]).dual_stack);
+    assert!(info(&dual[0]).dual_stack);
     let both = granted(world, &["[::]:80,v6only", "0.0.0.0:80"]).1;
-    assert!(!facts(&both[0]).dual_stack && facts(&both[1]).local.is_ipv4());
+    assert!(!info(&both[0]).dual_stack && info(&both[1]).local.is_ipv4());
 }

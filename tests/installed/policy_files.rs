@@ -6,12 +6,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use portgrant_tests::{BINDER, LAUNCHER, Outcome, World, both_installs};
 
 both_installs![
-    a_policy_that_cannot_be_believed_refuses_everything,
-    a_folder_above_the_policy_must_be_roots,
+    an_untrusted_policy_file_refuses_everything,
+    folders_above_the_policy_must_belong_to_root,
     one_malformed_line_refuses_everything,
     files_of_the_folder_are_read_in_byte_order_and_others_are_not,
-    passwd_group_and_services_must_be_roots_too,
-    tables_of_names_may_be_links_that_are_roots_all_the_way,
+    passwd_group_and_services_must_belong_to_root,
+    passwd_and_group_may_be_symlinks_that_only_root_can_change,
     a_deny_for_a_group_needs_passwd_and_group,
     a_last_line_without_its_line_feed_is_refused_and_named,
     a_service_in_a_deny_is_every_port_that_the_name_has,
@@ -33,7 +33,7 @@ fn chmod(path: &str, mode: u32) {
 }
 
 /// PG-5
-fn a_policy_that_cannot_be_believed_refuses_everything(world: &World) {
+fn an_untrusted_policy_file_refuses_everything(world: &World) {
     let good = || {
         let _ = fs::remove_file(CONF);
         world.policy("permit alice 80\n");
@@ -71,7 +71,7 @@ fn a_policy_that_cannot_be_believed_refuses_everything(world: &World) {
     ask(world).succeeds();
 }
 
-fn a_folder_above_the_policy_must_be_roots(world: &World) {
+fn folders_above_the_policy_must_belong_to_root(world: &World) {
     world.policy("permit alice 80\n");
     world.policy_file("more.conf", "permit alice 81\n");
     for folder in ["/etc/portgrant.d", "/etc", "/"] {
@@ -131,7 +131,7 @@ fn files_of_the_folder_are_read_in_byte_order_and_others_are_not(world: &World) 
     explain().exits(78).complains("/etc/portgrant.d/deny.conf: it is empty");
 }
 
-fn passwd_group_and_services_must_be_roots_too(world: &World) {
+fn passwd_group_and_services_must_belong_to_root(world: &World) {
     for (rule, file) in
         [("permit alice 80", "passwd"), ("permit :alice 80", "group"), ("permit uid:1000 http", "services")]
     {
@@ -148,7 +148,7 @@ fn passwd_group_and_services_must_be_roots_too(world: &World) {
     }
 }
 
-fn tables_of_names_may_be_links_that_are_roots_all_the_way(world: &World) {
+fn passwd_and_group_may_be_symlinks_that_only_root_can_change(world: &World) {
     world.policy("permit uid:1000 http\n");
     let root = |words: &[&str]| {
         world.as_root().run(words).succeeds();

@@ -7,10 +7,10 @@ use portgrant_tests::{BINDER, Install, LAUNCHER, POLICY, World, both_installs};
 
 both_installs![
     few_system_calls_are_made_with_privilege,
-    nothing_of_the_callers_is_looked_at_before_the_drop,
-    the_first_calls_of_the_helper_are_those_of_the_drop,
-    nothing_is_written_with_privilege_where_the_drop_fails,
-    what_only_tells_has_no_privilege_and_takes_none,
+    the_helper_reads_nothing_of_the_caller_before_the_drop,
+    the_first_system_calls_of_the_helper_drop_privilege,
+    nothing_is_printed_if_the_drop_fails,
+    explain_list_and_check_have_no_privilege,
 ];
 
 /// The calls of the helper, from its first instruction on. Traced by root, so that the kernel gives privilege all the same.
@@ -68,7 +68,7 @@ fn few_system_calls_are_made_with_privilege(world: &World) {
 }
 
 /// PG-5
-fn nothing_of_the_callers_is_looked_at_before_the_drop(world: &World) {
+fn the_helper_reads_nothing_of_the_caller_before_the_drop(world: &World) {
     world.policy("permit alice 80\n");
     let calls = calls(world, &["exec", "-l", "80", "--", "/bin/true"]);
     let dropped = calls.iter().position(|call| call.starts_with("setresuid(")).expect("a drop");
@@ -82,7 +82,7 @@ fn nothing_of_the_callers_is_looked_at_before_the_drop(world: &World) {
 }
 
 /// PG-2: no C library runs first.
-fn the_first_calls_of_the_helper_are_those_of_the_drop(world: &World) {
+fn the_first_system_calls_of_the_helper_drop_privilege(world: &World) {
     let calls = calls(world, &["--version"]);
     let names: Vec<&str> = calls.iter().map(|call| call.split('(').next().unwrap_or_default()).collect();
     let drop = ["mprotect", "prctl", "capget", "prctl", "setresgid", "setresuid", "prctl", "capset"];
@@ -96,7 +96,7 @@ fn the_first_calls_of_the_helper_are_those_of_the_drop(world: &World) {
 }
 
 /// PG-2: what cannot be given up is not told either, as whoever reads it may make the helper wait.
-fn nothing_is_written_with_privilege_where_the_drop_fails(world: &World) {
+fn nothing_is_printed_if_the_drop_fails(world: &World) {
     world.policy("permit alice 80\n");
     let is_setuid = matches!(world.install(), Install::Setuid);
     for (fault, is_told) in [
@@ -126,7 +126,7 @@ fn nothing_is_written_with_privilege_where_the_drop_fails(world: &World) {
     }
 }
 
-fn what_only_tells_has_no_privilege_and_takes_none(world: &World) {
+fn explain_list_and_check_have_no_privilege(world: &World) {
     world.policy("permit alice 80\n");
     let mode = std::fs::metadata(POLICY).expect("installed").permissions().mode();
     assert_eq!(mode & 0o7777, 0o755);

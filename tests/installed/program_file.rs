@@ -5,7 +5,7 @@ use portgrant_tests::{BINDER, World, both_installs};
 both_installs![
     the_helper_is_loaded_anywhere_and_what_relocation_wrote_is_read_only,
     no_part_of_the_helper_is_writable_and_executable,
-    the_helper_has_an_address_of_its_own_in_each_process,
+    the_helper_is_loaded_at_a_random_address,
 ];
 
 // elf.h
@@ -112,7 +112,7 @@ fn no_part_of_the_helper_is_writable_and_executable(_: &World) {
     assert_eq!(stack.flags & 1, 0, "the stack is executable");
 }
 
-fn the_helper_has_an_address_of_its_own_in_each_process(world: &World) {
+fn the_helper_is_loaded_at_a_random_address(world: &World) {
     let mut addresses = std::collections::BTreeSet::new();
     for _ in 0..4 {
         let strace = ["strace", "-u", "alice", "-o", "/tmp/address", "-e", "trace=mprotect", BINDER, "--version"];

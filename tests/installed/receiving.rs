@@ -13,9 +13,9 @@ use portgrant_tests::{BINDER, Running, World, both_installs};
 
 both_installs![
     a_running_program_asks_for_sockets_and_gets_typed_ones,
-    what_is_refused_says_why_in_the_error,
+    a_refusal_has_its_reason_in_the_error,
     a_mailbox_receives_one_port_more,
-    a_mailbox_turns_others_away_and_goes_on,
+    a_mailbox_rejects_other_users_and_continues,
 ];
 
 const MAILBOX: &str = "/tmp/server.sock";
@@ -52,7 +52,7 @@ fn refused<T: std::fmt::Debug>(asked: Result<T, Error>) -> Message {
     refusal.clone()
 }
 
-fn what_is_refused_says_why_in_the_error(world: &World) {
+fn a_refusal_has_its_reason_in_the_error(world: &World) {
     world.policy("permit alice 80\npermit root 25 exec /usr/bin/true\n");
     let ask = |endpoint| helper().listen(endpoint).and_then(Request::send).map(|_: Sockets| ());
     let refusal = refused(ask("80"));
@@ -87,9 +87,9 @@ fn a_mailbox_receives_one_port_more(world: &World) {
     assert!(!std::fs::exists(MAILBOX).expect("stat"));
 }
 
-fn a_mailbox_turns_others_away_and_goes_on(world: &World) {
+fn a_mailbox_rejects_other_users_and_continues(world: &World) {
     world.policy("permit alice 81\npermit root 80\n");
-    let mailbox = Mailbox::bind(MAILBOX).expect("bound").patience(Duration::from_secs(3));
+    let mailbox = Mailbox::bind(MAILBOX).expect("bound").time_limit(Duration::from_secs(3));
     std::fs::set_permissions(MAILBOX, std::fs::Permissions::from_mode(0o666)).expect("chmod");
     // The user who connects counts, so alice connects herself.
     let script = "import socket, time\ns = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\

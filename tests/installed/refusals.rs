@@ -13,11 +13,11 @@ both_installs![
     an_address_that_is_in_use_or_missing_is_reported,
     a_wrong_word_is_named_with_what_was_expected,
     a_program_that_cannot_be_executed_leaves_nothing_bound,
-    sixty_four_kibibytes_of_arguments_are_no_trouble,
+    arguments_of_64_kib_work,
     a_host_without_ipv6_is_reported,
-    an_interface_is_known_by_all_of_its_names,
-    a_group_rule_holds_by_the_callers_groups_and_a_deny_by_the_account,
-    a_program_of_an_exec_rule_must_be_roots_all_the_way,
+    an_interface_is_recognized_by_its_alternative_names,
+    a_group_permit_needs_the_process_group_and_a_group_deny_checks_the_account,
+    the_program_of_an_exec_rule_must_be_changeable_only_by_root,
     the_order_of_rules_and_files_decides_nothing,
 ];
 
@@ -153,7 +153,7 @@ fn a_program_that_cannot_be_executed_leaves_nothing_bound(world: &World) {
     current.run([BINDER, "exec", "-l", "80", "--", "script"]).exits(126);
 }
 
-fn sixty_four_kibibytes_of_arguments_are_no_trouble(world: &World) {
+fn arguments_of_64_kib_work(world: &World) {
     world.policy("permit alice 80\n");
     let long = "x".repeat(64 << 10);
     let words = [BINDER, "exec", "-l", "80", "--", "printf", "%s", &long];
@@ -190,7 +190,7 @@ fn a_host_without_ipv6_is_reported(world: &World) {
 }
 
 /// PG-1
-fn an_interface_is_known_by_all_of_its_names(world: &World) {
+fn an_interface_is_recognized_by_its_alternative_names(world: &World) {
     for words in
         [&["link", "add", "pg0", "type", "veth"][..], &["link", "property", "add", "dev", "pg0", "altname", "alt0"]]
     {
@@ -212,7 +212,7 @@ fn an_interface_is_known_by_all_of_its_names(world: &World) {
     }
 }
 
-fn a_group_rule_holds_by_the_callers_groups_and_a_deny_by_the_account(world: &World) {
+fn a_group_permit_needs_the_process_group_and_a_group_deny_checks_the_account(world: &World) {
     world.policy("permit :web 80\n");
     let exec = [BINDER, "exec", "-l", "80", "--", "true"];
     world.as_user("bob").run(exec).succeeds();
@@ -226,7 +226,7 @@ fn a_group_rule_holds_by_the_callers_groups_and_a_deny_by_the_account(world: &Wo
     world.as_user("bob").groups(&[]).run(exec).exits(77).complains("denied by the rule at /etc/portgrant.conf:2");
 }
 
-fn a_program_of_an_exec_rule_must_be_roots_all_the_way(world: &World) {
+fn the_program_of_an_exec_rule_must_be_changeable_only_by_root(world: &World) {
     world.folder("/opt/a/bin", "root", 0o755);
     world.as_root().run(["cp", "/bin/true", "/opt/a/bin/true"]).succeeds();
     std::os::unix::fs::symlink("/opt/a/bin", "/opt/b").expect("symlink");

@@ -13,9 +13,9 @@ use portgrant_tests::{LAUNCHER, Listening, Running, Signal, World, both_installs
 
 both_installs![
     a_new_version_on_port_80_takes_over_by_a_signal,
-    a_new_version_that_asks_for_more_than_it_is_granted_is_not_served,
+    a_new_version_with_an_ungranted_port_does_not_take_over,
     nobody_else_can_ask_for_an_upgrade,
-    nobody_else_can_pose_as_the_predecessor,
+    another_process_cannot_pose_as_the_predecessor,
     a_daemon_is_upgraded_without_privilege_and_its_pid_file_follows,
     restarts_under_load_are_not_noticed,
     process_1_of_a_pid_namespace_is_not_replaced,
@@ -114,7 +114,7 @@ fn a_new_version_on_port_80_takes_over_by_a_signal(world: &World) {
     }
 }
 
-fn a_new_version_that_asks_for_more_than_it_is_granted_is_not_served(world: &World) {
+fn a_new_version_with_an_ungranted_port_does_not_take_over(world: &World) {
     prepare(world, "permit alice 80 81\n");
     world.as_user("alice").run(["sh", "-c", "printf '80\\n' >/home/alice/list"]).succeeds();
     let _server = start(world, &["@/home/alice/list"]);
@@ -140,7 +140,7 @@ fn nobody_else_can_ask_for_an_upgrade(world: &World) {
     world.as_root().run(asking).succeeds().prints("generation 2, process");
 }
 
-fn nobody_else_can_pose_as_the_predecessor(world: &World) {
+fn another_process_cannot_pose_as_the_predecessor(world: &World) {
     prepare(world, "permit alice 80\n");
     // root's, which is this test's process and the parent as well.
     let (_ours, theirs) = transfer::pair().expect("a pair");

@@ -11,21 +11,21 @@ use nix::sys::signal::Signal;
 use portgrant_tests::{BINDER, LAUNCHER, Running, World, both_installs, skip};
 
 both_installs![
-    what_is_refused_is_eacces_to_the_program_and_three_lines_to_people,
-    what_was_refused_can_be_asked_for_later,
-    in_a_network_of_its_own_a_program_has_its_own_rights_and_no_others,
-    a_port_in_use_and_an_address_that_is_not_there_keep_their_errno,
-    other_errors_are_those_of_a_bind_with_the_right_to_the_port,
+    a_refused_bind_is_eacces_and_a_message_on_standard_error,
+    a_refused_port_can_be_bound_after_the_policy_changes,
+    a_program_in_its_own_network_namespace_binds_with_its_own_rights,
+    eaddrinuse_and_eaddrnotavail_reach_the_program,
+    other_bind_errors_are_those_of_a_permitted_bind,
     a_program_with_fewer_rights_than_its_caller_gains_none,
     a_program_that_will_be_refused_is_not_started,
-    where_the_kernel_permits_it_the_program_is_simply_executed,
-    where_the_caller_ignores_sigchld_binds_are_answered,
+    without_need_for_a_supervisor_the_program_is_executed_directly,
+    binds_are_answered_if_the_caller_ignores_sigchld,
     many_binds_at_once_from_threads_and_children_all_succeed,
     the_programs_own_socket_is_bound,
-    every_way_of_asking_is_answered,
-    it_needs_no_proc,
-    a_helper_that_is_killed_is_asked_once_more,
-    podman_is_warned_of_unless_its_user_namespace_is_there,
+    binds_of_every_kind_of_program_are_answered,
+    portgrant_run_works_without_proc,
+    a_killed_helper_is_started_once_more,
+    portgrant_run_warns_of_podman_without_a_user_namespace,
 ];
 
 /// How long something may take that happens by itself, on an emulated machine too.
@@ -66,7 +66,7 @@ pub(crate) fn none_left(world: &World) {
     }
 }
 
-fn what_is_refused_is_eacces_to_the_program_and_three_lines_to_people(world: &World) {
+fn a_refused_bind_is_eacces_and_a_message_on_standard_error(world: &World) {
     world.policy("permit alice 80 on 127.0.0.1\npermit alice 53/udp\npermit bob 81\n");
     let refused = [
         ("AF_INET", "SOCK_STREAM", "('127.0.0.1', 81)"),
@@ -104,7 +104,7 @@ fn what_is_refused_is_eacces_to_the_program_and_three_lines_to_people(world: &Wo
     none_left(world);
 }
 
-fn what_was_refused_can_be_asked_for_later(world: &World) {
+fn a_refused_port_can_be_bound_after_the_policy_changes(world: &World) {
     world.policy("permit bob 80\n");
     let alice = || world.as_user("alice").env("HOME", "/home/alice");
     let ask = [LAUNCHER, "explain", "--why-denied"];
@@ -121,7 +121,7 @@ fn what_was_refused_can_be_asked_for_later(world: &World) {
     world.as_user("bob").env("HOME", "/home/bob").run(ask).succeeds().prints("nothing was refused lately");
 }
 
-fn in_a_network_of_its_own_a_program_has_its_own_rights_and_no_others(world: &World) {
+fn a_program_in_its_own_network_namespace_binds_with_its_own_rights(world: &World) {
     world.policy("permit alice 81\n");
     let run = |apart: &[&str], port: u16| {
         let script = binding("AF_INET", "SOCK_STREAM", &format!("('0.0.0.0', {port})"));
@@ -136,7 +136,7 @@ fn in_a_network_of_its_own_a_program_has_its_own_rights_and_no_others(world: &Wo
     assert_eq!(world.listening(), []);
 }
 
-fn a_port_in_use_and_an_address_that_is_not_there_keep_their_errno(world: &World) {
+fn eaddrinuse_and_eaddrnotavail_reach_the_program(world: &World) {
     world.policy("permit alice 80 on 127.0.0.0/8 198.51.100.1\n");
     let _holder = TcpListener::bind("127.0.0.1:80").expect("root's");
     for (address, said) in [("('127.0.0.1', 80)", "EADDRINUSE\n"), ("('198.51.100.1', 80)", "EADDRNOTAVAIL\n")] {
@@ -145,7 +145,7 @@ fn a_port_in_use_and_an_address_that_is_not_there_keep_their_errno(world: &World
     }
 }
 
-fn other_errors_are_those_of_a_bind_with_the_right_to_the_port(world: &World) {
+fn other_bind_errors_are_those_of_a_permitted_bind(world: &World) {
     world.policy("permit alice 80-89\n");
     let script = "import socket, errno\ndef bind(s, *address):\n try:\n  s.bind(address); print('bound')\n \
                   except OSError as e: print(errno.errorcode[e.errno])\n\
@@ -194,7 +194,7 @@ fn a_program_that_will_be_refused_is_not_started(world: &World) {
     assert!(!fs::exists("/tmp/started").expect("stat"));
 }
 
-fn where_the_kernel_permits_it_the_program_is_simply_executed(world: &World) {
+fn without_need_for_a_supervisor_the_program_is_executed_directly(world: &World) {
     world.policy("permit bob 1\n");
     let script = "grep -E 'NoNewPrivs|^Seccomp:' /proc/self/status";
     let plain = world.as_user("alice").run([LAUNCHER, "-v", "run", "-l", "8080", "--", "sh", "-c", script]);
@@ -204,7 +204,7 @@ fn where_the_kernel_permits_it_the_program_is_simply_executed(world: &World) {
     plain.succeeds().prints("NoNewPrivs:\t0\nSeccomp:\t0\n");
 }
 
-fn where_the_caller_ignores_sigchld_binds_are_answered(world: &World) {
+fn binds_are_answered_if_the_caller_ignores_sigchld(world: &World) {
     world.policy("permit alice 80\n");
     let run = |words: &[&str], port| {
         let script = binding("AF_INET", "SOCK_STREAM", &format!("('127.0.0.1', {port})"));
@@ -269,7 +269,7 @@ fn the_programs_own_socket_is_bound(world: &World) {
     outcome.succeeds().prints("True 1 True 1000\n");
 }
 
-fn every_way_of_asking_is_answered(world: &World) {
+fn binds_of_every_kind_of_program_are_answered(world: &World) {
     world.policy("permit alice 80\n");
     // Without a C library; x32's number reaches the supervisor even if this kernel has no x32.
     let ways: &[_] = if cfg!(target_arch = "x86_64") {
@@ -298,7 +298,7 @@ fn every_way_of_asking_is_answered(world: &World) {
 }
 
 /// There may be none in a chroot, and another pid namespace's after unshare(1).
-fn it_needs_no_proc(world: &World) {
+fn portgrant_run_works_without_proc(world: &World) {
     world.policy("permit alice 80\n");
     let script = "mount -t tmpfs none /proc; exec setpriv --reuid=1000 --regid=1000 --clear-groups \
         --inh-caps=-all --bounding-set=-all,+net_bind_service,+setuid,+setgid \"$@\"";
@@ -309,7 +309,7 @@ fn it_needs_no_proc(world: &World) {
 }
 
 /// Its own timer kills it where it is stopped for too long; here it does so itself.
-fn a_helper_that_is_killed_is_asked_once_more(world: &World) {
+fn a_killed_helper_is_started_once_more(world: &World) {
     world.policy("permit alice 80\n");
     world.folder("/opt/killed", "root", 0o755);
     fs::copy("/usr/libexec/portgrant/portgrant-supervisor", "/opt/killed/portgrant-supervisor").expect("copied");
@@ -332,7 +332,7 @@ fn a_helper_that_is_killed_is_asked_once_more(world: &World) {
 }
 
 /// podman itself is in the tests of packages. Here true(1) has its name.
-fn podman_is_warned_of_unless_its_user_namespace_is_there(world: &World) {
+fn portgrant_run_warns_of_podman_without_a_user_namespace(world: &World) {
     world.policy("permit alice 80\n");
     world.folder("/tmp/runtime", "alice", 0o700);
     std::os::unix::fs::symlink("/bin/true", "/tmp/podman").expect("symlink");

@@ -10,12 +10,12 @@ use portgrant_tests::{BINDER, LAUNCHER, World, both_installs, http_get, ptrace_s
 use crate::running::{PATIENCE, await_output, await_port, binding, none_left, supervisors};
 
 both_installs![
-    an_unmodified_program_binds_its_port_and_stays_what_was_started,
+    an_unmodified_program_binds_its_port_and_keeps_its_pid,
     the_supervisor_is_small_and_ends_with_the_last_process,
-    a_supervisor_that_is_killed_has_an_heir,
+    the_heir_takes_over_from_a_killed_supervisor,
     a_call_is_answered_after_the_supervisor_was_killed,
     no_signal_but_sigkill_ends_a_supervisor,
-    the_programs_end_signals_and_children_are_its_own,
+    the_supervisor_does_not_affect_signals_children_and_status,
 ];
 
 fn is_the_parent() -> bool {
@@ -26,7 +26,7 @@ fn is_the_parent() -> bool {
     is_it
 }
 
-fn an_unmodified_program_binds_its_port_and_stays_what_was_started(world: &World) {
+fn an_unmodified_program_binds_its_port_and_keeps_its_pid(world: &World) {
     if is_the_parent() {
         return;
     }
@@ -89,7 +89,7 @@ fn resident_kilobytes(pid: u32) -> u64 {
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
 }
 
-fn a_supervisor_that_is_killed_has_an_heir(world: &World) {
+fn the_heir_takes_over_from_a_killed_supervisor(world: &World) {
     if is_the_parent() {
         return;
     }
@@ -176,7 +176,7 @@ fn no_signal_but_sigkill_ends_a_supervisor(world: &World) {
     none_left(world);
 }
 
-fn the_programs_end_signals_and_children_are_its_own(world: &World) {
+fn the_supervisor_does_not_affect_signals_children_and_status(world: &World) {
     if is_the_parent() {
         return;
     }

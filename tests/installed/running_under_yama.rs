@@ -16,17 +16,17 @@ use crate::nginx;
 use crate::running::{PATIENCE, await_output, await_port, binding, none_left, supervisors};
 
 both_installs![
-    it_ends_as_the_program_does,
+    portgrant_run_ends_with_the_status_of_the_program,
     signals_reach_the_program,
-    a_stop_is_the_programs_and_so_is_going_on,
-    where_fewer_descriptors_may_be_polled_than_there_are_nobody_spins,
-    unmodified_servers_answer_and_so_do_their_workers,
-    threads_children_and_theirs_bind_and_are_refused,
+    stop_and_continue_signals_reach_the_program,
+    the_supervisor_does_not_spin_under_a_low_descriptor_limit,
+    unmodified_servers_and_their_workers_answer,
+    threads_children_and_grandchildren_are_decided_alike,
     a_daemon_that_left_its_parents_binds,
-    what_outlives_the_program_binds_and_is_buried,
-    who_kills_what_was_started_ends_the_program,
-    a_detached_supervisor_cannot_look_into_it,
-    where_nobody_may_look_that_is_said_and_nothing_started,
+    processes_that_outlive_the_program_can_bind_and_are_reaped,
+    killing_the_first_process_ends_the_program,
+    a_detached_supervisor_cannot_inspect_the_program,
+    a_forbidden_ptrace_scope_is_reported_before_the_program_starts,
 ];
 
 /// Starts `words` as alice, under the ptrace_scope `scope`.
@@ -53,7 +53,7 @@ fn binds(port: u16) -> String {
     binding("AF_INET", "SOCK_STREAM", &format!("('127.0.0.1', {port})"))
 }
 
-fn it_ends_as_the_program_does(world: &World) {
+fn portgrant_run_ends_with_the_status_of_the_program(world: &World) {
     world.policy("permit alice 80\n");
     let run = |words: &[&str]| supervised(world, 1, words).wait(PATIENCE);
     run(&["sh", "-c", "exit 42"]).exits(42);
@@ -69,7 +69,7 @@ fn it_ends_as_the_program_does(world: &World) {
 }
 
 /// poll(2) fails with EINVAL then. A signal ends the one that waits.
-fn where_fewer_descriptors_may_be_polled_than_there_are_nobody_spins(world: &World) {
+fn the_supervisor_does_not_spin_under_a_low_descriptor_limit(world: &World) {
     world.policy("permit alice 80\n");
     let told = "import signal\nsignal.signal(signal.SIGUSR1, lambda *_: print('told', flush=True))\n\
                 print('ready', flush=True)\nwhile True: signal.pause()";
@@ -102,7 +102,7 @@ fn signals_reach_the_program(world: &World) {
     none_left(world);
 }
 
-fn a_stop_is_the_programs_and_so_is_going_on(world: &World) {
+fn stop_and_continue_signals_reach_the_program(world: &World) {
     world.policy("permit alice 80\n");
     let script = "import os, signal\nprint(os.getpid(), flush=True)\nos.kill(os.getpid(), signal.SIGSTOP)\nprint('on')";
     let program = supervised(world, 1, &["python3", "-c", script]);
@@ -119,7 +119,7 @@ fn a_stop_is_the_programs_and_so_is_going_on(world: &World) {
     program.wait(PATIENCE).succeeds().prints("\non\n");
 }
 
-fn unmodified_servers_answer_and_so_do_their_workers(world: &World) {
+fn unmodified_servers_and_their_workers_answer(world: &World) {
     world.policy("permit www-data 80\npermit alice 81\n");
     let mut server = supervised(world, 1, &["python3", "-m", "http.server", "81"]);
     await_port(&mut server, 81);
@@ -144,7 +144,7 @@ fn unmodified_servers_answer_and_so_do_their_workers(world: &World) {
     none_left(world);
 }
 
-fn threads_children_and_theirs_bind_and_are_refused(world: &World) {
+fn threads_children_and_grandchildren_are_decided_alike(world: &World) {
     world.policy("permit alice 80-89\n");
     let script = format!(
         "import os, subprocess, sys, threading\n\
@@ -195,7 +195,7 @@ fn a_daemon_that_left_its_parents_binds(world: &World) {
     none_left(world);
 }
 
-fn what_outlives_the_program_binds_and_is_buried(world: &World) {
+fn processes_that_outlive_the_program_can_bind_and_are_reaped(world: &World) {
     world.policy("permit alice 80\n");
     let script = format!(
         "for n in $(seq 20); do (sleep 0.01 &); done; (while [ ! -e /tmp/go ]; do sleep 0.01; done; \
@@ -218,7 +218,7 @@ fn what_outlives_the_program_binds_and_is_buried(world: &World) {
     assert_eq!(fs::read_to_string("/tmp/late").expect("it ran"), "bound ('127.0.0.1', 80)\n");
 }
 
-fn who_kills_what_was_started_ends_the_program(world: &World) {
+fn killing_the_first_process_ends_the_program(world: &World) {
     world.policy("permit alice 80\n");
     let script = "import os, signal, time\ndef end(*_):\n open('/tmp/told', 'w'); os._exit(0)\n\
                   signal.signal(signal.SIGTERM, end)\nprint('up', flush=True)\nwhile True: time.sleep(1)";
@@ -239,7 +239,7 @@ fn who_kills_what_was_started_ends_the_program(world: &World) {
 }
 
 /// Whether Yama is really active where the tests above rely on it, and emulated where it is not.
-fn a_detached_supervisor_cannot_look_into_it(world: &World) {
+fn a_detached_supervisor_cannot_inspect_the_program(world: &World) {
     world.policy("permit alice 80\n");
     let script = binds(80);
     let detached = world.as_user("alice").run([SUPERVISOR, BINDER, "/usr/bin/python3", "python3", "-c", &script]);
@@ -250,7 +250,7 @@ fn a_detached_supervisor_cannot_look_into_it(world: &World) {
     }
 }
 
-fn where_nobody_may_look_that_is_said_and_nothing_started(world: &World) {
+fn a_forbidden_ptrace_scope_is_reported_before_the_program_starts(world: &World) {
     world.policy("permit alice 80\n");
     for (scope, why) in
         [(2, "only a process with CAP_SYS_PTRACE may inspect another"), (3, "until this machine is started again")]

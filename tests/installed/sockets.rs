@@ -11,13 +11,13 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 
 both_installs![
     one_call_gets_a_socket_in_four_ways_with_the_same_options,
-    who_is_not_granted_a_port_is_told_so_in_each_way,
-    a_group_of_workers_is_asked_for_at_once,
+    a_refusal_is_reported_in_each_way_to_get_a_socket,
+    a_group_of_workers_gets_its_sockets_in_one_request,
     no_other_user_binds_beside_a_server,
-    no_other_user_is_there_before_a_server_and_keeps_its_port,
+    no_other_user_can_keep_the_port_by_binding_first,
     the_hijack_is_real_where_a_server_sets_reuseaddr_on_udp,
-    a_port_in_use_names_its_holder_as_far_as_the_asker_may_see,
-    a_port_in_time_wait_says_for_how_long,
+    the_holder_of_a_port_is_reported_as_far_as_the_caller_may_see,
+    a_port_in_time_wait_is_reported_with_the_remaining_time,
 ];
 
 /// Starts a program that says when it is ready, and waits for that.
@@ -86,7 +86,7 @@ fn one_call_gets_a_socket_in_four_ways_with_the_same_options(world: &World) {
     }
 }
 
-fn who_is_not_granted_a_port_is_told_so_in_each_way(world: &World) {
+fn a_refusal_is_reported_in_each_way_to_get_a_socket(world: &World) {
     world.policy("permit alice 443\n");
     world.as_user("bob").run(["echod", "443"]).exits(77).complains("443/tcp is refused for bob");
     world.as_user("alice").run(["echod", "443,reuseport"]).exits(77).complains("443/tcp is refused for alice");
@@ -103,7 +103,7 @@ fn who_is_not_granted_a_port_is_told_so_in_each_way(world: &World) {
     assert_eq!(server.output().0, "7007/udp at 127.0.0.1:7007, bound\n");
 }
 
-fn a_group_of_workers_is_asked_for_at_once(world: &World) {
+fn a_group_of_workers_gets_its_sockets_in_one_request(world: &World) {
     world.policy("permit alice 80 reuseport\npermit bob 80 reuseport\npermit root 81\n");
     let _group = serving(world, "alice", &["echod", "--workers", "4", "80"]);
     let all = world.listening();
@@ -171,7 +171,7 @@ time.sleep(60)
 ";
 
 /// A specific address takes precedence over a wildcard: who has it before the server starts would get its clients.
-fn no_other_user_is_there_before_a_server_and_keeps_its_port(world: &World) {
+fn no_other_user_can_keep_the_port_by_binding_first(world: &World) {
     for (protocol, endpoint) in [("tcp", "7007"), ("tcp", "7007,reuseport"), ("udp", "7007/udp")] {
         let squat = ready(world.as_user("bob").spawn(["python3", "-c", SQUAT, protocol]), "bound");
         let outcome = world.as_user("alice").run(["echod", endpoint]);
@@ -213,7 +213,7 @@ fn the_hijack_is_real_where_a_server_sets_reuseaddr_on_udp(world: &World) {
     outcome.prints("hijacked 127.0.0.1");
 }
 
-fn a_port_in_use_names_its_holder_as_far_as_the_asker_may_see(world: &World) {
+fn the_holder_of_a_port_is_reported_as_far_as_the_caller_may_see(world: &World) {
     world.policy("permit alice 80\npermit bob 80\n");
     let server = serving(world, "alice", &["echod", "80"]);
     let hidden = "a socket of user alice listens at [::]:80 (IPv4 as well)";
@@ -237,7 +237,7 @@ fn a_port_in_use_names_its_holder_as_far_as_the_asker_may_see(world: &World) {
     assert!(!outcome.stderr.contains('\x1b') && outcome.stderr.lines().count() == 1, "{outcome}");
 }
 
-fn a_port_in_time_wait_says_for_how_long(world: &World) {
+fn a_port_in_time_wait_is_reported_with_the_remaining_time(world: &World) {
     // A server without SO_REUSEADDR that closes first: bind(2) refuses its port for a minute.
     let careless = "import socket\n\
         s = socket.socket(); s.bind(('127.0.0.1', 7007)); s.listen()\n\

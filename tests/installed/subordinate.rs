@@ -6,11 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use portgrant_tests::{BINDER, LAUNCHER, Outcome, World, both_installs};
 
 both_installs![
-    a_subordinate_uid_is_its_owner_to_every_deny,
-    a_subordinate_gid_is_its_owner_s_groups_to_a_deny_for_a_group,
+    a_deny_treats_a_subordinate_uid_as_its_owner,
+    a_deny_for_a_group_applies_to_subordinate_gids_of_its_members,
     a_setuid_program_of_a_subordinate_uid_is_denied_as_well,
-    subordinate_ids_are_read_only_where_a_permit_meets_a_deny,
-    a_source_of_subordinate_ids_that_is_not_asked_is_warned_of,
+    the_helper_reads_subordinate_ids_only_if_a_permit_meets_a_deny,
+    check_warns_of_subordinate_ids_from_another_source,
 ];
 
 const EXEC: [&str; 6] = [BINDER, "exec", "-l", "80", "--", "true"];
@@ -20,7 +20,7 @@ fn ask(world: &World, uid: u32, gid: u32) -> Outcome {
 }
 
 /// PG-51
-fn a_subordinate_uid_is_its_owner_to_every_deny(world: &World) {
+fn a_deny_treats_a_subordinate_uid_as_its_owner(world: &World) {
     world.file("/etc/subuid", "bob:50000:100\n1000:50050:100\n");
     world.policy("permit any 80\ndeny bob any\n");
     for (uid, denied) in [(1001, true), (49_999, false), (50_000, true), (50_099, true), (50_100, false), (1000, false)]
@@ -53,7 +53,7 @@ fn a_subordinate_uid_is_its_owner_to_every_deny(world: &World) {
 }
 
 /// PG-51
-fn a_subordinate_gid_is_its_owner_s_groups_to_a_deny_for_a_group(world: &World) {
+fn a_deny_for_a_group_applies_to_subordinate_gids_of_its_members(world: &World) {
     world.file("/etc/subuid", "bob:50000:100\n");
     world.file("/etc/subgid", "bob:51000:100\n");
     world.policy("permit any 80\ndeny :web any\n");
@@ -79,7 +79,7 @@ fn a_setuid_program_of_a_subordinate_uid_is_denied_as_well(world: &World) {
     world.as_user("alice").run(words).exits(77).complains("uid 50000 is one of uid 1000's in /etc/subuid");
 }
 
-fn subordinate_ids_are_read_only_where_a_permit_meets_a_deny(world: &World) {
+fn the_helper_reads_subordinate_ids_only_if_a_permit_meets_a_deny(world: &World) {
     for file in ["/etc/subuid", "/etc/subgid"] {
         world.file("/etc/subuid", "bob:50000:100\n");
         world.file("/etc/subgid", "bob:50000:100\n");
@@ -101,7 +101,7 @@ fn subordinate_ids_are_read_only_where_a_permit_meets_a_deny(world: &World) {
     }
 }
 
-fn a_source_of_subordinate_ids_that_is_not_asked_is_warned_of(world: &World) {
+fn check_warns_of_subordinate_ids_from_another_source(world: &World) {
     world.policy("permit any 80\ndeny mail any\n");
     let check = || world.as_user("alice").run([LAUNCHER, "check"]);
     check().succeeds().prints("0 warnings");

@@ -10,12 +10,12 @@ use portgrant_tests::{BINDER, KERNEL, LAUNCHER, Outcome, Resource, Signal, World
 both_installs![
     a_deny_that_moves_between_two_files_is_never_missed,
     a_rule_that_is_removed_before_the_bind_permits_nothing,
-    every_reader_of_the_policy_sees_it_whole,
+    every_reader_sees_a_consistent_policy,
     a_stopped_helper_is_killed_after_ten_seconds,
     a_helper_that_was_stopped_for_five_seconds_gives_up,
     without_a_timer_nothing_is_bound,
-    a_policy_that_never_rests_ends_the_helper_and_not_its_callers_patience,
-    a_policy_that_changes_now_and_then_stops_nobody,
+    a_policy_that_changes_all_the_time_ends_the_helper_in_time,
+    a_policy_that_changes_sometimes_stops_no_server,
 ];
 
 const EXEC: [&str; 6] = [BINDER, "exec", "-l", "80", "--", "/bin/true"];
@@ -71,7 +71,7 @@ fn a_rule_that_is_removed_before_the_bind_permits_nothing(world: &World) {
 }
 
 /// The reports and the kernel mode's loader read as the helper does. PG-9, PG-22
-fn every_reader_of_the_policy_sees_it_whole(world: &World) {
+fn every_reader_sees_a_consistent_policy(world: &World) {
     every_place_sees_the_deny(world, &[LAUNCHER, "explain", "--as-user", "alice", "80"], |outcome| {
         outcome.exits(77);
     });
@@ -124,7 +124,7 @@ fn without_a_timer_nothing_is_bound(world: &World) {
 }
 
 /// PG-7, PG-9
-fn a_policy_that_never_rests_ends_the_helper_and_not_its_callers_patience(world: &World) {
+fn a_policy_that_changes_all_the_time_ends_the_helper_in_time(world: &World) {
     world.policy("permit alice 80\n");
     let script = "while :; do cp /etc/portgrant.conf /etc/new; mv /etc/new /etc/portgrant.conf; done";
     let writer = world.as_root().spawn(["sh", "-c", script]);
@@ -136,7 +136,7 @@ fn a_policy_that_never_rests_ends_the_helper_and_not_its_callers_patience(world:
 }
 
 /// PG-7
-fn a_policy_that_changes_now_and_then_stops_nobody(world: &World) {
+fn a_policy_that_changes_sometimes_stops_no_server(world: &World) {
     world.policy("permit alice 80\n");
     let script = "while :; do cp /etc/passwd /etc/passwd.new; mv /etc/passwd.new /etc/passwd; sleep 0.2; done";
     let writer = world.as_root().spawn(["sh", "-c", script]);

@@ -8,10 +8,10 @@ use portgrant_tests::{LAUNCHER, Outcome, Signal, World, both_installs};
 
 both_installs![
     an_axum_server_serves_two_ports_by_their_names,
-    an_axum_server_answers_what_it_was_asked_before_it_ends,
+    an_axum_server_answers_open_requests_before_it_ends,
     a_server_with_threads_keeps_connections_alive,
-    a_server_with_threads_answers_although_every_thread_had_a_silent_client,
-    several_listeners_share_a_port_where_a_rule_grants_it,
+    a_server_with_threads_answers_after_silent_clients_time_out,
+    several_listeners_share_a_port_if_a_rule_grants_reuseport,
 ];
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ fn an_axum_server_serves_two_ports_by_their_names(world: &World) {
     world.as_user("alice").run(web).exits(77).complains("81/tcp is refused for alice");
 }
 
-fn an_axum_server_answers_what_it_was_asked_before_it_ends(world: &World) {
+fn an_axum_server_answers_open_requests_before_it_ends(world: &World) {
     world.policy("permit alice 80\n");
     let server = world.serving("alice", &["web"], 1);
     let (mut idle, mut asking) = (connect(), connect());
@@ -122,7 +122,7 @@ fn a_server_with_threads_keeps_connections_alive(world: &World) {
     assert_eq!(rest(client).matches("HTTP/1.1 200 OK").count(), 2, "both of one segment are answered");
 }
 
-fn a_server_with_threads_answers_although_every_thread_had_a_silent_client(world: &World) {
+fn a_server_with_threads_answers_after_silent_clients_time_out(world: &World) {
     world.policy("permit alice 80\n");
     let server = world.serving("alice", &["hello"], 1);
     let silent: Vec<TcpStream> = (0..100).map(|_| connect()).collect();
@@ -132,7 +132,7 @@ fn a_server_with_threads_answers_although_every_thread_had_a_silent_client(world
     drop(silent);
 }
 
-fn several_listeners_share_a_port_where_a_rule_grants_it(world: &World) {
+fn several_listeners_share_a_port_if_a_rule_grants_reuseport(world: &World) {
     world.policy("permit alice 80\n");
     let words = ["hello", "--workers", "3", "80"];
     world.as_user("alice").run(words).exits(77).complains("reuseport");

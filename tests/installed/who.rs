@@ -8,14 +8,14 @@ use portgrant_tests::{LAUNCHER, Outcome, Running, World, both_installs};
 
 both_installs![
     a_free_port_is_reported_with_status_1,
-    a_holder_is_named_to_its_owner_and_to_root_and_its_user_to_everybody,
-    a_wildcard_bars_what_the_kernel_says_it_does,
-    several_holders_are_all_named,
-    connections_are_counted_and_time_wait_has_its_time,
-    the_same_stands_under_an_address_in_use,
-    a_name_that_a_program_gave_itself_is_made_printable,
-    holders_are_readable_by_programs,
-    a_word_that_is_no_port_is_named,
+    who_shows_the_program_to_its_owner_and_root_and_the_user_to_everybody,
+    who_reports_what_a_wildcard_blocks,
+    who_lists_all_holders,
+    who_counts_connections_and_shows_the_time_of_time_wait,
+    an_address_in_use_shows_what_who_shows,
+    who_escapes_program_names,
+    who_can_print_json,
+    who_reports_a_word_that_is_not_a_port,
 ];
 
 fn who(world: &World, user: &str, words: &[&str]) -> Outcome {
@@ -51,7 +51,7 @@ fn a_free_port_is_reported_with_status_1(world: &World) {
     assert_eq!(who(world, "alice", &["[::1]:80/tcp", "81/udp"]).exits(1).stdout.lines().count(), 2);
 }
 
-fn a_holder_is_named_to_its_owner_and_to_root_and_its_user_to_everybody(world: &World) {
+fn who_shows_the_program_to_its_owner_and_root_and_the_user_to_everybody(world: &World) {
     world.policy("permit alice 80\n");
     let server = world.as_user("alice").spawn([LAUNCHER, "exec", "-l", "127.0.0.1:80", "--", "sleep", "60"]);
     let _ = world.process_at_rest(server.pid());
@@ -78,7 +78,7 @@ fn a_holder_is_named_to_its_owner_and_to_root_and_its_user_to_everybody(world: &
 }
 
 /// What is said to be barred is tried: the kernel gives exactly the other addresses.
-fn a_wildcard_bars_what_the_kernel_says_it_does(world: &World) {
+fn who_reports_what_a_wildcard_blocks(world: &World) {
     let v6only = |on: u8| format!("s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, {on})");
     let bind = |endpoint: &str| {
         let (family, address) = endpoint.split_once(' ').expect("both");
@@ -129,7 +129,7 @@ fn a_wildcard_bars_what_the_kernel_says_it_does(world: &World) {
     }
 }
 
-fn several_holders_are_all_named(world: &World) {
+fn who_lists_all_holders(world: &World) {
     let reuseport = "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)";
     let one = holding(world, "alice", &listener("AF_INET", "0.0.0.0", 8080, reuseport));
     let other = holding(world, "alice", &format!("{}os.fork()", listener("AF_INET", "0.0.0.0", 8080, reuseport)));
@@ -146,7 +146,7 @@ fn several_holders_are_all_named(world: &World) {
         .prints("8080/udp is held\n  127.0.0.1:8080 is bound, the socket is bob's\n");
 }
 
-fn connections_are_counted_and_time_wait_has_its_time(world: &World) {
+fn who_counts_connections_and_shows_the_time_of_time_wait(world: &World) {
     // The side that closes first has TIME_WAIT: three connections of the server's, and one that stays.
     let listener = TcpListener::bind("127.0.0.1:8080").expect("a listener");
     let mut kept = Vec::new();
@@ -185,7 +185,7 @@ fn connections_are_counted_and_time_wait_has_its_time(world: &World) {
     outcome.exits(1).prints("8080/tcp is free for programs that set SO_REUSEADDR\n").prints("TIME_WAIT: ");
 }
 
-fn the_same_stands_under_an_address_in_use(world: &World) {
+fn an_address_in_use_shows_what_who_shows(world: &World) {
     world.policy("permit alice 80\npermit bob 80\npermit root 80\npermit root 81 exec /usr/bin/true\n");
     let server = world.as_user("alice").spawn([LAUNCHER, "exec", "-l", "80", "--", "sleep", "60"]);
     let _ = world.process_at_rest(server.pid());
@@ -210,7 +210,7 @@ fn the_same_stands_under_an_address_in_use(world: &World) {
     world.as_root().run(words).exits(69).complains("is in use").complains("see who: portgrant who 81/tcp");
 }
 
-fn a_name_that_a_program_gave_itself_is_made_printable(world: &World) {
+fn who_escapes_program_names(world: &World) {
     let named = format!(
         "{}open('/proc/self/comm', 'wb').write(b'a\\x1b[2J\\xff\\nfix: x')\n",
         listener("AF_INET", "127.0.0.1", 8080, "0")
@@ -225,7 +225,7 @@ fn a_name_that_a_program_gave_itself_is_made_printable(world: &World) {
     who(world, "root", &["8080/tcp"]).prints("      by   a\\x1b[2J\\xff\\x0afix: x (pid ");
 }
 
-fn holders_are_readable_by_programs(world: &World) {
+fn who_can_print_json(world: &World) {
     let server = holding(world, "alice", &listener("AF_INET6", "::", 8080, "0"));
     let json = who(world, "alice", &["8080", "--format", "json"]);
     let script = format!(
@@ -244,7 +244,7 @@ fn holders_are_readable_by_programs(world: &World) {
     hidden.succeeds().prints("\"hidden\": true").prints("\"processes\": []");
 }
 
-fn a_word_that_is_no_port_is_named(world: &World) {
+fn who_reports_a_word_that_is_not_a_port(world: &World) {
     for (word, expected) in
         [("8o", "'8o' is not a valid endpoint"), ("no-such-service", "no-such-service"), ("0", "'0' is not a valid")]
     {

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use portgrant_tests::{BINDER, Install, LAUNCHER, Resource, Signal, World, both_installs};
 
-both_installs![the_helper_is_installed_as_it_says];
+both_installs![the_tests_install_the_helper_with_the_named_privilege];
 
-fn the_helper_is_installed_as_it_says(world: &World) {
+fn the_tests_install_the_helper_with_the_named_privilege(world: &World) {
     let capabilities = world.as_root().run(["getcap", BINDER]).stdout;
     let mode = fs::metadata(BINDER).unwrap().permissions().mode() & 0o7777;
 
@@ -29,7 +29,7 @@ fn the_helper_is_installed_as_it_says(world: &World) {
 }
 
 #[test]
-fn nothing_outlives_its_world_nor_dies_with_another() {
+fn processes_of_a_test_world_end_with_it_alone() {
     let (here, there) = mpsc::channel();
     let (ended, end) = mpsc::channel::<()>();
     let one = thread::spawn(move || {
@@ -57,7 +57,7 @@ fn is_alive(pid: u32) -> bool {
 }
 
 #[test]
-fn a_user_has_its_ids_and_groups_and_no_capability() {
+fn a_test_user_has_its_ids_and_groups_and_no_capability() {
     World::with(Install::Setuid, |world| {
         let sleep = world.as_user("bob").spawn(["sleep", "60"]);
 
@@ -72,7 +72,7 @@ fn a_user_has_its_ids_and_groups_and_no_capability() {
 }
 
 #[test]
-fn a_user_can_bind_no_low_port_and_make_user_namespaces() {
+fn a_test_user_cannot_bind_a_low_port_but_can_make_user_namespaces() {
     World::with(Install::Setuid, |world| {
         let bind = "import socket; socket.socket().bind(('', 80))";
         world.as_user("alice").run(["python3", "-c", bind]).exits(1).complains("Permission denied");
@@ -81,7 +81,7 @@ fn a_user_can_bind_no_low_port_and_make_user_namespaces() {
 }
 
 #[test]
-fn a_hostile_caller_is_what_it_was_made() {
+fn a_hostile_test_caller_has_its_properties() {
     World::with(Install::Setuid, |world| {
         let caller = world.as_user("alice").uids(1000, 1001, 1001).gids(1000, 1001, 1001).groups(&[7, 2000]);
         let caller = caller.ignoring(Signal::SIGCHLD).ignoring(Signal::SIGPIPE).blocking_all_signals();
@@ -102,7 +102,7 @@ fn a_hostile_caller_is_what_it_was_made() {
 }
 
 #[test]
-fn limits_arguments_and_environment_are_as_asked() {
+fn a_test_caller_has_its_limits_arguments_and_environment() {
     World::with(Install::Setuid, |world| {
         let alice = || world.as_user("alice");
         let limited = alice().limit(Resource::RLIMIT_NOFILE, 20).limit(Resource::RLIMIT_FSIZE, 0);
@@ -124,7 +124,7 @@ fn limits_arguments_and_environment_are_as_asked() {
 }
 
 #[test]
-fn a_program_shares_the_open_files_it_is_given() {
+fn a_test_program_gets_the_given_descriptors() {
     World::with(Install::Setuid, |world| {
         let mut file = File::options().read(true).write(true).create(true).truncate(true).open("/tmp/shared").unwrap();
         file.write_all(b"before ").unwrap();
@@ -139,7 +139,7 @@ fn a_program_shares_the_open_files_it_is_given() {
 }
 
 #[test]
-fn each_world_has_a_network_of_its_own_with_ipv4_and_ipv6() {
+fn each_test_world_has_a_separate_network() {
     World::with(Install::Setuid, |world| {
         assert_eq!(world.listening(), []);
         let addresses = ["127.0.0.1:80", "127.1.2.3:80", "[::1]:80"];
@@ -156,7 +156,7 @@ fn each_world_has_a_network_of_its_own_with_ipv4_and_ipv6() {
 }
 
 #[test]
-fn syslog_keeps_what_users_send() {
+fn the_test_log_keeps_what_users_send() {
     World::with(Install::Setuid, |world| {
         let log = world.syslog();
         world.as_user("alice").run(["logger", "--priority", "authpriv.info", "a line"]).succeeds();

@@ -86,7 +86,7 @@ fn at_boot_the_policy_is_loaded_before_the_network_is_there() {
 
 /// PG-21
 #[test]
-fn services_bind_what_their_users_may_without_any_privilege() {
+fn units_bind_permitted_ports_without_privilege() {
     as_at_boot(|_| {
         assert_eq!(www_data(&[80, 81]), ["bound", "EACCES"]);
         let confined = ["User=www-data", "CapabilityBoundingSet=", "ProtectSystem=strict", "PrivateUsers=yes"];
@@ -124,7 +124,7 @@ fn grants(port: u16) -> Vec<String> {
 
 /// PG-25
 #[test]
-fn each_grant_is_in_the_journal_whatever_happens_to_the_reader_and_the_policy() {
+fn every_grant_is_in_the_journal_across_restarts_and_reloads() {
     as_at_boot(|world| {
         world.policy("permit www-data 90-99\n");
         systemctl(&["reload", "portgrant-kernel"]).succeeds();
@@ -165,7 +165,7 @@ fn each_grant_is_in_the_journal_whatever_happens_to_the_reader_and_the_policy() 
 
 /// PG-23
 #[test]
-fn a_stop_leaves_nothing_and_no_unit_failed() {
+fn a_stop_leaves_nothing_and_no_failed_unit() {
     as_at_boot(|_| {
         systemctl(&["stop", "portgrant-kernel"]).succeeds();
         assert_eq!(www_data(&[80]), ["EACCES"]);
@@ -181,7 +181,7 @@ fn a_stop_leaves_nothing_and_no_unit_failed() {
 
 /// As at a restart while the machine is started.
 #[test]
-fn a_start_that_is_interrupted_is_in_nobodys_way() {
+fn an_interrupted_start_does_not_block_the_next() {
     as_at_boot(|world| {
         systemctl(&["stop", "portgrant-kernel"]).succeeds();
         world.folder("/run/systemd/system/portgrant-kernel.service.d", "root", 0o755);
@@ -205,7 +205,7 @@ fn a_start_that_is_interrupted_is_in_nobodys_way() {
 }
 
 #[test]
-fn where_no_bpf_file_system_is_mounted_the_unit_mounts_it() {
+fn the_unit_mounts_the_bpf_file_system_if_it_is_missing() {
     as_at_boot(|_| {
         systemctl(&["stop", "portgrant-kernel", AUDIT, "portgrant-bpf"]).succeeds();
         run(&["umount", "/sys/fs/bpf"]).succeeds();
@@ -217,7 +217,7 @@ fn where_no_bpf_file_system_is_mounted_the_unit_mounts_it() {
 }
 
 #[test]
-fn the_units_are_well_formed_and_confined_and_nothing_that_they_need_is_kept_from_them() {
+fn the_units_are_valid_and_confined_and_work() {
     as_at_boot(|_| {
         let units = ["portgrant-bpf.service", "portgrant-kernel.service", AUDIT];
         // No man(1) is there to look the page up.

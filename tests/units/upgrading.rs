@@ -98,7 +98,7 @@ fn upgrade(number: u32) {
 }
 
 #[test]
-fn a_stop_lets_downloads_finish_however_often_the_server_was_upgraded() {
+fn a_stop_lets_downloads_finish_after_many_upgrades() {
     for reload in reloads() {
         for upgrades in 0..3 {
             with_service(reload, "", || {

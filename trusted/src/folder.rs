@@ -1,6 +1,6 @@
 //! Files that are root's: opened once, judged by their descriptor, and every folder above them as well.
 //!
-//! Runs as the caller, after the drop; nothing here needs privilege. A name is never looked at twice.
+//! Runs as the caller, after the drop; nothing here needs privilege. No name is looked up twice.
 
 use alloc::borrow::ToOwned;
 use alloc::rc::Rc;
@@ -139,7 +139,7 @@ impl Folder {
 /// NONBLOCK: a FIFO must not hold us up before it is known for one.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// Reads a file that nothing will be decided by, within the same bounds, and wherever its path leads.
+/// Reads a file that no decision depends on, within the same bounds, through any path.
 pub fn read_unjudged(path: &[u8]) -> Result<Vec<u8>, Distrust> {
     let fd = rustix::fs::open(path, READ, Mode::empty()).map_err(Distrust::System)?;
     read_whole(fd)
@@ -158,7 +158,7 @@ fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Distrust> {
     loop {
         match rustix::io::read(&fd, spare_capacity(&mut text)) {
             Ok(0) => return Ok(text),
-            // It grew meanwhile.
+            // The file grew meanwhile.
             Ok(_) if text.len() as u64 > MAX_LEN => return Err(Distrust::TooLarge),
             Ok(_) if text.len() == text.capacity() => text.reserve(4096),
             Ok(_) | Err(Errno::INTR) => {}

@@ -212,7 +212,7 @@ fn untrusted((path, why): Finding) -> Error {
 }
 
 /// The name by which the kernel knows interface `dev`, which may be an alternative one (`ip link property`): rules and
-/// requests must speak of the same. A name that is none stays as it is, and is an error when the socket is made.
+/// requests must use the same name. An unknown name stays as it is, and is an error when the socket is made.
 pub fn interface(dev: &str) -> String {
     let name = || {
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;

@@ -1,4 +1,4 @@
-//! Reads what a verdict rests on: the policy, and the tables of names. Every file is judged before it is believed, and
+//! Reads what a verdict depends on: the policy, and the tables of names. Every file is judged before it is trusted, and
 //! leaves a stamp, so that a later change is noticed.
 //!
 //! Runs as the caller, without privilege. The helper, the reports and the kernel mode's loader all read by this crate.

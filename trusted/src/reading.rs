@@ -1,5 +1,5 @@
-//! Reading all that a verdict rests on, as often as it takes to get it in one piece: the policy and the tables of names
-//! may be changed while they are read, and the caller may see to it that the change falls in between.
+//! Reads everything that a verdict depends on, again and again until it is consistent: the policy and the tables of names may
+//! be changed while they are read, and the caller can stop the helper in between.
 //!
 //! Everything that reads the policy does it here: the helper, the reports, the kernel mode's loader.
 
@@ -14,7 +14,7 @@ use crate::installed::System;
 use crate::stamps::{Age, SETTLED, Unchanged};
 
 /// How long a reader tries: half of the helper's time.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// What was read, and the tables of names that were read with it.
 #[derive(Debug)]
@@ -59,10 +59,10 @@ impl Attempts {
     /// The first of them begins now.
     #[must_use]
     pub fn from_now() -> Attempts {
-        Attempts { until: monotonic() + PATIENCE, waited_for_the_future: false }
+        Attempts { until: monotonic() + TIME_LIMIT, waited_for_the_future: false }
     }
 
-    /// Whether there is time for another one.
+    /// Whether there is time for another attempt.
     #[must_use]
     pub fn may_go_on(&self) -> bool {
         monotonic() < self.until

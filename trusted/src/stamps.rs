@@ -1,4 +1,4 @@
-//! What a verdict rests on: a stamp of every file and folder that was read, so that a change can be noticed later.
+//! Stamps of every file and folder that a verdict depends on, so that a later change is noticed.
 //!
 //! The caller chooses when this process runs. They may stop it between reading two files of the policy, or between the
 //! verdict and bind(2), and the administrator may change the policy meanwhile. So each stamp is taken from the open
@@ -27,7 +27,7 @@ const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOL
 #[derive(Debug)]
 pub struct Stamps {
     began: Timespec,
-    facts: RefCell<Vec<(Box<[u8]>, Fact)>>,
+    stamps: RefCell<Vec<(Box<[u8]>, Stamp)>>,
 }
 
 /// Proof that nothing had changed when it was made. Whatever needs an unchanged policy takes it.
@@ -48,7 +48,7 @@ pub enum Age {
 
 /// What was found at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fact {
+enum Stamp {
     /// A folder that was only passed through. Its size and times change with every file in it, so they are not compared
     Passed(Identity),
     /// A file that was read, or a folder that was listed: its identity, size, mtime and ctime
@@ -67,37 +67,37 @@ struct Identity {
 
 impl Default for Stamps {
     fn default() -> Stamps {
-        Stamps { began: realtime(), facts: RefCell::default() }
+        Stamps { began: realtime(), stamps: RefCell::default() }
     }
 }
 
 impl Stamps {
     /// Notes a folder on the way to something else.
     pub(crate) fn passed(&self, path: &[u8], stat: &Stat) {
-        self.note(path, Fact::passed(stat));
+        self.note(path, Stamp::passed(stat));
     }
 
     /// Notes a file that is about to be read, or a folder that is about to be listed.
     pub(crate) fn about_to_read(&self, path: &[u8], stat: &Stat) {
-        self.note(path, Fact::read(stat));
+        self.note(path, Stamp::read(stat));
     }
 
     /// Notes that there is nothing at `path`.
     pub(crate) fn missing(&self, path: &[u8]) {
-        self.note(path, Fact::Missing);
+        self.note(path, Stamp::Missing);
     }
 
-    fn note(&self, path: &[u8], fact: Fact) {
-        self.facts.borrow_mut().push((Box::from(path), fact));
+    fn note(&self, path: &[u8], stamp: Stamp) {
+        self.stamps.borrow_mut().push((Box::from(path), stamp));
     }
 
     /// Whether the stamps prove anything yet.
     #[must_use]
     pub fn age(&self) -> Age {
-        let facts = self.facts.borrow();
-        let changes = facts.iter().filter_map(|(_, fact)| match fact {
-            Fact::Read(.., changed) => Some(nanoseconds(*changed)),
-            Fact::Passed(_) | Fact::Missing => None,
+        let stamps = self.stamps.borrow();
+        let changes = stamps.iter().filter_map(|(_, stamp)| match stamp {
+            Stamp::Read(.., changed) => Some(nanoseconds(*changed)),
+            Stamp::Passed(_) | Stamp::Missing => None,
         });
         let settled = i128::try_from(SETTLED.as_nanos()).unwrap_or_default();
         let Some(latest) = changes.max() else { return Age::Settled };
@@ -114,14 +114,14 @@ impl Stamps {
     /// Looks at every path again, from the root on. `None` where any of them leads to something else now.
     pub fn unchanged(&self) -> Result<Option<Unchanged>, Errno> {
         let mut folders = Vec::new();
-        let facts = self.facts.borrow();
-        for (path, fact) in facts.iter() {
-            let now = match look(path, *fact, &mut folders) {
-                Err(Errno::NOENT) => Fact::Missing,
+        let stamps = self.stamps.borrow();
+        for (path, stamp) in stamps.iter() {
+            let now = match look(path, *stamp, &mut folders) {
+                Err(Errno::NOENT) => Stamp::Missing,
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Ok(None),
                 other => other?,
             };
-            if now != *fact {
+            if now != *stamp {
                 return Ok(None);
             }
         }
@@ -129,24 +129,24 @@ impl Stamps {
     }
 }
 
-/// What is at `path` now, of the kind that `was` is. The folder that it lies in is among `folders`, which were looked at
+/// What is at `path` now, of the kind that `was` is. The folder that it lies in is among `folders`, which were opened
 /// before it.
-fn look<'a>(path: &'a [u8], was: Fact, folders: &mut Vec<(&'a [u8], OwnedFd)>) -> Result<Fact, Errno> {
+fn look<'a>(path: &'a [u8], was: Stamp, folders: &mut Vec<(&'a [u8], OwnedFd)>) -> Result<Stamp, Errno> {
     let (parent, name) = split(path);
     if name.is_empty() {
         return entered(path, open("/", FOLDER, Mode::empty())?, folders);
     }
     let folder = &folders.iter().find(|folder| folder.0 == parent).ok_or(Errno::NOTDIR)?.1;
     match was {
-        Fact::Passed(_) => entered(path, openat(folder, name, FOLDER, Mode::empty())?, folders),
-        Fact::Read(..) | Fact::Missing => Ok(Fact::read(&statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?)),
+        Stamp::Passed(_) => entered(path, openat(folder, name, FOLDER, Mode::empty())?, folders),
+        Stamp::Read(..) | Stamp::Missing => Ok(Stamp::read(&statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?)),
     }
 }
 
-fn entered<'a>(path: &'a [u8], folder: OwnedFd, folders: &mut Vec<(&'a [u8], OwnedFd)>) -> Result<Fact, Errno> {
-    let fact = Fact::passed(&fstat(&folder)?);
+fn entered<'a>(path: &'a [u8], folder: OwnedFd, folders: &mut Vec<(&'a [u8], OwnedFd)>) -> Result<Stamp, Errno> {
+    let stamp = Stamp::passed(&fstat(&folder)?);
     folders.push((path, folder));
-    Ok(fact)
+    Ok(stamp)
 }
 
 /// The folder that holds `path`, and the last name, which is empty for the root alone. Paths are absolute and have one
@@ -159,18 +159,18 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-impl Fact {
-    fn passed(stat: &Stat) -> Fact {
-        Fact::Passed(Identity::of(stat))
+impl Stamp {
+    fn passed(stat: &Stat) -> Stamp {
+        Stamp::Passed(Identity::of(stat))
     }
 
     #[allow(clippy::useless_conversion, reason = "the types of these fields differ between architectures")]
-    fn read(stat: &Stat) -> Fact {
+    fn read(stat: &Stat) -> Stamp {
         let time =
             |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: i64::try_from(nanoseconds).unwrap_or(0) };
         let modified = time(stat.st_mtime.into(), stat.st_mtime_nsec);
         let changed = time(stat.st_ctime.into(), stat.st_ctime_nsec);
-        Fact::Read(Identity::of(stat), stat.st_size.into(), modified, changed)
+        Stamp::Read(Identity::of(stat), stat.st_size.into(), modified, changed)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The start by the C library, on processors other than x86-64 and aarch64, and in builds of the whole workspace.
 //!
-//! Why not `fn main`: Rust's runtime sets SIGPIPE to ignored first, and what the caller had can then not be told any more.
+//! Why not `fn main`: Rust's runtime sets SIGPIPE to ignored first, and then the program cannot find out what the caller had set.
 
 use std::ffi::{CStr, c_char, c_int, c_ulong};
 

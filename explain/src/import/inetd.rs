@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn tcp_is_ipv4_alone_for_inetutils() {
+    fn tcp_means_ipv4_only_for_inetutils() {
         let line = "ftp stream tcp nowait ftp /bin/x x\ntelnet stream tcp6only nowait ftp /bin/x x\n";
         let draft = of(line, Dialect::Inetutils);
         let rules: Vec<&str> = draft.rules.iter().map(|(_, rule)| rule.as_str()).collect();
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_alone_is_for_the_lines_below_it() {
+    fn a_line_with_only_an_address_applies_to_the_lines_below() {
         let text = "10.0.0.1:\nftp stream tcp nowait a /bin/x x\n*:\nftp stream tcp nowait a /bin/x\n\t-v\n#ftp\n";
         let draft = of(text, Dialect::Openbsd);
         let rules: Vec<&str> = draft.rules.iter().map(|(_, rule)| rule.as_str()).collect();
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_equal_is_left_out_and_said() {
+    fn an_inetd_line_without_an_equivalent_is_left_out_and_reported() {
         for (line, why) in [
             ("echo stream tcp nowait root internal", "inetd answers echo itself"),
             ("rstatd/1-3 dgram rpc/udp wait root /usr/sbin/rpc.rstatd rpc.rstatd", "registers no RPC"),

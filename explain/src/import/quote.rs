@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_reaches_the_program_as_it_was() {
+    fn a_quoted_word_reaches_the_program_unchanged() {
         let words = ["a b", "it's", "$HOME", "50%", "\"", "\\", "", "plain-1.0", "[::]:80,v6only"].map(str::to_owned);
         assert_eq!(shlex::split(&shell(&words)).expect("words"), words);
         assert_eq!(unit(&words), r#""a b" "it's" "$$HOME" "50%%" "\"" "\\" "" plain-1.0 [::]:80,v6only"#);

@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_is_for_one_socket_and_no_more() {
+    fn a_rule_permits_exactly_one_socket() {
         let listen = |place, port, options: &[&str]| Listen {
             name: None,
             place,

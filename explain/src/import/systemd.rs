@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_becomes_a_drop_in() {
+    fn a_socket_unit_and_its_service_become_a_drop_in() {
         let service = "[Service]\nUser=www-data\nExecStart=/usr/bin/server --fast \\\n  'a b'\nNoNewPrivileges=yes\n[Install]\nWantedBy=multi-user.target\n";
         let socket = "[Socket]\nListenStream=80\nListenDatagram=127.0.0.1:443\nBacklog=5\nFileDescriptorName=web\n";
         let draft = of(socket, service);
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_another_service_is_left_out() {
+    fn a_unit_that_would_change_the_service_is_left_out() {
         let socket = "[Socket]\nListenStream=80\n";
         let service = "[Service]\nUser=a\nExecStart=/bin/x\n";
         for (socket, service, why) in [

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_known_is_left_out_and_said() {
+    fn a_script_with_unknown_values_is_left_out_and_reported() {
         for (script, why) in [
             ("tcpserver -u $UIDX 0 25 x", "'$UIDX' is known to the shell alone"),
             ("tcpserver ::1 finger fingerd '$x y'", "'$x y' is known to the shell alone"),

@@ -14,7 +14,7 @@ use super::server::{Listen, Place, Server, Way, port, prefixes};
 use super::shown;
 use entry::{Configuration, Entry, Value};
 
-/// What xinetd does where nothing is said: 50 connections a second, and a rest of 10 seconds.
+/// xinetd's default: 50 connections a second, then a pause of 10 seconds.
 const CPS: &str = "50:10";
 /// Whose files say who may connect, where a program is started by xinetd or tcpd.
 const WRAPPERS: [&str; 2] = ["/etc/hosts.allow", "/etc/hosts.deny"];
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_permit_more_is_left_out() {
+    fn an_xinetd_service_that_would_get_wider_access_is_left_out() {
         for (attributes, why) in [
             ("access_times = 2:00-9:00", "access_times has no equal"),
             ("no_access = bad.example", "no_access = bad.example is a name"),
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_count_where_a_service_says_nothing_and_disabled_ones_are_gone() {
+    fn defaults_apply_to_services_and_disabled_services_are_skipped() {
         let defaults = "defaults\n{\n only_from = 10.0.0.0/8\n instances = 9\n disabled = off\n}\n";
         let off = service("tftp", "id = off; socket_type = dgram; wait = yes; user = x; server = /bin/x");
         let gone = service("ftp", &format!("disable = yes; {PLAIN}"));

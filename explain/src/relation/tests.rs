@@ -41,7 +41,7 @@ fn pair(one: &str, other: &str) -> (Rule, Rule) {
 }
 
 #[test]
-fn a_wider_rule_makes_a_narrower_one_needless_and_nothing_else_does() {
+fn only_a_wider_rule_makes_a_rule_needless() {
     for (wide, narrow, expected) in [
         ("permit alice 80-90", "permit alice 85", true),
         ("permit alice 80 81-83 84", "permit alice 80-84", true),
@@ -70,7 +70,7 @@ fn a_wider_rule_makes_a_narrower_one_needless_and_nothing_else_does() {
 }
 
 #[test]
-fn a_deny_takes_all_of_a_permit_or_some_or_nothing() {
+fn a_deny_covers_all_of_a_permit_or_part_of_it_or_nothing() {
     for (deny, permit, all, some) in [
         ("deny alice 80", "permit alice 80", true, true),
         ("deny alice 80", "permit alice 80-81", false, true),
@@ -100,7 +100,7 @@ fn a_deny_takes_all_of_a_permit_or_some_or_nothing() {
     }
 }
 
-/// Every rule that these clauses make, with its text. Whom it speaks of is a matter of its own.
+/// Every rule that these clauses make, with its text. Subjects are compared separately.
 fn every_rule(effect: &str, words: &[&str]) -> Vec<(String, Policy)> {
     const ON: [&str; 11] = [
         "",
@@ -150,7 +150,7 @@ fn permitted(policy: &Policy, endpoints: &[Resolved]) -> Vec<bool> {
 }
 
 #[test]
-fn a_rule_that_is_called_needless_permits_nothing_that_the_other_does_not() {
+fn a_rule_reported_as_needless_permits_nothing_extra() {
     let endpoints = every_endpoint();
     let rules = every_rule("permit", &["", "reuseport", "exec /x", "exec /y"]);
     let permitted: Vec<Vec<bool>> = rules.iter().map(|(_, policy)| permitted(policy, &endpoints)).collect();
@@ -168,7 +168,7 @@ fn a_rule_that_is_called_needless_permits_nothing_that_the_other_does_not() {
 }
 
 #[test]
-fn a_deny_takes_what_it_is_said_to_take() {
+fn a_deny_reported_to_cover_a_permit_covers_it() {
     let endpoints = every_endpoint();
     let denies = every_rule("deny", &[""]);
     for (text, permit) in every_rule("permit", &["", "reuseport"]) {

@@ -109,7 +109,7 @@ pub(super) struct CreateLink {
     pub(super) flags: u32,
 }
 
-/// The first of what the kernel tells of a map.
+/// The first fields of what the kernel reports about a map.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct MapInfo {

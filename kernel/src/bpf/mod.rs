@@ -115,9 +115,9 @@ impl Map {
     }
 
     fn of(fd: OwnedFd) -> Result<Map, Errno> {
-        let mut told = MapInfo::default();
-        info(fd.as_fd(), &mut told)?;
-        Ok(Map { fd, info: told })
+        let mut found = MapInfo::default();
+        info(fd.as_fd(), &mut found)?;
+        Ok(Map { fd, info: found })
     }
 
     /// Its number, while it is there.
@@ -168,7 +168,7 @@ impl Map {
             ..Batch::default()
         };
         // SAFETY: `count` keys and as many values, each as long as the map's, are read; both live across the call. No array
-        // here has more elements than a u32 tells.
+        // here has more elements than fit into a u32.
         unsafe { call(MAP_UPDATE_BATCH, &mut batch) }.map(|_| ())
     }
 
@@ -312,8 +312,8 @@ impl Link {
     }
 
     fn info(&self) -> Result<LinkInfo, Errno> {
-        let mut told = LinkInfo::default();
-        info(self.as_fd(), &mut told).map(|()| told)
+        let mut found = LinkInfo::default();
+        info(self.as_fd(), &mut found).map(|()| found)
     }
 }
 
@@ -344,11 +344,11 @@ fn open(path: &CStr) -> Result<OwnedFd, Errno> {
     Ok(unsafe { owned(fd) })
 }
 
-/// Fills `told`, one of the structures above, which are of integers only.
-fn info<T>(fd: BorrowedFd<'_>, told: &mut T) -> Result<(), Errno> {
+/// Fills `into`, one of the structures above, which are of integers only.
+fn info<T>(fd: BorrowedFd<'_>, into: &mut T) -> Result<(), Errno> {
     let length = size_of::<T>() as u32;
-    let mut info = Info { fd: number(fd), length, info: (&raw mut *told).expose_provenance() as u64 };
-    // SAFETY: the kernel writes at most `length` bytes, the size of `told`, which lives across the call.
+    let mut info = Info { fd: number(fd), length, info: (&raw mut *into).expose_provenance() as u64 };
+    // SAFETY: the kernel writes at most `length` bytes, the size of `into`, which lives across the call.
     unsafe { call(INFO, &mut info) }.map(|_| ())
 }
 

@@ -6,8 +6,8 @@ use rustix::io::Errno;
 use super::LOOKUP;
 use super::pins::Pins;
 use crate::Error;
-use crate::about::About;
 use crate::bpf::{Kind, Map, ReadOnly, Shape};
+use crate::description::Description;
 use crate::layout::{Pages, bucket, counter, group, port, ring};
 use crate::rows::Rows;
 use crate::tables::{self, Tables};
@@ -45,7 +45,7 @@ pub(super) const COUNTERS: Shape<'_> = Shape {
     entries: 1,
     read_only: ReadOnly::No,
 };
-pub(super) const TOLD: Shape<'_> = Shape { name: "portgrant_told", value: 8, ..COUNTERS };
+pub(super) const REPORTED: Shape<'_> = Shape { name: "portgrant_lost", value: 8, ..COUNTERS };
 
 /// Where the maps of the generations are.
 #[derive(Debug)]
@@ -77,19 +77,19 @@ impl Slots {
 }
 
 /// Makes the maps of a generation, and activates it as the last step.
-pub(super) fn fill(pins: &Pins, slots: &Slots, tables: &Tables, about: &mut About) -> Result<(), Error> {
-    let rows = Rows::of(tables, about.generation);
+pub(super) fn fill(pins: &Pins, slots: &Slots, tables: &Tables, description: &mut Description) -> Result<(), Error> {
+    let rows = Rows::of(tables, description.generation);
     // What an interrupted reload left there is nobody's.
-    slots.clear(about.generation)?;
-    write(&slots.buckets, bucket::PAGES, BUCKETS, about.generation, rows.buckets())?;
-    write(&slots.groups, group::PAGES, GROUPS, about.generation, rows.groups())?;
+    slots.clear(description.generation)?;
+    write(&slots.buckets, bucket::PAGES, BUCKETS, description.generation, rows.buckets())?;
+    write(&slots.groups, group::PAGES, GROUPS, description.generation, rows.groups())?;
     let ports = create(PORTS, None)?;
     set_all(&ports, rows.ports())?;
-    about.map = ports.id();
-    let text = about.to_bytes();
-    let map = create(Shape { value: text.len(), name: "portgrant_about", ..COUNTERS }, None)?;
+    description.map = ports.id();
+    let text = description.to_bytes();
+    let map = create(Shape { value: text.len(), name: "portgrant_info", ..COUNTERS }, None)?;
     set(&map, &0u32.to_ne_bytes(), &text)?;
-    let name = format!("about-{}", about.generation);
+    let name = format!("description-{}", description.generation);
     let _ = fs::unlink(pins.path(&name));
     pins.pin(&map, &name)?;
     put(&slots.policy, 0, &ports)

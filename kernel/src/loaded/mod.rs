@@ -5,9 +5,9 @@
 //! | `policy` | one slot: the ports of the active generation |
 //! | `buckets`, `groups` | the rows of an even generation in the first half, those of an odd one in the second |
 //! | `grants`, `counters` | the ring buffer and the counts |
-//! | `told` | how many of the lost grants the log was told |
-//! | `about-N` | what is known of generation N, which names the id of its ports |
-//! | `bind4`, `bind6` | the links: while they are attached, the policy holds |
+//! | `reported` | how many lost grants are reported in the log |
+//! | `description-N` | the description of generation N, with the id of the map of its ports |
+//! | `bind4`, `bind6` | the links: while they are attached, the policy is active |
 //! | `audit` | a folder that the reader of the grants holds locked |
 //!
 //! A generation is complete before the one slot of `policy` is set to it, and nothing of the one before is touched until
@@ -27,9 +27,9 @@ use rustix::io::Errno;
 use self::generation::*;
 use self::pins::{HOOKS, Pins, judged_folder};
 use crate::Error;
-use crate::about::About;
 use crate::bpf::{self, Link, Map, Program, Ring, Shape};
 use crate::cgroup::Cgroup;
+use crate::description::Description;
 use crate::layout::{counter, record};
 use crate::program::{self, Maps};
 use crate::tables::Tables;
@@ -43,7 +43,7 @@ pub struct Loaded {
     slots: Slots,
     grants: Map,
     counters: Map,
-    told: Map,
+    reported: Map,
 }
 
 /// What was counted since it was loaded.
@@ -53,7 +53,7 @@ pub struct Counts {
     pub granted: u64,
     /// Grants whose record found no room
     pub unlogged: u64,
-    /// Requests for a port that somebody has, by somebody who has it not; the kernel decided them
+    /// Refused requests for a port that another user is permitted; the kernel decided them
     pub passed: u64,
 }
 
@@ -77,7 +77,7 @@ pub enum Reader {
 
 impl Loaded {
     /// Loads `tables` for `cgroup`, and for the network namespace of `about`.
-    pub fn load(tables: &Tables, cgroup: &Cgroup, mut about: About) -> Result<(), Error> {
+    pub fn load(tables: &Tables, cgroup: &Cgroup, mut description: Description) -> Result<(), Error> {
         let pins = Pins::make()?.locked()?;
         if pins.is_loaded() {
             return Err(Error::Loaded);
@@ -85,16 +85,16 @@ impl Loaded {
         if !pins.names()?.is_empty() {
             // Somebody was interrupted here.
             pins.clear()?;
-            return Loaded::load(tables, cgroup, about);
+            return Loaded::load(tables, cgroup, description);
         }
-        let done = Loaded::fill(&pins, tables, cgroup, &mut about);
+        let done = Loaded::fill(&pins, tables, cgroup, &mut description);
         if done.is_err() {
             let _ = pins.clear();
         }
         done
     }
 
-    fn fill(pins: &Pins, tables: &Tables, cgroup: &Cgroup, about: &mut About) -> Result<(), Error> {
+    fn fill(pins: &Pins, tables: &Tables, cgroup: &Cgroup, description: &mut Description) -> Result<(), Error> {
         if !finds_elements()? {
             return Err(Error::FirstElementOnly);
         }
@@ -103,20 +103,20 @@ impl Loaded {
             buckets: create(BUCKET_PAGES, Some(&create(BUCKETS, None)?))?,
             groups: create(GROUP_PAGES, Some(&create(GROUPS, None)?))?,
         };
-        let (grants, counters, told) = (create(GRANTS, None)?, create(COUNTERS, None)?, create(TOLD, None)?);
+        let (grants, counters, reported) = (create(GRANTS, None)?, create(COUNTERS, None)?, create(REPORTED, None)?);
         for (map, name) in
-            slots.named().into_iter().chain([(&grants, "grants"), (&counters, "counters"), (&told, "told")])
+            slots.named().into_iter().chain([(&grants, "grants"), (&counters, "counters"), (&reported, "reported")])
         {
             pins.pin(map, name)?;
         }
         let audit = pins.path("audit");
         fs::mkdir(&audit, Mode::RWXU).map_err(|errno| Error::Call { call: "mkdir, for the pins,", errno })?;
-        fill(pins, &slots, tables, about)?;
+        fill(pins, &slots, tables, description)?;
 
         let [policy, buckets, groups] = slots.named().map(|(map, _)| fd(map));
         let maps = Maps { policy, buckets, groups, grants: fd(&grants), counters: fd(&counters) };
         for (name, hook, family) in HOOKS {
-            let code = program::program(maps, family, about.network_namespace);
+            let code = program::program(maps, family, description.network_namespace);
             let program =
                 Program::load(&code, hook, &format!("portgrant_{name}")).map_err(|refused| match refused.errno {
                     Errno::PERM => Error::NoPrivilege,
@@ -158,26 +158,26 @@ impl Loaded {
             },
             grants: pins.map("grants", GRANTS)?,
             counters: pins.map("counters", COUNTERS)?,
-            told: pins.map("told", TOLD)?,
+            reported: pins.map("reported", REPORTED)?,
             pins,
         };
-        if loaded.about()?.program == program::number() { Ok(loaded) } else { Err(Error::OtherVersion) }
+        if loaded.description()?.program == program::number() { Ok(loaded) } else { Err(Error::OtherVersion) }
     }
 
     /// Activates `tables` instead of the old ones, at once and for both families.
-    pub fn replace(&self, tables: &Tables, mut about: About) -> Result<(), Error> {
-        let generation = about.generation;
-        let done = fill(&self.pins, &self.slots, tables, &mut about);
+    pub fn replace(&self, tables: &Tables, mut description: Description) -> Result<(), Error> {
+        let generation = description.generation;
+        let done = fill(&self.pins, &self.slots, tables, &mut description);
         if done.is_err() {
             // Nobody uses it: its activation is the last step.
             let _ = self.slots.clear(generation);
-            let _ = fs::unlink(self.pins.path(&format!("about-{generation}")));
+            let _ = fs::unlink(self.pins.path(&format!("description-{generation}")));
             return done;
         }
         // From here on no program uses the generation before. Who reads the grants may be one behind.
         self.slots.clear(generation ^ 1)?;
         for name in self.pins.names()? {
-            let old = name.strip_prefix("about-").and_then(|number| number.parse::<u32>().ok());
+            let old = name.strip_prefix("description-").and_then(|number| number.parse::<u32>().ok());
             if old.is_some_and(|old| old + 1 < generation) {
                 let _ = fs::unlink(self.pins.path(&name));
             }
@@ -186,12 +186,12 @@ impl Loaded {
     }
 
     /// What is known of the active generation.
-    pub fn about(&self) -> Result<About, Error> {
+    pub fn description(&self) -> Result<Description, Error> {
         let id = self.slots.policy.read(&0u32.to_ne_bytes()).map_err(|errno| Error::Call { call: LOOKUP, errno })?;
         let id = id.and_then(|id| Some(u32::from_ne_bytes(id.try_into().ok()?)));
-        for name in self.pins.names()?.into_iter().filter(|name| name.starts_with("about-")) {
-            if let Some(about) = self.read_about(&name)?.filter(|about| Some(about.map) == id) {
-                return Ok(about);
+        for name in self.pins.names()?.into_iter().filter(|name| name.starts_with("description-")) {
+            if let Some(description) = self.read_description(&name)?.filter(|description| Some(description.map) == id) {
+                return Ok(description);
             }
         }
         Err(Error::Foreign { path: self.pins.path.clone(), why: "no file there describes the active policy" })
@@ -199,16 +199,16 @@ impl Loaded {
 
     /// What is known of `generation`, if it is active, or was before the active one, and was not unloaded since: what is
     /// pinned by its name then is another load's.
-    pub fn about_generation(&self, generation: u32) -> Result<Option<About>, Error> {
-        let about = self.read_about(&format!("about-{generation}"))?;
-        Ok(about.filter(|_| !self.is_gone()))
+    pub fn description_of(&self, generation: u32) -> Result<Option<Description>, Error> {
+        let description = self.read_description(&format!("description-{generation}"))?;
+        Ok(description.filter(|_| !self.is_gone()))
     }
 
-    fn read_about(&self, name: &str) -> Result<Option<About>, Error> {
+    fn read_description(&self, name: &str) -> Result<Option<Description>, Error> {
         match Map::open(&self.pins.path(name)) {
             Ok(map) if map.is(Shape { value: map.value_size(), ..COUNTERS }) => {
                 let bytes = map.read(&0u32.to_ne_bytes()).map_err(|errno| Error::Call { call: LOOKUP, errno })?;
-                Ok(bytes.and_then(|bytes| About::from_bytes(&bytes)))
+                Ok(bytes.and_then(|bytes| Description::from_bytes(&bytes)))
             }
             Ok(_) | Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(Error::Call { call: "bpf(BPF_OBJ_GET)", errno }),
@@ -286,15 +286,15 @@ impl Loaded {
         }
     }
 
-    /// How many of the lost grants the log was told.
-    pub fn told(&self) -> Result<u64, Error> {
-        let bytes = self.told.read(&0u32.to_ne_bytes()).map_err(|errno| Error::Call { call: LOOKUP, errno })?;
+    /// How many lost grants are reported in the log.
+    pub fn reported(&self) -> Result<u64, Error> {
+        let bytes = self.reported.read(&0u32.to_ne_bytes()).map_err(|errno| Error::Call { call: LOOKUP, errno })?;
         Ok(bytes.and_then(|bytes| Some(u64::from_ne_bytes(bytes.try_into().ok()?))).unwrap_or(0))
     }
 
-    /// That the log was told of `lost` grants in all.
+    /// Notes that `lost` grants in all are reported in the log.
     pub fn tell(&self, lost: u64) -> Result<(), Error> {
-        set(&self.told, &0u32.to_ne_bytes(), &lost.to_ne_bytes())
+        set(&self.reported, &0u32.to_ne_bytes(), &lost.to_ne_bytes())
     }
 
     /// Takes everything away, also what an interrupted load left.

@@ -35,7 +35,7 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    /// Our folder; an error where there is none.
+    /// Our folder; an error if it does not exist.
     pub(super) fn open() -> Result<Pins, Error> {
         let folder = file_system()?.join(FOLDER);
         match judged_folder(&folder) {
@@ -101,7 +101,7 @@ impl Pins {
         Ok(names.collect::<Result<Vec<_>, Error>>()?.into_iter().filter(|name| name != "." && name != "..").collect())
     }
 
-    /// Detaches what is attached, then removes all pins and the folder. Begins anew where it was interrupted.
+    /// Detaches what is attached, then removes all pins and the folder. An interrupted call can be repeated.
     pub(super) fn clear(self) -> Result<(), Error> {
         let gone = |call| move |errno| if errno == Errno::NOENT { Ok(()) } else { Err(Error::Call { call, errno }) };
         for (name, ..) in HOOKS {

@@ -11,11 +11,13 @@ mod tests;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portgrant_protocol::{Address, AskedPort, Endpoint, Options, Port, Protocol, Resolved};
 
-use portgrant_policy::{Ask, Caller, Decision, Domain, Effect, Error, Names, Policy, Rule, Subject, decide};
+use portgrant_policy::{
+    AddressSet, Ask, Caller, Decision, Domain, Effect, Error, Names, Policy, Rule, Subject, decide,
+};
 
 use self::subordinates::{Range, Subordinates};
 
@@ -137,7 +139,8 @@ impl Projection {
         names: &Names,
     ) -> Result<Result<Projection, (Policy, Vec<LeftOut>)>, Error> {
         let (mut left_out, mut undecidable) = (Vec::new(), Vec::new());
-        let subordinates = if policy.permits_anything() && policy.denies_somebody() {
+        let subordinates = if policy.rules.iter().any(|rule| rule.effect == Effect::Permit) && policy.denies_somebody()
+        {
             Subordinates::read(names)?
         } else {
             Subordinates::default()
@@ -235,7 +238,7 @@ fn by_transport(rule: Rule) -> impl Iterator<Item = Rule> {
     };
     let parts = if is_divided {
         let mut udp = part(Protocol::Tcp);
-        udp.addresses.iter_mut().for_each(|set| *set = set.family());
+        udp.addresses.iter_mut().for_each(|set| *set = family(*set));
         let mut seen = HashSet::new();
         udp.addresses.retain(|set| seen.insert(*set));
         vec![part(Protocol::Udp), udp]
@@ -243,6 +246,15 @@ fn by_transport(rule: Rule) -> impl Iterator<Item = Rule> {
         vec![rule]
     };
     parts.into_iter().filter(|part| !part.ports.is_empty())
+}
+
+/// All addresses of the family of `set`: in a deny for udp, an address stands for its whole family.
+fn family(set: AddressSet) -> AddressSet {
+    match set {
+        AddressSet::V4(..) => AddressSet::V4(Ipv4Addr::UNSPECIFIED, 0),
+        AddressSet::V6(..) => AddressSet::V6(Ipv6Addr::UNSPECIFIED, 0),
+        AddressSet::V4Wildcard | AddressSet::DualWildcard => set,
+    }
 }
 
 fn uids_subject((first, last): Range) -> Subject {

@@ -71,7 +71,7 @@ fn a_deny_that_cannot_be_decided_is_an_error() {
 }
 
 #[test]
-fn a_deny_for_an_interface_holds_for_every_socket_and_one_for_sctp_for_none() {
+fn a_deny_for_an_interface_applies_to_every_socket_and_one_for_sctp_to_none() {
     let text = "permit alice 80 81\ndeny alice 80 dev eth0\ndeny any 81/sctp\n";
     let projection = projection(text, Groups::RealGid).expect("all decided");
     assert!(!permits(&projection, &bind(ALICE, Transport::Tcp, "127.0.0.1", 80)));
@@ -88,7 +88,7 @@ fn a_group_becomes_its_members_when_asked_for() {
 }
 
 #[test]
-fn a_mapped_address_is_ipv4_and_the_wildcard_both_families() {
+fn a_mapped_address_is_ipv4_and_the_wildcard_is_both_families() {
     let projection = projection("permit alice 80 on 127.0.0.0/8\npermit alice 81 on [::]/0\n", Groups::RealGid);
     let projection = projection.expect("no deny");
     let open = |address, port| permits(&projection, &bind(ALICE, Transport::Tcp, address, port));
@@ -137,7 +137,7 @@ fn a_deny_applies_to_the_subordinate_ids_of_a_denied_user() {
 }
 
 #[test]
-fn an_address_in_a_deny_is_all_of_its_family_for_udp() {
+fn an_address_in_a_deny_means_its_whole_family_for_udp() {
     let projection = projection("permit any 53 53/udp\ndeny any 53 on 127.0.0.53\n", Groups::RealGid).expect("decided");
     let open = |transport, address| permits(&projection, &bind(ALICE, transport, address, 53));
     assert!(open(Transport::Tcp, "10.0.0.1") && !open(Transport::Tcp, "127.0.0.53"));
@@ -149,11 +149,22 @@ fn an_address_in_a_deny_is_all_of_its_family_for_udp() {
 }
 
 #[test]
-fn a_udp_socket_of_af_inet6_is_of_both_families_where_its_address_is_ipv4() {
+fn a_udp_socket_of_af_inet6_with_an_ipv4_address_counts_for_both_families() {
     let projection = projection("permit any 53/udp\ndeny any 53/udp on [fd00::1]\n", Groups::RealGid).expect("decided");
     let open = |address| permits(&projection, &bind(ALICE, Transport::Udp, address, 53));
     assert!(open("10.0.0.1") && open("0.0.0.0") && !open("::1") && !open("::"));
     assert!(!open("::ffff:10.0.0.1") && !open("::ffff:0.0.0.0"));
+}
+
+#[test]
+fn an_address_stands_for_its_family_in_a_deny_for_udp() {
+    let set = |word: &str| AddressSet::parse(word).expect(word);
+    for (word, expected) in [("10.0.0.1", "0.0.0.0/0"), ("10.0.0.0/8", "0.0.0.0/0"), ("[fd00::1]", "[::]/0")] {
+        assert_eq!(family(set(word)), set(expected), "{word}");
+    }
+    for word in ["0.0.0.0", "[::]", "0.0.0.0/0", "[::]/0"] {
+        assert_eq!(family(set(word)), set(word), "{word}");
+    }
 }
 
 fn rules() -> impl Strategy<Value = String> {
@@ -186,7 +197,7 @@ proptest! {
 
     /// Whatever else `decide` gets for the same socket: groups, its interface, that it is mptcp.
     #[test]
-    fn what_is_permitted_here_is_permitted_by_decide(
+    fn the_projection_never_permits_more_than_decide(
         rules in prop::collection::vec(rules(), 0..5), bind in binds(), groups in subsequence(vec![33, 1002], 0..3),
         dev in select(vec![None, Some("eth0"), Some("eth1")]), mptcp in any::<bool>(), expand in any::<bool>(),
     ) {
@@ -215,7 +226,7 @@ proptest! {
 
     /// And nothing is lost where bind(2) shows all that the policy rests on.
     #[test]
-    fn a_policy_that_rests_on_what_is_seen_is_decided_as_decide_does(
+    fn a_policy_of_visible_facts_is_decided_as_by_decide(
         rules in prop::collection::vec(rules(), 0..5), bind in binds(),
     ) {
         let unseen = [":web", "gid:", "dev", "exec", "sctp"];

@@ -139,7 +139,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn the_tables_say_what_decide_bind_says_and_by_the_same_rule(
+    fn the_tables_give_the_verdict_and_rule_of_decide_bind(
         rules in prop::collection::vec(rules(), 0..12), binds in prop::collection::vec(binds(), 40),
     ) {
         let text = rules.concat();
@@ -176,7 +176,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn every_prefix_ends_where_it_ends(
+    fn every_prefix_has_its_exact_bounds(
         rules in prop::collection::vec((select(vec!["permit alice", "permit any", "deny alice"]), prefix(), prefix()), 1..10),
     ) {
         let text: String = rules.iter().map(|(rule, one, other)| format!("{rule} 80 on {one} {other}\n")).collect();
@@ -202,7 +202,7 @@ proptest! {
 
 /// Debian gives every new user a range of 65,536.
 #[test]
-fn a_range_of_subordinate_ids_is_one_subject_at_the_ports_that_anybody_has() {
+fn a_range_of_subordinate_ids_is_one_subject() {
     let one = tables("permit any 80\ndeny alice any\n");
     assert_eq!((one.ports.len(), one.entries, one.boundaries.len()), (1, 3, 8), "alice, and two classes");
     let many: String = (5000..5500).map(|uid| format!("deny uid:{uid} any\n")).collect();
@@ -217,7 +217,7 @@ fn a_range_of_subordinate_ids_is_one_subject_at_the_ports_that_anybody_has() {
 }
 
 #[test]
-fn one_rule_is_one_port_and_one_user() {
+fn one_rule_makes_one_port_entry_and_one_user() {
     let plain = tables("permit alice 80\n");
     assert_eq!((plain.ports.len(), plain.entries, plain.boundaries.len()), (1, 1, 0));
     let loopback = tables("permit alice 80 on 127.0.0.1\n");
@@ -234,7 +234,7 @@ fn one_rule_is_one_port_and_one_user() {
 
 /// Half a megabyte of it: 3 s and 60 s once, since each list was looked at again for each port.
 #[test]
-fn long_lists_for_many_ports_take_no_time() {
+fn long_address_lists_for_many_ports_compile_quickly() {
     let list: String = (0..20_000).map(|n| format!(" 10.{}.{}.1", n >> 8, n & 255)).collect();
     let ports: String = (1..2000).step_by(2).map(|port| format!(" {port}")).collect();
     let begin = std::time::Instant::now();
@@ -243,7 +243,7 @@ fn long_lists_for_many_ports_take_no_time() {
 }
 
 #[test]
-fn a_policy_that_would_fill_the_kernel_is_an_error() {
+fn a_policy_that_needs_too_much_kernel_memory_is_an_error() {
     let text = "permit uid:1 2-65534 reserved\npermit uid:2 2-65534 on 10.0.0.0/8 reserved\n";
     let projection = projection(text);
     assert!(Tables::within(&projection, 150, 0).is_err_and(|error| error.message().status == 78));

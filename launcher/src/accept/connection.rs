@@ -1,4 +1,4 @@
-//! A connection: from where to where, and the variables that tell its program so.
+//! A connection: its two addresses, and the variables that pass them to the program.
 //!
 //! The variables are those of UCSPI-TCP: an IPv4 connection is `PROTO=TCP`; an IPv6 one is `PROTO=TCP6`, its variables
 //! stand as `TCP6...` and as `TCP...` both, as ucspi-tcp with the IPv6 patch has them. IPv4 on an IPv6 socket is IPv4. There is no `TCPREMOTEINFO`: nobody asks ident.
@@ -67,7 +67,7 @@ impl Connection {
     fn interface(&self) -> Option<String> {
         match self.remote {
             SocketAddr::V6(remote) if remote.scope_id() != 0 => {
-                // Where there is no such interface any more, nix 0.31 says that its name is empty.
+                // If the interface no longer exists, nix 0.31 returns an empty name.
                 let name = nix::net::if_::if_indextoname(remote.scope_id()).ok()?.into_string().ok();
                 name.filter(|name| !name.is_empty())
             }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_is_tcp6_and_stands_under_both_names() {
+    fn ipv6_is_tcp6_and_sets_the_variables_of_both_names() {
         let expected = [
             "PROTO=TCP6",
             "TCPLOCALIP=2001:db8::1",
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_local_caller_comes_with_the_interface() {
+    fn a_link_local_client_is_shown_with_its_interface() {
         let index = nix::net::if_::if_nametoindex("lo").expect("lo");
         let there = variables("[fe80::1]:25", &format!("[fe80::2%{index}]:40000"), HostNames::default());
         assert!(there.contains(&"TCP6INTERFACE=lo".to_owned()), "{there:?}");

@@ -23,7 +23,7 @@ const LONGEST_REST: Duration = Duration::from_secs(10);
 const ATTEMPTS: usize = 64;
 /// How many errors are taken out of the error queue at a time. Its size is bounded by SO_RCVBUF.
 const ERRORS: usize = 1024;
-/// Room for what a socket may tell with a datagram, in bytes. What it tells is up to the program (IP_PKTINFO, IP_TTL).
+/// Room for the ancillary data of a datagram, in bytes. The program's socket options decide what it contains.
 const CONTROL: usize = 4096;
 
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(super) struct Datagrams {
     rest: Option<Instant>,
 }
 
-/// A datagram by when it came, which tells it from the same one sent again.
+/// A datagram, identified by the time of its arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Datagram {
     length: usize,
@@ -101,7 +101,7 @@ impl Datagrams {
                     self.vain = 0;
                     return Look::Nothing;
                 }
-                // What SO_ERROR would have told; it is told once.
+                // SO_ERROR would have reported this error; it is reported once.
                 Err(_) => {}
             }
         }
@@ -138,7 +138,7 @@ impl Datagrams {
 
     /// The datagram that the next read will get, left where it is.
     fn first(&self) -> Result<Datagram, Errno> {
-        // Asked for now only: a program need not be prepared for it. A datagram keeps the time that it is first given.
+        // Set for this moment only: the program may not expect it. A datagram keeps its first time stamp.
         let _ = setsockopt(&self.socket, ReceiveTimestampns, &true);
         let datagram = self.peek();
         let _ = setsockopt(&self.socket, ReceiveTimestampns, &false);
@@ -152,8 +152,8 @@ impl Datagrams {
         let mut start = [IoSliceMut::new(&mut start)];
         let message = recvmsg::<()>(self.socket.as_raw_fd(), &mut start, Some(&mut control), flags)?;
         // An error where it did not fit: then it counts as a datagram all the same.
-        let arrived = message.cmsgs().ok().and_then(|mut told| {
-            told.find_map(|told| if let ControlMessageOwned::ScmTimestampns(at) = told { Some(at) } else { None })
+        let arrived = message.cmsgs().ok().and_then(|mut messages| {
+            messages.find_map(|one| if let ControlMessageOwned::ScmTimestampns(at) = one { Some(at) } else { None })
         });
         Ok(Datagram { length: message.bytes, arrived })
     }
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_program_that_does_not_read_rests_and_longer_each_time() {
+    fn only_a_program_that_does_not_read_is_delayed_longer_each_time() {
         let server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         client.connect(server.local_addr().expect("bound")).expect("connected");
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_taken_from_the_socket_and_a_datagram_behind_them_is_found() {
+    fn a_datagram_behind_errors_in_the_queue_is_found() {
         let server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let mut datagrams = Datagrams::new(server.try_clone().expect("a copy").into(), "udp".to_owned());
         let is_ready = || {
@@ -219,7 +219,7 @@ mod tests {
         let nobody = UdpSocket::bind("127.0.0.1:0").and_then(|closed| closed.local_addr()).expect("an address");
         let now = Instant::now();
         for _ in 0..3 {
-            // The second and third of these tell the error of the one before.
+            // The second and third of these report the error of the one before.
             while server.send_to(b"x", nobody).is_err() {}
         }
         assert!(is_ready(), "there are errors");
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_is_found_whatever_the_program_wants_to_know_with_it() {
+    fn a_datagram_is_found_with_any_socket_option_for_ancillary_data() {
         let server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let mut datagrams = Datagrams::new(server.try_clone().expect("a copy").into(), "udp".to_owned());
         setsockopt(&server, nix::sys::socket::sockopt::Ipv4PacketInfo, &true).expect("IP_PKTINFO");

@@ -16,7 +16,7 @@ pub(super) struct Listener {
     protocol: Protocol,
     /// The address of every connection's own end, unless the socket is bound to a wildcard
     local: SocketAddr,
-    /// Whether connections may wait: from the kernel's word on, until it says that there are none
+    /// Whether connections may wait: since the kernel reported some, until accept(2) finds none
     ready: bool,
 }
 
@@ -37,7 +37,7 @@ impl Listener {
         self.ready = true;
     }
 
-    /// The next connection; `None` where there is none, or it was gone before it could be accepted. The socket is
+    /// The next connection; `None` if there is none, or if it was gone before it could be accepted. The socket is
     /// blocking, as programs expect it, and close-on-exec. An error is the listener's own, a lack of descriptors or
     /// memory, or somebody's who forbids it: it would come again at once, as the connection stays where it is.
     pub(super) fn accept(&mut self) -> Result<Option<Connection>, Errno> {

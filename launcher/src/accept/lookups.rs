@@ -1,6 +1,6 @@
 //! The names of the two ends of a connection (`--lookup`), asked for while others are served.
 //!
-//! The server crate's [`Names`] asks, in a thread of its own; what it promises is polled here, when it rings. No name is
+//! The server crate's [`Names`] asks, in a separate thread; its futures are polled here, when they wake this one. No name is
 //! believed that does not have the address, and none is waited for beyond its time limit.
 
 use std::collections::HashMap;
@@ -52,8 +52,8 @@ impl Lookups {
         self.next += 1;
         let (names, local, remote) = (self.names.clone(), connection.local.ip(), connection.remote.ip());
         let lookup: Lookup = Box::pin(async move {
-            let remote = told(names.of_async(remote).await);
-            HostNames { local: told(names.of_async(local).await), remote }
+            let remote = text_of(names.of_async(remote).await);
+            HostNames { local: text_of(names.of_async(local).await), remote }
         });
         self.under_way.insert(number, (connection, lookup));
         self.poll(number)
@@ -95,7 +95,7 @@ impl Wake for Rope {
     }
 }
 
-fn told(name: ReverseName) -> Option<String> {
+fn text_of(name: ReverseName) -> Option<String> {
     debug!("lookup: {name}");
     name.name().map(ToString::to_string)
 }

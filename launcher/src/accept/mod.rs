@@ -43,7 +43,7 @@ use self::table::Table;
 use crate::adoption::Image;
 use crate::{Accept, Error, Exec, stderr};
 
-/// Finds, before anything is bound, what else the first connection would: a script whose interpreter is not there, rules
+/// Finds errors before anything is bound that the first connection would find: a script without its interpreter, or rules
 /// that cannot be read.
 pub(crate) fn check(asked: &Accept, path: &Path) -> Result<(), Error> {
     Access::new(asked)?;
@@ -56,7 +56,7 @@ pub(crate) fn check(asked: &Accept, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Serves until a signal ends it. `begun` is told when everything is there.
+/// Serves until a signal ends it. `begun` is called when everything is ready.
 pub(crate) fn serve(asked: &Exec, image: &Image, sockets: Sockets, begun: impl FnOnce()) -> Result<Infallible, Error> {
     if asked.no_new_privs {
         debug!("setting no_new_privs");
@@ -85,10 +85,10 @@ fn prepare(asked: &Exec, image: &Image, sockets: Sockets) -> Result<Supervisor, 
 
     let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
     for socket in sockets {
-        let facts = *socket.info()?;
+        let info = *socket.info()?;
         let name = socket.name().to_owned();
-        if facts.protocol.is_stream() {
-            let listener = Listener::new(socket.into_fd(), facts.protocol, facts.local);
+        if info.protocol.is_stream() {
+            let listener = Listener::new(socket.into_fd(), info.protocol, info.local);
             listeners.push(listener.map_err(|errno| Error::Accepting(errno.into()))?);
         } else {
             datagrams.push(Datagrams::new(socket.into_fd(), name));

@@ -1,4 +1,4 @@
-//! What goes wrong again and again is told now and then: whoever connects must not be able to fill a log.
+//! A repeated problem is reported only now and then: clients must not be able to fill a log.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub(super) enum Kind {
     Source,
     /// A client may not connect
     Denied,
-    /// The rules for clients could not be read anew
+    /// The rules for clients could not be read again
     Rules,
     /// Too many connections have come in a second
     Rate,
@@ -35,7 +35,7 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    /// Says it on standard error, or counts it where one of its kind was said just before.
+    /// Prints it on standard error, or counts it if one of its kind was printed just before.
     pub(super) fn say(&mut self, kind: Kind, now: Instant, message: impl FnOnce() -> Message) {
         if let Some(silenced) = self.silenced(kind, now) {
             let mut message = message();
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_of_a_kind_silences_the_next_for_a_while_and_they_are_counted() {
+    fn repeated_notices_of_one_kind_are_counted_instead_of_printed() {
         let (mut notices, start) = (Notices::default(), Instant::now());
         assert_eq!(notices.silenced(Kind::Start, start), Some(0));
         assert_eq!(notices.silenced(Kind::Start, start + SILENCE / 2), None);

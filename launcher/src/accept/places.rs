@@ -1,4 +1,4 @@
-//! The places of `exec --accept` as a model, all of whose states are looked at: at most so many connections at once, at most so
+//! The places of `exec --accept` as a model, all of whose states are visited: at most so many connections at once, at most so
 //! many of one source, and whatever a start comes to, its place is free again. Each way to each state is played on the real
 //! [`Table`], with the calls that the supervisor makes.
 
@@ -21,13 +21,13 @@ enum Step {
     Connect(usize),
     /// The start of the connection that has waited longest succeeds
     Start,
-    /// There are no processes to be had (EAGAIN): it is tried again later
+    /// No process can be created (EAGAIN): it is tried again later
     Rest,
     /// The program cannot be started at all
     GiveUp,
     /// The program that has run longest ends
     End,
-    /// A process ends that is none of these
+    /// Another process ends
     OrphanEnds,
 }
 
@@ -118,7 +118,7 @@ fn play(way: &[Step], bounds: (usize, Option<usize>)) {
 }
 
 #[test]
-fn whatever_a_start_comes_to_its_place_is_free_again() {
+fn each_start_frees_its_place_whether_it_succeeds_or_fails() {
     for bounds in BOUNDS {
         let begin = Model::default();
         // Each state with one shortest way to it.

@@ -3,7 +3,7 @@
 //! posix_spawn(3) does not copy the launcher (the child shares its memory until execve(2)), so a start costs the same
 //! however large the launcher is. The launcher waits until then; `tests/measure/accepting` shows that further threads,
 //! which could start programs meanwhile, gain nothing.
-//! std's `Command` would set SIGPIPE and the signal mask anew. (glibc's own two signals, 32 and 33, are ignored in what
+//! std's `Command` would reset SIGPIPE and the signal mask. (glibc's own two signals, 32 and 33, are ignored in what
 //! its posix_spawn(3) starts; no program can use them.)
 
 use std::ffi::{CString, OsString};
@@ -31,7 +31,7 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// `callers` is what the program shall have of signals: what the caller had.
+    /// `callers` is the signal state that the program gets: that of the caller.
     pub(super) fn new(
         path: &Path,
         words: &[OsString],

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_has_so_many_and_one_more_makes_all_rest() {
+    fn more_connections_than_the_rate_permits_make_all_wait() {
         let (mut rate, start) = (Rate::new(MaxRate { most: 2, rest: Duration::from_secs(5) }), Instant::now());
         assert_eq!((rate.admit(1, start), rate.admit(2, start)), (Some(1), Some(2)));
         assert_eq!(rate.admit(3, start + SECOND), Some(3), "the next second");

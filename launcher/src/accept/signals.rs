@@ -25,7 +25,7 @@ pub(super) struct Signals {
     callers: Callers,
 }
 
-/// What the programs shall find: what the caller had.
+/// The signal state for the programs: that of the caller.
 #[derive(Debug, Clone)]
 pub(super) struct Callers {
     /// What is blocked
@@ -39,7 +39,7 @@ pub(super) struct Callers {
 pub(super) enum Received {
     /// A child has ended, or several have
     Child,
-    /// The launcher shall end
+    /// A request to end
     End(Signal, Sender),
     /// Nothing for the launcher itself
     Forward(Signal),
@@ -114,7 +114,7 @@ pub(super) fn end_by(signal: Signal) -> ! {
     std::process::exit(128 + signal as i32)
 }
 
-/// The set of the signals that are ignored, from /proc: sigaction(2) would tell as well, but not without unsafe code.
+/// The set of the signals that are ignored, from /proc: sigaction(2) would need unsafe code.
 /// `None` where there is no /proc.
 fn ignored_mask() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_signal_that_may_be_ignored_is_set_to_its_default() {
+    fn ignored_signals_stay_ignored() {
         let of = |signal: Signal| 1 << (signal as i32 - 1);
         let set = not_ignored(Some(of(Signal::SIGPIPE) | of(Signal::SIGHUP)));
         assert!(!set.contains(Signal::SIGPIPE) && !set.contains(Signal::SIGHUP) && set.contains(Signal::SIGTERM));

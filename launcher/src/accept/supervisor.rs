@@ -34,8 +34,8 @@ use super::wake::Wake;
 const BATCH: usize = 64;
 /// How long nothing is accepted after the system has run out of something, unless a program ends before.
 const SHORTAGE: Duration = Duration::from_millis(250);
-/// How long programs may take to end when the launcher shall.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long programs may take to end when the launcher ends.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// How long they are waited for after SIGKILL: one that the launcher may not signal goes on without it.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -62,7 +62,7 @@ pub(super) struct Supervisor {
     pub(super) newest: Vec<Pid>,
 }
 
-/// The launcher shall end.
+/// The launcher is ending.
 struct Ending {
     by: Signal,
     /// How far it has come
@@ -72,7 +72,7 @@ struct Ending {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The programs have been told
+    /// The programs got SIGTERM
     Asked,
     /// They have been killed
     Killed,
@@ -189,7 +189,7 @@ impl Supervisor {
             }
         }
         if self.ending.as_ref().is_some_and(|ending| ending.until <= now) {
-            self.lose_patience(now);
+            self.escalate(now);
         }
     }
 
@@ -390,7 +390,7 @@ impl Supervisor {
     fn end(&mut self, signal: Signal, sender: Sender) {
         let now = Instant::now();
         if self.ending.is_some() {
-            return self.lose_patience(now);
+            return self.escalate(now);
         }
         debug!("ending by {signal}: nothing is accepted any more");
         self.listeners.clear();
@@ -411,10 +411,10 @@ impl Supervisor {
                 }
             }
         }
-        self.ending = Some(Ending { by: signal, stage: Stage::Asked, until: now + PATIENCE });
+        self.ending = Some(Ending { by: signal, stage: Stage::Asked, until: now + TIME_LIMIT });
     }
 
-    fn lose_patience(&mut self, now: Instant) {
+    fn escalate(&mut self, now: Instant) {
         let Some(ending) = &mut self.ending else { return };
         let until = match ending.stage {
             Stage::Asked => now + LAST_PATIENCE,

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_has_room_again_when_a_program_has_ended() {
+    fn a_full_table_has_room_after_a_program_ends() {
         let mut table = Table::new(2, None);
         for pid in [10, 11] {
             assert!(table.has_room());
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_at_its_bound_does_not_stand_in_the_way_of_others() {
+    fn a_source_at_its_limit_does_not_block_others() {
         let mut table = Table::new(10, Some(1));
         table.count(source("192.0.2.1"));
         assert!(!table.admits(source("192.0.2.1")) && table.admits(source("192.0.2.2")));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_for_datagrams_takes_no_connections_place() {
+    fn a_program_for_datagrams_does_not_count_as_a_connection() {
         let mut table = Table::new(1, None);
         table.add(Pid::from_raw(10), Service::Datagrams(0));
         assert!(table.has_room() && !table.is_empty());

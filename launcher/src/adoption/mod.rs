@@ -25,7 +25,7 @@ use crate::{Error, Exec};
 
 pub(crate) use places::Places;
 
-/// What execve(2) is called with, and where descriptors stand by then.
+/// The arguments of execve(2), and the numbers of the descriptors.
 #[derive(Debug)]
 pub(crate) struct Image {
     /// The file
@@ -50,7 +50,7 @@ impl Image {
     }
 }
 
-/// What the command line says of adoption; parsed, and free of contradictions.
+/// The options of the command line about adoption, parsed and free of contradictions.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     /// The word of `--as`, or else that of the convention
@@ -179,7 +179,7 @@ impl<'a> Wanted<'a> {
         descriptors.collect::<Result<_, Error>>().map(Some)
     }
 
-    /// Whether anything that the program is told depends on numbers or addresses.
+    /// Whether the arguments or variables of the program depend on numbers or addresses.
     pub(crate) fn depends_on_numbers(&self) -> bool {
         let mut texts = self.arguments().chain(self.settings.iter().map(|setting| setting.value));
         matches!(self.adoption, Adoption::Variable(_)) || texts.any(placeholders::is_in)
@@ -233,7 +233,7 @@ impl<'a> Wanted<'a> {
         self.program.iter().skip(1).map(|argument| argument.as_bytes())
     }
 
-    /// A server that reads its number among the arguments has one there: else it would bind its default port.
+    /// Fails if a server that reads the number from its arguments gets none: it would bind its default port.
     fn number_is_told(&self) -> Result<(), Error> {
         let Adoption::Argument(sample) = self.adoption else { return Ok(()) };
         if self.arguments().any(placeholders::is_in) {
@@ -321,8 +321,8 @@ fn one_socket(option: &str, listen: &[Endpoint], fix: &str) -> Result<(), Error>
 /// The sockets that came.
 pub(crate) fn received(sockets: &Sockets, places: Places) -> Result<Vec<Descriptor>, Error> {
     let described = places.numbers().zip(sockets.iter()).map(|(number, socket)| {
-        let facts = socket.info()?;
-        Ok(Descriptor { name: socket.name().to_owned(), number, local: facts.local })
+        let info = socket.info()?;
+        Ok(Descriptor { name: socket.name().to_owned(), number, local: info.local })
     });
     described.collect()
 }

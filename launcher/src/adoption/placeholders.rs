@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_become_numbers_and_doubled_braces_single_ones() {
+    fn placeholders_become_numbers_and_double_braces_become_single() {
         let cases: [(&[u8], &[u8]); 15] = [
             (b"{fd}", b"3"),
             (b"fd://{fd},{fd:a}", b"fd://3,4"),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_told_as_it_stands() {
+    fn an_unknown_placeholder_name_is_reported_as_written() {
         for (text, name) in [(&b"{fd:b}"[..], &b"b"[..]), (b"{fd:}", b""), (b"{fd:\xff}", b"\xff"), (b"{fd::a}", b":a")]
         {
             assert_eq!(filled(text), Err(name.to_vec()), "{}", text.escape_ascii());
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_placeholder_is_seen_and_a_literal_is_none() {
+    fn a_placeholder_is_distinguished_from_a_literal() {
         assert!(is_in(b"x{fd:b}") && is_in(b"{{fd}") && !is_in(b"{{fd}} {fd {fdx}"));
     }
 
@@ -122,14 +122,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_has_no_placeholder_stays_the_same(text in braces()) {
+        fn a_text_without_placeholders_is_unchanged(text in braces()) {
             let has = |pattern: &[u8]| text.windows(pattern.len()).any(|window| window == pattern);
             prop_assume!(!has(b"{fd}") && !has(b"{fd:"));
             prop_assert_eq!(filled(&text), Ok(text));
         }
 
         #[test]
-        fn every_text_can_be_written_literally(text in braces()) {
+        fn every_text_can_be_escaped(text in braces()) {
             // A brace more around each placeholder, found by the code itself: what comes out is the text.
             let mut escaped = Vec::new();
             let mut rest = &text[..];

@@ -31,7 +31,7 @@ fn arguments(image: &Image) -> Vec<&str> {
 }
 
 #[test]
-fn without_a_word_the_sockets_are_announced_as_systemd_does() {
+fn without_as_the_sockets_are_announced_by_listen_fds() {
     let image = image(&["-l", "w=80", "-l", "443/udp", "--", "server", "-x"], &["A=1", "LISTEN_FDS=9", "NGINX=7;"]);
     let image = image.expect("an image");
     assert_eq!((image.places, arguments(&image)), (Places::USUAL, vec!["server", "-x"]));
@@ -39,7 +39,7 @@ fn without_a_word_the_sockets_are_announced_as_systemd_does() {
 }
 
 #[test]
-fn a_servers_own_variable_takes_the_place_of_a_stale_one_and_of_listen_fds() {
+fn a_servers_own_variable_replaces_a_stale_one_and_listen_fds() {
     let words = ["--as", "nginx", "-l", "0.0.0.0:80", "-l", "[::1]:443", "--", "nginx"];
     let nginx = image(&words, &["NGINX=7;", "NGINXES=1", "LISTEN_FDS=1"]).expect("an image");
     assert_eq!(variables(&nginx), ["NGINXES=1", "NGINX=3;4;"]);
@@ -49,7 +49,7 @@ fn a_servers_own_variable_takes_the_place_of_a_stale_one_and_of_listen_fds() {
 }
 
 #[test]
-fn descriptor_zero_is_for_one_socket_and_goes_unannounced() {
+fn descriptor_zero_is_for_one_socket_and_is_not_announced() {
     for (option, places) in [
         (&["--inetd"][..], Places::Standard),
         (&["--as", "jvm"], Places::Standard),
@@ -67,7 +67,7 @@ fn descriptor_zero_is_for_one_socket_and_goes_unannounced() {
 }
 
 #[test]
-fn numbers_stand_in_arguments_and_variables_and_not_in_the_programs_name() {
+fn numbers_are_filled_into_arguments_and_variables_but_not_the_program_name() {
     let words = ["-l", "web=80", "-l", "443", "--setenv", "A={fd:web}", "--setenv", "A=<{fd:443/tcp}>", "--"];
     let program = ["{fd}", "--fd={fd:web}", "{{fd}}", "{fd:web}{fd:443/tcp}"];
     let filled = image(&[&words[..], &program].concat(), &["A=0"]).expect("an image");
@@ -77,7 +77,7 @@ fn numbers_stand_in_arguments_and_variables_and_not_in_the_programs_name() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_kept() {
+fn arguments_that_are_not_utf8_are_kept() {
     let bytes = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     let words = ["-l".into(), "80".into(), "--setenv".into(), bytes(b"V\xfe=\xff{fd}"), "--".into(), bytes(b"p\xfd")];
     let image = adopted(&[&words[..], &[bytes(b"\xff{fd}\x80")]].concat(), &[]).expect("an image");
@@ -86,7 +86,7 @@ fn bytes_that_are_no_text_are_kept() {
 }
 
 #[test]
-fn a_placeholder_that_stands_for_none_or_several_is_told_with_the_names() {
+fn a_placeholder_without_exactly_one_socket_is_an_error_that_lists_the_names() {
     let two = ["-l", "web=80", "-l", "443", "--", "server"];
     let cases = [
         (
@@ -97,16 +97,16 @@ fn a_placeholder_that_stands_for_none_or_several_is_told_with_the_names() {
         ("{fd:}", "{fd:} matches no socket"),
     ];
     for (argument, message) in cases {
-        let told = image(&[&two[..], &[argument]].concat(), &[]).expect_err(argument);
-        assert!(told.starts_with(message), "{told}");
+        let error = image(&[&two[..], &[argument]].concat(), &[]).expect_err(argument);
+        assert!(error.starts_with(message), "{error}");
     }
     let same = ["-l", "0.0.0.0:80", "-l", "[::]:80,v6only", "--", "server", "{fd:80/tcp}"];
-    let told = image(&same, &[]).expect_err("both bear it");
-    assert!(told.contains("matches 2 sockets") && told.contains("-l NAME=ENDPOINT"), "{told}");
+    let error = image(&same, &[]).expect_err("both bear it");
+    assert!(error.contains("matches 2 sockets") && error.contains("-l NAME=ENDPOINT"), "{error}");
 }
 
 #[test]
-fn what_contradicts_itself_is_refused() {
+fn contradictory_options_are_refused() {
     let cases: [(&[&str], &str); 15] = [
         (&["--inetd", "--as", "nginx", "-l", "80"], "--inetd cannot be used with --as nginx"),
         (&["--inetd", "--accept", "-l", "80"], "--inetd cannot be used with --accept"),
@@ -134,13 +134,13 @@ fn what_contradicts_itself_is_refused() {
         (&["--as", "puma", "--setenv", "PUMA_INHERIT_3=x", "-l", "80"], "PUMA_INHERIT_3 cannot be set"),
     ];
     for (words, message) in cases {
-        let told = image(&[words, &["--", "server"]].concat(), &[]).expect_err(message);
-        assert!(told.starts_with(message), "{words:?}: {told}");
+        let error = image(&[words, &["--", "server"]].concat(), &[]).expect_err(message);
+        assert!(error.starts_with(message), "{words:?}: {error}");
     }
 }
 
 #[test]
-fn the_program_is_looked_up_in_the_path_that_it_gets() {
+fn the_program_is_looked_up_in_the_path_set_for_it() {
     let words = ["portgrant", "exec", "-l", "80", "--setenv", "PATH=/nonexistent:/usr/bin:/bin", "--", "env"];
     let Command::Exec(asked) = Arguments::try_parse_from(words).expect("parsed").command else { panic!("not exec") };
     let wanted = Wanted::of(&asked).expect("wanted");
@@ -148,7 +148,7 @@ fn the_program_is_looked_up_in_the_path_that_it_gets() {
 }
 
 #[test]
-fn a_connection_is_descriptor_zero_whichever_socket_it_comes_from() {
+fn a_connection_is_always_descriptor_zero() {
     let words = ["--accept", "-l", "80", "-l", "81", "--setenv", "A={fd}", "--", "server", "{fd}"];
     let image = image(&words, &["LISTEN_FDS=1"]).expect("an image");
     assert_eq!((variables(&image), arguments(&image)), (vec!["A=0".to_owned()], vec!["server", "0"]));

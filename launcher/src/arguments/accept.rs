@@ -12,10 +12,10 @@ use portgrant_server::Message;
 use super::life::{absolute, parsed};
 use crate::Error;
 
-/// How many programs run at once where nothing else is said: tcpserver's number.
+/// How many programs run at once by default: tcpserver's number.
 const MAX_CONNS: u32 = 40;
 
-/// Options about clients, whom only the program of a udp socket knows.
+/// Options about clients. They do not work for udp, where only the program sees the clients.
 const OF_CLIENTS: [&str; 4] = ["--allow", "--deny", "--access", "--max-rate"];
 
 /// A program for each connection.
@@ -69,7 +69,7 @@ impl Accept {
         usize::try_from(self.max_conns.unwrap_or(MAX_CONNS)).unwrap_or(usize::MAX)
     }
 
-    /// What clap cannot say: which options go together.
+    /// Checks what clap cannot: which options go together.
     pub(super) fn check(&self, listen: &[Endpoint]) -> Result<(), Error> {
         let usage = |what: String, fix: &str| Err(Error::Usage(Box::new(Message::new(what).fix(fix))));
         let given = [
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_a_number_and_perhaps_seconds() {
+    fn a_rate_is_a_number_with_optional_seconds() {
         let rate = |most, seconds| Ok(MaxRate { most, rest: Duration::from_secs(seconds) });
         assert_eq!((MaxRate::parse("2:5"), MaxRate::parse("50")), (rate(2, 5), rate(50, 10)));
         for wrong in ["", "0", "1:", "x", "1:2:3", "+1", "1:100000"] {

@@ -1,4 +1,4 @@
-//! What is said of a command line that does not fit: the word, and what to type instead.
+//! The message for a wrong command line: the word, and what to type instead.
 
 use std::ffi::{CString, OsString};
 
@@ -11,7 +11,7 @@ use portgrant_server::Message;
 use super::{Arguments, slips};
 use crate::nearest::nearest;
 
-/// What clap found, in this project's words; the caller's are made printable.
+/// The message for clap's error, in plain words. The caller's words are made printable.
 #[expect(clippy::wildcard_enum_match_arm, reason = "clap may find more: its own words serve for that")]
 pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Message {
     let context = |kind| error.get(kind).map(|found| printable(found.to_string().as_bytes())).unwrap_or_default();
@@ -130,7 +130,7 @@ fn is_number(word: &OsString) -> bool {
     Endpoint::from_os(word).is_ok_and(|endpoint| matches!(endpoint.port, AskedPort::Number(_)))
 }
 
-/// What to type instead of an option that is none.
+/// What to type instead of an unknown option.
 fn other_option(word: &str, arguments: &[OsString]) -> String {
     let grammar = Arguments::command();
     let command = grammar.find_subcommand(command_of(arguments));
@@ -147,7 +147,7 @@ fn other_option(word: &str, arguments: &[OsString]) -> String {
     }
 }
 
-/// What to type instead of a command that is none.
+/// What to type instead of an unknown command.
 fn other_command(word: &str, arguments: &[OsString]) -> String {
     let grammar = Arguments::command();
     let known = grammar.get_subcommands().map(clap::Command::get_name);

@@ -150,7 +150,7 @@ impl Format {
     }
 }
 
-/// Endpoints are parsed here, so that a wrong one is told at once, by its word.
+/// Endpoints are parsed here, so that a wrong one is reported at once, with the word.
 fn endpoint() -> impl TypedValueParser<Value = Endpoint> {
     OsStringValueParser::new().try_map(|word| Endpoint::from_os(&word))
 }
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_exec_is_read_without_clap_as_clap_reads_it() {
+    fn a_plain_exec_is_parsed_as_clap_parses_it() {
         let plain = [
             "portgrant exec -l 80 -- server -v --help",
             "portgrant exec -l web=443,v6only --listen 53/udp --no-new-privs -- nginx -l -- x",

@@ -1,4 +1,4 @@
-//! What was probably meant by a word of the command line that does not fit, as words to type.
+//! Corrections for wrong words of the command line, as words to type.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -285,14 +285,14 @@ mod tests {
     ];
 
     #[test]
-    fn each_telltale_endpoint_leads_to_what_is_to_be_typed() {
+    fn each_known_endpoint_mistake_gets_a_correction() {
         for (word, instead) in WORDS {
             assert_eq!(endpoints(word).map(|found| found.join(" ")).as_deref(), Some(*instead), "{word}");
         }
     }
 
     #[test]
-    fn what_is_not_plain_is_not_guessed() {
+    fn an_unclear_word_gets_no_guess() {
         for word in
             ["", "-1", "0", "65536", "8o/icmp", "1-65535", "80,fast", "a:b:c", "[", "]", "%", "=", "://", "\u{e9}"]
         {

@@ -1,7 +1,7 @@
-//! `portgrant doctor`: is this installation right, for whoever asks. It looks and changes nothing; each finding that is
+//! `portgrant doctor`: is this installation right for the caller? It changes nothing; each finding that is
 //! not well says what to do.
 //!
-//! What the kernel and the helper really decide by is theirs: here the same is looked at from outside, before anything
+//! The kernel and the helper decide by the same facts: here they are checked from outside, before anything
 //! has failed.
 
 mod gain;
@@ -50,9 +50,9 @@ pub(crate) fn doctor(asked: &Doctor) -> Result<Infallible, Error> {
     findings.extend(gain::findings());
     findings.extend(policy::findings());
     findings.extend(system::findings());
-    // Of a folder above both programs it is told once.
-    let mut told = HashSet::new();
-    findings.retain(|finding| told.insert(finding.text.clone()));
+    // A folder above both programs is reported once.
+    let mut reported = HashSet::new();
+    findings.retain(|finding| reported.insert(finding.text.clone()));
     match asked.format.writing() {
         Writing::Text => output::print(&text(&findings))?,
         Writing::Json => output::print_json(&json!({
@@ -64,7 +64,7 @@ pub(crate) fn doctor(asked: &Doctor) -> Result<Infallible, Error> {
 }
 
 /// What stands under an error of a helper that is missing or cannot be run: the first thing that is broken about it.
-/// Empty where there is no more to say than the error does.
+/// Empty if the error says it all.
 pub(crate) fn beneath() -> String {
     let helper = portgrant_server::helper::locate().ok();
     let findings = match &helper {
@@ -72,11 +72,11 @@ pub(crate) fn beneath() -> String {
         None => helper::misplaced().into_iter().collect(),
     };
     let broken = findings.into_iter().find(|finding| finding.state == State::Broken);
-    let told = broken.map(|finding| match finding.fix {
+    let line = broken.map(|finding| match finding.fix {
         Some(fix) => format!("  doctor: {}; {fix}\n", finding.text),
         None => format!("  doctor: {}\n", finding.text),
     });
-    told.unwrap_or_default()
+    line.unwrap_or_default()
 }
 
 fn count(findings: &[Finding], state: State) -> usize {

@@ -48,7 +48,7 @@ fn checked(program: &Path) -> Vec<Finding> {
     let said = said.ok().and_then(|said| serde_json::from_slice::<Value>(&said).ok());
     let Some(said) = said else { return findings };
     let all = said["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
-    findings.extend(all.iter().take(MOST).map(told));
+    findings.extend(all.iter().take(MOST).map(finding_of));
     let left_out = said["left_out"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
     if let more @ 1.. = all.len().saturating_sub(MOST) + left_out {
         let noun = if more == 1 { "finding" } else { "findings" };
@@ -74,7 +74,7 @@ fn is_about_names(finding: &Value) -> bool {
 }
 
 /// What `check` found; its text is printable already.
-fn told(finding: &Value) -> Finding {
+fn finding_of(finding: &Value) -> Finding {
     let word = |key: &str| finding[key].as_str().unwrap_or_default();
     let state = match finding["kind"].as_str() {
         Some("error") => State::Broken,
@@ -90,10 +90,10 @@ fn told(finding: &Value) -> Finding {
         Some(line) => format!("{}:{line}:{}: ", word("file"), finding["column"]),
         None => String::new(),
     };
-    let told = Finding::new(state, about, format!("{place}{}", word("text")));
+    let found = Finding::new(state, about, format!("{place}{}", word("text")));
     match (finding["fix"].as_str(), state) {
-        (Some(fix), _) => told.fix(fix),
-        (None, State::Broken) => told.fix("as root, correct that line; until then every request is refused"),
-        (None, _) => told,
+        (Some(fix), _) => found.fix(fix),
+        (None, State::Broken) => found.fix("as root, correct that line; until then every request is refused"),
+        (None, _) => found,
     }
 }

@@ -79,7 +79,7 @@ fn log() -> Finding {
     }
 }
 
-/// What later ways in need is told as well: it changes nothing today.
+/// Reports what later features need; it changes nothing today.
 fn kernel() -> Finding {
     let release = uname();
     let release = release.release().to_string_lossy();
@@ -99,7 +99,7 @@ fn kernel() -> Finding {
     Finding::new(State::Note, "kernel", text)
 }
 
-/// Whether pidfds have inodes of their own (Linux 6.9): LISTEN_PIDFDID is held against a process only there.
+/// Whether pidfds have their own inodes (Linux 6.9): only then is LISTEN_PIDFDID checked.
 fn has_pidfs() -> bool {
     const PID_FS_MAGIC: u64 = 0x5049_4446;
     let pidfd = pidfd_open(getpid(), PidfdFlags::empty());

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_driver_has_one_device_or_a_range_of_them() {
+    fn a_tty_driver_has_one_device_or_a_range() {
         assert_eq!(driver("pty_slave            /dev/pts      136 0-1048575 pty:slave"), Some([136, 0, 1_048_575]));
         assert_eq!(driver("/dev/tty             /dev/tty        5       0 system:/dev/tty"), Some([5, 0, 0]));
         assert_eq!(driver("unknown              /dev/x"), None);

@@ -1,4 +1,4 @@
-//! A session keyring of the user's own (keyrings(7)). The caller's is inherited otherwise, and whoever has it possesses
+//! A separate session keyring for the user (keyrings(7)). Otherwise the caller's is inherited, and its holder possesses
 //! every key that is linked to it: an encryption key, a Kerberos ticket.
 
 use std::fs;
@@ -14,9 +14,9 @@ const VIEW_BY_OTHERS: u32 = 0x0101;
 
 /// Called as the user, whose keyring it must be. Read back: it is the session's, and nothing is linked to it.
 ///
-/// Where there can be none (a kernel without keyrings, a seccomp filter), that is no failure as long as nothing leaks.
+/// If there can be none (a kernel without keyrings, a seccomp filter), that is not an error as long as nothing leaks.
 pub(crate) fn renew() -> Result<(), Errno> {
-    // To instantiate a key for request_key(2); an error where there is none.
+    // The authority to instantiate a key for request_key(2); an error if there is none.
     let _ = keyctl_assume_authority(None);
     let refusal = match keyctl_join_session_keyring(None) {
         Ok(joined) => {
@@ -29,7 +29,7 @@ pub(crate) fn renew() -> Result<(), Errno> {
     match fs::read_to_string("/proc/keys") {
         Ok(keys) if keys.lines().any(|key| is_possessed(key, own)) => Err(refusal),
         Ok(_) => Ok(()),
-        // No keyctl(2) for this process is none for the program.
+        // If this process cannot use keyctl(2), the program cannot either.
         Err(_) if matches!(refusal, Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => Ok(()),
         Err(_) => Err(refusal),
     }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_of_another_users_is_possessed_where_nothing_else_shows_it() {
+    fn possession_of_another_users_key_is_found() {
         for (key, expected) in [
             ("11221c0f I--Q---     1 perm 3f010000     0     0 user      luks: 6", true),
             ("0bde8f6e I--Q---     5 perm 3f030000     0     0 keyring   _ses: 1", false),

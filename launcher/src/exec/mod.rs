@@ -1,4 +1,4 @@
-//! `portgrant exec`: sockets are asked for, put where the program looks for them, and the program is executed.
+//! `portgrant exec`: gets sockets, puts them where the program expects them, and executes the program.
 
 mod daemon;
 mod descriptors;
@@ -28,7 +28,7 @@ use crate::{Error, Exec, accept, helper, program};
 use daemon::Guard;
 use verify::Verification;
 
-/// Becomes the program. What can be known to fail is found before anything is bound.
+/// Becomes the program. Errors that can be known are found before anything is bound.
 pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible, Error> {
     let wanted = Wanted::of(asked)?;
     let environment = user::settle(&asked.life, environment)?;
@@ -53,7 +53,7 @@ pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible
     starter.settle(launch.provide(image, &environment, Some(guard)))
 }
 
-/// What is executed, and who is asked for its sockets.
+/// The program, and the sources of its sockets.
 struct Launch<'a> {
     asked: &'a Exec,
     wanted: Wanted<'a>,
@@ -110,7 +110,7 @@ impl Launch<'_> {
         }
     }
 
-    /// This process stays, or a guarded one does, and starts the program for each connection.
+    /// This process, or a guarded one, stays and starts the program for each connection.
     fn accept(&self, image: &Image, sockets: Sockets, guard: Option<Guard>) -> Result<Infallible, Error> {
         match guard {
             Some(guard) => {
@@ -120,11 +120,11 @@ impl Launch<'_> {
         }
     }
 
-    /// As a daemon, from the first connection on, looked on by a process aside: or at once, in this very process.
+    /// Executes the program: as a daemon, at the first connection, watched by another process, or at once in this process.
     fn live(&self, image: &Image, sockets: Sockets, guard: Option<Guard>) -> Result<Infallible, Error> {
         let (names, sockets) = sockets.into_fds();
         let verification =
-            self.asked.life.verify.map(|patience| Verification::of(&self.asked.listen, &names, &sockets, patience));
+            self.asked.life.verify.map(|time_limit| Verification::of(&self.asked.listen, &names, &sockets, time_limit));
         let become_program = |sockets| self.hand_over(image, &names, sockets);
         if let Some(guard) = guard {
             return guard.run(sockets, verification, |sockets, _| become_program(sockets));
@@ -133,13 +133,13 @@ impl Launch<'_> {
             wait::first_arrival(&sockets)?;
         }
         if let Some(verification) = verification {
-            verify::from_aside(verification)?;
+            verify::start_watcher(verification)?;
         }
         become_program(sockets)
     }
 
-    /// The last step: there is no return from it but a failure, and after that nothing stays bound, because the sockets
-    /// close with this process.
+    /// The last step. It returns only if it failed; then nothing stays bound, because the sockets are closed with this
+    /// process.
     fn hand_over(&self, image: &Image, names: &[String], sockets: Vec<OwnedFd>) -> Result<Infallible, Error> {
         for (number, name) in image.places.numbers().zip(names) {
             debug!("descriptor {number} is {name}");
@@ -155,8 +155,8 @@ impl Launch<'_> {
             .map_err(|errno| Unfit::by_execve(&image.path, errno).into())
     }
 
-    /// Where the grant is bound to this very program, only the helper may start it: it is asked to, and decides for itself.
-    /// It passes arguments and environment on as it gets them, but for LISTEN_*.
+    /// If the grant is bound to this program, only the helper may start it. The helper decides again. It passes on arguments and
+    /// environment unchanged, except LISTEN_*.
     fn executed_by_helper(&self, image: &Image, guard: Option<Guard>) -> Result<Infallible, Error> {
         let (asked, helper) = (self.asked, self.sources.helper()?);
         let program = || self.path.clone();
@@ -164,7 +164,7 @@ impl Launch<'_> {
         debug!("the grant is bound to this program: {} executes it itself", helper.display());
         let inetd = image.places != Places::USUAL;
         let mut words = helper::words("exec", &asked.listen);
-        // What fails then is told by this program again.
+        // The helper executes this program again if it fails then.
         if let Ok(own) = std::env::current_exe() {
             words.extend(["--on-failure".into(), own.into()]);
         }
@@ -183,7 +183,7 @@ impl Launch<'_> {
     }
 }
 
-/// Whether the grant is bound to this very program.
+/// Whether the grant is bound to the program at `path`.
 fn is_bound_to(refusal: &Message, path: &Path) -> bool {
     refusal.program.as_ref().is_some_and(|bound| *bound == printable(path.as_os_str().as_bytes()))
 }

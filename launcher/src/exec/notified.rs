@@ -9,31 +9,31 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, bind, recvmsg, setsockopt, sockopt};
 
-/// What a service manager of the caller's own put there: the program is not to tell it now.
+/// The caller's service manager set this variable; the program must not notify it now.
 const OUTER: [&[u8]; 3] = [b"NOTIFY_SOCKET=", b"WATCHDOG_USEC=", b"WATCHDOG_PID="];
 
-/// An abstract socket with a name that the kernel gave it. Anybody may send there, so who sends is looked at.
+/// An abstract socket with a name that the kernel gave it. Anybody may send there, so the sender is checked.
 pub(crate) struct Notified {
     socket: UnixDatagram,
     name: Vec<u8>,
-    patience: Duration,
+    time_limit: Duration,
     ready: bool,
 }
 
 impl Notified {
-    pub(crate) fn new(patience: Duration) -> io::Result<Notified> {
+    pub(crate) fn new(time_limit: Duration) -> io::Result<Notified> {
         let socket = UnixDatagram::unbound()?;
         bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
         setsockopt(&socket, sockopt::PassCred, &true)?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         let name = address.as_abstract_name().ok_or(io::ErrorKind::AddrNotAvailable)?.to_owned();
-        Ok(Notified { socket, name, patience, ready: false })
+        Ok(Notified { socket, name, time_limit, ready: false })
     }
 
     /// How long the program may take.
-    pub(crate) fn patience(&self) -> Duration {
-        self.patience
+    pub(crate) fn time_limit(&self) -> Duration {
+        self.time_limit
     }
 
     pub(crate) fn environment(&self, environment: Vec<CString>) -> Vec<CString> {
@@ -42,7 +42,7 @@ impl Notified {
         environment.into_iter().filter(is_kept).chain(ours).collect()
     }
 
-    /// Whether it was said by now. What else is said is read, and not kept.
+    /// Whether READY=1 has arrived by now. Other messages are read and dropped.
     pub(crate) fn is_ready(&mut self) -> bool {
         let own = nix::unistd::geteuid().as_raw();
         while let Some((message, sender)) = self.receive() {
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_line_of_its_own_says_that_it_is_ready() {
+    fn only_a_whole_line_ready_1_counts_as_ready() {
         let mut notified = Notified::new(Duration::from_secs(1)).expect("a socket");
         let environment = notified.environment(vec![c"NOTIFY_SOCKET=/run/outer".into(), c"A=NOTIFY_SOCKET=".into()]);
         let [kept, ours] = environment.as_slice() else { panic!("{environment:?}") };

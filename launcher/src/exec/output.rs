@@ -1,4 +1,4 @@
-//! `--log`: where a daemon's standard output and standard error go. To syslog line by line, by whoever guards it.
+//! `--log`: where a daemon's standard output and standard error go. The guard sends it to syslog line by line.
 //!
 //! syslog(3) of the C library waits for a log daemon that does not read; who forwards signals must not. So a line that the
 //! log does not take now is tried again, and the program waits at its pipe meanwhile.
@@ -68,7 +68,7 @@ impl Output {
         })
     }
 
-    /// In the process that becomes the program: descriptors 0, 1 and 2 as it shall have them.
+    /// In the process that becomes the program: sets up its descriptors 0, 1 and 2.
     pub(crate) fn place(&self) -> io::Result<()> {
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         stdio::dup2_stdin(&null)?;
@@ -189,7 +189,7 @@ impl Lines {
         self.tell(self.buffer.len(), log, echo);
     }
 
-    /// An empty line is none in a log.
+    /// An empty line is not logged.
     fn tell(&self, length: usize, log: &mut Syslog, echo: Echo) -> bool {
         let line = self.buffer.get(..length).unwrap_or_default();
         if line.is_empty() {
@@ -232,13 +232,13 @@ pub(crate) struct Syslog {
 }
 
 impl Syslog {
-    /// False where the daemon does not keep up. Where there is none, the line is lost, and counted: a dead log must not
+    /// False if the daemon does not keep up. Without a daemon the line is lost, and counted: a dead log must not
     /// end a server.
     fn send(&mut self, severity: u8, text: &[u8]) -> bool {
         self.reach();
         if self.lost > 0 && self.socket.is_some() {
-            let told = format!("{} lines before this one were lost: nobody was at {SOCKET}", self.lost);
-            if self.put(NOTICE, told.as_bytes()).is_ok() {
+            let notice = format!("{} lines before this one were lost: nobody was at {SOCKET}", self.lost);
+            if self.put(NOTICE, notice.as_bytes()).is_ok() {
                 self.lost = 0;
             }
         }
@@ -278,7 +278,7 @@ impl Syslog {
     }
 }
 
-/// The program's bytes, without those that would act on a terminal or begin a line of their own.
+/// The program's bytes, without those that would act on a terminal or begin another line.
 fn plain(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     for chunk in text.utf8_chunks() {
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_may_say_how_grave_it_is_and_cannot_break_out() {
+    fn a_log_line_may_set_its_priority_but_cannot_forge_a_record() {
         assert_eq!(severity(b"<3>broken"), Some((3, b"broken".as_slice())));
         for plain in [b"<8>no".as_slice(), b"<>", b"3>", b"<33>no", b""] {
             assert_eq!(severity(plain), None);

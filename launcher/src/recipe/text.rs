@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_recipe_is_whole_and_fits_a_terminal() {
+    fn every_recipe_is_complete_and_fits_a_terminal() {
         for server in servers() {
             let text = of(server);
             let prose = text.lines().filter(|line| !line.starts_with("    "));
@@ -181,10 +181,10 @@ mod tests {
     }
 
     #[test]
-    fn what_as_sets_is_shown_as_it_is_set() {
-        let nginx = super::super::named("nginx").map(of).expect("nginx");
+    fn a_recipe_shows_what_as_sets() {
+        let nginx = crate::servers::named("nginx").map(of).expect("nginx");
         assert!(nginx.contains("--as nginx sets NGINX=3;4; (for"), "{nginx}");
-        let puma = super::super::named("puma").map(of).expect("puma");
+        let puma = crate::servers::named("puma").map(of).expect("puma");
         assert!(puma.contains("PUMA_INHERIT_0=3:tcp://0.0.0.0:80 and PUMA_INHERIT_1=4:tcp://[::1]:443"), "{puma}");
     }
 }

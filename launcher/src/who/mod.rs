@@ -40,7 +40,7 @@ pub(crate) fn beneath(endpoint: &str) -> String {
     plain.lines().skip(1).map(|line| format!("{line}\n")).collect()
 }
 
-/// Without a protocol tcp and udp are both looked at, as far as a service's name stands for both.
+/// Without a protocol both tcp and udp are searched, if the service's name has both.
 fn each_protocol(place: &Place) -> Vec<Endpoint> {
     if place.has_protocol {
         return vec![place.endpoint.clone()];
@@ -51,7 +51,7 @@ fn each_protocol(place: &Place) -> Vec<Endpoint> {
         AskedPort::Service(name) => services.as_ref().is_some_and(|known| known.port(name, *protocol).is_some()),
     };
     let known: Vec<Protocol> = [Protocol::Tcp, Protocol::Udp].into_iter().filter(has).collect();
-    // Of a name that nobody knows the error tells.
+    // An unknown name is an error.
     let protocols = if known.is_empty() { vec![Protocol::Tcp] } else { known };
     protocols.into_iter().map(|protocol| Endpoint { protocol, ..place.endpoint.clone() }).collect()
 }
@@ -212,7 +212,7 @@ impl Socket {
     }
 }
 
-/// Which addresses nobody else can bind while this socket is there, sharing aside.
+/// Which addresses no other process can bind while this socket exists, unless the port is shared.
 fn bars(holder: &Holder, protocol: Protocol) -> String {
     let local: SocketAddr = holder.local;
     let addresses = match (local.ip(), holder.dual_stack) {

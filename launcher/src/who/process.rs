@@ -13,7 +13,7 @@ use portgrant_protocol::text::printable;
 use procfs::process::{FDTarget, all_processes};
 use serde_json::{Value, json};
 
-/// So many folders of control groups are looked at, at most.
+/// How many cgroup folders are searched at most.
 const MOST_GROUPS: usize = 50_000;
 
 /// One process.
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_is_known_by_its_name_and_another_group_by_its_path() {
+    fn a_systemd_unit_is_shown_by_name_and_another_cgroup_by_path() {
         for (path, expected) in [
             ("/system.slice/nginx.service", "nginx.service"),
             ("/user.slice/user-1000.slice/session-3.scope", "session-3.scope"),

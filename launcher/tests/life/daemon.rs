@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[test]
-fn a_daemon_is_up_when_its_start_ends_and_its_pid_file_goes_with_it() {
+fn a_daemon_is_ready_when_its_start_ends_and_removes_its_pid_file() {
     let folder = Folder::new("daemon");
     let endpoint = format!("127.0.0.1:{}", free_port());
     let pid_file = folder.join("pid");
@@ -38,7 +38,7 @@ fn a_daemon_is_up_when_its_start_ends_and_its_pid_file_goes_with_it() {
 }
 
 #[test]
-fn a_start_that_fails_says_why_with_a_status_and_leaves_nothing() {
+fn a_failed_start_reports_the_reason_and_leaves_nothing() {
     let folder = Folder::new("daemon-fails");
     let lost = folder.script("lost", "");
     let written = Command::new("/bin/sh").args(["-c", "printf '#!/no/such/shell\\n' >\"$0\""]).arg(&lost).status();
@@ -69,7 +69,7 @@ fn a_start_that_fails_says_why_with_a_status_and_leaves_nothing() {
 }
 
 #[test]
-fn whoever_gives_up_starting_it_leaves_nothing_behind() {
+fn an_interrupted_start_leaves_nothing_behind() {
     let folder = Folder::new("daemon-interrupted");
     let endpoint = format!("127.0.0.1:{}", free_port());
     let pid_file = folder.join("pid");
@@ -84,7 +84,7 @@ fn whoever_gives_up_starting_it_leaves_nothing_behind() {
 }
 
 #[test]
-fn signals_reach_the_program_and_its_status_is_the_guards() {
+fn the_guard_forwards_signals_and_ends_with_the_programs_status() {
     let folder = Folder::new("daemon-signals");
     let endpoint = format!("127.0.0.1:{}", free_port());
     let (pid_file, heard) = (folder.join("pid"), folder.join("heard"));
@@ -135,7 +135,7 @@ fn the_program_does_not_outlive_its_guard() {
 }
 
 #[test]
-fn many_sockets_find_their_places_whatever_the_guard_has_open() {
+fn many_sockets_get_their_numbers_although_the_guard_has_files_open() {
     let folder = Folder::new("daemon-many");
     let seen = folder.join("seen");
     let endpoints: Vec<String> = (0..20).map(|_| format!("127.0.0.1:{}/udp", free_port())).collect();
@@ -155,7 +155,7 @@ fn many_sockets_find_their_places_whatever_the_guard_has_open() {
 }
 
 #[test]
-fn the_guard_holds_neither_the_sockets_nor_what_the_caller_had_open() {
+fn the_guard_closes_the_sockets_and_the_callers_descriptors() {
     let folder = Folder::new("guard-holds");
     let endpoint = format!("127.0.0.1:{}", free_port());
     let pid_file = folder.join("pid");
@@ -185,7 +185,7 @@ fn the_guard_holds_neither_the_sockets_nor_what_the_caller_had_open() {
 }
 
 #[test]
-fn the_guard_rests_where_poll_fails_and_still_forwards_signals() {
+fn the_guard_does_not_spin_if_poll_fails_and_still_forwards_signals() {
     let folder = Folder::new("guard-rests");
     let endpoint = format!("127.0.0.1:{}", free_port());
     let pid_file = folder.join("pid");

@@ -40,7 +40,7 @@ const SUBORDINATE: &[(u32, u32, &[u32], &str, bool)] = &[
 ];
 
 #[test]
-fn subordinate_ids_are_their_owners_to_every_deny() {
+fn a_deny_treats_subordinate_ids_as_their_owner() {
     for &(uid, gid, groups, text, denied) in SUBORDINATE {
         let policy = policy(text);
         let caller = Caller { uid, gid, groups: groups.to_vec(), ..Caller::default() };
@@ -62,7 +62,7 @@ fn the_owner_of_an_owner_counts_too() {
 }
 
 #[test]
-fn a_refusal_says_whose_subordinate_id_it_is() {
+fn a_refusal_names_the_owner_of_the_subordinate_id() {
     let policy = policy("permit any 80\ndeny alice any");
     let caller = Caller { uid: 100_000, ..Caller::default() }.with_accounts(&policy, &names()).expect("given");
     let report = refused(&policy, &caller, asked("80"));
@@ -79,7 +79,7 @@ fn a_refusal_says_whose_subordinate_id_it_is() {
 
 /// Nothing is read that could change nothing: a broken table of no importance stops nobody.
 #[test]
-fn subordinate_ids_are_looked_at_only_where_a_permit_meets_a_deny() {
+fn subordinate_ids_are_read_only_if_a_permit_meets_a_deny() {
     for (text, expected) in [
         ("permit any 80\ndeny any 81", false),
         ("deny alice 80", false),
@@ -96,7 +96,7 @@ fn subordinate_ids_are_looked_at_only_where_a_permit_meets_a_deny() {
 }
 
 #[test]
-fn a_group_is_denied_only_where_passwd_and_group_name_somebody() {
+fn a_deny_for_a_group_needs_entries_in_passwd_and_group() {
     for (passwd, group, missing) in [
         (&b""[..], GROUP, "/etc/passwd"),
         (b"\n# none\n", GROUP, "/etc/passwd"),

@@ -82,7 +82,7 @@ const MALFORMED: &[(&str, usize, &str)] = &[
 ];
 
 #[test]
-fn a_malformed_line_is_named_with_its_column() {
+fn a_malformed_line_is_reported_with_its_column() {
     for (text, column, expected) in MALFORMED {
         let text = format!("# first\n{text}\npermit alice 80\n");
         let found = problems(text.as_bytes());
@@ -94,7 +94,7 @@ fn a_malformed_line_is_named_with_its_column() {
 }
 
 #[test]
-fn a_byte_order_mark_is_named_with_the_command_that_removes_it() {
+fn a_byte_order_mark_is_reported_with_the_command_that_removes_it() {
     for text in ["\u{feff}permit alice 80\n", "\u{feff}# a comment\npermit alice 80\n"] {
         let found = problems(text.as_bytes());
         let [problem] = found.as_slice() else { panic!("{text}: {found:?}") };
@@ -105,7 +105,7 @@ fn a_byte_order_mark_is_named_with_the_command_that_removes_it() {
 }
 
 #[test]
-fn a_range_of_rsh_and_nfs_needs_its_word_and_a_service_does_not() {
+fn a_range_within_512_to_1023_needs_the_word_reserved() {
     for good in [
         "permit alice 600-699 reserved",
         "permit alice any reserved",

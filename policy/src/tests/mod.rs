@@ -226,7 +226,7 @@ const VERDICTS: &[(&str, &[&str])] = &[
     ("permit alice 70-90 http gopher/udp 443/udp", &["-alice 80", "-alice 70", "-alice 443/udp"]),
     ("permit alice tftp/tcp 80", &["-alice 80", "-alice 69", "-alice 69/udp"]),
     ("permit alice gopher 80\npermit alice 80", &["+alice 80"]),
-    // A service in a deny is every port that the name has, for every protocol that is not said.
+    // A service in a deny is every port that the name has, for every protocol if none is named.
     ("permit any 1-511 1-511/udp\ndeny any tftp", &["-alice 69", "-alice 69/udp", "+alice 68/udp", "+alice 70"]),
     ("permit any 1-511 1-511/udp\ndeny any tftp/udp", &["+alice 69", "-alice 69/udp"]),
     (
@@ -239,7 +239,7 @@ const VERDICTS: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn every_line_of_the_table_is_decided_as_it_says() {
+fn every_line_of_the_table_gets_its_verdict() {
     for (text, verdicts) in VERDICTS {
         let policy = policy(text);
         for line in *verdicts {
@@ -266,10 +266,10 @@ fn tables_of_the_manual() -> Vec<Vec<Vec<&'static str>>> {
 }
 
 #[test]
-fn the_manual_s_examples_are_decided_as_it_says() {
+fn the_manual_s_examples_get_the_verdicts_that_it_states() {
     let tables = tables_of_the_manual();
-    let [permits, denies, datagrams] = tables.as_slice() else { panic!("{tables:?}") };
-    assert!(permits.len() > 9 && denies.len() > 3 && datagrams.len() > 3, "{tables:?}");
+    let [permits, denies] = tables.as_slice() else { panic!("{tables:?}") };
+    assert!(permits.len() > 9 && denies.len() > 6, "{tables:?}");
     let decided = |policy: &Policy, endpoint: &str| match verdict(policy, &caller("alice"), endpoint, None) {
         Decision::Permit(_) => "permitted",
         Decision::Refuse(_) => "refused",
@@ -284,18 +284,17 @@ fn the_manual_s_examples_are_decided_as_it_says() {
             assert_eq!(decided(&policy(&rule), request), said, "{rule}{request}");
         }
     }
-    let web = policy("permit alice 80\ndeny alice 80 on 10.0.0.0/8\n");
-    let dns = policy("permit alice 53 53/udp\ndeny alice 53 on 10.0.0.0/8\n");
-    for (policy, row) in denies.iter().map(|row| (&web, row)).chain(datagrams.iter().map(|row| (&dns, row))) {
+    let policy = policy("permit alice 80 53/udp\ndeny alice any on 10.0.0.0/8\n");
+    for row in denies {
         let [requests, said] = row.as_slice() else { panic!("{row:?}") };
-        for request in requests.trim_start_matches("alice: ").split(", or ") {
-            assert_eq!(decided(policy, request), said.split(':').next().expect("a word"), "{request}");
+        for request in requests.split(", or ") {
+            assert_eq!(decided(&policy, request), said.split(':').next().expect("a word"), "{request}");
         }
     }
 }
 
 #[test]
-fn rules_that_are_not_wanted_leave_nothing_but_their_number() {
+fn unwanted_rules_are_only_counted() {
     let text = "permit bob 80 on 10.0.0.0/8 dev lo exec /x\npermit nobody-here 81\npermit alice 82\ndeny mallory 83\n";
     let parse = |text: &str| {
         let sources = vec![Source { path: "/etc/portgrant.conf".into(), text: text.into() }];

@@ -259,7 +259,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn the_verdict_is_the_naive_evaluators(lines in prop::collection::vec(lines(), 0..5), asked in requests()) {
+    fn the_verdict_equals_that_of_the_naive_evaluator(lines in prop::collection::vec(lines(), 0..5), asked in requests()) {
         let text: String = lines.iter().map(|line| line.text() + "\n").collect();
         let expected = lines.iter().any(|line| line.naively_permits(&asked)) && !lines.iter().any(|line| line.naively_denies(&asked));
         let policy = policy(&text);
@@ -293,7 +293,7 @@ proptest! {
     }
 
     #[test]
-    fn rules_for_other_users_change_neither_the_verdict_nor_a_word_of_it(
+    fn rules_for_other_users_change_neither_verdict_nor_message(
         rules in prop::collection::vec(any_rule(), 0..9), asked in requests(),
         program in prop::sample::select(vec![None, Some("/x"), Some("/y")]),
         uid in prop::sample::select(vec![1000u32, 1001, 100_000, 165_536, 300_000]), gid in prop::sample::select(vec![5u32, 33]),
@@ -315,7 +315,7 @@ proptest! {
 
     /// And all other rules are counted.
     #[test]
-    fn a_malformed_line_is_found_whomever_the_rules_are_wanted_for(
+    fn a_malformed_line_is_found_in_rules_for_any_user(
         rules in prop::collection::vec(any_rule(), 1..7), slips in slips(),
         uid in prop::sample::select(vec![1000u32, 1001, 5000]),
     ) {

@@ -7,7 +7,7 @@ fn parse(text: &str) -> Endpoint {
 }
 
 #[test]
-fn the_forms_of_the_manual_parse() {
+fn every_endpoint_form_of_the_manual_parses() {
     assert_eq!(parse("80").port, AskedPort::Number(Port::new(80).expect("a port")));
     assert_eq!(parse("80").address, Address::Any);
     assert_eq!(parse("*:80"), parse("80"));
@@ -85,7 +85,7 @@ const REFUSED: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn what_is_wrong_is_named_with_what_was_expected() {
+fn a_wrong_endpoint_is_reported_with_what_was_expected() {
     for (text, expected) in REFUSED {
         let message = text.parse::<Endpoint>().expect_err(text).to_string();
         assert!(message.contains(expected), "{text:?}: {message}");
@@ -132,7 +132,7 @@ fn endpoints() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn what_is_displayed_parses_to_the_same(text in endpoints()) {
+    fn a_displayed_endpoint_parses_to_the_same_value(text in endpoints()) {
         match text.parse::<Endpoint>() {
             Ok(endpoint) => prop_assert_eq!(endpoint.to_string().parse::<Endpoint>(), Ok(endpoint)),
             Err(error) => prop_assert!(matches!(error, EndpointError::OptionTwice(_)), "{}: {}", text, error),

@@ -1,10 +1,10 @@
 //! What the environment announces to a program: the variables of sd_listen_fds(3), read.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fmt;
 use std::str::FromStr;
 
-use super::MAX;
+use super::{MAX, VARIABLES, announcement};
 use crate::text::printable;
 
 /// What the environment announces to this process.
@@ -12,8 +12,21 @@ use crate::text::printable;
 pub struct Announced {
     /// A name for each descriptor from [`super::FIRST`] on; `unknown` where none was given (sd_listen_fds(3)).
     pub names: Vec<String>,
-    /// `LISTEN_PIDFDID`: the process that is meant, by the inode of its pidfd (sd_pidfd_get_inode_id(3)), if it is told.
+    /// `LISTEN_PIDFDID`: the process that is meant, by the inode of its pidfd (sd_pidfd_get_inode_id(3)), if the variable is set.
     pub pidfd_id: Option<u64>,
+}
+
+/// `environment` (`NAME=VALUE` entries) for the program: everything as it was, byte for byte, but for the variables of
+/// the convention. Those announce `names` to process `pid`, or are absent where `names` is `None`.
+pub fn environment(environment: Vec<CString>, pid: u32, names: Option<&[String]>) -> Vec<CString> {
+    let stale = |entry: &CString| {
+        VARIABLES
+            .iter()
+            .any(|name| entry.to_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"=")))
+    };
+    let mut kept: Vec<CString> = environment.into_iter().filter(|entry| !stale(entry)).collect();
+    kept.extend(names.into_iter().flat_map(|names| announcement(pid, names)));
+    kept
 }
 
 /// Why the environment's announcement cannot be believed. The words are made printable.
@@ -28,7 +41,7 @@ pub enum AnnouncementError {
 }
 
 impl Announced {
-    /// Reads the announcement for process `own` from the variables that `lookup` finds; `None` where there is none.
+    /// Reads the announcement for process `own` from the variables that `lookup` finds; `None` if there is no announcement.
     pub fn read(lookup: impl Fn(&str) -> Option<OsString>, own: u32) -> Result<Option<Announced>, AnnouncementError> {
         let Some(fds) = lookup("LISTEN_FDS") else { return Ok(None) };
         let fds = number(&fds, "LISTEN_FDS", "1 to 253", |&fds: &usize| fds > 0)?;
@@ -111,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn an_announcement_is_read_as_it_was_written() {
         assert_eq!(read(&[]), Ok(None));
         assert_eq!(
             read(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "42"), ("LISTEN_FDNAMES", "a:80/tcp")]),
@@ -124,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_only_has_the_number_of_the_one_that_was_meant_is_told_so() {
+    fn an_announcement_to_an_earlier_process_with_the_same_pid_is_stale() {
         let announced = read(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "42"), ("LISTEN_PIDFDID", "7001")]);
         let announced = announced.expect("well-formed").expect("announced");
         assert_eq!(announced.pidfd_id, Some(7001));
@@ -136,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_can_be_meant_and_names_with_a_colon_are_told_apart() {
+    fn too_many_descriptors_and_names_with_a_colon_are_different_errors() {
         let many = read(&[("LISTEN_FDS", "4096"), ("LISTEN_PID", "42")]);
         assert_eq!(many, Err(AnnouncementError::TooMany { fds: 4096 }));
         let colon = read(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "42"), ("LISTEN_FDNAMES", "[::1]:80")]);
@@ -147,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announcement_that_cannot_be_meant_is_an_error() {
+    fn a_malformed_announcement_is_an_error() {
         assert_eq!(
             read(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "41")]),
             Err(AnnouncementError::ForAnother { pid: 41, own: 42 })
@@ -167,5 +180,28 @@ mod tests {
         for variables in wrong {
             assert!(matches!(read(variables), Err(AnnouncementError::Variable { .. })), "{variables:?}");
         }
+    }
+
+    fn entries(list: &[&str]) -> Vec<CString> {
+        list.iter().map(|entry| CString::new(*entry).expect("no NUL")).collect()
+    }
+
+    #[test]
+    fn stale_variables_are_replaced_and_nothing_else() {
+        let before = entries(&[
+            "LISTEN_FDS=9",
+            "A=1",
+            "LISTEN_PIDFDID=7",
+            "LISTEN_FDSX=1",
+            "LISTEN_FDS",
+            "=",
+            "A=2",
+            "LISTEN_PID=1",
+        ]);
+        let kept = ["A=1", "LISTEN_FDSX=1", "LISTEN_FDS", "=", "A=2"];
+        assert_eq!(environment(before.clone(), 42, None), entries(&kept));
+        let names = ["https".to_owned(), "80/tcp".to_owned()];
+        let announced = ["LISTEN_FDS=2", "LISTEN_PID=42", "LISTEN_FDNAMES=https:80/tcp"];
+        assert_eq!(environment(before, 42, Some(&names)), entries(&[&kept[..], &announced[..]].concat()));
     }
 }

@@ -85,7 +85,7 @@ pub(crate) enum Ending {
     Crlf,
     /// In LF alone, or CR stands within it; whatever its length
     Bare,
-    /// Beyond the limit; what is left of the line is no use
+    /// Beyond the limit; the rest of the line is dropped
     TooLong,
 }
 

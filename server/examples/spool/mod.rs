@@ -108,7 +108,7 @@ impl Spool {
         articles.map(|(number, article)| (number, Arc::clone(article))).collect()
     }
 
-    /// Files an article, if it is one, and lets the oldest go where there is no room. The reply says what became of it.
+    /// Files an article, if it is one, and removes the oldest if there is no room. Returns the reply.
     pub(crate) fn accept(&self, lines: &[Vec<u8>], peer: IpAddr) -> &'static str {
         let Some(head) = lines.iter().position(Vec::is_empty) else { return "441 it has no body" };
         let header = Header::new(&lines[..head]);

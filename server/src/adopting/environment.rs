@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_starts_without_what_was_meant_for_the_server_alone() {
+    fn a_child_starts_without_the_servers_own_variables() {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "echo ${LISTEN_FDS-none} ${LISTEN_PIDFDID-none} ${NOTIFY_SOCKET-none} $KEPT"]);
         for (name, value) in [("LISTEN_FDS", "1"), ("LISTEN_PIDFDID", "9"), ("NOTIFY_SOCKET", "@x"), ("KEPT", "kept")] {

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use portgrant_protocol::Protocol;
 use portgrant_protocol::endpoint::Resolved;
 use portgrant_protocol::listen::{self, AnnouncementError};
-use portgrant_protocol::socket::Mismatch;
 use portgrant_protocol::text::printable;
 
 use crate::failure::{Report, failure, quoted};
+use crate::socket_info::Mismatch;
 
 /// Why a descriptor cannot be adopted
 #[derive(Debug)]

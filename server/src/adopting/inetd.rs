@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use portgrant_protocol::Protocol;
 use portgrant_protocol::listen::FIRST;
-use portgrant_protocol::socket::{Facts, Mismatch};
 use rustix::fs::{Mode, OFlags, fstat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::getpeername;
@@ -17,6 +16,7 @@ use super::socket::Socket;
 use super::sockets::Sockets;
 use crate::client::Connection;
 use crate::failure::Error;
+use crate::socket_info::{Mismatch, SocketInfo};
 
 const NAME: &str = "descriptor 0";
 
@@ -55,16 +55,16 @@ impl Connection {
 
 fn ends(input: BorrowedFd<'_>) -> Result<(SocketAddr, SocketAddr), Error> {
     let name = || NAME.to_owned();
-    let facts = Facts::of(input).map_err(|mismatch| SocketError::WrongKind { name: name(), mismatch })?;
-    if facts.protocol.transport() != Protocol::Tcp {
-        let mismatch = Mismatch::Protocol { found: facts.protocol, expected: Protocol::Tcp };
+    let info = SocketInfo::of(input).map_err(|mismatch| SocketError::WrongKind { name: name(), mismatch })?;
+    if info.protocol.transport() != Protocol::Tcp {
+        let mismatch = Mismatch::Protocol { found: info.protocol, expected: Protocol::Tcp };
         return Err(SocketError::WrongKind { name: name(), mismatch }.into());
     }
-    if facts.listening {
+    if info.listening {
         return Err(AdoptionError::NotAConnection { name: name() }.into());
     }
     let peer = getpeername(input).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
-    Ok((peer.ok_or_else(|| AdoptionError::PeerGone { name: name() })?, facts.local))
+    Ok((peer.ok_or_else(|| AdoptionError::PeerGone { name: name() })?, info.local))
 }
 
 impl Sockets {
@@ -111,11 +111,11 @@ pub(crate) fn take_standard_input() -> Result<OwnedFd, Error> {
 
 /// inetd passes no name. The name is that of an endpoint without one. Returns an error if the socket cannot be served.
 fn name(input: BorrowedFd<'_>) -> Result<String, Error> {
-    let facts = Facts::of(input).map_err(|mismatch| SocketError::WrongKind { name: NAME.to_owned(), mismatch })?;
-    if facts.protocol.is_stream() && !facts.listening {
+    let info = SocketInfo::of(input).map_err(|mismatch| SocketError::WrongKind { name: NAME.to_owned(), mismatch })?;
+    if info.protocol.is_stream() && !info.listening {
         return Err(SocketError::NotListening { name: NAME.to_owned() }.into());
     }
-    Ok(format!("{}/{}", facts.local.port(), facts.protocol.word()))
+    Ok(format!("{}/{}", info.local.port(), info.protocol.word()))
 }
 
 fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {

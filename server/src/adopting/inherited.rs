@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_announced_is_adopted_in_order_and_close_on_exec() {
+    fn announced_sockets_are_adopted_in_order_and_close_on_exec() {
         let tcp = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         leave_at(500, &tcp);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_adoption_is_its_own_error() {
+    fn a_second_adoption_is_a_separate_error() {
         leave_at(510, TcpListener::bind("127.0.0.1:0").expect("a listener"));
         let taken = AtomicBool::new(false);
         let variables = announcing(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "7")]);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_not_open_or_this_processs_own_is_missing_and_nothing_is_touched() {
+    fn a_closed_or_own_descriptor_is_reported_as_missing() {
         let own = TcpListener::bind("127.0.0.1:0").expect("a listener");
         leave_at(520, &own);
         let taken = AtomicBool::new(false);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announcement_to_the_process_that_had_this_number_before_is_stale() {
+    fn an_announcement_to_an_earlier_process_with_this_pid_is_stale() {
         let Some(own) = pidfd_id() else { return };
         assert_eq!(pidfd_id(), Some(own), "it is the same each time");
         leave_at(540, TcpListener::bind("127.0.0.1:0").expect("a listener"));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_announced_is_nothing_and_a_foreign_announcement_an_error() {
+    fn no_announcement_is_empty_and_a_foreign_one_is_an_error() {
         let taken = AtomicBool::new(false);
         assert!(matches!(adopt_from(530, announcing(&[]), 7, &taken), Ok(None)));
         let foreign = announcing(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "6")]);

@@ -18,7 +18,7 @@ use crate::accept::PAUSE;
 use crate::failure::{Error, Report, failure, shown};
 
 /// How long a peer may stay silent.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// A socket file at which this server accepts further sockets from its own user and from root.
 ///
@@ -46,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Mailbox {
     file: SocketFile,
-    patience: Duration,
+    time_limit: Duration,
 }
 
 impl Mailbox {
@@ -55,15 +55,15 @@ impl Mailbox {
     pub fn bind(path: impl Into<PathBuf>) -> Result<Mailbox, Error> {
         let path = path.into();
         match SocketFile::bind(path.clone()) {
-            Ok(file) => Ok(Mailbox { file, patience: PATIENCE }),
+            Ok(file) => Ok(Mailbox { file, time_limit: TIME_LIMIT }),
             Err(NotBound::Occupied(by)) => Err(MailboxError::Occupied { path, by }.into()),
             Err(NotBound::System(source)) => Err(MailboxError::Unusable { path, source }.into()),
         }
     }
 
-    /// Waits for each peer for `patience` instead of five seconds. Zero means no limit.
-    pub fn patience(mut self, patience: Duration) -> Mailbox {
-        self.patience = patience;
+    /// Waits for each peer for `time_limit` instead of five seconds. Zero means no limit.
+    pub fn time_limit(mut self, time_limit: Duration) -> Mailbox {
+        self.time_limit = time_limit;
         self
     }
 
@@ -99,12 +99,12 @@ impl Mailbox {
         {
             return Err(MailboxError::ForeignPeer { uid, own }.into());
         }
-        let limit = Some(self.patience).filter(|patience| !patience.is_zero());
+        let limit = Some(self.time_limit).filter(|time_limit| !time_limit.is_zero());
         sockopt::set_socket_timeout(peer, sockopt::Timeout::Recv, limit)
             .map_err(|errno| Error::system("cannot set a time limit for a peer", errno))?;
         let (record, descriptors) = match transfer::receive(peer.as_fd()) {
             Err(TransferError::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(MailboxError::SilentPeer { patience: self.patience }.into());
+                return Err(MailboxError::SilentPeer { time_limit: self.time_limit }.into());
             }
             received => received.map_err(HandoverError::Transfer)?,
         };
@@ -143,7 +143,7 @@ pub enum MailboxError {
     /// A peer connected and sent nothing
     SilentPeer {
         /// How long the mailbox waited
-        patience: Duration,
+        time_limit: Duration,
     },
 }
 
@@ -161,8 +161,8 @@ impl MailboxError {
                     .why(format!("only uid {own} and root may send sockets"))
                     .fix("send the sockets as the user of the server")
             }
-            MailboxError::SilentPeer { patience } => {
-                Report::what(format!("a peer of the mailbox sent nothing for {} seconds", patience.as_secs_f32()))
+            MailboxError::SilentPeer { time_limit } => {
+                Report::what(format!("a peer of the mailbox sent nothing for {} seconds", time_limit.as_secs_f32()))
             }
         }
     }

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use portgrant_protocol::Protocol;
 use portgrant_protocol::endpoint::Resolved;
-use portgrant_protocol::socket::{Facts, Mismatch};
 
 use super::error::SocketError;
 use crate::failure::Error;
+use crate::socket_info::{Mismatch, SocketInfo};
 
 /// Who bound a [`Socket`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,13 +26,13 @@ pub enum Origin {
 pub struct Socket {
     name: String,
     origin: Origin,
-    info: Result<Facts, Mismatch>,
+    info: Result<SocketInfo, Mismatch>,
     descriptor: OwnedFd,
 }
 
 impl Socket {
     pub(crate) fn new(name: String, descriptor: OwnedFd) -> Socket {
-        Socket { info: Facts::of(descriptor.as_fd()), origin: Origin::Adopted, name, descriptor }
+        Socket { info: SocketInfo::of(descriptor.as_fd()), origin: Origin::Adopted, name, descriptor }
     }
 
     pub(crate) fn of(self, origin: Origin) -> Socket {
@@ -60,13 +60,13 @@ impl Socket {
 
     /// What the kernel reported about it when it was adopted. An error if it is not an internet socket: a service
     /// manager may pass a Unix socket as well.
-    pub fn info(&self) -> Result<&Facts, Error> {
+    pub fn info(&self) -> Result<&SocketInfo, Error> {
         self.info.as_ref().map_err(|&mismatch| SocketError::WrongKind { name: self.name.clone(), mismatch }.into())
     }
 
     /// The address that it is bound to. An IPv4-mapped address is shown as IPv4.
     pub fn local(&self) -> Result<SocketAddr, Error> {
-        self.info().map(|facts| facts.local)
+        self.info().map(|info| info.local)
     }
 
     /// As a listener, for tcp and mptcp. If it is not a listening socket of these, it is closed and an error is
@@ -89,20 +89,20 @@ impl Socket {
 
     /// Checks that it serves `transport`, and that it is at the requested address, if there is one.
     pub(super) fn fit(&self, transport: Protocol, asked: Option<&Resolved>) -> Result<(), Error> {
-        let facts = self.info()?;
-        if facts.protocol.transport() != transport {
-            let mismatch = Mismatch::Protocol { found: facts.protocol, expected: transport };
+        let info = self.info()?;
+        if info.protocol.transport() != transport {
+            let mismatch = Mismatch::Protocol { found: info.protocol, expected: transport };
             return Err(SocketError::WrongKind { name: self.name.clone(), mismatch }.into());
         }
         if let Some(asked) = asked {
             let mut asked = asked.clone();
             if asked.endpoint.protocol.transport() == transport {
                 // The request is about the address here; a tcp socket may be mptcp.
-                asked.endpoint.protocol = facts.protocol;
+                asked.endpoint.protocol = info.protocol;
             }
-            facts.fit(&asked).map_err(|mismatch| SocketError::mismatch(&self.name, &asked, mismatch))?;
+            info.fit(&asked).map_err(|mismatch| SocketError::mismatch(&self.name, &asked, mismatch))?;
         }
-        if facts.protocol.is_stream() && !facts.listening {
+        if info.protocol.is_stream() && !info.listening {
             return Err(SocketError::NotListening { name: self.name.clone() }.into());
         }
         Ok(())

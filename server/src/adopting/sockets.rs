@@ -185,7 +185,7 @@ impl<'a> IntoIterator for &'a Sockets {
 
 #[cfg(test)]
 mod tests {
-    use portgrant_protocol::socket::Mismatch;
+    use crate::socket_info::Mismatch;
     use rustix::net::{AddressFamily, SocketType, socket};
 
     use super::*;
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn each_socket_is_taken_once_by_its_name_and_as_what_it_is() {
+    fn each_socket_is_taken_once_by_name_and_type() {
         let mut sockets = Sockets::from_iter([tcp("web", "127.0.0.1:0"), udp("dns")]);
         assert!(matches!(
             sockets.udp("web").as_ref().map_err(Error::downcast_ref),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_not_the_sockets_is_its_own_error() {
+    fn a_wrong_address_is_a_separate_error() {
         let web = tcp("web", "127.0.0.1:0");
         let port = port(&web);
         let mut sockets = Sockets::from_iter([web]);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_several_bear_is_told_apart_by_the_address_alone() {
+    fn sockets_with_the_same_name_are_distinguished_by_address() {
         let (first, second) = (tcp("web", "127.0.0.1:0"), tcp("web", "127.0.0.2:0"));
         let at = format!("127.0.0.2:{}", port(&second));
         let mut sockets = Sockets::from_iter([first, second]);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_nobody_listens_on_is_its_own_error_and_so_is_no_socket() {
+    fn an_unlistening_socket_and_a_missing_one_are_different_errors() {
         let unlistened = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
         let file = std::fs::File::open("/dev/null").expect("/dev/null");
         let mut sockets =

@@ -4,13 +4,13 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, RawFd};
 
 use portgrant_protocol::listen::{FIRST, MAX};
-use portgrant_protocol::socket::Facts;
 use portgrant_protocol::text::printable;
 
 use super::error::AdoptionError;
 use super::socket::Socket;
 use super::sockets::Sockets;
 use crate::failure::Error;
+use crate::socket_info::SocketInfo;
 use portgrant_sys::inherited::{self, Unavailable};
 
 impl Sockets {
@@ -67,8 +67,8 @@ pub(crate) fn numbers(value: &str) -> Option<Vec<RawFd>> {
 }
 
 fn named(descriptor: std::os::fd::OwnedFd, number: RawFd) -> Socket {
-    let name = match Facts::of(descriptor.as_fd()) {
-        Ok(facts) => format!("{}/{}", facts.local.port(), facts.protocol.word()),
+    let name = match SocketInfo::of(descriptor.as_fd()) {
+        Ok(info) => format!("{}/{}", info.local.port(), info.protocol.word()),
         Err(_) => format!("descriptor {number}"),
     };
     Socket::new(name, descriptor)
@@ -82,7 +82,7 @@ mod tests {
     use crate::adopting::tests::{is_left_at, leave_at};
 
     #[test]
-    fn each_servers_way_to_write_several_is_read_and_nothing_else() {
+    fn each_known_list_format_of_a_variable_is_read() {
         assert_eq!(numbers("3"), Some(vec![3]));
         for several in ["3,4", "3;4;", "3:4", "3 4"] {
             assert_eq!(numbers(several), Some(vec![3, 4]), "{several}");
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_variable_numbers_is_adopted_and_named_by_where_it_is() {
+    fn descriptors_of_a_variable_are_adopted_and_named_by_address() {
         let tcp = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let (port, file) = (tcp.local_addr().expect("bound").port(), std::fs::File::open("/dev/null").expect("null"));
         leave_at(560, &tcp);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_taken_and_malformed_are_told_apart_and_nothing_is_touched() {
+    fn closed_taken_and_malformed_descriptors_are_different_errors() {
         leave_at(570, UdpSocket::bind("127.0.0.1:0").expect("a socket"));
         let adopt = |value: &str| adopt_from("UNICORN_FD", OsStr::new(value));
         let error = adopt("570,571").expect_err("571 is closed");

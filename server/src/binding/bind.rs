@@ -170,7 +170,7 @@ fn set(option: &'static str, result: Result<(), Errno>) -> Result<(), SocketOpti
 
 /// Sets the options of an endpoint on a bound socket. Returns an error for an option that must be set before bind(2).
 pub(crate) fn adjust(socket: &Socket, options: &Options) -> Result<(), Error> {
-    let facts = *socket.info()?;
+    let info = *socket.info()?;
     let fd = socket.as_fd();
     let too_late = |option| Err(SocketError::OptionTooLate { name: socket.name().to_owned(), option }.into());
     if options.reuseport && !sockopt::socket_reuseport(fd).unwrap_or(false) {
@@ -186,7 +186,7 @@ pub(crate) fn adjust(socket: &Socket, options: &Options) -> Result<(), Error> {
     }
     let v4 = sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::INET);
     set_options(fd, options, v4)?;
-    if let (true, Some(_)) = (facts.protocol.is_stream(), options.backlog) {
+    if let (true, Some(_)) = (info.protocol.is_stream(), options.backlog) {
         // For a socket that listens, this only changes the backlog.
         let result = net::listen(fd, backlog(options));
         result.map_err(|errno| SocketOptionError { option: "backlog", source: errno.into() })?;
@@ -317,9 +317,9 @@ mod tests {
         let (tcp, udp) = (bound(&format!("web={port}")), bound(&format!("{port}/udp")));
         assert_eq!((tcp.name(), udp.name()), ("web", format!("{port}/udp").as_str()));
         for (socket, is_stream) in [(&tcp, true), (&udp, false)] {
-            let facts = socket.info().expect("a socket");
-            assert!(facts.local.ip().is_unspecified() && facts.dual_stack, "{facts:?}");
-            assert_eq!(facts.listening, is_stream);
+            let info = socket.info().expect("a socket");
+            assert!(info.local.ip().is_unspecified() && info.dual_stack, "{info:?}");
+            assert_eq!(info.listening, is_stream);
             assert_eq!(sockopt::socket_reuseaddr(socket).expect("get"), is_stream);
             assert!(!sockopt::socket_reuseport(socket).expect("get"));
         }
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlapping_address_is_in_use_and_its_holder_is_named() {
+    fn an_overlapping_address_is_in_use_and_its_holder_is_reported() {
         let port = free_port();
         let own = format!("this process (pid {})", std::process::id());
         let wildcard = bound(&format!("{port}"));
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn time_wait_blocks_a_port_only_without_reuseaddr_and_is_named() {
+    fn time_wait_blocks_a_port_only_without_reuseaddr_and_is_reported() {
         // As this crate binds: the server closes first, so its port is in TIME_WAIT, and it starts again.
         let endpoint = format!("127.0.0.1:{}", free_port());
         let time_wait = |listener: TcpListener| {
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_shared_where_all_ask_for_it_and_only_then() {
+    fn a_port_is_shared_only_if_all_sockets_ask_for_it() {
         let endpoint = format!("127.0.0.1:{}", free_port());
         let shared = Bind::to(&endpoint).expect("an endpoint").reuse_port();
         let _both = [shared.socket().expect("one"), shared.socket().expect("another")];
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn the_endpoints_options_are_on_the_socket_bound_or_adopted() {
+    fn the_endpoints_options_are_set_on_bound_and_adopted_sockets() {
         let port = free_port();
         let options = "reuseport,freebind,dev=lo,backlog=7,keepalive=60:10:6,linger=3,defer_accept=5,fastopen=16,\
                        rcvbuf=65536,sndbuf=32768,tos=16";
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adopted_socket_lacks_what_had_to_be_set_before() {
+    fn an_adopted_socket_reports_options_that_come_too_late() {
         let socket = bound(&format!("127.0.0.1:{}", free_port()));
         let options = |text: &str| text.parse::<Endpoint>().expect(text).options;
         let error = adjust(&socket, &options("1,reuseport")).expect_err("too late");
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_why_nothing_is_bound_has_its_message() {
+    fn each_bind_error_has_its_message() {
         let refused = |endpoint: &str| Bind::to(endpoint).and_then(|bind| bind.socket()).expect_err(endpoint);
         assert!(matches!(refused("198.51.100.7:7777").downcast_ref(), Some(BindError::NotThere { .. })));
         assert!(matches!(refused("each:7777/udp").downcast_ref(), Some(BindError::EachIsSeveral { .. })));

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_looked_for_beside_the_program_and_then_where_systems_put_it() {
+    fn the_helper_is_searched_beside_the_program_and_in_libexec() {
         let found = places_of(None, Some(Path::new("/opt/pg/bin/portgrant"))).expect("places");
         let expected = [
             "/opt/pg/libexec/portgrant/portgrant-binder",
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variable_replaces_every_other_place_and_must_be_absolute() {
+    fn the_helper_variable_overrides_all_places_and_must_be_absolute() {
         let found = places_of(Some("/elsewhere/binder".into()), Some(Path::new("/usr/bin/portgrant")));
         assert_eq!(found.expect("a place"), [PathBuf::from("/elsewhere/binder")]);
         for relative in ["binder", "./binder", ""] {

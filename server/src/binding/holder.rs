@@ -191,7 +191,7 @@ fn holder(entry: Entry, processes: &HashMap<u32, Process>) -> Holder {
 }
 
 fn interface(index: u32) -> Option<String> {
-    // Where there is no such interface any more, nix 0.31 says that its name is empty.
+    // If the interface no longer exists, nix 0.31 returns an empty name.
     let name = if_indextoname(index).ok().map(|name| printable(name.as_bytes()));
     name.filter(|name| !name.is_empty())
 }
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_holder_is_named_with_program_pid_and_user() {
+    fn the_holder_is_reported_with_program_pid_and_user() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let local = listener.local_addr().expect("bound");
         for endpoint in [local.to_string(), local.port().to_string(), format!("0.0.0.0:{}", local.port())] {

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_inherited_is_found_by_its_name_or_by_its_address() {
+    fn an_inherited_socket_is_found_by_name_or_address() {
         let (one, two, three) = (free_port(), free_port(), free_port());
         let [web, plain, dns] =
             [format!("web=127.0.0.1:{one}"), format!("127.0.0.1:{two}"), format!("dns=127.0.0.1:{three}/udp")];
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inherited_socket_of_that_name_elsewhere_is_an_error_and_stays() {
+    fn an_inherited_socket_with_the_name_but_another_address_is_an_error() {
         let port = free_port();
         let mut server = inheriting(&[&format!("web=127.0.0.1:{port}")]);
         for other in [format!("web={port}"), format!("web=127.0.0.2:{port}"), format!("web=127.0.0.1:{port},v6only")] {
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_inherited_is_bound_where_everybody_may() {
+    fn a_socket_that_was_not_inherited_is_bound_without_the_helper_if_possible() {
         let endpoint = format!("web=127.0.0.1:{}", free_port());
         let socket = Server::default().helper("/nonexistent").listen(&endpoint).expect("bound");
         assert_eq!((socket.name(), socket.origin()), ("web", Origin::Bound));
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_of_one_port_and_takes_in_what_was_inherited() {
+    fn a_group_has_one_port_and_includes_inherited_sockets() {
         let endpoint = format!("127.0.0.1:{}", free_port());
         let mut server = inheriting(&[&format!("{endpoint},reuseport"), &format!("{endpoint},reuseport")]);
         let group = server.group(&endpoint, 3).expect("a group");

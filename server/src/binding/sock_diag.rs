@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_one_whatever_its_number() {
+    fn an_error_message_of_netlink_is_an_error() {
         for (number, expected) in [(-2, 2), (0, 0), (i32::MIN, i32::MIN), (7_000_000, -7_000_000)] {
             let mut packet = [20_u32.to_ne_bytes(), [2, 0, 0, 0], [0; 4], [0; 4]].concat();
             packet.extend(i32::to_ne_bytes(number));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_answers_end_and_do_not_panic() {
+    fn broken_netlink_answers_do_not_panic() {
         let mut packet = request(AddressFamily::INET, Protocol::Tcp, 80);
         packet.resize(200, 0xff);
         for length in 0..packet.len() {

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_peer_is_left_when_the_time_is_over() {
+    fn a_silent_peer_is_closed_after_the_time_limit() {
         let (client, stream) = pair();
         let begin = Instant::now();
         let outcome = close_gracefully(stream, within(150, 1000)).expect("closed");
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_goes_on_sending_is_left_at_either_bound() {
+    fn a_peer_that_keeps_sending_is_closed_at_the_time_or_byte_limit() {
         let (mut client, stream) = pair();
         client.write_all(&[b'x'; 50_000]).expect("sent");
         let outcome = close_gracefully(stream, within(5_000, 20_000)).expect("closed");
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_is_told_whenever_it_comes() {
+    fn a_reset_is_reported_at_any_moment() {
         let (client, mut stream) = pair();
         StreamOptions::new().linger(Linger::Reset).apply(&client).expect("set");
         drop(client);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_closed_first_has_not_everything_before_it_acknowledges() {
+    fn a_peer_that_closed_first_is_waited_for_until_it_acknowledges() {
         let (client, mut stream) = pair();
         client.shutdown(Shutdown::Write).expect("its end");
         // Much more than the peer's window accepts while it does not read.
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_still_on_its_way_is_waited_for() {
+    fn data_in_flight_is_waited_for() {
         let (client, mut stream) = pair();
         client.shutdown(Shutdown::Write).expect("its end");
         stream.set_nonblocking(true).expect("set");
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn timestamps_of_what_was_sent_do_not_keep_it_busy_while_it_waits() {
+    fn transmit_timestamps_do_not_make_the_wait_spin() {
         use nix::sys::socket::{TimestampingFlag, setsockopt, sockopt::Timestamping};
         use rustix::time::{ClockId, clock_gettime};
 

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listeners_options_are_those_of_its_connections_and_a_connections_its_own() {
+    fn connections_inherit_the_listeners_options_and_can_change_them() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let (_client, before) = pair(&listener);
         let linger = Linger::Wait(Duration::from_millis(1500));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_is_what_the_peer_sees() {
+    fn a_close_with_reset_is_seen_by_the_peer() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let (mut client, stream) = pair(&listener);
         StreamOptions::new().linger(Linger::Reset).apply(&stream).expect("set");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_the_kernel_does_not_take_names_the_option() {
+    fn a_rejected_value_is_an_error_that_names_the_option() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let long = Duration::from_secs(40_000);
         for (options, expected) in [

@@ -14,7 +14,7 @@ use super::error::DaemonError;
 use crate::failure::Error;
 
 /// How long a manager that does not read may delay the server.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// The service manager that started this process, by the socket in `NOTIFY_SOCKET`.
 ///
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// use portgrant_server::Notify;
 ///
 /// # fn main() -> Result<(), portgrant_server::Error> {
-/// // Where nobody wants to know, there is nobody to tell.
+/// // Without a service manager this does nothing.
 /// let manager = Notify::from_environment()?;
 /// if let Some(manager) = &manager {
 ///     manager.ready()?;
@@ -63,7 +63,7 @@ impl Notify {
         };
         let address = parsed.map_err(|_| DaemonError::NotifyAddress { address: shown.clone() })?;
         let made = UnixDatagram::unbound().and_then(|socket| {
-            socket.set_write_timeout(Some(PATIENCE))?;
+            socket.set_write_timeout(Some(TIME_LIMIT))?;
             Ok(socket)
         });
         let socket = made.map_err(|source| DaemonError::Notify { address: shown.clone(), source })?;
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn every_message_reaches_a_socket_in_a_folder_and_an_abstract_one() {
+    fn messages_reach_path_and_abstract_notify_sockets() {
         let path = std::env::temp_dir().join(format!("portgrant-notify-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let name = format!("portgrant-notify-{}", std::process::id());
@@ -181,18 +181,18 @@ mod tests {
             notify.status("drei \u{e4}pfel\nREADY=1\u{1b}").expect("sent");
             assert_eq!(heard(&manager), "STATUS=drei \u{e4}pfel READY=1 \n");
             notify.reloading().expect("sent");
-            let told = heard(&manager);
-            let micros = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&told).trim_end();
+            let message = heard(&manager);
+            let micros = message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&message).trim_end();
             let uptime = std::fs::read_to_string("/proc/uptime").expect("/proc");
             let uptime: f64 = uptime.split('.').next().expect("seconds").parse().expect("a number");
             let seconds = micros.parse::<f64>().expect("a number") / 1e6;
-            assert!((seconds - uptime).abs() < 60.0, "{told}: up for {uptime} seconds");
+            assert!((seconds - uptime).abs() < 60.0, "{message}: up for {uptime} seconds");
         }
         std::fs::remove_file(path).expect("removed");
     }
 
     #[test]
-    fn an_address_that_is_none_and_a_manager_that_is_gone_are_told_apart() {
+    fn an_invalid_address_and_a_missing_manager_are_different_errors() {
         for address in ["", "@", "relative", "vsock:2:1234", &"/x".repeat(200)] {
             assert!(
                 matches!(
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watchdog_is_the_one_of_the_process_that_is_watched() {
+    fn the_watchdog_applies_only_to_the_named_process() {
         let read = |usec: &'static str, pid: Option<&'static str>| {
             watchdog(|name| if name == "WATCHDOG_USEC" { Some(usec.into()) } else { pid.map(OsString::from) }, 7)
         };

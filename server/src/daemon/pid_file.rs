@@ -82,7 +82,9 @@ impl PidFile {
             }
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(DaemonError::PidFileHeld { pid: told(&mut file), path }.into()),
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(DaemonError::PidFileHeld { pid: read_pid(&mut file), path }.into());
+                }
                 Err(errno) => return Err(failed(errno.into())),
             }
             // The one who held it may have removed it between our open and our lock.
@@ -206,7 +208,7 @@ fn roots_alone(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn told(file: &mut File) -> Option<u32> {
+fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(16).read_to_string(&mut text).ok()?;
     text.trim_end().parse().ok()
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_one_left_is_taken_over_and_goes_with_its_new_owner() {
+    fn a_stale_pid_file_is_taken_over_and_removed_by_its_new_owner() {
         let path = path("dead");
         fs::write(&path, "4194304999\nand more").expect("written");
         let file = PidFile::lock(&path).and_then(PidFile::write).expect("taken over");
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_living_ones_is_held_and_named_and_stays() {
+    fn the_pid_file_of_a_running_process_is_an_error_and_stays() {
         let path = path("held");
         let held = PidFile::lock(&path).and_then(PidFile::write).expect("locked");
         let error = PidFile::lock(&path).expect_err("held");
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_not_written_and_a_successors_are_not_removed() {
+    fn a_pid_file_of_a_successor_is_not_removed() {
         let path = path("successor");
         drop(PidFile::lock(&path).expect("locked"));
         assert!(path.exists(), "the parent of a daemon lets go of it, and it stays");
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_of_this_users_is_never_written_to() {
+    fn a_pid_file_of_another_user_is_never_written() {
         let (link, target) = (path("link"), path("target"));
         fs::write(&target, "precious").expect("written");
         std::os::unix::fs::symlink(&target, &link).expect("a link");
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn roots_is_where_nobody_else_can_put_another_file() {
+    fn roots_pid_file_must_be_in_a_folder_that_only_root_can_write() {
         if !geteuid().is_root() {
             return;
         }

@@ -89,7 +89,7 @@ impl Signals {
     /// The next signal that was not taken yet, if there is one. To stop comes before everything else.
     pub fn pending(&mut self) -> Option<Signal> {
         self.caught.rest();
-        told(&self.caught)
+        next_of(&self.caught)
     }
 
     /// Waits for the next signal.
@@ -132,7 +132,7 @@ impl Signals {
         loop {
             let mut bytes = [0; 64];
             while watched.try_read(&mut bytes).is_ok_and(|length| length > 0) {}
-            if let Some(signal) = told(&self.caught) {
+            if let Some(signal) = next_of(&self.caught) {
                 return Ok(signal);
             }
             watched.readable().await.map_err(failed)?;
@@ -140,7 +140,7 @@ impl Signals {
     }
 }
 
-fn told(caught: &Caught<2>) -> Option<Signal> {
+fn next_of(caught: &Caught<2>) -> Option<Signal> {
     let signals = [Signal::Terminate, Signal::Reload];
     (0..).zip(signals).find(|(group, _)| caught.take(*group)).map(|(_, signal)| signal)
 }
@@ -216,13 +216,13 @@ mod tests {
     }
 
     #[test]
-    fn each_is_told_once_and_the_end_before_all_else() {
+    fn each_signal_is_reported_once_and_termination_first() {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut signals = Signals::install().expect("installed");
         assert_eq!(signals.pending(), None);
         send(&[Number::SIGHUP, Number::SIGHUP, Number::SIGINT, Number::SIGTERM]);
-        assert_eq!(signals.wait().expect("told"), Signal::Terminate);
-        assert_eq!(signals.wait().expect("told"), Signal::Reload);
+        assert_eq!(signals.wait().expect("a signal"), Signal::Terminate);
+        assert_eq!(signals.wait().expect("a signal"), Signal::Reload);
         assert_eq!(signals.pending(), None);
         assert!(signals.stopping().load(Ordering::SeqCst), "and stays so");
     }
@@ -237,10 +237,10 @@ mod tests {
         });
         let mut fds = [PollFd::new(&signals, PollFlags::IN)];
         assert_eq!(poll(&mut fds, Some(&Default::default())), Ok(0), "nothing is there to be read yet");
-        let patience = Duration::from_secs(10).try_into().expect("a time");
-        while poll(&mut fds, Some(&patience)) == Err(Errno::INTR) {}
+        let time_limit = Duration::from_secs(10).try_into().expect("a time");
+        while poll(&mut fds, Some(&time_limit)) == Err(Errno::INTR) {}
         assert!(!fds[0].revents().is_empty());
-        assert_eq!(signals.wait().expect("told"), Signal::Reload);
+        assert_eq!(signals.wait().expect("a signal"), Signal::Reload);
         assert!(!signals.stopping().load(Ordering::SeqCst));
         sender.join().expect("sent");
     }
@@ -248,15 +248,15 @@ mod tests {
     #[cfg(feature = "tokio")]
     #[tokio::test]
     #[allow(clippy::await_holding_lock, reason = "the runtime has this one task")]
-    async fn a_task_that_awaits_is_woken_and_one_that_was_dropped_loses_nothing() {
+    async fn an_awaiting_task_is_woken_and_a_dropped_one_loses_no_signal() {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut signals = Signals::install().expect("installed");
         let short = Duration::from_millis(20);
         assert!(tokio::time::timeout(short, signals.next()).await.is_err(), "there is none");
         send(&[Number::SIGTERM]);
-        assert_eq!(signals.next().await.expect("told"), Signal::Terminate);
-        assert!(tokio::time::timeout(short, signals.next()).await.is_err(), "told once");
+        assert_eq!(signals.next().await.expect("a signal"), Signal::Terminate);
+        assert!(tokio::time::timeout(short, signals.next()).await.is_err(), "reported once");
         send(&[Number::SIGHUP]);
-        assert_eq!(signals.wait().expect("told"), Signal::Reload, "all ways tell the same");
+        assert_eq!(signals.wait().expect("a signal"), Signal::Reload, "all ways report the same");
     }
 }

@@ -7,7 +7,7 @@
 //! predecessor  PORTGRANT=1  PHASE=take  DRAIN=milliseconds
 //! successor    PORTGRANT=1  PHASE=serving
 //!
-//! whoever asks PORTGRANT=1  VERB=upgrade
+//! the asker    PORTGRANT=1  VERB=upgrade
 //! the server   PORTGRANT=1  STATUS=0  GENERATION=2  PID=n  [CLOSED=name]…  LEFT=n      or a refusal, as the helper's
 //! ```
 //! Each PREDECESSOR, SOCKET, STATE, PIDFILE and CONTROL stands for one descriptor of the message, in this order.
@@ -317,7 +317,7 @@ mod tests {
     use crate::error::RestartError;
 
     #[test]
-    fn words_are_read_as_they_were_written() {
+    fn restart_words_are_read_as_they_were_written() {
         let words = [
             Word::Started { pid: 4711 },
             Word::Ready { closed: vec!["web".into(), "53/udp".into()], left: 3 },
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_as_it_was_written() {
+    fn a_restart_answer_is_read_as_it_was_written() {
         let closed: Vec<String> = (0..200).map(|number| format!("socket-{number:060}")).collect();
         let upgraded = Upgraded { generation: 3, pid: 4711, closed };
         let records = answer(Ok(&upgraded)).expect("short");
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_word_says_why() {
+    fn a_malformed_restart_word_is_an_error_with_the_reason() {
         for (record, expected) in [
             ("PORTGRANT=2\nPHASE=serving\n", "PORTGRANT=1 here"),
             ("PORTGRANT=1\nPHASE=sleeping\n", "'sleeping' does not fit PHASE"),

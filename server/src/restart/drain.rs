@@ -38,7 +38,7 @@ struct Shared {
     idle: OwnedFd,
     stoppers: Mutex<Vec<Stopper>>,
     #[cfg(feature = "tokio")]
-    told: tokio::sync::watch::Sender<bool>,
+    sender: tokio::sync::watch::Sender<bool>,
 }
 
 impl Drain {
@@ -52,7 +52,7 @@ impl Drain {
             idle: made().map_err(failed)?,
             stoppers: Mutex::new(Vec::new()),
             #[cfg(feature = "tokio")]
-            told: tokio::sync::watch::Sender::new(false),
+            sender: tokio::sync::watch::Sender::new(false),
         })))
     }
 
@@ -90,7 +90,7 @@ impl Drain {
         stoppers.drain(..).for_each(|stopper| stopper.stop());
         wake(&self.0.begun);
         #[cfg(feature = "tokio")]
-        self.0.told.send_replace(true);
+        self.0.sender.send_replace(true);
     }
 
     /// Readable when the last token may have been dropped.
@@ -120,9 +120,9 @@ impl Token {
     /// Waits until the process is to end (feature `tokio`).
     #[cfg(feature = "tokio")]
     pub async fn stopping(&self) {
-        let mut told = self.0.0.told.subscribe();
+        let mut receiver = self.0.0.sender.subscribe();
         // It fails only when the sender is gone, but this token holds it.
-        let _ = told.wait_for(|&stopping| stopping).await;
+        let _ = receiver.wait_for(|&stopping| stopping).await;
     }
 }
 
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_count_and_the_last_one_wakes() {
+    fn dropping_the_last_connection_token_wakes_the_waiter() {
         let drain = Drain::new().expect("made");
         let token = drain.token();
         let other = token.clone();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn listeners_are_stopped_whether_they_come_before_or_after() {
+    fn listeners_registered_before_or_after_the_drain_are_stopped() {
         let drain = Drain::new().expect("made");
         let mut listeners = [(); 2].map(|()| Listeners::new().expect("made"));
         drain.stop(listeners[0].stopper());
@@ -202,7 +202,7 @@ mod tests {
 
     #[cfg(feature = "tokio")]
     #[tokio::test]
-    async fn a_task_is_told_also_where_it_asks_late() {
+    async fn a_task_that_asks_late_learns_of_the_drain() {
         let drain = Drain::new().expect("made");
         let token = drain.token();
         let short = Duration::from_millis(20);

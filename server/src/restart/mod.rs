@@ -56,7 +56,7 @@
 //!   hang, or be missing. The old process stops nothing until the new one serves, and reports why it failed. Its pid
 //!   file, and whether its sockets block, are unchanged.
 //! * **An old generation that dies does no harm either.** The new one has everything from its first moment on. If the
-//!   old one dies, for whatever reason, the new one serves. (If the old one is told to end, by SIGTERM, SIGINT or
+//!   old one dies, for whatever reason, the new one serves. (If the old one is stopped, by SIGTERM, SIGINT or
 //!   SIGQUIT, or returns from `main`, it ends a successor that is starting.)
 //! * **One upgrade at a time, two generations at most.** While a successor starts, and while a predecessor drains,
 //!   another upgrade is refused. The refusal names the process, and how long it may still take.
@@ -72,7 +72,7 @@
 //! | SIGWINCH | nothing. (nginx's old generation drains after it. A terminal sends it to the foreground process when its window changes.) |
 //!
 //! With systemd, `Type=notify` and `ExecReload=kill -USR2 $MAINPID` are enough, or `Type=notify-reload` and
-//! `ReloadSignal=USR2`. The old process tells systemd the new main process (`MAINPID=`), which needs no
+//! `ReloadSignal=USR2`. The old process reports the new main process to systemd (`MAINPID=`), which needs no
 //! `NotifyAccess=all`. By then the new process is systemd's own child, so `systemctl stop` and `restart` let it finish
 //! its connections (`KillSignal=SIGQUIT`), and systemd sees how it ends.
 //!

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_program_is_the_path_that_leads_to_it_and_not_what_argv_claims() {
+    fn the_program_is_argv0_only_if_it_leads_to_the_running_file() {
         let program = env::current_exe().expect("this program");
         let (folder, name) = (program.parent().expect("a folder"), program.file_name().expect("a name"));
         let link = env::temp_dir().join(format!("portgrant-program-{}", std::process::id()));

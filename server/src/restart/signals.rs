@@ -1,4 +1,4 @@
-//! The signals that tell a generation what to do.
+//! The signals that control a generation.
 
 use std::os::fd::{AsFd, BorrowedFd};
 

@@ -251,8 +251,8 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_leaves_from_the_address_that_was_asked_in_both_families_of_one_socket() {
-        let server = AddressedUdp::new(UdpSocket::bind("[::]:0").expect("dual-stack")).expect("told");
+    fn an_answer_leaves_from_the_requested_address_in_both_families() {
+        let server = AddressedUdp::new(UdpSocket::bind("[::]:0").expect("dual-stack")).expect("a server");
         let port = server.local().port();
         for asked in ["127.0.0.2", "127.0.0.9"] {
             let (arrival, answered) = ask(&server, "127.0.0.1", asked);
@@ -265,15 +265,15 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_socket_does_the_same() {
-        let server = AddressedUdp::new(UdpSocket::bind("0.0.0.0:0").expect("a socket")).expect("told");
+    fn an_answer_of_an_ipv4_socket_leaves_from_the_requested_address() {
+        let server = AddressedUdp::new(UdpSocket::bind("0.0.0.0:0").expect("a socket")).expect("a server");
         let (_, answered) = ask(&server, "127.0.0.1", "127.0.0.7");
         assert_eq!(answered.ip(), Ipv4Addr::new(127, 0, 0, 7));
     }
 
     #[test]
-    fn what_does_not_fit_is_said_and_nothing_there_is_would_block() {
-        let server = AddressedUdp::new(UdpSocket::bind("127.0.0.1:0").expect("a socket")).expect("told");
+    fn a_truncated_datagram_is_reported_and_an_empty_queue_is_would_block() {
+        let server = AddressedUdp::new(UdpSocket::bind("127.0.0.1:0").expect("a socket")).expect("a server");
         assert_eq!(server.try_recv(&mut [0; 9]).expect_err("nothing").kind(), io::ErrorKind::WouldBlock);
         let client = UdpSocket::bind("127.0.0.1:0").expect("a client");
         client.send_to(b"question", server.local()).expect("sent");
@@ -282,8 +282,8 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_not_this_hosts_is_no_source() {
-        let server = AddressedUdp::new(UdpSocket::bind("0.0.0.0:0").expect("a socket")).expect("told");
+    fn a_foreign_source_address_is_an_error() {
+        let server = AddressedUdp::new(UdpSocket::bind("0.0.0.0:0").expect("a socket")).expect("a server");
         let client = UdpSocket::bind("127.0.0.1:0").expect("a client");
         let peer = client.local_addr().expect("bound");
         assert!(server.send_from(b"answer", Ipv4Addr::new(192, 0, 2, 1).into(), peer).is_err());

@@ -65,7 +65,7 @@ pub struct EachUdp {
     ready: Epoll,
     changes: Changes,
     /// Changes that were not reported yet, the latest first
-    untold: Vec<AddressChange>,
+    pending: Vec<AddressChange>,
 }
 
 #[derive(Debug)]
@@ -142,7 +142,7 @@ impl EachUdp {
         each.helper = helper;
         each.follow()?;
         // These were there from the start.
-        each.untold.drain(..).try_for_each(|change| match change {
+        each.pending.drain(..).try_for_each(|change| match change {
             AddressChange::Shared { error, .. } => Err(error),
             AddressChange::Added(_) | AddressChange::Removed(_) => Ok(()),
         })?;
@@ -204,7 +204,7 @@ impl EachUdp {
     /// Reads one datagram into `buffer`, or one change of addresses, without waiting.
     pub(crate) fn try_recv(&mut self, buffer: &mut [u8]) -> Result<Option<Heard>, Error> {
         loop {
-            if let Some(change) = self.untold.pop() {
+            if let Some(change) = self.pending.pop() {
                 return Ok(Some(Heard::Change(change)));
             }
             let Some(number) = self.ready.turn() else {
@@ -238,7 +238,7 @@ impl EachUdp {
 
     /// Whether there is something to report although nothing is readable.
     pub(crate) fn has_word(&self) -> bool {
-        !self.untold.is_empty()
+        !self.pending.is_empty()
     }
 
     fn around(name: String, port: Port, options: Options, wildcard: UdpSocket) -> Result<EachUdp, Error> {
@@ -247,8 +247,8 @@ impl EachUdp {
         let wildcard = Arc::new(AddressedUdp::new(wildcard)?);
         ready.add(&*wildcard, WILDCARD)?;
         ready.add(&changes, CHANGES)?;
-        let (bound, shared, untold) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(EachUdp { name, port, options, helper: None, wildcard, bound, shared, ready, changes, untold })
+        let (bound, shared, pending) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(EachUdp { name, port, options, helper: None, wildcard, bound, shared, ready, changes, pending })
     }
 
     fn socket(&self, number: u64) -> Option<&Arc<AddressedUdp>> {
@@ -276,13 +276,13 @@ impl EachUdp {
     fn follow(&mut self) -> Result<(), Error> {
         let places = interfaces::places(self.options.dev.as_deref())?;
         let is_there = |place: &Place| places.iter().any(|there| there.is(place));
-        let mut told = Vec::new();
+        let mut changes = Vec::new();
         let (kept, gone): (Vec<Bound>, Vec<Bound>) =
             std::mem::take(&mut self.bound).into_iter().partition(|bound| is_there(&bound.place));
         self.bound = kept;
         for bound in gone {
             self.ready.remove(&*bound.socket);
-            told.push(AddressChange::Removed(bound.place.at(self.port.get())));
+            changes.push(AddressChange::Removed(bound.place.at(self.port.get())));
         }
         self.shared.retain(is_there);
         for place in &places {
@@ -291,16 +291,16 @@ impl EachUdp {
             }
             let address = place.at(self.port.get());
             match self.bind(place).and_then(|socket| self.insert(place.clone(), socket)) {
-                Ok(()) => told.push(AddressChange::Added(address)),
+                Ok(()) => changes.push(AddressChange::Added(address)),
                 // Removed again, or an IPv6 address that is not known to be unique yet: another notification follows.
                 Err(error) if is_not_there(&error) => {}
                 Err(error) => {
                     self.shared.push(place.clone());
-                    told.push(AddressChange::Shared { address, error });
+                    changes.push(AddressChange::Shared { address, error });
                 }
             }
         }
-        self.untold.splice(0..0, told.into_iter().rev());
+        self.pending.splice(0..0, changes.into_iter().rev());
         Ok(())
     }
 

@@ -371,14 +371,14 @@ impl Listeners {
 
     /// Lets connections wait for a moment. Reported the first time.
     fn exhausted(&mut self, name: Arc<str>, source: io::Error) -> Result<Option<Event>, Error> {
-        let told = self.pause == Pause::Trial;
+        let is_reported = self.pause == Pause::Trial;
         self.pause = Pause::On;
         self.watch_tcp(false)?;
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
         let pause = Timespec { tv_nsec: PAUSE.subsec_nanos().into(), ..zero };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: zero, it_value: pause })
             .map_err(|errno| Error::system("cannot set a timer", errno))?;
-        Ok(if told { None } else { Some(Event::Exhausted { name, source }) })
+        Ok(if is_reported { None } else { Some(Event::Exhausted { name, source }) })
     }
 
     fn resume(&mut self) -> Result<(), Error> {

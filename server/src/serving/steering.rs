@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_group_cannot_be_steered() {
+    fn a_socket_outside_of_a_group_cannot_be_steered() {
         let alone = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let error = steer_by_cpu(&[alone]).expect_err("no SO_REUSEPORT");
         assert!(

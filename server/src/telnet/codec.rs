@@ -104,10 +104,10 @@ impl Codec {
 
     /// Whether all requests are answered.
     pub(crate) fn is_settled(&self) -> bool {
-        let told = |option, is_known| is_known || !self.is_on(Side::Remote, option);
+        let is_settled = |option, is_known| is_known || !self.is_on(Side::Remote, option);
         self.negotiation.is_settled()
-            && told(NAWS, self.window.is_some())
-            && told(TERMINAL_TYPE, self.terminal.is_some())
+            && is_settled(NAWS, self.window.is_some())
+            && is_settled(TERMINAL_TYPE, self.terminal.is_some())
     }
 
     pub(crate) fn window(&self) -> Option<Window> {
@@ -222,8 +222,8 @@ impl Codec {
     }
 
     fn end_subnegotiation(&mut self) {
-        let told = mem::take(&mut self.subnegotiation);
-        match told.as_slice() {
+        let content = mem::take(&mut self.subnegotiation);
+        match content.as_slice() {
             [NAWS, c1, c0, r1, r0] if self.is_on(Side::Remote, NAWS) => {
                 let (columns, rows) = (u16::from_be_bytes([*c1, *c0]), u16::from_be_bytes([*r1, *r0]));
                 self.window = Some(Window { columns, rows });
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_agreed_to_is_answered_once_and_any_other_refused() {
+    fn an_accepted_request_is_answered_once_and_others_are_refused() {
         assert_eq!(answered(&[IAC, DO, ECHO, IAC, DO, ECHO]), [IAC, WILL, ECHO]);
         assert_eq!(answered(&[IAC, DO, 39, IAC, WILL, 39, IAC, DO, 36]), [IAC, WONT, 39, IAC, DONT, 39, IAC, WONT, 36]);
         assert_eq!(answered(&[IAC, DONT, ECHO, IAC, WONT, NAWS]), [0_u8; 0]);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_is_known_once_it_was_agreed_to_tell_it() {
+    fn the_window_size_is_read_after_naws_was_agreed() {
         let mut codec = Codec::new(Lines::Terminal);
         let size = [IAC, SB, NAWS, 0, 132, 1, IAC, IAC, IAC, SE];
         decoded(&mut codec, &size);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subnegotiation_without_an_end_is_not_kept() {
+    fn an_endless_subnegotiation_is_dropped() {
         let mut codec = Codec::new(Lines::Terminal);
         assert!(decoded(&mut codec, &[&[IAC, SB][..], &[b'x'; 100_000]].concat()).is_empty());
         assert!(codec.subnegotiation.len() <= MAX_SUBNEGOTIATION + 1);
@@ -324,21 +324,21 @@ mod tests {
     }
 
     #[test]
-    fn a_terminals_name_is_a_name_or_unknown() {
-        let told = |name: &[u8]| {
+    fn an_invalid_terminal_name_becomes_unknown() {
+        let terminal_of = |name: &[u8]| {
             let mut codec = Codec::new(Lines::Terminal);
             let is = [&[IAC, WILL, TERMINAL_TYPE, IAC, SB, TERMINAL_TYPE, IS], name, &[IAC, SE]].concat();
             decoded(&mut codec, &is);
             codec.terminal().map(str::to_owned)
         };
-        assert_eq!(told(b"XTERM-256color").as_deref(), Some("xterm-256color"));
+        assert_eq!(terminal_of(b"XTERM-256color").as_deref(), Some("xterm-256color"));
         for hostile in [&b""[..], b"../../tmp/x", b"x=y", b"x y", b"x\n", &[b'x'; 41], &[b'x'; 4096]] {
-            assert_eq!(told(hostile).as_deref(), Some("unknown"), "{hostile:?}");
+            assert_eq!(terminal_of(hostile).as_deref(), Some("unknown"), "{hostile:?}");
         }
     }
 
     #[test]
-    fn ends_of_lines_are_those_of_a_text_or_of_a_terminal() {
+    fn line_ends_are_converted_for_text_or_terminal() {
         for (lines, connection, expected) in [
             (Lines::Text, &b"a\r\nb\r\0c\nd"[..], &b"a\nb\rc\nd"[..]),
             (Lines::Text, b"\r\r\n", b"\r\n"),
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_control_characters_and_who_asks_is_told_that_somebody_is_there() {
+    fn telnet_functions_become_control_characters_and_ayt_is_answered() {
         let mut codec = Codec::new(Lines::Terminal);
         let all = [IAC, INTERRUPT, b'x', IAC, ERASE_CHARACTER, IAC, ERASE_LINE, IAC, IAC, IAC, 241, IAC, ARE_YOU_THERE];
         assert_eq!(decoded(&mut codec, &all), [0x03, b'x', 0x7f, 0x15, 0xff]);
@@ -367,7 +367,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded_whole_however_it_is_cut(data: Vec<u8>, cut in 1_usize..9) {
+        fn encoded_text_is_decoded_from_any_fragments(data: Vec<u8>, cut in 1_usize..9) {
             let mut sender = Codec::new(Lines::Text);
             sender.encode(&data);
             let mut receiver = Codec::new(Lines::Text);
@@ -382,7 +382,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_at_all_confuse_it_or_grow_it(bytes: Vec<u8>) {
+        fn no_bytes_panic_or_grow_the_codec(bytes: Vec<u8>) {
             let mut codec = Codec::new(Lines::Terminal);
             codec.ask_for_characters();
             let data = decoded(&mut codec, &bytes);

@@ -122,7 +122,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_is_so_already_is_never_answered() {
+    fn a_request_for_the_current_state_is_not_answered() {
         for state in ALL {
             for on in [true, false] {
                 let (next, _) = state.hear(on, true);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_that_nobody_wants_is_refused_once_each_time() {
+    fn an_unwanted_offer_is_refused_each_time() {
         let mut negotiation = Negotiation::new(&[(Side::Remote, NAWS)]);
         assert_eq!(negotiation.hear(Side::Remote, 39, true), Some(false), "NEW-ENVIRON, say");
         assert_eq!(negotiation.hear(Side::Local, NAWS, true), Some(false), "agreed to for the other side only");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn who_changes_their_mind_before_the_answer_gets_what_was_asked_for_last() {
+    fn the_last_request_before_the_answer_wins() {
         let mut negotiation = Negotiation::new(&[]);
         let mut ask = |on| negotiation.ask(Side::Local, ECHO, on);
         assert_eq!([ask(true), ask(false)], [Some(true), None], "the answer is waited for");
@@ -172,7 +172,7 @@ mod tests {
     proptest! {
         /// Whatever both ask for, and whenever: once they stop asking, they become silent and agree.
         #[test]
-        fn two_sides_fall_silent_and_agree(steps in prop::collection::vec(step(), 0..60), agrees: [bool; 2]) {
+        fn two_sides_reach_agreement_and_stop(steps in prop::collection::vec(step(), 0..60), agrees: [bool; 2]) {
             let mut states = [No, No];
             let mut queues: [VecDeque<bool>; 2] = Default::default();
             let mut said = 0;

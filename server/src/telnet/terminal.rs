@@ -19,7 +19,7 @@ use crate::adopting::environment;
 use crate::failure::Error;
 
 /// How long a client may take to answer, before the program is started anyway.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIME_LIMIT: Duration = Duration::from_secs(1);
 /// How long a program may run without its terminal, and a client may take for the last output.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a program that closed its terminal may take to end before it gets SIGHUP.
@@ -110,13 +110,13 @@ fn start(mut command: Command, codec: &Codec) -> Result<(Pty, Child), TelnetErro
 
 /// A client that does not know its window has the size of old terminals.
 fn resize(pty: &Pty, window: Option<Window>) -> pty_process::Result<()> {
-    let known = |told: Option<u16>, usual| told.filter(|&told| told > 0).unwrap_or(usual);
+    let known = |size: Option<u16>, usual| size.filter(|&size| size > 0).unwrap_or(usual);
     let (rows, columns) = (window.map(|window| window.rows), window.map(|window| window.columns));
     pty.resize(Size::new(known(rows, 24), known(columns, 80)))
 }
 
-fn ends_within(patience: Duration, child: &mut Child) -> bool {
-    let deadline = Instant::now() + patience;
+fn ends_within(time_limit: Duration, child: &mut Child) -> bool {
+    let deadline = Instant::now() + time_limit;
     while let Ok(None) = child.try_wait() {
         if Instant::now() >= deadline {
             return false;
@@ -144,7 +144,7 @@ struct Session {
 impl Session {
     /// Waits until the client has answered all requests, hangs up, or takes too long.
     fn settle(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         while !self.codec.is_settled() && self.typed.len() < AHEAD {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(left) = Timespec::try_from(left) else { return };

@@ -22,7 +22,7 @@ fn processor_time(process: u32) -> Duration {
 /// A child that a server forks has copies of everything, so that closing is not enough to be rid of it in epoll(7).
 /// Here the test has the copies.
 #[test]
-fn a_peer_that_is_sent_away_keeps_nobody_busy_although_somebody_has_a_copy_of_it() {
+fn a_rejected_peer_does_not_cause_spinning_even_if_its_socket_was_copied() {
     let server = Server::start("copies", &[]);
     let process = server.pid();
     // By number, and which socket it is.

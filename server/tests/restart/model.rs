@@ -1,4 +1,4 @@
-//! The words of an upgrade (ready, take, serving) as a model, all of whose states are looked at: whichever process is killed
+//! The words of an upgrade (ready, take, serving) as a model, all of whose states are visited: whichever process is killed
 //! or late, at whatever moment, in the end one process serves, and no two for good. What the model says of a predecessor is
 //! then tried on a real one, for every sequence of words that a successor could send.
 //!
@@ -21,7 +21,7 @@ enum Word {
 enum Predecessor {
     /// It serves, and its successor is starting
     Waits,
-    /// It serves, and has said `take`
+    /// It serves, and has sent `take`
     Said,
     /// It serves, and the upgrade is over
     Alone,
@@ -33,7 +33,7 @@ enum Predecessor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Successor {
     Starts,
-    /// It has said `ready`
+    /// It has sent `ready`
     Waits,
     /// It may serve, and does so from its next step on
     May,
@@ -152,7 +152,7 @@ fn explored(asks: bool) -> Result<HashSet<State>, (&'static str, State)> {
 }
 
 #[test]
-fn whoever_is_killed_or_late_one_process_serves_in_the_end() {
+fn one_process_serves_in_the_end_whichever_process_is_killed_or_late() {
     let states = explored(true).unwrap_or_else(|(why, state)| panic!("{why}: {state:?}"));
     assert!(states.len() > 30, "{} states", states.len());
     // A predecessor that did not ask whether its successor still lives would leave nobody.
@@ -174,7 +174,7 @@ fn outcome(words: &[Word]) -> (Predecessor, usize) {
 }
 
 #[test]
-fn a_real_predecessor_does_what_the_model_says_whatever_its_successor_says() {
+fn a_real_predecessor_follows_the_model_with_any_successor() {
     let all = [Word::Ready, Word::Serving, Word::Failed];
     let mut scripts = BTreeSet::new();
     for length in 0..=3_u32 {

@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::stand_in::{Folder, free_port};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// A server with a separate program file, pid file and control socket. All of its generations end with it.
 pub(crate) struct Server {
@@ -44,7 +44,7 @@ impl Server {
     }
 
     pub(crate) fn ask(&self) -> Result<Upgraded, Error> {
-        ask(self.control(), PATIENCE)
+        ask(self.control(), TIME_LIMIT)
     }
 
     /// Upgrades, and waits until the predecessor has ended.
@@ -83,7 +83,7 @@ impl Server {
 
     /// Which generation answers, of which process.
     pub(crate) fn answer(&self) -> (u64, u32) {
-        told(&get(self.port, "/"))
+        parsed(&get(self.port, "/"))
     }
 
     /// The pids of all its processes, by whatever program: its folder stands in their arguments.
@@ -100,7 +100,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         loop {
             let processes = self.processes();
             for &process in &processes {
@@ -156,7 +156,7 @@ pub(crate) fn is_alive(process: u32) -> bool {
 }
 
 pub(crate) fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIME_LIMIT;
     while !is_so() {
         assert!(Instant::now() < deadline, "not so: {what}");
         std::thread::sleep(Duration::from_millis(5));
@@ -165,7 +165,7 @@ pub(crate) fn eventually(what: &str, is_so: impl Fn() -> bool) {
 
 pub(crate) fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    stream.set_read_timeout(Some(TIME_LIMIT)).expect("a time-out");
     stream
 }
 
@@ -178,7 +178,7 @@ pub(crate) fn get(port: u16, path: &str) -> String {
 }
 
 /// `generation N of version V, process P, …`
-pub(crate) fn told(answer: &str) -> (u64, u32) {
+pub(crate) fn parsed(answer: &str) -> (u64, u32) {
     let after = |word: &str| answer.split(word).nth(1).and_then(|rest| rest.split([' ', ',']).next());
     let number = |word: &str| after(word).and_then(|number| number.parse::<u64>().ok()).expect(answer);
     (number("generation "), u32::try_from(number("process ")).expect(answer))

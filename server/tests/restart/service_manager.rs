@@ -6,14 +6,14 @@ use std::os::unix::net::UnixDatagram;
 
 use rustix::process::Signal;
 
-use crate::server::{PATIENCE, Server, command, connect, contains, copy, eventually, example, is_alive};
+use crate::server::{Server, TIME_LIMIT, command, connect, contains, copy, eventually, example, is_alive};
 use crate::stand_in::{Folder, free_port};
 
 #[test]
 fn the_service_manager_is_notified_by_its_main_process() {
     let folder = Folder::new("manager-socket");
     let manager = UnixDatagram::bind(folder.join("notify")).expect("bound");
-    manager.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    manager.set_read_timeout(Some(TIME_LIMIT)).expect("a time-out");
     let heard = || {
         let messages = std::iter::repeat_with(|| message(&manager));
         messages.into_iter().find(|message| message != "WATCHDOG=1\n").expect("endless")
@@ -52,7 +52,7 @@ fn the_service_manager_is_notified_by_its_main_process() {
 fn the_successor_is_an_orphan_when_the_service_manager_learns_its_pid() {
     let manager_folder = Folder::new("orphan-socket");
     let manager = UnixDatagram::bind(manager_folder.join("notify")).expect("bound");
-    manager.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    manager.set_read_timeout(Some(TIME_LIMIT)).expect("a time-out");
     let folder = Folder::new("orphan");
     copy(&example(), &folder.join("program"));
     let port = free_port();

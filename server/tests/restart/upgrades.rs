@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use crate::server::{Server, connect, contains, copy, eventually, example, get, is_alive, pid, server_children, told};
+use crate::server::{
+    Server, connect, contains, copy, eventually, example, get, is_alive, parsed, pid, server_children,
+};
 use crate::stand_in::{Folder, free_port};
 
 #[test]
@@ -91,7 +93,7 @@ fn a_new_configuration_that_fails_is_reported_with_the_successors_message() {
     write(&format!("http=127.0.0.1:{port}\nold=127.0.0.1:{new}\nmore=127.0.0.1:{}\n", free_port()));
     let upgraded = server.upgrade();
     assert_eq!(upgraded.closed, ["old"], "the name is the predecessor's");
-    assert_eq!(told(&get(new, "/")).0, 2);
+    assert_eq!(parsed(&get(new, "/")).0, 2);
     write(&format!("http=127.0.0.1:{port}\n"));
     assert_eq!(server.ask().expect("upgraded").closed, ["old", "more"]);
     eventually("what is closed refuses", || TcpStream::connect(("127.0.0.1", new)).is_err());
@@ -163,7 +165,7 @@ fn one_answer(answers: &mut impl BufRead) -> (u64, String) {
     }
     let mut body = vec![0; length];
     answers.read_exact(&mut body).expect("the body");
-    (told(&String::from_utf8_lossy(&body)).0, connection)
+    (parsed(&String::from_utf8_lossy(&body)).0, connection)
 }
 
 #[test]

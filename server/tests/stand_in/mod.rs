@@ -54,8 +54,8 @@ impl Folder {
 
     /// A helper that sends `record`, and its standard error as a descriptor as often as `descriptors` says.
     pub(crate) fn answering_helper(&self, record: &str, descriptors: usize) -> PathBuf {
-        let told = format!("export RECORD='{record}' DESCRIPTORS={descriptors}");
-        self.script("answering", &format!("{told}\n{}", run_helper()))
+        let message = format!("export RECORD='{record}' DESCRIPTORS={descriptors}");
+        self.script("answering", &format!("{message}\n{}", run_helper()))
     }
 }
 

@@ -24,7 +24,7 @@ both_installs![
     a_missing_program_is_reported_and_served_again_when_it_returns,
     a_program_that_cannot_be_executed_is_reported_before_the_helper_runs,
     a_rule_bound_to_a_program_is_refused,
-    its_options_are_refused_without_accept,
+    options_of_accept_are_refused_without_it,
     each_step_is_printed_as_tcpserver_prints_it,
 ];
 
@@ -287,7 +287,7 @@ fn a_rule_bound_to_a_program_is_refused(world: &World) {
     assert_eq!(world.listening(), []);
 }
 
-fn its_options_are_refused_without_accept(world: &World) {
+fn options_of_accept_are_refused_without_it(world: &World) {
     let wrong: [(&[&str], &str); 7] = [
         (&["--max-conns", "3"], "--max-conns needs --accept"),
         (&["--max-per-source", "3"], "--max-per-source needs --accept"),

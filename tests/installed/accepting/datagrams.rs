@@ -14,7 +14,7 @@ both_installs![
     datagrams_and_connections_go_together,
     a_program_that_does_not_read_is_slowed_down_and_reported,
     a_program_that_reads_one_datagram_each_is_not_slowed_down,
-    errors_that_a_program_leaves_behind_keep_nobody_busy,
+    errors_left_in_a_socket_do_not_make_the_launcher_spin,
 ];
 
 /// Answers what comes with its pid and the text, until nothing has come for that many seconds.
@@ -130,7 +130,7 @@ fn a_program_that_reads_one_datagram_each_is_not_slowed_down(world: &World) {
 }
 
 /// PG-40
-fn errors_that_a_program_leaves_behind_keep_nobody_busy(world: &World) {
+fn errors_left_in_a_socket_do_not_make_the_launcher_spin(world: &World) {
     // IP_RECVERR, and a datagram to a port where nobody is. What comes of it is in the error queue when it ends.
     let leaving = "
 import os, socket

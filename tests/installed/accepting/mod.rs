@@ -73,8 +73,8 @@ impl Client {
     }
 
     /// Whether nothing comes within that time.
-    fn is_silent_for(&mut self, patience: Duration) -> bool {
-        self.0.get_ref().set_read_timeout(Some(patience)).expect("a time-out");
+    fn is_silent_for(&mut self, time_limit: Duration) -> bool {
+        self.0.get_ref().set_read_timeout(Some(time_limit)).expect("a time-out");
         let waits = self.0.fill_buf().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
         self.0.get_ref().set_read_timeout(Some(PATIENCE)).expect("a time-out");
         waits
@@ -87,10 +87,10 @@ impl Client {
 }
 
 #[track_caller]
-fn within(patience: Duration, what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + patience;
+fn within(time_limit: Duration, what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + time_limit;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {time_limit:?}: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -62,7 +62,7 @@ fn mptcp_is_tcp_and_other_protocols_are_not_permitted() {
 
 /// PG-21
 #[test]
-fn another_network_and_another_cgroup_are_as_they_were() {
+fn other_networks_and_cgroups_are_not_affected() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80\n");
         load(world, cgroup, &[]).succeeds();
@@ -83,7 +83,7 @@ fn another_network_and_another_cgroup_are_as_they_were() {
 
 /// PG-21
 #[test]
-fn a_program_that_cannot_gain_privilege_binds_as_well() {
+fn a_program_under_no_new_privs_binds_in_kernel_mode() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80\n");
         load(world, cgroup, &[]).succeeds();
@@ -231,7 +231,7 @@ fn a_deny_with_an_address_refuses_udp_sockets_that_could_send_from_it() {
 
 /// PG-21
 #[test]
-fn programs_of_others_at_the_same_cgroup_still_decide() {
+fn other_bpf_programs_at_the_same_cgroup_still_decide() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80\n");
         load(world, cgroup, &[]).succeeds();

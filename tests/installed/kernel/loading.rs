@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::time::Duration;
 
-use portgrant_kernel::about::About;
 use portgrant_kernel::bpf::{self, Kind, Map, ReadOnly, Shape};
+use portgrant_kernel::description::Description;
 use portgrant_tests::KERNEL;
 
 use super::*;
@@ -109,10 +109,10 @@ fn a_removed_cgroup_is_reported() {
         kernel(world, &["load", "--cgroup", below.to_str().expect("a plain path")]).succeeds();
         fs::remove_dir(&below).expect("rmdir");
         // The kernel takes the links down when it gets to it.
-        let mut patience = 1000;
+        let mut attempts = 1000;
         while !kernel(world, &["show"]).succeeds().stdout.contains("NOTHING IS GRANTED") {
-            assert!(patience > 0, "{}", kernel(world, &["show"]));
-            patience -= 1;
+            assert!(attempts > 0, "{}", kernel(world, &["show"]));
+            attempts -= 1;
             std::thread::sleep(Duration::from_millis(10));
         }
         kernel(world, &["reload"]).exits(69).complains("the policy is no longer attached");
@@ -157,16 +157,16 @@ fn a_policy_that_another_version_loaded_does_not_get_this_ones_tables() {
         };
         world.policy("permit alice 80\n");
         load(world, cgroup, &[]).succeeds();
-        let pin = c"/sys/fs/bpf/portgrant/about-1";
+        let pin = c"/sys/fs/bpf/portgrant/description-1";
         let told = Map::open(pin).and_then(|map| map.read(&[0; 4])).expect("what is known of it").expect("an element");
-        let mut about = About::from_bytes(&told).expect("this version's");
+        let mut about = Description::from_bytes(&told).expect("this version's");
         about.program += 1;
         let told = about.to_bytes();
         let shape =
             Shape { kind: Kind::Array, name: "about", key: 4, value: told.len(), entries: 1, read_only: ReadOnly::No };
         let map = Map::create(shape, None).expect("a map");
         map.set(&[0; 4], &told).expect("an element");
-        fs::remove_file("/sys/fs/bpf/portgrant/about-1").expect("a pin");
+        fs::remove_file("/sys/fs/bpf/portgrant/description-1").expect("a pin");
         bpf::pin(map.as_fd(), pin).expect("a pin");
         another();
         load(world, cgroup, &[]).succeeds();

@@ -77,7 +77,7 @@ fn calm(storm: Running, what: &str) {
 
 /// PG-23
 #[test]
-fn in_a_storm_of_binds_no_reload_is_seen_half_done() {
+fn no_bind_sees_a_half_done_reload() {
     with_kernel_mode(|world, cgroup| {
         // The same numbers mean other sets and other ports in each: a decision out of two generations would be wrong.
         let one = "permit alice 80 on 127.0.0.1 [::1]\npermit alice 90 on 127.0.0.2\ndeny alice 81\npermit any 81\npermit any 53/udp\n";
@@ -107,7 +107,7 @@ fn in_a_storm_of_binds_no_reload_is_seen_half_done() {
 
 /// PG-23
 #[test]
-fn in_a_storm_of_binds_load_and_unload_grant_nothing_else() {
+fn load_and_unload_during_many_binds_grant_nothing_extra() {
     with_kernel_mode(|world, cgroup| {
         world.policy("permit alice 80 on 127.0.0.1\ndeny alice 81\npermit any 81\n");
         let never = [["tcp", "EACCES", "127.0.0.1", "81"], ["tcp", "EACCES", "127.0.0.2", "80"]];
@@ -139,7 +139,7 @@ fn simultaneous_reloads_run_one_after_the_other() {
         }
         kernel(world, &["show"]).prints("(generation 9)");
         let about = fs::read_dir("/sys/fs/bpf/portgrant").expect("pins").flatten();
-        let about = about.filter(|entry| entry.file_name().to_string_lossy().starts_with("about-")).count();
+        let about = about.filter(|entry| entry.file_name().to_string_lossy().starts_with("description-")).count();
         assert_eq!(about, 2, "what is known of old generations stays");
     });
 }

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_permits_what_a_rule_can_say() {
+    fn a_line_becomes_the_ports_and_addresses_that_a_rule_can_express() {
         for (text, sets, ports) in [
             ("0.0.0.0/0,80", "0.0.0.0/0", 80..=80),
             ("0.0.0.0/0:1,1023", "0.0.0.0/0", 1..=1023),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_another_file_is_taken_out() {
+    fn an_address_that_another_file_decides_is_removed() {
         let block = Block::prefix("10.0.0.0".parse().expect("an address"), 30).expect("a prefix");
         let rest = block.without(["10.0.0.1", "::1"].map(|ip| ip.parse().expect("an address")).into_iter());
         let sets: Vec<String> = rest.iter().flat_map(Block::sets).collect();

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_what_authbind_looks_for_or_nothing() {
+    fn only_file_names_that_authbind_looks_for_are_read() {
         let address = |text: &str, port, comes_first| {
             Ok(Name::Address { address: text.parse().expect("an address"), port, comes_first })
         };

@@ -8,7 +8,7 @@ use portgrant_protocol::{Endpoint, Protocol};
 use super::unit::{Unit, is_yes};
 use crate::import::server::{Listen, Place, Server};
 
-/// How many connections systemd serves at once where nothing is said.
+/// How many connections systemd serves at once by default.
 const MAX_CONNECTIONS: &str = "64";
 /// What says nothing about sockets of IPv4 and IPv6, or nothing that must be kept.
 const MEANINGLESS: [&str; 24] = [

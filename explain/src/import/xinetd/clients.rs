@@ -26,7 +26,7 @@ fn prefixes(word: &str) -> Option<Vec<IpNet>> {
     }
     Some(vec![match word.parse().ok()? {
         IpAddr::V4(ip) => IpNet::V4(Ipv4Net::new(ip, without_zeros(ip)).ok()?),
-        // ::, as in xinetd, is no address but all of them.
+        // `::` means all addresses, as in xinetd.
         IpAddr::V6(ip) if ip.is_unspecified() => IpNet::new(ip.into(), 0).ok()?,
         IpAddr::V6(ip) => IpNet::from(IpAddr::V6(ip)),
     }])
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_what_xinetd_takes_it_for() {
+    fn addresses_are_read_as_xinetd_reads_them() {
         for (word, expected) in [
             ("10.1.2.3", "10.1.2.3/32"),
             ("10.1.2.0", "10.1.2.0/24"),

@@ -184,7 +184,7 @@ fn attributes<'a>(lines: &mut impl Iterator<Item = (usize, &'a str)>) -> Option<
 }
 
 impl Entry {
-    /// An attribute that is no set counts where it is first set.
+    /// Of an attribute that is not a set, the first value counts.
     fn with(mut self, attributes: Vec<(String, char, Vec<String>)>) -> Entry {
         let mut set: BTreeSet<String> = BTreeSet::new();
         for (name, operator, words) in attributes {

@@ -52,12 +52,12 @@ impl Access {
         Ok(Access { allow: asked.allow.clone(), deny: asked.deny.clone(), file })
     }
 
-    /// Reads the file anew if it has changed. Rules that cannot be read change nothing, and are a message.
+    /// Reads the file again if it has changed. Rules that cannot be read are reported and change nothing.
     pub(super) fn refresh(&mut self) -> Result<(), Box<Message>> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let stamp = stamp(&file.path).map_err(|error| unreadable(&file.path, &error.to_string()))?;
         if stamp != file.stamp {
-            // Of a file that is wrong nothing is said again until it changes once more.
+            // A wrong file is not reported again until it changes.
             file.stamp = stamp;
             *file = AccessFile::read(&file.path)?;
             debug!("{} was read again", file.path.display());
@@ -95,7 +95,7 @@ impl AccessFile {
         }
         let text = fs::read_to_string(path).map_err(failed)?;
         if text.is_empty() {
-            // It is being written anew, perhaps, and shall not let everybody in meanwhile.
+            // It may be in the middle of a rewrite, and must not admit everybody meanwhile.
             return Err(unreadable(path, "it is empty"));
         }
         let rules = Rules::parse(&text).map_err(|(line, why)| {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_being_written_anew_lets_nobody_in() {
+    fn an_access_file_that_is_empty_while_it_is_replaced_admits_nobody() {
         let (path, mut access) = access("empty", ":deny\n");
         fs::write(&path, "").expect("written");
         assert!(access.refresh().is_err() && !is_served(&access));

@@ -62,7 +62,7 @@ impl Rules {
     }
 }
 
-/// Address, what follows the instruction, and whether that is `allow`. An IPv6 address has colons of its own.
+/// Address, what follows the instruction, and whether that is `allow`. An IPv6 address contains colons.
 fn divided(line: &str) -> Option<(&str, &str, bool)> {
     let at = |word: &str| {
         let found = line.match_indices(word).map(|(at, _)| (at, at + word.len()));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_rule_is_named() {
+    fn a_malformed_access_rule_is_reported() {
         for (text, line, why) in [
             ("10.0.0.1\n", 1, "no ':allow'"),
             ("\n10.0.0.1:allowed\n", 2, "no ':allow'"),

@@ -55,7 +55,7 @@ pub(super) fn run(
     leave(error.status())
 }
 
-/// What tells the guard that the program has begun: execve(2) does, by closing it, or whoever stays in the new process.
+/// Tells the guard that the program has started: execve(2) closes it, or the code that stays in the new process does.
 pub(crate) struct Begun(RefCell<Option<File>>);
 
 impl Begun {
@@ -65,7 +65,7 @@ impl Begun {
     }
 }
 
-/// A process group of its own: who signals the guard's group has the guard forward it, once. Nothing begins before the
+/// A separate process group: a signal to the guard's group is forwarded by the guard, once. Nothing begins before the
 /// guard is ready, or where it is gone already.
 fn in_place(watch: Watch, (go, guards): (OwnedFd, OwnedFd), callers: SigSet) -> Result<(), Error> {
     let _ = rustix::process::setpgid(None, None);

@@ -75,7 +75,7 @@ impl Guard {
         self.watch.starter.clone()
     }
 
-    /// The environment with the guard's own socket for sd_notify(3), where the program shall say that it is ready.
+    /// The environment with the guard's socket for sd_notify(3), where the program reports that it is ready.
     pub(crate) fn environment(&self, environment: Vec<CString>) -> Vec<CString> {
         match &self.watch.notified {
             Some(notified) => notified.environment(environment),
@@ -180,7 +180,7 @@ impl Guarded {
         }
         let busy = flow == Flow::Stuck || self.watch.starter.is_waiting() || self.stopping.is_some();
         let pace = busy.then(|| Timespec::try_from(verify::PACE).ok()).flatten();
-        // If poll(2) fails, everything is still looked at, at the same pace, and nothing blocks. It fails where the limit of
+        // If poll(2) fails, everything is still checked, at the same pace, and nothing blocks. It fails where the limit of
         // open files was lowered below the number of these descriptors (EINVAL), for example.
         if poll(&mut watched, pace.as_ref()).is_err_and(|errno| errno != Errno::INTR) {
             thread::sleep(verify::PACE);
@@ -227,10 +227,10 @@ impl Guarded {
         if self.executing.is_some() || !self.is_verified() {
             return Ok(());
         }
-        match self.watch.notified.as_ref().map(Notified::patience) {
+        match self.watch.notified.as_ref().map(Notified::time_limit) {
             _ if ready => self.watch.up(),
-            Some(patience) if self.began.elapsed() >= patience => {
-                self.stop(Error::NotNotified { program: self.watch.name.clone(), patience });
+            Some(time_limit) if self.began.elapsed() >= time_limit => {
+                self.stop(Error::NotNotified { program: self.watch.name.clone(), time_limit });
                 Ok(())
             }
             _ => Ok(()),
@@ -240,15 +240,15 @@ impl Guarded {
     /// The pipe closes when execve(2) succeeds.
     fn read_execution(&mut self) -> Result<(), Error> {
         let Some(pipe) = &mut self.executing else { return Ok(()) };
-        let mut told = vec![0; 4096];
-        match pipe.read(&mut told) {
+        let mut record = vec![0; 4096];
+        match pipe.read(&mut record) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Ok(0) | Err(_) => {
                 self.executing = None;
                 Ok(())
             }
             Ok(length) => {
-                let message = match Reply::parse(told.get(..length).unwrap_or_default()) {
+                let message = match Reply::parse(record.get(..length).unwrap_or_default()) {
                     Ok(Reply::Failed(message)) => message,
                     Ok(Reply::Granted { .. }) | Err(_) => Message::new("the program could not be started"),
                 };

@@ -1,7 +1,7 @@
 //! `--daemon`: the program in the background, and a process of ours that guards it.
 //!
 //! The process that the caller started (the starter) waits, and ends with status 0 when the program is up. The guard leads
-//! a session of its own: it has the pid file, asks for the sockets, starts the program as its child, forwards signals to
+//! a separate session: it has the pid file, asks for the sockets, starts the program as its child, forwards signals to
 //! it, copies its output to the log, and ends with its status. The guard keeps no socket. Signals are blocked in the guard
 //! and read (signalfd(2)): no disposition changes, and the program gets the caller's mask. If the guard is killed by
 //! SIGKILL, the program gets SIGTERM (PR_SET_PDEATHSIG).
@@ -36,7 +36,7 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGWINCH,
 ];
 /// Goes into the background. **This returns in the guard**; in the process that called it, it returns as an error, too,
-/// when the program is up: with status 0 and nothing to tell.
+/// when the program is ready: with status 0 and without a message.
 pub(crate) fn start(life: &Life, listen: &[Endpoint], program: &Path) -> Result<Guard, Error> {
     let _room = starter::room(listen);
     let signals = SigSet::from_iter(FORWARDED);

@@ -25,7 +25,7 @@ pub(super) fn room(listen: &[Endpoint]) -> Vec<OwnedFd> {
     std::iter::from_fn(place).take_while(|place| place.as_raw_fd() < beyond).collect()
 }
 
-/// Waits for the status of the start: 0 at once; another status when the guard has told why and ended.
+/// Waits for the status of the start: 0 at once; another status when the guard has reported the reason and ended.
 pub(super) fn status(news: OwnedFd, guard: u32) -> u8 {
     let (mut last, mut byte, mut news) = (None, [0], File::from(news));
     while news.read_exact(&mut byte).is_ok() {
@@ -62,7 +62,7 @@ impl Starter {
         Starter(Rc::new(RefCell::new(Some(teller.into()))))
     }
 
-    /// An error's status is told before its message is written; the starter waits for the end of both.
+    /// An error's status is sent before its message is written; the starter waits for the end of both.
     pub(crate) fn settle<T>(self, outcome: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &outcome
             && let Some(teller) = self.0.borrow().as_ref()

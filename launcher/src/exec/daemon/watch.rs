@@ -47,10 +47,10 @@ impl Watch {
 
     pub(super) fn pending(&self) -> impl Iterator<Item = Signal> {
         std::iter::from_fn(|| self.signals.read_signal().ok().flatten())
-            .filter_map(|told| Signal::try_from(told.ssi_signo.cast_signed()).ok())
+            .filter_map(|info| Signal::try_from(info.ssi_signo.cast_signed()).ok())
     }
 
-    /// The starter is told, and what it lent is let go of.
+    /// Notifies the starter, and closes the descriptors that it lent.
     pub(super) fn up(&mut self) -> Result<(), Error> {
         if self.starter.is_waiting() {
             let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty());

@@ -1,4 +1,4 @@
-//! What the relay and the monitor tell each other: two bytes each, over a socket pair that nobody else has.
+//! The messages between relay and monitor: two bytes each, over a socket pair that no other process has.
 
 use std::os::fd::OwnedFd;
 
@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 /// From the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// The program shall begin, or go on after it was stopped
+    /// Start the program, or continue it after it was stopped
     Resume { foreground: bool },
     /// A signal that came to the relay, for the program alone or for its process group
     Send { signal: Signal, to: Recipient },
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sent_is_received() {
+    fn a_message_is_received_as_it_was_sent() {
         let (relays, monitors) = channel().expect("a pair");
         for signal in Signal::iterator() {
             for order in [

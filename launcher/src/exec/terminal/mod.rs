@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! the launcher, as who started it ── fork ─→ monitor, the same user ── fork ─→ the program, as the other user
-//!   relay: their terminal ↔ the pty            leads the session of the pty      a process group of its own
+//!   relay: their terminal ↔ the pty            leads the session of the pty      a separate process group
 //! ```
 //! The relay is what their shell sees: it stops, goes on and ends as the program does. The monitor is the program's
 //! parent in the same session, or the program could not be stopped from the keyboard (its process group would be an
@@ -55,11 +55,11 @@ pub(crate) fn separate(owner: Uid) -> Result<bool, Error> {
     }
 }
 
-/// The terminal of whoever started this, opened anew: O_NONBLOCK is then not their shell's as well.
+/// The caller's terminal, opened again, so that O_NONBLOCK does not affect the caller's shell.
 struct Terminal(OwnedFd);
 
 impl Terminal {
-    /// None only where nothing that this process has, or could open as /dev/tty, is a terminal.
+    /// None only if no descriptor of this process, and not /dev/tty either, is a terminal.
     fn of_the_caller() -> Result<Option<Terminal>, Error> {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let standard = [isatty(io::stdin()), isatty(io::stdout()), isatty(io::stderr())];
@@ -110,9 +110,9 @@ impl Pty {
     }
 }
 
-/// What a process that stays beside the program gives up. It keeps its user id, which the program's user cannot signal or
+/// Gives up everything that relay and monitor do not need. Such a process keeps its user id, which the program's user cannot signal or
 /// trace, and CAP_KILL.
-fn stand_aside(stderr: impl AsFd) -> Result<(), Errno> {
+fn give_up_all_but_kill(stderr: impl AsFd) -> Result<(), Errno> {
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     stdio::dup2_stdin(&null)?;
     stdio::dup2_stdout(&null)?;

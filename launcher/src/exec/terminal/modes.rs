@@ -1,4 +1,4 @@
-//! The modes and the size of the two terminals (termios(3)): of the one of whoever started this, and of the program's.
+//! The modes and the size of the two terminals (termios(3)): the caller's and the program's.
 
 use std::os::fd::OwnedFd;
 

@@ -20,7 +20,7 @@ use rustix::process::{WaitOptions, getpgid, getpgrp, ioctl_tiocsctty, setpgid, s
 use rustix::termios::tcsetpgrp;
 
 use super::messages::{End, Message, Order, Received, Recipient, Report};
-use super::{failed, stand_aside};
+use super::{failed, give_up_all_but_kill};
 use crate::Error;
 use crate::exec::descriptors;
 
@@ -33,7 +33,7 @@ pub(super) fn lead(pty: OwnedFd, channel: OwnedFd, callers: &SigSet) -> Result<(
     match fork()? {
         Fork::Child => {
             drop((channel, ready));
-            // Its end without a byte: there is no monitor any more.
+            // It ended without a byte: the monitor is gone.
             if File::from(go).read_exact(&mut [0]).is_err() {
                 leave(status::SYSTEM);
             }
@@ -70,7 +70,7 @@ impl Monitor {
         let signals = signals.map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
         let program = rustix::process::Pid::from_raw(program.cast_signed()).ok_or(Errno::SRCH)?;
         setpgid(Some(program), Some(program))?;
-        stand_aside(&pty)?;
+        give_up_all_but_kill(&pty)?;
         Ok(Monitor { pty, channel, signals, program, ready: Some(ready), is_stopped: false })
     }
 
@@ -131,7 +131,7 @@ impl Monitor {
     fn resume(&mut self, foreground: bool) {
         let begins = self.ready.take();
         if begins.is_some() || self.is_stopped {
-            // The program's group is in the foreground of its terminal as long as the relay is in that of its own.
+            // The program's group is in the foreground of its terminal as long as the relay is in the foreground of its terminal.
             let group = getpgid(Some(self.program)).unwrap_or(self.program);
             let _ = tcsetpgrp(&self.pty, if foreground { group } else { getpgrp() });
         }

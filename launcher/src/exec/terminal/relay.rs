@@ -1,5 +1,5 @@
 //! The process that was started, which stays: it passes bytes, the window's size and signals between the terminal of
-//! whoever started it and the program's, and is to their shell what the program would be.
+//! the caller and the program's, and represents the program to the caller's shell.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,7 +20,7 @@ use rustix::termios::isatty;
 
 use super::messages::{End, Message, Order, Received, Recipient, Report};
 use super::modes::{Modes, Output, copy_size};
-use super::{Terminal, failed, stand_aside};
+use super::{Terminal, failed, give_up_all_but_kill};
 use crate::Error;
 
 /// How long poll(2) is left alone after it failed.
@@ -30,7 +30,7 @@ const AHEAD: usize = 64 << 10;
 /// What a program may have left in its terminal: more than the kernel holds.
 const LEFT: usize = 1 << 20;
 /// How long a terminal may take nothing of what the program wrote last.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Until the program has ended. Ends by the signal that the program ended by, or returns its status.
 pub(super) fn run(terminal: Terminal, pty: OwnedFd, channel: OwnedFd, monitor: u32) -> Error {
@@ -74,7 +74,7 @@ impl Relay {
         let is_pipe = fstat(io::stdout())
             .is_ok_and(|file| matches!(FileType::from_raw_mode(file.st_mode), FileType::Fifo | FileType::Socket));
         let is_shared = is_pipe || !isatty(io::stdin());
-        stand_aside(&terminal.0)?;
+        give_up_all_but_kill(&terminal.0)?;
         Ok(Relay {
             terminal,
             modes: Modes::new(if is_shared { Output::Shared } else { Output::Own }),
@@ -125,7 +125,7 @@ impl Relay {
             programs.set(PollFlags::OUT, !self.typed.is_empty());
             watched.extend([PollFd::new(pty, programs), PollFd::new(&self.terminal.0, ours)]);
         }
-        // Where it is interrupted or fails, everything is looked at, and nothing blocks. A failure would come again at once
+        // If it is interrupted or fails, everything is checked, and nothing blocks. A failure would come again at once
         // (RLIMIT_NOFILE of 0, say).
         if poll(&mut watched, None).is_err_and(|errno| errno != Errno::INTR) {
             std::thread::sleep(PAUSE);
@@ -215,7 +215,7 @@ impl Relay {
         }
     }
 
-    /// The terminal is gone, and so is the program's: the kernel tells those who have it.
+    /// The terminal is gone, so the program's is closed: the kernel then signals its processes.
     fn hang_up(&mut self) {
         self.pty = None;
         self.modes.restore(&self.terminal);
@@ -237,11 +237,11 @@ impl Relay {
     }
 
     fn show_all(&mut self) {
-        let patience = Timespec::try_from(PATIENCE).ok();
+        let time_limit = Timespec::try_from(TIME_LIMIT).ok();
         while !self.shown.is_empty() {
             let is_written = write(&self.terminal.0, &mut self.shown).is_ok();
             let mut watched = [PollFd::new(&self.terminal.0, PollFlags::OUT)];
-            if !is_written || (!self.shown.is_empty() && !matches!(poll(&mut watched, patience.as_ref()), Ok(1..))) {
+            if !is_written || (!self.shown.is_empty() && !matches!(poll(&mut watched, time_limit.as_ref()), Ok(1..))) {
                 self.shown.clear();
             }
         }
@@ -288,7 +288,7 @@ fn stop(signal: Signal) {
 /// Ends this process by the signal that the program ended by; where that does not end it, the status that says so.
 fn die_of(number: u8) -> u8 {
     let signal = i32::from(number);
-    // The first process of a pid namespace ends by no signal of its own.
+    // The first process of a pid namespace does not end by its own signals.
     if std::process::id() != 1 {
         let _ = signal_hook::low_level::emulate_default_handler(signal);
         // Those that signal-hook does not know: all that have a name stay blocked but this one, and the others do not.

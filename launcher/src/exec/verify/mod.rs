@@ -7,23 +7,23 @@
 //! Only a connection that has reached this very listener and was not taken is evidence against the program. Where none
 //! reaches it (loopback is down, the address is not there, a filter drops it), nothing is known, and nothing is ended.
 
-mod aside;
 mod probe;
 mod report;
 mod tables;
+mod watcher;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use portgrant_protocol::socket::Facts;
 use portgrant_protocol::{Address, Endpoint, Protocol};
 use portgrant_server::Message;
+use portgrant_server::SocketInfo;
 
 use probe::{Fate, Probe};
 use report::Suspects;
 use tables::Tables;
 
-pub(crate) use aside::from_aside;
+pub(crate) use watcher::start_watcher;
 
 /// How often the kernel's tables are looked into.
 pub(crate) const PACE: Duration = Duration::from_millis(100);
@@ -44,13 +44,13 @@ pub(crate) enum Verdict {
 /// The sockets that a program was given, and what was found out about each.
 pub(crate) struct Verification {
     given: Vec<Given>,
-    patience: Duration,
+    time_limit: Duration,
     begun: Option<Instant>,
 }
 
 struct Given {
     name: String,
-    facts: Facts,
+    info: SocketInfo,
     /// As links in /proc/PID/fd and the kernel's tables have it
     inode: u64,
     /// The backlog that it has now, if somebody asked for one
@@ -80,17 +80,17 @@ enum Finding {
 
 impl Verification {
     /// Of `sockets`, while this process still has them. They are not kept.
-    pub(crate) fn of(asked: &[Endpoint], names: &[String], sockets: &[OwnedFd], patience: Duration) -> Verification {
+    pub(crate) fn of(asked: &[Endpoint], names: &[String], sockets: &[OwnedFd], time_limit: Duration) -> Verification {
         // A socket for each endpoint, in their order, but for `each`.
         let is_plain = asked.iter().all(|endpoint| endpoint.address != Address::Each);
         let wants_backlog = |at: usize| is_plain && asked.get(at).is_some_and(|asked| asked.options.backlog.is_some());
         let given = names.iter().zip(sockets).enumerate().filter_map(|(at, (name, socket))| {
-            let facts = Facts::of(socket.as_fd()).ok()?;
+            let info = SocketInfo::of(socket.as_fd()).ok()?;
             let inode = rustix::fs::fstat(socket).ok()?.st_ino;
-            let backlog = if wants_backlog(at) { tables::queue(&facts, inode).map(|queue| queue.most) } else { None };
-            Some(Given { name: name.clone(), facts, inode, backlog, state: State::Unknown(None) })
+            let backlog = if wants_backlog(at) { tables::queue(&info, inode).map(|queue| queue.most) } else { None };
+            Some(Given { name: name.clone(), info, inode, backlog, state: State::Unknown(None) })
         });
-        Verification { given: given.collect(), patience, begun: None }
+        Verification { given: given.collect(), time_limit, begun: None }
     }
 
     /// Looks once; to be called again after [`PACE`] while nothing is decided.
@@ -105,7 +105,7 @@ impl Verification {
             State::Closed { since } => since.elapsed() >= SETTLING,
             State::Unknown(_) | State::Probed(_) => false,
         };
-        if !self.given.iter().all(is_decided) && begun.elapsed() < self.patience {
+        if !self.given.iter().all(is_decided) && begun.elapsed() < self.time_limit {
             return Verdict::Pending;
         }
         let tables = Tables::read();
@@ -132,15 +132,15 @@ impl Given {
     fn look(&mut self, tables: &Tables, begun: Instant) {
         let next = match &mut self.state {
             State::Served | State::Closed { .. } => None,
-            _ if !tables.holds(&self.facts, self.inode) => Some(State::Closed { since: Instant::now() }),
-            State::Unknown(_) if !matches!(self.facts.protocol, Protocol::Tcp | Protocol::Mptcp) => {
+            _ if !tables.holds(&self.info, self.inode) => Some(State::Closed { since: Instant::now() }),
+            State::Unknown(_) if !matches!(self.info.protocol, Protocol::Tcp | Protocol::Mptcp) => {
                 (begun.elapsed() >= SETTLING).then_some(State::Served)
             }
-            State::Unknown(_) => Some(match Probe::connect(&self.facts) {
+            State::Unknown(_) => Some(match Probe::connect(&self.info) {
                 Ok(probe) => State::Probed(probe),
                 Err(why) => State::Unknown(Some(why)),
             }),
-            State::Probed(probe) => match probe.fate(tables, &self.facts, self.inode) {
+            State::Probed(probe) => match probe.fate(tables, &self.info, self.inode) {
                 Fate::Accepted => Some(State::Served),
                 Fate::Failed(why) => Some(State::Unknown(Some(why))),
                 Fate::Waiting | Fate::Nowhere(_) => {
@@ -161,7 +161,7 @@ impl Given {
             State::Unknown(why) => {
                 Finding::Untried(why.clone().unwrap_or_else(|| "there was no time for it".to_owned()))
             }
-            State::Probed(probe) => match probe.fate(tables, &self.facts, self.inode) {
+            State::Probed(probe) => match probe.fate(tables, &self.info, self.inode) {
                 Fate::Accepted => Finding::Served,
                 Fate::Waiting => Finding::Waiting,
                 Fate::Failed(why) => Finding::Untried(why),

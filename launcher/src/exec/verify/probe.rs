@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use portgrant_protocol::socket::Facts;
+use portgrant_server::SocketInfo;
 use procfs::net::TcpState;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
@@ -35,18 +35,18 @@ pub(super) enum Fate {
 
 impl Probe {
     /// To the address itself, of a wildcard to loopback; else why not.
-    pub(super) fn connect(facts: &Facts) -> Result<Probe, String> {
-        let loopback: &[IpAddr] = match facts.local.ip() {
+    pub(super) fn connect(info: &SocketInfo) -> Result<Probe, String> {
+        let loopback: &[IpAddr] = match info.local.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
-            IpAddr::V6(ip) if ip.is_unspecified() && facts.dual_stack => {
+            IpAddr::V6(ip) if ip.is_unspecified() && info.dual_stack => {
                 &[IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)]
             }
             IpAddr::V6(ip) if ip.is_unspecified() => &[IpAddr::V6(Ipv6Addr::LOCALHOST)],
             IpAddr::V4(_) | IpAddr::V6(_) => &[],
         };
-        let mut targets = loopback.iter().map(|&ip| SocketAddr::new(ip, facts.local.port())).collect::<Vec<_>>();
+        let mut targets = loopback.iter().map(|&ip| SocketAddr::new(ip, info.local.port())).collect::<Vec<_>>();
         if targets.is_empty() {
-            targets.push(facts.local);
+            targets.push(info.local);
         }
         let mut last = String::new();
         for target in targets {
@@ -71,12 +71,12 @@ impl Probe {
     }
 
     /// A socket of the server's that belongs to a file has been accepted; so has one that answers.
-    pub(super) fn fate(&self, tables: &Tables, facts: &Facts, inode: u64) -> Fate {
+    pub(super) fn fate(&self, tables: &Tables, info: &SocketInfo, inode: u64) -> Fate {
         let mut byte = [0];
         match rustix::net::recv(&self.socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok(_) => return Fate::Accepted,
             // The kernel resets what waits in the queue of a listener that is closed.
-            Err(Errno::CONNRESET) if Tables::read().holds(facts, inode) => return Fate::Accepted,
+            Err(Errno::CONNRESET) if Tables::read().holds(info, inode) => return Fate::Accepted,
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(errno) => return Fate::Failed(failed(self.target, errno)),
         }

@@ -135,7 +135,7 @@ fn advice(ignored: &[&(&Given, Finding)], suspects: &Suspects) -> String {
              {program} alone (LISTEN_PID)",
             instead.program
         ),
-        Some(instead) if ignored.iter().any(|(given, _)| given.facts.local.port() == instead.local.port()) => format!(
+        Some(instead) if ignored.iter().any(|(given, _)| given.info.local.port() == instead.local.port()) => format!(
             "ask for the very address that the server is configured for: -l {}; or use portgrant run, under which it binds \
              by itself",
             instead.local
@@ -151,7 +151,7 @@ fn advice(ignored: &[&(&Given, Finding)], suspects: &Suspects) -> String {
 
 /// A socket that no connection of ours has reached: it is not the program's fault, as far as anybody knows.
 pub(super) fn untried(given: &Given, why: &str) -> Message {
-    let holder = tables::holder(&given.facts, given.inode);
+    let holder = tables::holder(&given.info, given.inode);
     let mut why = why.to_owned();
     if let Some(process) = holder.as_ref().and_then(|holder| holder.process.as_ref()) {
         why.push_str(&format!("; {} (pid {}) has the socket open", process.program, process.pid));
@@ -167,7 +167,7 @@ pub(super) fn untried(given: &Given, why: &str) -> Message {
 /// A backlog that somebody asked for, and the program's own in its place.
 pub(super) fn replaced_backlog(given: &Given) -> Option<Message> {
     let before = given.backlog?;
-    let now = tables::queue(&given.facts, given.inode)?.most;
+    let now = tables::queue(&given.info, given.inode)?.most;
     (now != before).then(|| {
         Message::new(format!("the program has replaced the backlog of {}: it is {now}", given.name))
             .why(format!("it was {before}, and the program has called listen(2) again with a number of its own"))

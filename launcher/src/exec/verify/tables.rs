@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use portgrant_protocol::Protocol;
-use portgrant_protocol::socket::Facts;
+use portgrant_server::SocketInfo;
 use portgrant_server::{Holder, HolderState, Queue};
 use procfs::net::{TcpNetEntry, TcpState, UdpNetEntry};
 
@@ -28,13 +28,13 @@ impl Tables {
     }
 
     /// Whether anybody still has it, and it listens. This process has closed its own.
-    pub(super) fn holds(&self, facts: &Facts, inode: u64) -> bool {
-        match facts.protocol {
+    pub(super) fn holds(&self, info: &SocketInfo, inode: u64) -> bool {
+        match info.protocol {
             Protocol::Tcp => self.listening().any(|entry| entry.inode == inode),
-            // What listens there is a socket below it, with an inode of its own.
+            // The listening socket is one below it, with another inode.
             Protocol::Mptcp => self.listening().any(|entry| {
-                entry.local_address.ip().to_canonical() == facts.local.ip()
-                    && entry.local_address.port() == facts.local.port()
+                entry.local_address.ip().to_canonical() == info.local.ip()
+                    && entry.local_address.port() == info.local.port()
             }),
             Protocol::Udp => self.udp.iter().any(|entry| entry.inode == inode),
             // The kernel's table of them has no inodes that could be compared.
@@ -60,16 +60,16 @@ pub(super) fn is_shared(target: SocketAddr) -> bool {
 }
 
 /// The kernel's entry of a socket that was handed over.
-pub(super) fn holder(facts: &Facts, inode: u64) -> Option<Holder> {
-    let at = match facts.local {
-        SocketAddr::V4(local) => format!("{local}/{}", facts.protocol.word()),
-        SocketAddr::V6(local) => format!("[{}]:{}/{}", local.ip(), local.port(), facts.protocol.word()),
+pub(super) fn holder(info: &SocketInfo, inode: u64) -> Option<Holder> {
+    let at = match info.local {
+        SocketAddr::V4(local) => format!("{local}/{}", info.protocol.word()),
+        SocketAddr::V6(local) => format!("[{}]:{}/{}", local.ip(), local.port(), info.protocol.word()),
     };
     let holders = portgrant_server::holders(&at).ok()?;
     holders.into_iter().find(|holder| holder.inode.is_some_and(|found| u64::from(found) == inode))
 }
 
 /// How many connections wait at a listener, and how many may.
-pub(super) fn queue(facts: &Facts, inode: u64) -> Option<Queue> {
-    holder(facts, inode)?.queue
+pub(super) fn queue(info: &SocketInfo, inode: u64) -> Option<Queue> {
+    holder(info, inode)?.queue
 }

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_letters_digits_hyphens_underscores_and_dots() {
+    fn a_host_name_is_letters_digits_hyphens_underscores_and_dots() {
         for (text, expected) in [
             ("localhost", "localhost"),
             ("Mail.EXAMPLE.org", "mail.example.org"),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_something_could_obey_or_take_for_an_address_is_none() {
+    fn a_name_with_special_meaning_or_like_an_address_is_rejected() {
         for text in [
             "",
             ".",
@@ -173,14 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn a_dot_within_a_label_is_not_one_between_two() {
+    fn a_dot_within_a_label_is_rejected() {
         let labels: [&[u8]; 2] = [b"mail.bank", b"example"];
         assert_eq!(HostName::from_labels(labels.into_iter()), None);
     }
 
     proptest! {
         #[test]
-        fn whatever_the_labels_are_a_name_is_fit_to_be_shown(labels: Vec<Vec<u8>>) {
+        fn every_accepted_name_is_printable(labels: Vec<Vec<u8>>) {
             if let Some(name) = HostName::from_labels(labels.iter().map(Vec::as_slice)) {
                 let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
                 prop_assert!(name.as_str().bytes().all(plain) && name.as_str().len() <= LONGEST);

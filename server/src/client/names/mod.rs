@@ -247,7 +247,7 @@ impl Names {
     pub fn of(&self, address: IpAddr) -> ReverseName {
         match self.0.ask(address) {
             Asked::Known(name) => name,
-            Asked::UnderWay(answer) => pollster::block_on(told(answer)),
+            Asked::UnderWay(answer) => pollster::block_on(outcome(answer)),
         }
     }
 
@@ -264,7 +264,7 @@ impl Names {
     pub async fn of_async(&self, address: IpAddr) -> ReverseName {
         match self.0.ask(address) {
             Asked::Known(name) => name,
-            Asked::UnderWay(answer) => told(answer).await,
+            Asked::UnderWay(answer) => outcome(answer).await,
         }
     }
 
@@ -281,7 +281,7 @@ enum Asked {
     UnderWay(Answer),
 }
 
-async fn told(mut answer: Answer) -> ReverseName {
+async fn outcome(mut answer: Answer) -> ReverseName {
     match answer.wait_for(Option::is_some).await.as_deref() {
         Ok(Some(name)) => name.clone(),
         Ok(None) | Err(_) => ReverseName::Failed { why: "the lookup broke off".to_owned() },

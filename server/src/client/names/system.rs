@@ -53,7 +53,7 @@ struct Current {
     service: Arc<Service>,
 }
 
-/// Device, inode, size and time of change: they tell another file or other content.
+/// Device, inode, size and time of change: they differ if the file or its content changed.
 type Stamp = (u64, u64, u64, (i64, i64));
 
 impl System {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_name_of_the_first_line_is_the_hosts_own() {
+    fn the_first_name_of_the_first_hosts_line_wins() {
         let hosts = Hosts::parse(
             b"127.0.0.1 localhost\n::1\tlocalhost ip6-localhost # loopback\n# 10.0.0.9 commented\n\
             10.0.0.1 Web.Example.ORG web\n10.0.0.1 other\n10.0.0.2 $(id) fine bad;name\nfe80::1%eth0 zoned\n\
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_name_server_the_machines_own_is_asked() {
+    fn without_a_configured_name_server_localhost_is_asked() {
         for text in ["", "search example.org\n", "# nothing"] {
             let (config, _) = resolv_conf(text.into()).expect(text);
             let servers: Vec<IpAddr> = config.name_servers().iter().map(|server| server.ip).collect();

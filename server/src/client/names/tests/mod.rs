@@ -62,7 +62,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 #[test]
-fn a_name_that_has_the_address_is_the_clients() {
+fn a_name_that_resolves_to_the_address_is_accepted() {
     let server = Server::start(honest);
     assert_eq!(server.name_of(CLIENT), confirmed("client.example"));
     assert_eq!(server.asked(), [CLIENT_PTR, "A client.example."]);
@@ -72,7 +72,7 @@ fn a_name_that_has_the_address_is_the_clients() {
 }
 
 #[test]
-fn unusual_letters_are_asked_for_as_they_are() {
+fn unusual_letters_are_sent_unchanged() {
     for name in ["xn--bcher-kva.example", "xn--a.example", "xn---0.example", "_a__b.example", "a", "0x.example"] {
         let expected = HostName::new(name).expect(name);
         let server = Server::start(move |question| match question.split_once(' ') {
@@ -85,7 +85,7 @@ fn unusual_letters_are_asked_for_as_they_are() {
 }
 
 #[test]
-fn no_ptr_is_no_name() {
+fn an_address_without_ptr_has_no_name() {
     let server = Server::start(|question| match question {
         CLIENT_PTR => Reply::Of(Vec::new()),
         _ => Reply::Code(ResponseCode::NXDomain),
@@ -96,7 +96,7 @@ fn no_ptr_is_no_name() {
 }
 
 #[test]
-fn a_name_that_does_not_have_the_address_is_a_claim_and_no_name() {
+fn a_name_that_resolves_elsewhere_is_rejected() {
     for forwards in [
         Reply::Of(vec![at("192.0.2.8"), at("203.0.113.1")]),
         Reply::Of(Vec::new()),
@@ -121,7 +121,7 @@ fn a_name_that_does_not_have_the_address_is_a_claim_and_no_name() {
 }
 
 #[test]
-fn what_is_no_hosts_name_is_not_even_asked_for() {
+fn an_invalid_name_is_not_looked_up() {
     for (claim, shown) in [
         (labels(&[b"\x1b[2J", b"example"]), "\\x1b[2J.example"),
         (labels(&[b"a\nroot logged in", b"example"]), "a\\x0aroot logged in.example"),
@@ -139,7 +139,7 @@ fn what_is_no_hosts_name_is_not_even_asked_for() {
 }
 
 #[test]
-fn of_several_names_a_few_are_tried_and_the_confirmed_one_counts() {
+fn of_several_names_the_first_confirmed_one_is_used() {
     let server = Server::start(|question| match question {
         CLIENT_PTR => Reply::Of(vec![host("lie."), labels(&[b"a b"]), host("client.example."), host("bank.example.")]),
         "A lie." => Reply::Code(ResponseCode::ServFail),
@@ -155,7 +155,7 @@ fn of_several_names_a_few_are_tried_and_the_confirmed_one_counts() {
 }
 
 #[test]
-fn an_address_with_several_names_is_called_the_same_each_time() {
+fn an_address_with_several_names_always_gets_the_same_name() {
     let turn = std::sync::atomic::AtomicUsize::new(0);
     let server = Server::start(move |question| {
         let mut names = ["a.example.", "b.example.", "c.example."];
@@ -191,7 +191,7 @@ fn a_delegated_reverse_zone_and_a_name_with_an_alias_are_followed() {
 }
 
 #[test]
-fn a_server_that_fails_is_told_from_one_that_knows_no_name() {
+fn a_failing_name_server_differs_from_a_missing_name() {
     for code in [ResponseCode::ServFail, ResponseCode::Refused] {
         let server = Server::start(move |_| Reply::Code(code));
         let name = server.name_of(CLIENT);
@@ -233,7 +233,7 @@ fn an_answer_by_tcp_is_read_where_udp_has_no_room() {
 }
 
 #[test]
-fn garbage_is_no_answer() {
+fn garbage_is_ignored_as_an_answer() {
     let kinds: [fn([u8; 2]) -> Vec<u8>; 5] = [
         |_| Vec::new(),
         |_| vec![0xff; 4096],
@@ -253,7 +253,7 @@ fn garbage_is_no_answer() {
 }
 
 #[test]
-fn addresses_that_mean_something_else_elsewhere_are_nobody_elses_business() {
+fn loopback_and_link_local_addresses_are_never_sent_to_dns() {
     let server = Server::start(|_| Reply::Of(vec![host("bank.example.")]));
     for address in ["127.0.0.1", "127.9.9.9", "::1", "169.254.3.4", "fe80::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1"]
     {
@@ -298,7 +298,7 @@ fn the_hosts_file_comes_first_and_is_read_again() {
 }
 
 #[test]
-fn what_changed_is_news_once_and_what_cannot_be_read_none() {
+fn a_changed_hosts_file_is_read_again_once() {
     let folder = std::env::temp_dir().join(format!("portgrant-news-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let hosts = folder.join("hosts");
@@ -349,7 +349,7 @@ fn simultaneous_lookups_of_one_address_are_one_lookup() {
 }
 
 #[test]
-fn a_storm_is_bounded_and_over_when_it_is_over() {
+fn many_lookups_at_once_are_bounded() {
     let server = Server::start(|question| match question {
         CLIENT_PTR | "A client.example." => honest(question),
         _ => Reply::Silence,
@@ -363,7 +363,7 @@ fn a_storm_is_bounded_and_over_when_it_is_over() {
     assert_eq!(names.of(CLIENT), ReverseName::Busy);
     for lookup in lookups {
         if let Asked::UnderWay(answer) = lookup {
-            assert_eq!(pollster::block_on(told(answer)), ReverseName::TimedOut);
+            assert_eq!(pollster::block_on(outcome(answer)), ReverseName::TimedOut);
         }
     }
     assert_eq!(names.0.book.under_way().len(), 0);
@@ -386,7 +386,7 @@ fn a_future_that_is_dropped_leaves_a_lookup_that_others_share() {
 }
 
 #[test]
-fn both_forms_work_in_and_out_of_a_runtime() {
+fn lookups_work_inside_and_outside_of_a_runtime() {
     let server = Server::start(honest);
     let names = server.names().found(NOW..=NOW).build().expect("names");
     let runtime = Builder::new_current_thread().build().expect("a runtime without a driver");
@@ -398,7 +398,7 @@ fn both_forms_work_in_and_out_of_a_runtime() {
 }
 
 #[test]
-fn names_are_remembered_within_bounds_of_time_and_number() {
+fn the_name_cache_is_bounded_in_time_and_size() {
     let server = Server::start(|question| match question.strip_prefix("PTR ") {
         Some("1.2.0.192.in-addr.arpa.") => Reply::Code(ResponseCode::NXDomain),
         _ => honest(question),

@@ -1,4 +1,4 @@
-//! Looking on from a process aside, where nobody stays in front of the program.
+//! A separate process that watches the program, if no guard stays.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -13,13 +13,13 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open, setsid};
 use super::{PACE, Verdict, Verification};
 use crate::Error;
 
-/// Leaves a process behind that looks on while this one becomes the program, and tells what it finds on standard error.
+/// Starts a process that watches while this one becomes the program, and reports on standard error.
 ///
-/// It is no child of the program's, so nothing that the program waits for: the process between ends at once, and who is
-/// left belongs to init (or to whoever reaps orphans here). It has a session of its own, and closes what it inherited.
-pub(crate) fn from_aside(verification: Verification) -> Result<(), Error> {
-    // Before the forks: a pid could be another's by the time that it is looked up.
-    let program = pidfd_open(getpid(), PidfdFlags::empty()).map_err(|errno| Error::Aside(errno.into()))?;
+/// It is not the program's child, which the program might wait for: the process between them ends at once, and the watcher
+/// belongs to init (or to another subreaper). It has a separate session, and closes inherited descriptors.
+pub(crate) fn start_watcher(verification: Verification) -> Result<(), Error> {
+    // Before the forks: later the pid could belong to another process.
+    let program = pidfd_open(getpid(), PidfdFlags::empty()).map_err(|errno| Error::Watcher(errno.into()))?;
     let pid = std::process::id();
     match fork()? {
         Fork::Parent(between) => {
@@ -52,7 +52,7 @@ fn look_on(mut verification: Verification, program: &OwnedFd, pid: u32) {
     }
 }
 
-/// A port that the program closes must be free, and whoever reads what it writes must see the end of it.
+/// A port that the program closes must become free, and a reader of its output must see the end of it.
 fn close_all_but(kept: &[RawFd]) {
     let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let open: Vec<RawFd> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -65,7 +65,7 @@ fn has_ended(process: &OwnedFd, within: Duration) -> bool {
     let limit = Timespec::try_from(within).ok();
     match poll(&mut [PollFd::new(process, PollFlags::IN)], limit.as_ref()) {
         Ok(count) => count > 0,
-        // It would fail again at once (RLIMIT_NOFILE of 0, say).
+        // It would fail again at once (for example with RLIMIT_NOFILE 0).
         Err(_) => {
             thread::sleep(within);
             false

@@ -1,17 +1,15 @@
-//! What a descriptor really is, asked of the kernel: is it the socket that its announcement, or the request, speaks of?
+//! What the kernel reports about a descriptor: is it the socket that was announced or requested?
 
-use core::fmt;
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::BorrowedFd;
 
-use rustix::fd::BorrowedFd;
+use portgrant_protocol::{Address, Protocol, Resolved};
 use rustix::net::{AddressFamily, SocketType, getsockname, ipproto, sockopt};
 
-use crate::endpoint::{Address, Resolved};
-use crate::port::Protocol;
-
-/// What getsockopt(2) and getsockname(2) say of an internet socket.
+/// What getsockopt(2) and getsockname(2) report about an internet socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub struct SocketInfo {
     /// SO_TYPE and SO_PROTOCOL
     pub protocol: Protocol,
     /// getsockname(2); an IPv4-mapped address is shown as IPv4
@@ -25,7 +23,7 @@ pub struct Facts {
 /// How a descriptor differs from what was announced or asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mismatch {
-    /// It is open, but no socket
+    /// It is open, but not a socket
     NotASocket,
     /// A socket of another family (AF_UNIX, say), or of a type or protocol that is not portgrant's
     NotInet,
@@ -47,9 +45,9 @@ pub enum Mismatch {
     },
 }
 
-impl Facts {
+impl SocketInfo {
     /// Asks the kernel about `fd`.
-    pub fn of(fd: BorrowedFd<'_>) -> Result<Facts, Mismatch> {
+    pub fn of(fd: BorrowedFd<'_>) -> Result<SocketInfo, Mismatch> {
         let family = sockopt::socket_domain(fd).map_err(|_| Mismatch::NotASocket)?;
         if !matches!(family, AddressFamily::INET | AddressFamily::INET6) {
             return Err(Mismatch::NotInet);
@@ -68,7 +66,7 @@ impl Facts {
         local.set_ip(local.ip().to_canonical());
         let listening = protocol.is_stream() && sockopt::socket_acceptconn(fd).unwrap_or(false);
         let dual_stack = family == AddressFamily::INET6 && !sockopt::ipv6_v6only(fd).unwrap_or(true);
-        Ok(Facts { protocol, local, listening, dual_stack })
+        Ok(SocketInfo { protocol, local, listening, dual_stack })
     }
 
     /// Whether this is the socket that `asked` asks for, ready to be served.
@@ -120,31 +118,31 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
-    use crate::service::Services;
+    use portgrant_protocol::service::Services;
 
     fn asked(text: &str) -> Resolved {
-        text.parse::<crate::Endpoint>().expect(text).resolve(&Services::default()).expect(text)
+        text.parse::<portgrant_protocol::Endpoint>().expect(text).resolve(&Services::default()).expect(text)
     }
 
     #[test]
-    fn a_socket_is_told_from_what_it_is_not() -> std::io::Result<()> {
+    fn a_descriptor_that_is_not_the_expected_socket_is_recognized() -> std::io::Result<()> {
         let file = std::fs::File::open("/dev/null")?;
-        assert_eq!(Facts::of(file.as_fd()), Err(Mismatch::NotASocket));
-        assert_eq!(Facts::of(UnixDatagram::unbound()?.as_fd()), Err(Mismatch::NotInet));
+        assert_eq!(SocketInfo::of(file.as_fd()), Err(Mismatch::NotASocket));
+        assert_eq!(SocketInfo::of(UnixDatagram::unbound()?.as_fd()), Err(Mismatch::NotInet));
 
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
-        let facts = Facts::of(listener.as_fd()).expect("a listener");
-        assert_eq!(facts.fit(&asked(&format!("127.0.0.1:{port}"))), Ok(()));
-        assert!(matches!(facts.fit(&asked(&format!("127.0.0.1:{port}/udp"))), Err(Mismatch::Protocol { .. })));
+        let info = SocketInfo::of(listener.as_fd()).expect("a listener");
+        assert_eq!(info.fit(&asked(&format!("127.0.0.1:{port}"))), Ok(()));
+        assert!(matches!(info.fit(&asked(&format!("127.0.0.1:{port}/udp"))), Err(Mismatch::Protocol { .. })));
         for other in [format!("127.0.0.2:{port}"), format!("{port}"), format!("[::1]:{port}"), "127.0.0.1:1".into()] {
-            assert!(matches!(facts.fit(&asked(&other)), Err(Mismatch::Address { .. })), "{other}");
+            assert!(matches!(info.fit(&asked(&other)), Err(Mismatch::Address { .. })), "{other}");
         }
 
         let udp = UdpSocket::bind("127.0.0.1:0")?;
         let port = udp.local_addr()?.port();
-        let facts = Facts::of(udp.as_fd()).expect("a datagram socket");
-        assert_eq!(facts.fit(&asked(&format!("127.0.0.1:{port}/udp"))), Ok(()));
+        let info = SocketInfo::of(udp.as_fd()).expect("a datagram socket");
+        assert_eq!(info.fit(&asked(&format!("127.0.0.1:{port}/udp"))), Ok(()));
         Ok(())
     }
 
@@ -154,13 +152,13 @@ mod tests {
         let fd = socket(AddressFamily::INET6, SocketType::STREAM, None)?;
         sockopt::set_ipv6_v6only(&fd, true)?;
         bind(&fd, &SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0))?;
-        let port = Facts::of(fd.as_fd()).expect("bound").local.port();
+        let port = SocketInfo::of(fd.as_fd()).expect("bound").local.port();
         let v6only = asked(&format!("[::]:{port},v6only"));
-        assert_eq!(Facts::of(fd.as_fd()).expect("bound").fit(&v6only), Err(Mismatch::NotListening));
+        assert_eq!(SocketInfo::of(fd.as_fd()).expect("bound").fit(&v6only), Err(Mismatch::NotListening));
         listen(&fd, 1)?;
-        let facts = Facts::of(fd.as_fd()).expect("listening");
-        assert_eq!(facts.fit(&v6only), Ok(()));
-        assert!(matches!(facts.fit(&asked(&port.to_string())), Err(Mismatch::Address { .. })));
+        let info = SocketInfo::of(fd.as_fd()).expect("listening");
+        assert_eq!(info.fit(&v6only), Ok(()));
+        assert!(matches!(info.fit(&asked(&port.to_string())), Err(Mismatch::Address { .. })));
         Ok(())
     }
 }

@@ -6,16 +6,16 @@ use std::os::unix::fs::PermissionsExt;
 use portgrant_tests::{BINDER, Caller, World, both_installs, skip};
 
 both_installs![
-    under_no_new_privs_the_helper_says_so,
-    without_its_bit_or_capability_the_helper_says_so,
-    on_a_nosuid_mount_the_helper_says_so,
-    without_the_bounding_set_the_helper_says_so,
-    inside_a_user_namespace_the_helper_says_so,
-    inside_a_user_namespace_with_every_id_the_helper_says_so,
-    traced_by_its_caller_the_helper_says_so,
-    sharing_its_folder_the_helper_says_so,
-    where_no_privilege_is_needed_an_inert_helper_binds,
-    a_refusal_comes_before_any_word_of_the_installation,
+    under_no_new_privs_the_helper_reports_it,
+    without_setuid_bit_and_capability_the_helper_reports_it,
+    on_a_nosuid_mount_the_helper_reports_it,
+    without_the_capability_in_the_bounding_set_the_helper_reports_it,
+    inside_a_user_namespace_the_helper_reports_it,
+    inside_a_user_namespace_with_every_id_the_helper_reports_it,
+    the_helper_reports_that_its_caller_traces_it,
+    the_helper_reports_that_it_shares_its_folder,
+    a_helper_without_privilege_binds_if_none_is_needed,
+    a_refusal_is_reported_before_a_broken_installation,
 ];
 
 fn inert(caller: Caller, words: &[&str], why: &str, fix: &str) {
@@ -25,12 +25,12 @@ fn inert(caller: Caller, words: &[&str], why: &str, fix: &str) {
 
 const EXEC: [&str; 6] = [BINDER, "exec", "-l", "80", "--", "true"];
 
-fn under_no_new_privs_the_helper_says_so(world: &World) {
+fn under_no_new_privs_the_helper_reports_it(world: &World) {
     world.policy("permit alice 80\n");
     inert(world.as_user("alice").no_new_privs(), &EXEC, "no_new_privs is set", "NoNewPrivileges=");
 }
 
-fn without_its_bit_or_capability_the_helper_says_so(world: &World) {
+fn without_setuid_bit_and_capability_the_helper_reports_it(world: &World) {
     world.policy("permit alice 80\n");
     // What a copy, a backup or a package upgrade leaves behind.
     fs::copy(BINDER, "/usr/local/bin/copy").expect("copy");
@@ -47,18 +47,18 @@ fn without_its_bit_or_capability_the_helper_says_so(world: &World) {
     inert(world.as_user("alice"), &words, "it has neither", fix);
 }
 
-fn on_a_nosuid_mount_the_helper_says_so(world: &World) {
+fn on_a_nosuid_mount_the_helper_reports_it(world: &World) {
     world.policy("permit alice 80\n");
     world.as_root().run(["mount", "-o", "remount,nosuid", "/usr/libexec"]).succeeds();
     inert(world.as_user("alice"), &EXEC, "mounted nosuid", BINDER);
 }
 
-fn without_the_bounding_set_the_helper_says_so(world: &World) {
+fn without_the_capability_in_the_bounding_set_the_helper_reports_it(world: &World) {
     world.policy("permit alice 80\n");
     inert(world.as_user("alice").no_bounding_set(), &EXEC, "not in the bounding set", "CapabilityBoundingSet=");
 }
 
-fn inside_a_user_namespace_the_helper_says_so(world: &World) {
+fn inside_a_user_namespace_the_helper_reports_it(world: &World) {
     world.policy("permit alice 80\npermit root 80\n");
     for apart in [&["--user"][..], &["--user", "--map-root-user"], &["--user", "--map-current-user"]] {
         let words = [&["unshare"], apart, &EXEC].concat();
@@ -82,7 +82,7 @@ fn inside_a_user_namespace_the_helper_says_so(world: &World) {
 }
 
 /// As systemd's `PrivateUsers=full` makes it: its map is that of the first namespace.
-fn inside_a_user_namespace_with_every_id_the_helper_says_so(world: &World) {
+fn inside_a_user_namespace_with_every_id_the_helper_reports_it(world: &World) {
     let first = fs::read_link("/proc/self/ns/user").expect("/proc");
     if first.as_os_str() != "user:[4026531837]" {
         return skip("a user namespace with every id is made by root of the first one");
@@ -105,13 +105,13 @@ fn inside_a_user_namespace_with_every_id_the_helper_says_so(world: &World) {
     inert(world.as_root(), &words, "no privilege in this user namespace", "run it outside of the user namespace");
 }
 
-fn traced_by_its_caller_the_helper_says_so(world: &World) {
+fn the_helper_reports_that_its_caller_traces_it(world: &World) {
     world.policy("permit alice 80\n");
     let words = [&["strace", "-o", "/dev/null"], &EXEC[..]].concat();
     inert(world.as_user("alice"), &words, "a process without privilege traces it", "trace it as root");
 }
 
-fn sharing_its_folder_the_helper_says_so(world: &World) {
+fn the_helper_reports_that_it_shares_its_folder(world: &World) {
     world.policy("permit alice 80\n");
     // fork(2) as clone(2) with CLONE_FS makes it.
     let script = "import ctypes, os, platform, sys\n\
@@ -123,13 +123,13 @@ fn sharing_its_folder_the_helper_says_so(world: &World) {
     inert(world.as_user("alice"), &words, "it shares its working folder with another process (CLONE_FS)", "fork(2)");
 }
 
-fn where_no_privilege_is_needed_an_inert_helper_binds(world: &World) {
+fn a_helper_without_privilege_binds_if_none_is_needed(world: &World) {
     world.policy("permit alice 80\n");
     fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "80").expect("the world's own sysctl");
     world.as_user("alice").no_new_privs().run(EXEC).succeeds();
 }
 
-fn a_refusal_comes_before_any_word_of_the_installation(world: &World) {
+fn a_refusal_is_reported_before_a_broken_installation(world: &World) {
     world.policy("permit bob 80\n");
     world.as_user("alice").no_new_privs().run(EXEC).exits(77).complains("refused for alice");
 }

@@ -1,5 +1,5 @@
-//! Why an installation gives no privilege. Asked only after privilege proved missing, never up front: a lower
-//! net.ipv4.ip_unprivileged_port_start, or a capability that the caller has anyway, must be allowed to work.
+//! Why the helper has no privilege. Checked only after a bind failed, never before: with a lower
+//! net.ipv4.ip_unprivileged_port_start, or a capability of the caller's, the bind works without it.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -15,15 +15,15 @@ use crate::privilege::Dropped;
 /// The helper's own file, whatever it is called.
 const SELF: &str = "/proc/self/exe";
 
-/// What keeps the kernel from giving privilege to the helper, or from honouring it.
+/// Why the kernel gives no privilege to the helper, or does not accept it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inert {
+pub enum MissingPrivilege {
     /// prctl(2): setuid bits and file capabilities are void
     NoNewPrivs,
     /// user_namespaces(7): the helper belongs to root outside, or the network namespace does
     UserNamespace,
     /// Neither owned by root with the setuid bit, nor cap_net_bind_service=p
-    NoPrivilege,
+    NoFilePrivilege,
     /// mount(8): the file system is mounted nosuid
     NoSuid,
     /// CAP_NET_BIND_SERVICE is not in the bounding set
@@ -32,19 +32,19 @@ pub enum Inert {
     Traced,
     /// clone(2) with CLONE_FS: another process could change the folder that this one works in
     SharedFolder,
-    /// The capability is there, and something else forbids: a security module
+    /// The helper has the capability, but something else forbids the bind: a security module
     Forbidden,
     /// bind(2) answered EPERM, which is not the kernel's own answer: a cgroup program, or a seccomp filter
-    Denied,
+    BindRejected,
     /// None of these
     Unknown,
 }
 
-/// Looks for the reason. Each question is answered by the kernel; one that cannot be asked is passed over.
-pub fn why(dropped: &Dropped) -> Inert {
+/// Looks for the reason. The kernel answers each question; a question that cannot be asked is skipped.
+pub fn why(dropped: &Dropped) -> MissingPrivilege {
     let elsewhere = !user_namespace::is_first();
     if dropped.has_capability() {
-        return if elsewhere { Inert::UserNamespace } else { Inert::Forbidden };
+        return if elsewhere { MissingPrivilege::UserNamespace } else { MissingPrivilege::Forbidden };
     }
     let mode_and_owner = stat(SELF).map(|stat| (stat.st_mode & 0o4000 != 0, stat.st_uid)).unwrap_or((false, 0));
     let setuid_root = mode_and_owner == (true, 0);
@@ -52,15 +52,18 @@ pub fn why(dropped: &Dropped) -> Inert {
     let capability = file_capability();
     let of_another = setuid_of_another || capability == Some(Of::AnotherNamespace);
     let checks = [
-        (no_new_privs().unwrap_or(false), Inert::NoNewPrivs),
-        (elsewhere && of_another, Inert::UserNamespace),
-        (!setuid_root && capability.is_none(), Inert::NoPrivilege),
-        (statvfs(SELF).is_ok_and(|vfs| vfs.f_flag.contains(StatVfsMountFlags::NOSUID)), Inert::NoSuid),
-        (!capability_is_in_bounding_set(CapabilitySet::NET_BIND_SERVICE).unwrap_or(true), Inert::BoundingSet),
-        (is_traced(), Inert::Traced),
-        (shares_its_folder(), Inert::SharedFolder),
+        (no_new_privs().unwrap_or(false), MissingPrivilege::NoNewPrivs),
+        (elsewhere && of_another, MissingPrivilege::UserNamespace),
+        (!setuid_root && capability.is_none(), MissingPrivilege::NoFilePrivilege),
+        (statvfs(SELF).is_ok_and(|vfs| vfs.f_flag.contains(StatVfsMountFlags::NOSUID)), MissingPrivilege::NoSuid),
+        (
+            !capability_is_in_bounding_set(CapabilitySet::NET_BIND_SERVICE).unwrap_or(true),
+            MissingPrivilege::BoundingSet,
+        ),
+        (is_traced(), MissingPrivilege::Traced),
+        (shares_its_folder(), MissingPrivilege::SharedFolder),
     ];
-    checks.into_iter().find(|check| check.0).map_or(Inert::Unknown, |check| check.1)
+    checks.into_iter().find(|check| check.0).map_or(MissingPrivilege::Unknown, |check| check.1)
 }
 
 /// Whose root a file capability counts for.
@@ -96,7 +99,7 @@ fn shares_its_folder() -> bool {
     pids.any(|pid| pid != own && portgrant_sys::shares_fs(pid))
 }
 
-/// The text of a file of /proc: as much as anybody asks for here stands in its first bytes.
+/// The start of a file of /proc, which contains everything that is needed here.
 fn read(path: &str) -> Result<String, Errno> {
     let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut text = [0; 4096];
@@ -104,7 +107,7 @@ fn read(path: &str) -> Result<String, Errno> {
     Ok(String::from_utf8_lossy(text.get(..len).unwrap_or_default()).into_owned())
 }
 
-impl Inert {
+impl MissingPrivilege {
     /// What to do about it.
     pub fn fix(self) -> String {
         let path = readlink(SELF, Vec::new()).unwrap_or_default();
@@ -114,45 +117,45 @@ impl Inert {
     /// The reason, and what to do about it with HELPER for the helper's path.
     fn words(self) -> (&'static str, &'static str) {
         match self {
-            Inert::NoNewPrivs => (
+            MissingPrivilege::NoNewPrivs => (
                 "the helper got no privilege: no_new_privs is set, so its setuid bit or capability is void",
                 "start it without no_new_privs (systemd: NoNewPrivileges=no, and no option that implies it), or use the \
                  kernel mode",
             ),
-            Inert::UserNamespace => (
+            MissingPrivilege::UserNamespace => (
                 "the helper has no privilege in this user namespace: the helper or the network belongs to another one",
                 "run it outside of the user namespace, or install it inside as that namespace's root",
             ),
-            Inert::NoPrivilege => (
+            MissingPrivilege::NoFilePrivilege => (
                 "the helper got no privilege: it has neither cap_net_bind_service=p nor root's setuid bit",
                 "as root, setcap cap_net_bind_service=p HELPER   (or chown root HELPER; chmod 4755 HELPER)",
             ),
-            Inert::NoSuid => (
+            MissingPrivilege::NoSuid => (
                 "the helper got no privilege: its file system is mounted nosuid",
                 "as root, install it on a file system that is not mounted nosuid; HELPER is",
             ),
-            Inert::BoundingSet => (
+            MissingPrivilege::BoundingSet => (
                 "the helper got no privilege: CAP_NET_BIND_SERVICE is not in the bounding set",
                 "start it with CAP_NET_BIND_SERVICE in the bounding set (systemd: CapabilityBoundingSet=; \
                  containers: --cap-add)",
             ),
-            Inert::Traced => (
+            MissingPrivilege::Traced => (
                 "the helper got no privilege: a process without privilege traces it",
                 "trace it as root, or not at all",
             ),
-            Inert::SharedFolder => (
+            MissingPrivilege::SharedFolder => (
                 "the helper got no privilege: it shares its working folder with another process (CLONE_FS)",
                 "start it from a process that shares its folder with nobody: after fork(2), not clone(2) with CLONE_FS",
             ),
-            Inert::Forbidden => (
+            MissingPrivilege::Forbidden => (
                 "the kernel forbade it although CAP_NET_BIND_SERVICE was raised: a security module or a seccomp filter",
                 "look for a denial in the kernel's log (dmesg, audit)",
             ),
-            Inert::Denied => (
+            MissingPrivilege::BindRejected => (
                 "bind(2) answered EPERM: SocketBindDeny= of the service, or a seccomp filter, forbids it",
                 "in the unit, write SocketBindAllow= with this port, or remove SocketBindDeny= (systemd.resource-control(5))",
             ),
-            Inert::Unknown => (
+            MissingPrivilege::Unknown => (
                 "the helper got no privilege, and none of the known reasons applies",
                 "as root, look at the owner, mode and capability of HELPER (ls -l, getcap)",
             ),
@@ -160,7 +163,7 @@ impl Inert {
     }
 }
 
-impl fmt::Display for Inert {
+impl fmt::Display for MissingPrivilege {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.words().0)
     }

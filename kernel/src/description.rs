@@ -8,7 +8,7 @@ pub const MOST_LEFT_OUT: usize = 1000;
 
 /// A generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct About {
+pub struct Description {
     /// Counted from 1; each reload adds one
     pub generation: u32,
     /// The id of the map that holds it, which shows whether it is active
@@ -55,16 +55,16 @@ pub struct LeftOutRule {
     pub why: String,
 }
 
-impl About {
+impl Description {
     /// As it lies in the kernel.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("numbers, texts and lists of them")
     }
 
-    /// Reads [`About::to_bytes`], filled up with zeros or not.
+    /// Reads [`Description::to_bytes`], filled up with zeros or not.
     #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<About> {
+    pub fn from_bytes(bytes: &[u8]) -> Option<Description> {
         serde_json::from_slice(bytes.split(|&byte| byte == 0).next()?).ok()
     }
 }
