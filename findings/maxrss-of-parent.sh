@@ -1,11 +1,11 @@
 #!/bin/bash
-# Guess:   ru_maxrss from wait4(2) is the peak memory of the program that the child ran: execve(2) starts it anew.
+# Guess:   ru_maxrss from wait4(2) is the peak memory of the program that the child ran: execve(2) resets it.
 # Happens: it includes what the child had before execve(2). After fork(2) that is the parent's memory at this moment.
 #          After posix_spawn(3) or vfork(2), which share the parent's memory, it is the parent's highest peak so far,
 #          even if the parent has given the memory back long before.
 # Seen on: Linux 6.18, glibc 2.36, Python 3.11. getrusage(2) does not mention it.
 # Matters: a large test runner reports its own size for every small program, and a limit or a comparison by this number
-#          fails for the wrong program. VmHWM in /proc/PID/status starts anew at execve(2).
+#          fails for the wrong program. VmHWM in /proc/PID/status is reset by execve(2).
 set -euo pipefail
 echo "Linux $(uname -r), $(ldd --version | head -1), $(python3 --version)"
 python3 - <<'PY'

@@ -36,12 +36,12 @@ pub(crate) fn print(format: Format, environment: &[CString]) -> Result<Infallibl
 }
 
 fn paragraph(kept: &Kept, now: SystemTime) -> String {
-    format!("{}, {} (process {})\n{}", ago(kept.at, now), kept.program, kept.pid, kept.said)
+    format!("{}, {} (process {})\n{}", ago(kept.at, now), kept.program, kept.pid, kept.message)
 }
 
 fn object(kept: &Kept) -> Value {
     let at = kept.at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    json!({ "at": at, "program": kept.program, "pid": kept.pid, "said": kept.said })
+    json!({ "at": at, "program": kept.program, "pid": kept.pid, "message": kept.message })
 }
 
 fn ago(at: SystemTime, now: SystemTime) -> String {

@@ -358,8 +358,8 @@ impl<'a> Parser<'a> {
         Ok(all.iter().any(|clause| clause.0 == "reserved"))
     }
 
-    fn word(&mut self, said: &mut bool) -> Result<Option<Word<'a>>, Stop> {
-        *said = true;
+    fn word(&mut self, flag: &mut bool) -> Result<Option<Word<'a>>, Stop> {
+        *flag = true;
         Ok(self.words.next()?)
     }
 

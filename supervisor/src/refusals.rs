@@ -26,7 +26,7 @@ pub struct Kept {
     /// What it calls itself, printable
     pub program: String,
     /// What, why and fix, a line each
-    pub said: String,
+    pub message: String,
 }
 
 /// Where this user's are kept, by what `variable` says of the environment.
@@ -50,9 +50,9 @@ pub fn path(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
 pub fn keep(path: &Path, refusal: &Kept) {
     let Some(mut file) = open(path) else { return };
     let seconds = refusal.at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let said: String = refusal.said.lines().map(|line| format!("\t{line}\n")).collect();
+    let message: String = refusal.message.lines().map(|line| format!("\t{line}\n")).collect();
     // In one write, at the end: several supervisors may do this at once.
-    let _ = file.write_all(format!("{seconds} {} {}\n{said}", refusal.pid, refusal.program).as_bytes());
+    let _ = file.write_all(format!("{seconds} {} {}\n{message}", refusal.pid, refusal.program).as_bytes());
     if file.metadata().is_ok_and(|found| found.len() > LARGE) {
         halve(&mut file);
     }
@@ -79,10 +79,10 @@ pub fn read(path: &Path) -> std::io::Result<Vec<Kept>> {
     let mut refusals: Vec<Kept> = Vec::new();
     for line in fs::read_to_string(path)?.lines() {
         match line.strip_prefix('\t') {
-            Some(said) => {
+            Some(message) => {
                 if let Some(refusal) = refusals.last_mut() {
-                    refusal.said += said;
-                    refusal.said.push('\n');
+                    refusal.message += message;
+                    refusal.message.push('\n');
                 }
             }
             None => refusals.extend(heading(line)),
@@ -95,7 +95,7 @@ fn heading(line: &str) -> Option<Kept> {
     let mut words = line.splitn(3, ' ');
     let at = UNIX_EPOCH.checked_add(Duration::from_secs(words.next()?.parse().ok()?))?;
     let pid = words.next()?.parse().ok()?;
-    Some(Kept { at, pid, program: words.next()?.to_owned(), said: String::new() })
+    Some(Kept { at, pid, program: words.next()?.to_owned(), message: String::new() })
 }
 
 #[cfg(test)]
@@ -104,7 +104,7 @@ mod tests {
 
     fn refusal(pid: u32) -> Kept {
         let at = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        Kept { at, pid, program: "python3 -m".to_owned(), said: "80/tcp is refused\n  why: none\n".to_owned() }
+        Kept { at, pid, program: "python3 -m".to_owned(), message: "80/tcp is refused\n  why: none\n".to_owned() }
     }
 
     #[test]

@@ -15,7 +15,7 @@ const MOST: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Repeats {
     /// By what is printed
-    said: BTreeMap<String, Count>,
+    counts: BTreeMap<String, Count>,
 }
 
 #[derive(Debug)]
@@ -39,25 +39,25 @@ impl Count {
 impl Repeats {
     /// Whether `what` is to be printed now. Otherwise it is counted.
     pub(crate) fn is_news(&mut self, what: &str, now: Instant) -> bool {
-        if let Some(count) = self.said.get_mut(what) {
+        if let Some(count) = self.counts.get_mut(what) {
             (count.last, count.silenced) = (now, count.silenced + 1);
             return false;
         }
-        if self.said.len() < MOST {
-            self.said.insert(what.to_owned(), Count::from(now));
+        if self.counts.len() < MOST {
+            self.counts.insert(what.to_owned(), Count::from(now));
         }
         true
     }
 
     /// When the next number is due.
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.said.values().map(Count::due).min()
+        self.counts.values().map(Count::due).min()
     }
 
     /// The numbers that are due at `now`, a line each; all of them if there is no `now`.
     pub(crate) fn due(&mut self, now: Option<Instant>) -> Vec<String> {
         let mut lines = Vec::new();
-        self.said.retain(|what, count| {
+        self.counts.retain(|what, count| {
             if now.is_some_and(|now| now < count.due()) {
                 return true;
             }

@@ -313,7 +313,7 @@ impl Supervisor {
         }
         if let Some(path) = self.refusals.as_ref().filter(|_| is_news) {
             let (pid, program) = (notification.thread, name(notification.thread));
-            refusals::keep(path, &Kept { at: SystemTime::now(), pid, program, said: text });
+            refusals::keep(path, &Kept { at: SystemTime::now(), pid, program, message: text });
         }
         Answer::Fail(EACCES)
     }

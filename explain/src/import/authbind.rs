@@ -235,7 +235,7 @@ impl Flag {
             draft.note(&self.place, "for udp a deny with an address refuses its whole family");
         }
         if !(of_owner && !is_root || of_group || of_others) {
-            draft.note(&self.place, "nobody but root may execute this file, so authbind permits it to nobody");
+            draft.note(&self.place, "only root may execute this file, so authbind permits it to no other user");
         }
     }
 }

@@ -74,7 +74,7 @@ fn assignment(line: &str) -> Option<(&str, Option<String>)> {
         .strip_prefix('`')
         .and_then(|value| value.strip_suffix('`'))
         .or_else(|| value.strip_prefix("$(").and_then(|value| value.strip_suffix(')')));
-    let said = match command {
+    let value = match command {
         Some(command) => match command.split_whitespace().collect::<Vec<_>>().as_slice() {
             ["id", "-u" | "-g", user] => Some((*user).to_owned()),
             ["cat" | "head", .., file] => {
@@ -87,7 +87,7 @@ fn assignment(line: &str) -> Option<(&str, Option<String>)> {
             .map(|words| words.concat())
             .filter(|word| !word.contains(['$', '`'])),
     };
-    is_name.then_some((name, said))
+    is_name.then_some((name, value))
 }
 
 struct Command<'a> {

@@ -205,7 +205,7 @@ impl Service<'_> {
                 ));
             }
             if known.is_empty() {
-                return server.obstacle("only_from allows nobody whom portgrant can allow");
+                return server.obstacle("only_from allows no client that portgrant can allow");
             }
             server.options.extend(prefixes("--allow", known));
         }
@@ -348,8 +348,8 @@ mod tests {
         for (attributes, why) in [
             ("access_times = 2:00-9:00", "access_times has no equal"),
             ("no_access = bad.example", "no_access = bad.example is a name"),
-            ("only_from = good.example", "only_from allows nobody"),
-            ("only_from =", "only_from allows nobody"),
+            ("only_from = good.example", "only_from allows no client"),
+            ("only_from =", "only_from allows no client"),
             ("flags = IDONLY", "the flag IDONLY has no equal"),
             ("flags = SENSOR", "it is a trap, not a service"),
             ("type = INTERNAL", "xinetd answers it itself"),

@@ -31,7 +31,7 @@ pub(super) enum Kind {
 
 #[derive(Debug, Default)]
 pub(super) struct Notices {
-    said: HashMap<Kind, (Instant, u64)>,
+    printed: HashMap<Kind, (Instant, u64)>,
 }
 
 impl Notices {
@@ -48,8 +48,8 @@ impl Notices {
 
     /// How many were silenced since the last one, where it is time for the next.
     fn silenced(&mut self, kind: Kind, now: Instant) -> Option<u64> {
-        let Some((last, silenced)) = self.said.get_mut(&kind) else {
-            self.said.insert(kind, (now, 0));
+        let Some((last, silenced)) = self.printed.get_mut(&kind) else {
+            self.printed.insert(kind, (now, 0));
             return Some(0);
         };
         if now.duration_since(*last) < SILENCE {

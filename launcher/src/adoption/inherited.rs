@@ -39,7 +39,7 @@ pub(super) fn names(environment: &[CString], count: usize) -> Result<Vec<String>
         Ok(Some(announced)) => announced,
         Ok(None) => {
             return wrong(
-                "LISTEN_FDS is not set: nobody passed a socket to this process".to_owned(),
+                "LISTEN_FDS is not set: no socket was passed to this process".to_owned(),
                 "leave out --keep-listen",
             );
         }

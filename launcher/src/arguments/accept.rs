@@ -93,7 +93,7 @@ impl Accept {
         let of_clients = given.iter().find(|(option, given)| *given && OF_CLIENTS.contains(option));
         if let (Some((option, _)), Some(endpoint)) = (of_clients, udp) {
             let what = format!("{option} cannot be used with {endpoint}");
-            return usage(what, "leave it out: a program reads datagrams by itself, whoever sent them");
+            return usage(what, "leave it out: the program itself reads datagrams from all senders");
         }
         let sctp = listen.iter().find(|endpoint| endpoint.protocol == Protocol::Sctp);
         if let (Some(_), Some(endpoint)) = (self.idle_timeout, sctp) {

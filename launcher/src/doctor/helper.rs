@@ -15,7 +15,7 @@ use super::{Finding, State, place, shown};
 
 const ABOUT: &str = "helper";
 /// More than any policy gives reason to say.
-const MOST_SAID: u64 = 64 << 20;
+const MOST_BYTES: u64 = 64 << 20;
 
 /// Everything about the helper at `path`, or about its absence.
 pub(super) fn findings(path: Option<&Path>) -> Vec<Finding> {
@@ -78,15 +78,15 @@ pub(super) fn misplaced() -> Option<Finding> {
 /// Asks a program of this installation for its version, which must be this one's.
 pub(super) fn version(about: &'static str, path: &Path) -> Finding {
     let name = shown(path);
-    let said = match said(path, &["--version"]) {
-        Ok(said) => printable(said.trim_ascii()),
+    let output = match output_of(path, &["--version"]) {
+        Ok(output) => printable(output.trim_ascii()),
         Err(error) => {
             return Finding::new(State::Broken, about, format!("{name} does not run: {error}"))
                 .fix("as root, install it again (packaging/install)");
         }
     };
     let own = env!("CARGO_PKG_VERSION");
-    match said.rsplit_once(' ') {
+    match output.rsplit_once(' ') {
         Some((_, version)) if version == own => Finding::new(State::Fine, about, format!("{name}, version {own}")),
         Some((_, version)) => {
             Finding::new(State::Broken, about, format!("{name} is version {version}, and this launcher is {own}"))
@@ -100,14 +100,14 @@ pub(super) fn version(about: &'static str, path: &Path) -> Finding {
 }
 
 /// What a program writes to its standard output. How it ends is not asked: that is not known where SIGCHLD is ignored.
-pub(super) fn said(program: &Path, words: &[&str]) -> io::Result<Vec<u8>> {
+pub(super) fn output_of(program: &Path, words: &[&str]) -> io::Result<Vec<u8>> {
     let mut command = Command::new(program);
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn()?;
-    let mut said = Vec::new();
-    let read = child.stdout.take().map_or(Ok(0), |pipe| pipe.take(MOST_SAID).read_to_end(&mut said));
+    let mut output = Vec::new();
+    let read = child.stdout.take().map_or(Ok(0), |pipe| pipe.take(MOST_BYTES).read_to_end(&mut output));
     let _ = child.wait();
-    read.map(|_| said)
+    read.map(|_| output)
 }
 
 /// What the kernel makes of the file's mode, owner and capability (execve(2), capabilities(7)).

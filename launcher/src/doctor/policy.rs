@@ -23,8 +23,8 @@ pub(super) fn findings() -> Vec<Finding> {
 }
 
 /// Of the tables that are there; of those that are missing nobody can say whose they are.
-fn tables(said: &Value) -> Vec<Finding> {
-    let all = said["tables"].as_array().map(Vec::as_slice).unwrap_or_default();
+fn tables(answer: &Value) -> Vec<Finding> {
+    let all = answer["tables"].as_array().map(Vec::as_slice).unwrap_or_default();
     let named = |exists: bool| {
         let of = all.iter().filter(|table| table["exists"] == exists).filter_map(|table| table["path"].as_str());
         of.collect::<Vec<_>>().join(", ")
@@ -35,7 +35,7 @@ fn tables(said: &Value) -> Vec<Finding> {
         findings.push(Finding::new(State::Fine, NAMES, format!("only root can change {present}")));
     }
     if !missing.is_empty() {
-        findings.push(Finding::new(State::Note, NAMES, format!("not there, so nobody is named by: {missing}")));
+        findings.push(Finding::new(State::Note, NAMES, format!("these files do not exist, so no name is found in them: {missing}")));
     }
     findings
 }
@@ -44,27 +44,27 @@ fn checked(program: &Path) -> Vec<Finding> {
     let mut findings = place::judge(ABOUT, program);
     let version = helper::version(ABOUT, program);
     findings.extend(Some(version).filter(|finding| finding.state == State::Broken));
-    let said = helper::said(program, &["check", "--format", "json"]);
-    let said = said.ok().and_then(|said| serde_json::from_slice::<Value>(&said).ok());
-    let Some(said) = said else { return findings };
-    let all = said["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let answer = helper::output_of(program, &["check", "--format", "json"]);
+    let answer = answer.ok().and_then(|answer| serde_json::from_slice::<Value>(&answer).ok());
+    let Some(answer) = answer else { return findings };
+    let all = answer["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
     findings.extend(all.iter().take(MOST).map(finding_of));
-    let left_out = said["left_out"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+    let left_out = answer["left_out"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
     if let more @ 1.. = all.len().saturating_sub(MOST) + left_out {
         let noun = if more == 1 { "finding" } else { "findings" };
         let text = format!("{more} more {noun}: portgrant check lists all");
         findings.push(Finding::new(State::Note, ABOUT, text));
     }
     if !all.iter().any(|finding| finding["kind"] == "error") {
-        let files = said["files"].as_array().map_or(0, Vec::len);
-        let rules = said["rules"].as_u64().unwrap_or(0);
+        let files = answer["files"].as_array().map_or(0, Vec::len);
+        let rules = answer["rules"].as_u64().unwrap_or(0);
         let rules = if rules == 1 { "1 rule".to_owned() } else { format!("{rules} rules") };
         let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
         let text = format!("well-formed, and only root can change it: {rules} in {files}");
         findings.push(Finding::new(State::Fine, ABOUT, text));
     }
     if !all.iter().any(is_about_names) {
-        findings.extend(tables(&said));
+        findings.extend(tables(&answer));
     }
     findings
 }

@@ -237,7 +237,7 @@ impl Syslog {
     fn send(&mut self, severity: u8, text: &[u8]) -> bool {
         self.reach();
         if self.lost > 0 && self.socket.is_some() {
-            let notice = format!("{} lines before this one were lost: nobody was at {SOCKET}", self.lost);
+            let notice = format!("{} lines before this one were lost: nothing listened at {SOCKET}", self.lost);
             if self.put(NOTICE, notice.as_bytes()).is_ok() {
                 self.lost = 0;
             }

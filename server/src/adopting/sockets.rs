@@ -242,7 +242,7 @@ mod tests {
         let other_kind = sockets.tcp_at("web", &format!("127.0.0.1:{port}/udp"));
         assert!(
             matches!(other_kind.as_ref().map_err(Error::downcast_ref), Err(Some(SocketError::WrongKind { .. }))),
-            "who asks for udp at a listener is told so"
+            "a request for udp at a listener is an error"
         );
         let error = sockets.tcp_at("web", "nowhere at all").expect_err("not an endpoint");
         assert!(error.downcast_ref::<InvalidEndpoint>().is_some(), "{error}");

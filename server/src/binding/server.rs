@@ -254,7 +254,7 @@ mod tests {
         let error = Server::default().helper("/nonexistent").listen(&endpoint).expect_err("in use");
         assert!(
             matches!(error.downcast_ref(), Some(BindError::InUse { .. })),
-            "nobody is asked for what is in use: {error}"
+            "the helper is not asked for an address in use: {error}"
         );
         assert!(matches!(
             Server::default().listen("each:7777/udp").as_ref().map_err(Error::downcast_ref),

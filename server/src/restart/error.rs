@@ -46,7 +46,7 @@ pub enum RestartError {
         /// Its pid
         pid: u32,
         /// Its message
-        said: String,
+        message: String,
     },
     /// The next generation was not ready in time, and was ended
     SuccessorSlow {
@@ -119,9 +119,9 @@ impl RestartError {
                     .why_if_known(status.map(|status| format!("it ended with {status}")))
                     .fix(SEE_ITS_WORDS)
             }
-            RestartError::SuccessorFailed { pid, said } => {
+            RestartError::SuccessorFailed { pid, message } => {
                 Report::what(format!("the next generation (process {pid}) cannot serve"))
-                    .why(printable(said.as_bytes()))
+                    .why(printable(message.as_bytes()))
                     .fix(SEE_ITS_WORDS)
             }
             RestartError::SuccessorSlow { pid, limit } => {

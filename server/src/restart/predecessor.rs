@@ -192,7 +192,7 @@ impl Predecessor {
     fn say(&self, word: &Word) -> Result<(), HandoverError> {
         match say(&self.conversation, word) {
             Err(HandoverError::Transfer(TransferError::Ended)) => Ok(()),
-            said => said,
+            word => word,
         }
     }
 }

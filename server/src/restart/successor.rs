@@ -155,7 +155,7 @@ impl Successor {
                     }
                 }
                 (Word::Failed { why }, _) => {
-                    return Err(RestartError::SuccessorFailed { pid: self.pid(), said: why }.into());
+                    return Err(RestartError::SuccessorFailed { pid: self.pid(), message: why }.into());
                 }
                 // It has ended since, and this process has stopped nothing yet.
                 (Word::Serving, Phase::Taking) if self.process.as_ref().is_some_and(Process::has_ended) => {

@@ -98,7 +98,7 @@ impl Serving {
             // The successor ended the starter.
             Ok(Progress::Serving) => self.retire(),
             // The successor's own message says more, if there is one.
-            Err(said) => self.fail(said),
+            Err(error) => self.fail(error),
             Ok(Progress::Waiting | Progress::HungUp) => self.fail(ended.into()),
         }
     }

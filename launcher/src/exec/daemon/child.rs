@@ -70,7 +70,7 @@ impl Begun {
 fn in_place(watch: Watch, (go, guards): (OwnedFd, OwnedFd), callers: SigSet) -> Result<(), Error> {
     let _ = rustix::process::setpgid(None, None);
     set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
-        .map_err(|errno| system("be told of the guard's end", errno))?;
+        .map_err(|errno| system("request a signal for the guard's end", errno))?;
     drop(guards);
     if File::from(go).read_exact(&mut [0]).is_err() {
         leave(status::SYSTEM);
