@@ -1,5 +1,5 @@
-//! The words of a command line, one after the other: options with their values, and the words behind them. Bytes, where
-//! execve(2) put them; nothing is copied.
+//! The words of a command line, one after the other: options with their values, and the words behind them. They are bytes
+//! in the place where execve(2) put them, and are not copied.
 //!
 //! `-lVALUE`, `-l VALUE`, `--listen=VALUE` and `--listen VALUE` are the same. `--` ends the options, and so does the first
 //! word that is not an option.
@@ -19,7 +19,7 @@ pub(crate) enum Argument {
     Value(&'static CStr),
 }
 
-/// What is left of a command line.
+/// The rest of a command line.
 #[derive(Debug)]
 pub(crate) struct Arguments<'a> {
     words: core::slice::Iter<'a, &'static CStr>,

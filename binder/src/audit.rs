@@ -10,8 +10,8 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketT
 
 use crate::Error;
 
-/// The way to the log daemon: a socket that is opened before anything is decided, and kept. The caller may take away
-/// the right to open another one at any moment (prlimit(2) with RLIMIT_NOFILE), which must not lose a line.
+/// The connection to the log daemon: a socket that is opened before the decision, and kept. Later the caller could prevent
+/// that a socket is opened (prlimit(2) with RLIMIT_NOFILE), and the line would be lost.
 #[derive(Debug)]
 pub struct Log {
     socket: OwnedFd,
@@ -22,12 +22,12 @@ impl Log {
     /// Opens the socket.
     ///
     /// # Errors
-    /// If there can be no socket. A log daemon that is dead or absent is not an error.
+    /// If the socket cannot be created. A missing log daemon is not an error.
     pub fn open() -> Result<Log, Error> {
         Log::connected().map_err(|errno| Error::Call { call: "socket, for the audit line,", errno })
     }
 
-    /// Sends `lines`, and never waits for it.
+    /// Sends `lines`, without waiting.
     pub fn write(&mut self, lines: &[Line<'_>]) {
         let pid = rustix::process::getpid().as_raw_nonzero().get().cast_unsigned();
         for line in lines {

@@ -1,4 +1,4 @@
-//! The helper's arguments. Read after the drop; kept as bytes, shown printable.
+//! The helper's arguments. They are read after the drop, kept as bytes, and made printable for messages.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -17,7 +17,7 @@ use crate::arguments::{Argument, Arguments};
 
 pub(crate) const HELP: &str = include_str!("help.txt");
 
-/// What is asked of the helper.
+/// A request to the helper.
 #[derive(Debug)]
 pub(crate) enum Command {
     Exec(Exec),
@@ -57,7 +57,7 @@ struct Words {
 }
 
 impl Command {
-    /// Reads argv. How to report a failure is known also if the arguments behind that option are wrong.
+    /// Reads argv. If a later argument is wrong, the options about reporting that stand before it still apply.
     pub(crate) fn parse(arguments: &[&'static CStr]) -> (Result<Command, Error>, Reporting) {
         let mut words = Words::default();
         let command = words.command(arguments);

@@ -3,7 +3,7 @@
 //!
 //! On x86-64 and aarch64 the helper's first instructions are those of `portgrant-startup` (cfg(bare)), and no C library is
 //! linked. Elsewhere the C library starts first. Both starts know the caller's real ids from the kernel, and then run the same
-//! code, whose first step gives privilege up. Nothing here is changed that a program executed later would notice.
+//! code, whose first step gives privilege up. Nothing that a program inherits is changed here.
 #![allow(unsafe_code)]
 
 use alloc::vec::Vec;
@@ -20,7 +20,7 @@ pub(crate) struct Start {
     pub(crate) environment: &'static [Word<'static>],
 }
 
-/// Where the helper goes on after its first instructions.
+/// The helper continues here after its first instructions.
 // SAFETY: the one function of this name, with the signature that `portgrant-startup` calls.
 #[cfg(bare)]
 #[unsafe(no_mangle)]
@@ -34,7 +34,7 @@ fn portgrant_main(process: portgrant_startup::Process) -> u8 {
 #[cfg(not(bare))]
 mod c_library;
 
-/// The caller's descriptor `number`, which they name on the command line; `None` where it is not open.
+/// The caller's descriptor `number`, which they name on the command line; `None` if it is not open.
 pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: not -1, and F_GETFD with any number only asks about it.
     if number < 0 || unsafe { rustix::io::fcntl_getfd(BorrowedFd::borrow_raw(number)) }.is_err() {

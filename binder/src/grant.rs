@@ -1,5 +1,5 @@
-//! One request, from reading the policy to bound sockets: all of its endpoints are decided, then all are bound, or nothing
-//! is; and every endpoint leaves its audit line.
+//! One request, from reading the policy to bound sockets. All of its endpoints are decided, then all or none are bound. Each
+//! endpoint has its audit line.
 
 use alloc::boxed::Box;
 use alloc::string::ToString;
@@ -16,7 +16,7 @@ use crate::audit::Log;
 use crate::permit::Permit;
 use crate::time_limit::TimeLimit;
 
-/// Who is asked by which way in, and what bounds and records it.
+/// A request: its verb, its time limit and its log.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// The way in
@@ -59,7 +59,7 @@ pub struct How<'a> {
     pub program: Option<&'a CStr>,
 }
 
-/// What a verdict rests on: one reading of the system's files, and the kernel's word on the caller.
+/// Everything that a verdict depends on: one reading of the system's files, and the caller as the kernel reports them.
 #[derive(Debug)]
 pub struct Basis {
     /// The policy

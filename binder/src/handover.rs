@@ -51,7 +51,7 @@ pub fn execute(_: &Renounced, program: &Program, sockets: Vec<Ready>, environmen
         return Error::Call { call: "prctl(PR_SET_NO_NEW_PRIVS)", errno };
     }
     let arguments: Vec<Word<'_>> = program.arguments.iter().map(|word| Word::from(*word)).collect();
-    // Byte for byte as execve(2) gave it, but for the variables of the convention.
+    // Byte for byte as execve(2) gave it, except LISTEN_*.
     let stale = |entry: &&Word<'_>| {
         let begins = |name: &str| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(drop);
         listen::VARIABLES.iter().any(|name| begins(name).is_some())
@@ -75,7 +75,7 @@ pub fn pass(renounced: &Renounced, to: &OwnedFd, sockets: Vec<Ready>) -> Result<
     reply(renounced, to, &Reply::Granted { names }, &sockets)
 }
 
-/// Sends a reply, whatever it says; waits for as long as the other side does not read.
+/// Sends a reply. It waits until the other side reads.
 pub fn reply(_: &Renounced, to: &OwnedFd, reply: &Reply, sockets: &[OwnedFd]) -> Result<(), Error> {
     let record = reply.encode().map_err(Error::Record)?;
     transfer::send(to.as_fd(), &record, sockets).map_err(Error::Transfer)

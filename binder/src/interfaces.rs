@@ -1,6 +1,6 @@
 //! The addresses of this host's interfaces, as the kernel lists them over a netlink socket (rtnetlink(7)).
 //!
-//! Without privilege. The kernel's answer is read as bytes that may be anything: what does not fit is left out or is an error.
+//! This needs no privilege. The kernel's answer is parsed like untrusted bytes: invalid parts are skipped or an error.
 
 use alloc::string::String;
 use alloc::vec;
@@ -57,7 +57,7 @@ struct Link {
 /// Every address of every interface that is up, in the kernel's order.
 ///
 /// # Errors
-/// Those of the socket, and [`Errno::AGAIN`] where the list does not come to rest.
+/// Errors of the socket, and [`Errno::AGAIN`] if the list keeps changing.
 pub(crate) fn addresses() -> Result<Vec<InterfaceAddress>, Errno> {
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     for _ in 0..ATTEMPTS {
@@ -71,7 +71,7 @@ pub(crate) fn addresses() -> Result<Vec<InterfaceAddress>, Errno> {
     Err(Errno::AGAIN)
 }
 
-/// Asks for all objects of one kind. `None` where the list changed meanwhile.
+/// Asks for all objects of one kind. `None` if the list changed meanwhile.
 fn dump(socket: BorrowedFd<'_>, kind: u16) -> Result<Option<Vec<u8>>, Errno> {
     // nlmsghdr, and a struct rtgenmsg with its padding: all families.
     let len = 20u32;
@@ -88,7 +88,7 @@ fn dump(socket: BorrowedFd<'_>, kind: u16) -> Result<Option<Vec<u8>>, Errno> {
             Err(Errno::INTR) => continue,
             other => other?,
         };
-        // The kernel's number is 0; nobody else is believed.
+        // The kernel's number is 0; other senders are ignored.
         if sender.and_then(|sender| SocketAddrNetlink::try_from(sender).ok()).is_none_or(|sender| sender.pid() != 0) {
             continue;
         }

@@ -1,7 +1,7 @@
 //! The helper `portgrant-binder`, installed setuid root or with `cap_net_bind_service=p`.
 //!
-//! [`run`] is the whole story: give up all but one capability, then see what is asked, decide, bind, give up the rest,
-//! hand over. What needs unsafe code is in [`entry`].
+//! [`run`] shows the whole order: give up all but one capability, read the request, decide, bind, give up the rest, hand
+//! over. The unsafe code is in [`entry`].
 #![no_main]
 #![cfg_attr(bare, no_std)]
 
@@ -53,8 +53,8 @@ fn run(uid: u32, gid: u32, start: impl FnOnce() -> Start) -> u8 {
         Ok(limit) => (command.and_then(|command| answer(&dropped, &limit, command, environment)), Some(limit)),
         Err(error) => (Err(error), None),
     };
-    // Nothing is executed, sent or printed before the last capability is gone: each of these may take as long as the
-    // caller likes.
+    // Nothing is executed, sent or printed before the last capability is gone, because the caller can delay each of
+    // these.
     let renounced = match dropped.renounce() {
         Ok(renounced) => renounced,
         Err(error) => return kept(error),
@@ -72,7 +72,7 @@ fn kept(error: PrivilegeError) -> u8 {
     if portgrant_sys::abandon() { Failures::default().report(error.into(), &[], None) } else { status::SYSTEM }
 }
 
-/// What is left to do when no privilege is needed any more.
+/// The last step, which needs no privilege.
 enum Answer {
     Execute(handover::Program, Vec<Ready>),
     Send(OwnedFd, Result<Vec<Ready>, Error>),
@@ -120,7 +120,7 @@ fn bind(dropped: &Dropped, limit: &TimeLimit, listen: &Endpoint, socket: RawFd) 
         Basis::read(system, Ok(vec![endpoint]), domain)
     };
     request.grant(read, |permits, unchanged| {
-        // Nobody can take this back, so there must be no time between the comparison and the bind.
+        // This bind cannot be undone, so there must be no time between the comparison and the bind.
         limit.last_step(|| {
             let unchanged = unchanged()?;
             let bind = |permit| socket::bind_own(permit, socket.as_fd(), dropped, &unchanged);
@@ -140,7 +140,7 @@ fn sockets(dropped: &Dropped, limit: &TimeLimit, how: How<'_>, listen: &[Endpoin
     request.grant(read, |permits, unchanged| {
         let bound: Vec<Bound> =
             permits.into_iter().map(|permit| socket::bind(permit, dropped)).collect::<Result<_, _>>()?;
-        // Only now, as what is bound and does not listen has served nobody, and can be closed.
+        // Only now: a socket that is bound but does not listen has served nobody, and can be closed.
         let unchanged = unchanged()?;
         let mut sockets = Vec::with_capacity(bound.len());
         for endpoint in bound {

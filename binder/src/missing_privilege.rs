@@ -66,7 +66,7 @@ pub fn why(dropped: &Dropped) -> MissingPrivilege {
     checks.into_iter().find(|check| check.0).map_or(MissingPrivilege::Unknown, |check| check.1)
 }
 
-/// Whose root a file capability counts for.
+/// The user namespace in which a file capability counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
     ThisNamespace,

@@ -1,5 +1,5 @@
-//! Privilege as a value that moves: [`Privileged`] → [`Dropped`] → [`Renounced`]. Each transition consumes what was
-//! there before, so a wrong order does not compile:
+//! Privilege as a value that moves: [`Privileged`] → [`Dropped`] → [`Renounced`]. Each transition consumes the earlier
+//! state, so a wrong order does not compile:
 //!
 //! ```no_run
 //! # use portgrant_binder::privilege::Privileged;
@@ -13,7 +13,7 @@
 //! let dropped = privileged.drop_to_caller().unwrap();
 //! let again = privileged.drop_to_caller(); // moved: there is nothing left to drop
 //! ```
-//! Nothing is bound without privilege's owner:
+//! Nothing is bound after the last capability is given up:
 //! ```
 //! # use portgrant_binder::{permit::Permit, privilege::Dropped, socket};
 //! fn bind_after_renouncing(permit: Permit<'_>, dropped: Dropped, other: Dropped) {
@@ -51,7 +51,7 @@
 //! }
 //! ```
 //!
-//! The first transition runs with whatever privilege execve(2) gave, and looks at nothing that the caller chose.
+//! The first transition runs with the privilege that execve(2) gave, and reads nothing that the caller chose.
 
 use core::fmt;
 
@@ -100,8 +100,8 @@ pub enum PrivilegeError {
 }
 
 impl Privileged {
-    /// The state at the first instruction of a process whose real ids are these, in the kernel's own words. It claims nothing
-    /// of privilege: the kernel is asked what is there.
+    /// The state at the first instruction of a process whose real ids are these, in the kernel's own words. It does not
+    /// assume any privilege: the kernel is asked.
     pub fn at_start(uid: u32, gid: u32) -> Privileged {
         Privileged { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) }
     }
@@ -138,7 +138,7 @@ impl Dropped {
         self.uid.as_raw()
     }
 
-    /// Whether there is anything to raise. Where not, the installation is inert; see [`crate::missing_privilege`].
+    /// Whether the capability is permitted. If not, see [`crate::missing_privilege`].
     pub fn has_capability(&self) -> bool {
         self.sets.permitted.contains(BIND)
     }

@@ -1,4 +1,4 @@
-//! Sockets: made as the caller, bound by spending a [`Permit`], the caller's own ones judged by what the kernel says.
+//! Sockets: made as the caller and bound by spending a [`Permit`]. The caller's own sockets are checked by asking the kernel.
 //!
 //! Created after the uid is dropped, so the socket's owner is the caller: `ss -e`, owner matches of firewalls and the
 //! kernel's same-uid rule for SO_REUSEPORT see the right user. Only bind(2) itself runs with the capability.
@@ -26,10 +26,10 @@ use crate::missing_privilege::{self, MissingPrivilege};
 use crate::permit::Permit;
 use crate::privilege::Dropped;
 
-/// The backlog where none was asked for; the kernel caps it at net.core.somaxconn.
+/// The default backlog; the kernel limits it to net.core.somaxconn.
 const BACKLOG: u32 = 4096;
 
-/// The sockets of one endpoint: bound, and not listening yet. Dropped, they are closed and nobody was served.
+/// The sockets of one endpoint: bound, but not listening yet. Dropping them closes them, and nobody was served.
 #[derive(Debug)]
 pub struct Bound {
     endpoint: Resolved,
@@ -68,7 +68,7 @@ pub fn bind(permit: Permit<'_>, dropped: &Dropped) -> Result<Bound, Error> {
             IpAddr::V6(ip) => SocketAddrV6::new(ip, endpoint.port.get(), 0, scope).into(),
         };
         match bind_to(&fd, &address, endpoint, dropped) {
-            // Gone since it was listed, or tentative (ipv6(7)) and not there yet: the wildcard serves it.
+            // The address was removed meanwhile, or is still tentative (ipv6(7)): the wildcard serves it.
             Err(Error::NotThere { .. }) if !sockets.is_empty() => continue,
             other => other?,
         }
@@ -89,7 +89,7 @@ impl Bound {
 
 /// Binds the caller's own socket, which [`check_own`] judged, to what `permit` permits. Sets no option, never listens.
 ///
-/// This cannot be taken back: the socket stays bound whatever happens then. So the policy's being unchanged is proven first.
+/// This cannot be undone: the socket stays bound whatever happens later. So first the policy is proven to be unchanged.
 pub fn bind_own(permit: Permit<'_>, socket: BorrowedFd<'_>, dropped: &Dropped, _: &Unchanged) -> Result<(), Error> {
     let endpoint = permit.endpoint();
     let v6 =
@@ -101,7 +101,7 @@ pub fn bind_own(permit: Permit<'_>, socket: BorrowedFd<'_>, dropped: &Dropped, _
         Address::Any | Address::Each => Ipv6Addr::UNSPECIFIED.into(),
     };
     bind_to(socket, &SocketAddr::new(ip, endpoint.port.get()), endpoint, dropped)?;
-    // The address is the caller's to change by now, by connect(2); the port is not.
+    // The caller could have changed the address by connect(2) meanwhile, but not the port.
     match local(socket) {
         Some(bound) if bound.port() == endpoint.port.get() => Ok(()),
         found => Err(rewritten(endpoint, found)),
@@ -111,7 +111,7 @@ pub fn bind_own(permit: Permit<'_>, socket: BorrowedFd<'_>, dropped: &Dropped, _
 /// Whether `socket` is one that the bind verb may bind to `endpoint`: unbound, unconnected, of this network namespace,
 /// made by this caller, of the protocol that was asked for.
 ///
-/// All that is asked here, the caller cannot change afterwards, or bind(2) itself refuses it then.
+/// The caller cannot change afterwards what is checked here, or bind(2) then fails.
 pub fn check_own(socket: BorrowedFd<'_>, endpoint: &Resolved, uid: u32) -> Result<Domain, Error> {
     let wrong = |expected| Error::OwnSocket { endpoint: endpoint.to_string(), expected };
     let asked = endpoint.endpoint.protocol;
@@ -244,7 +244,7 @@ fn bind_to(fd: impl AsFd, address: &SocketAddr, endpoint: &Resolved, dropped: &D
     }
 }
 
-/// Whether the kernel bound what it was asked to: a program in the kernel may rewrite it (cgroup BPF).
+/// Checks that the kernel bound the requested address: a BPF program in the kernel may change it.
 fn check_bound(fd: BorrowedFd<'_>, asked: &SocketAddr, endpoint: &Resolved) -> Result<(), Error> {
     match local(fd) {
         Some(found) if (found.ip(), found.port()) == (asked.ip(), asked.port()) => Ok(()),
@@ -261,7 +261,7 @@ fn rewritten(endpoint: &Resolved, found: Option<SocketAddr>) -> Error {
     Error::Rewritten { endpoint: endpoint.to_string(), found }
 }
 
-/// What must be so before the socket leaves: a stream socket listens; `each` shares its port with nobody any more.
+/// Prepares a socket for the handover: a stream socket listens, and `each` no longer shares its port.
 fn finish(fd: BorrowedFd<'_>, endpoint: &Resolved) -> Result<(), Error> {
     let asked = &endpoint.endpoint;
     if asked.address == Address::Each && !asked.options.reuseport {

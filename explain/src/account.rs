@@ -18,7 +18,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 /// No group has this number (setresgid(2)).
 const NO_GID: u32 = u32::MAX;
 
-/// Whom a question is about.
+/// The user that a question is about.
 #[derive(Debug)]
 pub(crate) enum Asked {
     /// This process
@@ -34,14 +34,14 @@ pub(crate) enum Asked {
 #[derive(Debug)]
 pub(crate) struct Account {
     uid: u32,
-    /// None where the uid has no account
+    /// None if the uid has no account
     gid: Option<u32>,
     groups: Vec<u32>,
     name: Option<String>,
 }
 
 impl Asked {
-    /// Whoever asks, or the account `user`; root becomes it.
+    /// The caller, or the account `user`, which root becomes.
     pub(crate) fn settle(user: Option<&str>) -> Result<Asked, Box<Message>> {
         let Some(user) = user else { return Ok(Asked::Process) };
         let account = Account::named(user)?;
@@ -59,19 +59,19 @@ impl Asked {
         Ok(of_directory(caller, system))
     }
 
-    /// Whether this is root, who may read what the user may not.
+    /// Whether this is root, who may read files that the user may not.
     pub(crate) fn is_read_by_root(&self) -> bool {
         matches!(self, Asked::Account { account, is_entered: false } if account.uid != 0 && geteuid().is_root())
     }
 
-    /// Whether it is about an account as a login would have it, and not about a process.
+    /// Whether the question is about an account, not about a process.
     pub(crate) fn is_account(&self) -> bool {
         matches!(self, Asked::Account { .. })
     }
 }
 
 impl Account {
-    /// A name, then a number: there are accounts whose name is one. `uid:N` is a number in any case.
+    /// First a name, then a number: some accounts have a number as their name. `uid:N` is always a number.
     fn named(word: &str) -> Result<Account, Box<Message>> {
         let failed = |errno: Errno| {
             let why = Message::of(Kind::System, "the account could not be looked up").why(errno.desc());
@@ -102,7 +102,7 @@ impl Account {
         Caller { uid: self.uid, gid, groups: self.groups.clone(), name: self.name.clone(), ..Caller::default() }
     }
 
-    /// Takes the account's ids, where this is root. They are all that is left afterwards: no capability, no way back.
+    /// Takes the account's ids, if this is root. No capability and no way back is left.
     fn enter(&self) -> bool {
         if self.uid == 0 || !geteuid().is_root() {
             return false;

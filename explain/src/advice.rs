@@ -1,4 +1,4 @@
-//! What is well-formed and probably not meant: rules that do nothing, rules that cannot be used, ports that others trust.
+//! Warnings about well-formed rules: rules without effect, rules that cannot be used, ports that others trust.
 
 use std::collections::hash_map::Entry;
 use std::ffi::OsStr;
@@ -21,15 +21,15 @@ use crate::relation::{Budget, Extent};
 const INTERPRETERS: [&str; 14] =
     ["sh", "bash", "dash", "zsh", "ksh", "busybox", "python", "perl", "ruby", "node", "nodejs", "php", "java", "lua"];
 
-/// How many steps the comparison of all rules takes at most; each rule has its share, and what those before it left.
+/// How many steps the comparison of all rules takes at most; each rule has its share, and the unused steps of earlier rules.
 pub(crate) const MOST_STEPS: u64 = 10_000_000;
 /// How many programs are checked.
 const MOST_PROGRAMS: usize = 1_000;
 
 /// All findings about the rules of a well-formed policy, and whether all rules were compared. `nfs`: whether
-/// there is NFS that believes ports. It reads no table of names: those are read in one piece with the policy.
+/// there is NFS that trusts ports. It reads no table of names: those are read together with the policy.
 pub(crate) fn advice<'p>(policy: &'p Policy, groups: &DeniedGroups, nfs: bool) -> (Vec<Advice<'p>>, bool) {
-    // Never dropped: the program ends in a moment, and to take all of it apart would take a tenth of its time.
+    // Never dropped: the program ends soon, and freeing all of it would take a tenth of its time.
     let extents = ManuallyDrop::new(policy.rules.iter().map(Extent::of).collect::<Vec<_>>());
     let comparison = ManuallyDrop::new(Comparison::of(&extents, groups));
     let mut programs = Programs::default();
@@ -64,7 +64,7 @@ impl<'e, 'p> Comparison<'e, 'p> {
         Comparison { candidates: Candidates::of(extents), groups, budget: Budget::new(0) }
     }
 
-    /// Another rule that leaves nothing for this one to do.
+    /// Another rule that makes this one needless.
     fn needless(&self, extent: &Extent<'p>) -> Option<What<'p>> {
         let (rule, budget) = (extent.rule, &self.budget);
         if rule.ports.is_empty() || rule.subject == Subject::Nobody {
@@ -73,7 +73,7 @@ impl<'e, 'p> Comparison<'e, 'p> {
         let any = Some(Subject::Any).filter(|any| rule.subject != *any);
         let own = || std::iter::once(rule.subject).chain(any);
         if rule.effect == Effect::Permit {
-            // A permit on a group holds only while the process has it, a deny by the account.
+            // A permit for a group applies only if the process has it, a deny also by the account.
             let groups = self.groups.of_subject(rule.subject).iter().map(|&gid| Subject::Gid(gid));
             let denies_all = |deny: &Extent<'p>| deny.denies_all(extent, budget);
             let first = |subject| self.candidates.first((subject, Effect::Deny), extent, budget, denies_all);

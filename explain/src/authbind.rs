@@ -1,4 +1,4 @@
-//! Files of authbind's, given to `check`: people who move in hold them for a policy.
+//! Files of authbind that are given to `check` by mistake, as if they were a policy.
 
 use std::ffi::OsStr;
 use std::path::Path;

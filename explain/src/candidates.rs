@@ -1,5 +1,5 @@
-//! Which rules may relate to a rule. They are found by what they have in common with it, so that in a large policy not
-//! every rule is compared with every other. What is found here is compared; what is not found cannot relate.
+//! Finds the rules that may relate to a rule by what they have in common with it, so that in a large policy not every rule is
+//! compared with every other. Rules that are not found here cannot relate.
 
 use std::cell::OnceCell;
 use std::collections::hash_map::Entry;
@@ -12,18 +12,18 @@ use rustc_hash::FxHashMap;
 
 use crate::relation::{Budget, Extent};
 
-/// Up to so many rules of a kind are all candidates.
+/// If a kind has at most this many rules, all are candidates.
 const SMALL: usize = 16;
-/// Up to so many candidates no better way is looked for.
+/// With at most this many candidates, no better way is searched.
 const FEW: usize = 8;
 /// How many of a rule's ports are tried, for the one that the fewest rules hold.
 const PORTS_TRIED: usize = 4;
 
-/// The rules by whom they speak of and what they do.
+/// The rules, by subject and effect.
 pub(crate) struct Candidates<'e, 'p> {
-    /// Of rules that say the same the first alone
+    /// Only the first of equal rules
     groups: FxHashMap<(Subject, Effect), Group<'e, 'p>>,
-    /// The others, by where they stand, with that first one
+    /// The others, by their place, with the first one
     repeated: FxHashMap<(usize, usize), &'p Rule>,
 }
 
@@ -36,7 +36,7 @@ struct Group<'e, 'p> {
 /// Numbers of members, in the order of the policy.
 type Numbers = Vec<usize>;
 
-/// The members of a group by everything by which they can be found. What is needed seldom is made when it is.
+/// The indexes of a group of rules. Rarely used indexes are made when they are needed.
 #[derive(Default)]
 struct Index<'p> {
     ports: ByPort,
@@ -47,7 +47,7 @@ struct Index<'p> {
 
 #[derive(Default)]
 struct ByPort {
-    /// Blocks of ports: 2 to the power of what, and the how many-th. A range is in one or two of about its own size
+    /// Blocks of ports: the size as a power of 2, and the number of the block. A range is in one or two blocks of about its size
     blocks: FxHashMap<(u32, u32), Numbers>,
     /// Which sizes there are: a bit each
     sizes: u32,
@@ -61,10 +61,10 @@ struct ByAddress {
     /// Which lengths there are: a bit each
     v4_lengths: u64,
     v6_lengths: u128,
-    /// What holds every address of a family
+    /// Rules that contain every address of a family
     every_v4: Numbers,
     every_v6: Numbers,
-    /// What holds any address of a family
+    /// Rules that contain any address of a family
     any_v4: Numbers,
     any_v6: Numbers,
 }
@@ -72,7 +72,7 @@ struct ByAddress {
 impl<'e, 'p> Candidates<'e, 'p> {
     pub(crate) fn of(extents: &'e [Extent<'p>]) -> Candidates<'e, 'p> {
         let mut groups: FxHashMap<_, Group<'e, 'p>> = FxHashMap::default();
-        // What permits or denies nothing has no ports.
+        // A rule without effect has no ports.
         for extent in extents.iter().filter(|extent| !extent.rule.ports.is_empty()) {
             groups.entry((extent.rule.subject, extent.rule.effect)).or_default().members.push(extent);
         }
@@ -94,7 +94,7 @@ impl<'e, 'p> Candidates<'e, 'p> {
         Candidates { groups, repeated }
     }
 
-    /// The policy's first rule that says the same as `rule`, where that is another.
+    /// The policy's first rule that is equal to `rule`, if that is another rule.
     pub(crate) fn same(&self, rule: &Rule) -> Option<&'p Rule> {
         self.repeated.get(&place(rule)).copied()
     }
@@ -203,7 +203,7 @@ impl ByPort {
         blocks.filter_map(|block| self.blocks.get(&block)).map(Vec::as_slice).collect()
     }
 
-    /// The numbers of those that may hold a port of `of`; `None` where it is as well to take all `count` of them.
+    /// The numbers of those that may hold a port of `of`; `None` if it is no slower to take all `count` of them.
     fn overlapping(&self, of: &Extent<'_>, count: usize, budget: &Budget) -> Option<Numbers> {
         let mut numbers = Vec::new();
         for (first, last) in of.ports() {
@@ -256,7 +256,7 @@ impl ByAddress {
                 self.v6_lengths |= 1 << (length - 1);
                 self.v6.entry((length.into(), network.to_bits())).or_default()
             }
-            // Whoever looks for one looks by port.
+            // Such rules are searched by port.
             AddressSet::V4Wildcard | AddressSet::DualWildcard => return,
         };
         enter(list, number);

@@ -1,4 +1,4 @@
-//! `check`: is the policy well-formed, and what of it is probably not meant.
+//! `check`: errors of the policy, and warnings about rules that are probably not intended.
 
 use std::fmt::Write as _;
 use std::mem::ManuallyDrop;
@@ -24,10 +24,10 @@ use crate::{nfs, subid_source};
 /// How many findings are shown, errors first.
 const MOST_SHOWN: usize = 1_000;
 
-/// The status of a policy that has warnings, where that was asked for.
+/// The status of a policy that has warnings, with --strict.
 const WARNED: u8 = 1;
 
-/// 0 where the policy is well-formed, 1 where it has warnings and these were to count, else 78.
+/// 0 if the policy is well-formed, 1 if it has warnings and --strict was given, else 78.
 pub(crate) fn check(files: Vec<PathBuf>, is_strict: bool, format: Format) -> Result<u8, Box<Message>> {
     let known = files.iter().find_map(|file| authbind::recognise(file)).map_or(Ok(()), Err);
     let read = known.and_then(|()| consistent(|system| Read::of(&files, system)).map_err(Box::<Message>::from));
@@ -67,20 +67,20 @@ impl Read {
     fn of(files: &[PathBuf], system: &System) -> Result<Read, Error> {
         let parsed = Policy::parse(sources(files, system)?, &system.names)?;
         let (policy, problems) = parsed.map_or_else(|malformed| malformed, |policy| (policy, Vec::new()));
-        // Of a policy that is broken nobody knows what it was to say.
+        // The meaning of a broken policy is unknown.
         let groups =
             if problems.is_empty() { DeniedGroups::of(&policy, &system.names) } else { DeniedGroups::default() };
         Ok(Read { policy, problems, groups })
     }
 }
 
-/// Drafts are read as anybody would read them: what they must be to be believed is not asked of them.
+/// Drafts are read without the checks that installed files must pass.
 fn sources(files: &[PathBuf], system: &System) -> Result<Vec<Source>, Error> {
     if files.is_empty() {
         return system.sources();
     }
     let read = |path: &PathBuf| match read_unjudged(path.as_os_str().as_bytes()) {
-        // As it would be refused once it is installed.
+        // It would be refused if it were installed.
         Ok(text) if text.is_empty() => {
             Err(Error::Untrusted { path: path.as_os_str().as_bytes().to_vec(), why: Distrust::Empty })
         }
@@ -90,14 +90,14 @@ fn sources(files: &[PathBuf], system: &System) -> Result<Vec<Source>, Error> {
     files.iter().map(read).collect()
 }
 
-/// A policy, and everything there is to say about it.
+/// A policy and all findings about it.
 struct Checked<'p> {
     policy: &'p Policy,
     lines: Lines<'p>,
     /// Of the files as they are installed
     installed: Vec<installation::Finding>,
     hints: Hints<'p>,
-    /// Where NFS is that believes ports
+    /// Where NFS is that trusts ports
     nfs: Option<String>,
     /// Those that are shown, in the policy's order
     shown: Vec<Finding<'p>>,
@@ -113,13 +113,13 @@ enum Finding<'p> {
     Advice(Advice<'p>),
 }
 
-/// Where a finding stands, and what of the line is meant.
+/// The place of a finding, and the part of the line that it is about.
 struct Place {
     file: usize,
     line: usize,
     /// From 1, in bytes
     column: usize,
-    /// How many bytes are meant
+    /// How many bytes the finding is about
     width: usize,
 }
 
@@ -293,12 +293,12 @@ impl Finding<'_> {
                 let width = width(&problem.wrong).unwrap_or(word);
                 Place { file, line, column, width }
             }
-            // The whole rule is meant, without what stands around it.
+            // The finding is about the whole rule, without the blanks and the comment around it.
             Finding::Advice(Advice { rule: Rule { file, line, program, .. }, .. }) => {
                 let text = lines.bytes(*file, *line);
                 let comment =
                     |at: &usize| text.get(*at) == Some(&b'#') && matches!(text.get(at - 1), Some(b' ' | b'\t'));
-                // In a path a number sign is one.
+                // In a path a number sign does not begin a comment.
                 let end = (1..text.len()).find(comment).filter(|_| program.is_none()).unwrap_or(text.len());
                 let text = text.get(..end).unwrap_or_default();
                 let column = text.len() - text.trim_ascii_start().len() + 1;

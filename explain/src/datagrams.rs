@@ -1,5 +1,5 @@
-//! Where an address in a deny refuses more udp than it names: a udp socket can send from every address of its family, so the
-//! deny is about all of them.
+//! Finds denies with an address that refuse more udp than they name: a udp socket can send from every address of its family,
+//! so the deny applies to all of them.
 
 use std::collections::HashMap;
 
@@ -42,7 +42,7 @@ impl<'p> Ranges<'p> {
     }
 }
 
-/// The denies that name a part of a family's addresses, by that family and by whom they deny; `None` is all of them.
+/// The denies that name a part of a family's addresses, by family and subject; `None` is any subject.
 struct Denies<'p> {
     ranges: HashMap<(Option<Subject>, Family), Ranges<'p>>,
 }
@@ -67,7 +67,7 @@ impl<'p> Denies<'p> {
         Denies { ranges: denies.into_iter().map(|(key, ranges)| (key, ranges.ordered())).collect() }
     }
 
-    /// A deny for somebody of whom `permit` speaks, at one of its udp ports, in a family that it permits.
+    /// A deny that refuses one of the udp ports of `permit` to one of its users, in a family that it permits.
     fn rival(&self, permit: &Rule, groups: &DeniedGroups) -> Option<(&'p Rule, Family)> {
         let mut subjects = match permit.subject {
             Subject::Any => vec![None],
@@ -118,7 +118,7 @@ mod tests {
             ("permit alice 53/udp\ndeny alice 54 on 127.0.0.53\n", None),
             ("permit alice 53/udp on [::1]\ndeny alice 53 on 127.0.0.53\n", None),
             ("permit alice 53/udp on [::]\ndeny alice 53 on 127.0.0.53\n", Some("every IPv4 address")),
-            // These say so themselves.
+            // These denies name the whole family themselves.
             ("permit alice 53/udp\ndeny alice 53 on 0.0.0.0/0\n", None),
             ("permit alice 53/udp\ndeny alice 53 on 0.0.0.0\n", None),
             ("permit alice 53/udp\ndeny alice 53\n", None),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use portgrant_policy::{Effect, Names, Policy, Subject};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-/// How many bytes of /etc/passwd and /etc/group are looked through for the members of groups that are denied.
+/// How many bytes of /etc/passwd and /etc/group are searched for the members of groups that are denied.
 const MOST_BYTES: u64 = 32 << 20;
 
 /// Of each uid that is permitted anything, the groups of its accounts that are denied anything.
@@ -42,7 +42,7 @@ impl DeniedGroups {
         DeniedGroups { groups, complete: denied.len() <= most }
     }
 
-    /// Those of the account that `subject` is.
+    /// The denied groups of the account `subject`.
     pub(crate) fn of_subject(&self, subject: Subject) -> &[u32] {
         let groups = if let Subject::Uid(uid) = subject { self.groups.get(&uid) } else { None };
         groups.map(Vec::as_slice).unwrap_or_default()

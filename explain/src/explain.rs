@@ -18,7 +18,7 @@ use crate::obstacle::{self, Obstacle};
 use crate::open_ports;
 use crate::output::{self, BAD, GOOD, in_style};
 
-/// 0 where all of it would be bound as far as is known, 69 where some of it cannot be bound here, else 77.
+/// 0 if all of it would be bound, as far as is known; 69 if some of it cannot be bound here; else 77.
 pub(crate) fn explain(asked: Explain) -> Result<u8, Box<Message>> {
     let whom = Asked::settle(asked.user.as_deref())?;
     let reading = consistent(|system| {
@@ -115,7 +115,7 @@ impl Would<'_> {
     }
 }
 
-/// The rule. To an account that has the group it is for, it says whose sessions do not.
+/// The rule. If it is for a group, a note says that only sessions with this group can use it.
 fn permitted(text: &mut String, rule: &Rule, would: &Would<'_>, whom: (&Caller, bool), policy: &Policy) {
     let (caller, is_account) = whom;
     let but = if would.obstacle.is_some() { ", but cannot be bound here" } else { "" };

@@ -5,7 +5,7 @@ use portgrant_protocol::text::printable;
 
 use crate::lines::Lines;
 
-/// Something about one rule.
+/// A warning about one rule.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Advice<'p> {
     pub(crate) rule: &'p Rule,
@@ -14,19 +14,19 @@ pub(crate) struct Advice<'p> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum What<'p> {
-    /// By this rule
+    /// It is denied by this rule
     Denied(&'p Rule),
-    /// Beside this rule
+    /// It adds nothing to this rule
     Needless(&'p Rule),
     /// A program that cannot be executed: the path at fault
     Program(Vec<u8>, Distrust),
-    /// A program that does what its caller says, by its name
+    /// A program that runs what its user says: its name
     Interpreter(String),
-    /// A port that NFS believes
+    /// A port that NFS trusts
     Nfs(u16),
-    /// Udp that this rule denies on all addresses of a family, and names a part of them
+    /// This rule denies the udp ports on all addresses of a family, although it names only a part of them
     Datagrams(&'p Rule, Family),
-    /// A source of subordinate ids that is not asked
+    /// A source of subordinate ids that portgrant does not read
     SubidSource(String),
 }
 
@@ -83,7 +83,7 @@ fn fix(path: &[u8], why: Distrust) -> String {
     if why == Distrust::Missing {
         return "expected the program to be installed".to_owned();
     }
-    // To give it to root would only hide whose it was.
+    // Giving the file to root would only hide its origin.
     let wanted = "expected a program that only root can write, in folders that only root can write";
     if matches!(why, Distrust::Owner(_)) { wanted.to_owned() } else { why.fix(path) }
 }

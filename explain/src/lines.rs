@@ -42,7 +42,7 @@ impl<'p> Lines<'p> {
 
 /// How many bytes of a line are shown with a finding. A policy may have many findings about a line of many megabytes.
 const LONGEST: usize = 400;
-/// How many of them stand before what is meant.
+/// How many of them are shown before the part that the finding is about.
 const BEFORE: usize = 80;
 
 /// A part of a line, or all of it.

@@ -21,7 +21,7 @@ use crate::relation::{Budget, Extent};
 /// How many denies are shown of a permit.
 const MOST_DENIES: usize = 10;
 
-/// Always 0: nothing is an answer as well.
+/// Always 0: an empty list is an answer too.
 pub(crate) fn list(user: Option<&str>, format: Format) -> Result<u8, Box<Message>> {
     let asked = Asked::settle(user)?;
     let reading = consistent(|system| {
@@ -53,11 +53,11 @@ struct Grants<'p> {
     complete: bool,
 }
 
-/// A rule that permits something to the caller, and the denies that cut into it.
+/// A rule that permits something to the caller, and the denies that affect it.
 struct Grant<'p> {
     rule: &'p Rule,
     written: Written,
-    /// The denies, and whether each takes all of it. Those that do come first
+    /// The denies, and whether each refuses all of it. Those come first
     denied_by: Vec<(&'p Rule, bool)>,
 }
 
@@ -67,7 +67,7 @@ impl<'p> Grants<'p> {
             |effect| policy.rules.iter().filter(move |rule| rule.effect == effect && rule.concerns(caller));
         let denies: Vec<Extent<'p>> = concerning(Effect::Deny).map(Extent::of).collect();
         let candidates = Candidates::of(&denies);
-        // Whom they speak of is settled.
+        // Their subjects are already compared.
         let groups: FxHashSet<Subject> = denies.iter().map(|deny| deny.rule.subject).collect();
         let budget = Budget::new(MOST_STEPS);
         let grant = |rule: &'p Rule| {

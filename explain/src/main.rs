@@ -2,8 +2,8 @@
 //! policy (import). Binds nothing.
 //!
 //! Runs without privilege, in the launcher's place: `portgrant explain` becomes it. It links the helper's library and asks
-//! its `decide`, so the answer is the one that the helper would give; and what only tells is no part of the privileged
-//! program. Nothing here decides anything.
+//! its `decide`, so the answer is the helper's. Code that only reports is not part of the privileged program. Nothing here
+//! decides anything.
 
 #![forbid(unsafe_code)]
 

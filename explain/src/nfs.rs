@@ -16,7 +16,7 @@ pub(crate) fn with_sec_sys() -> Option<String> {
     })
 }
 
-/// The first NFS mount that is not held to Kerberos.
+/// The first NFS mount that does not require Kerberos.
 fn mounted(mounts: &str) -> Option<String> {
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');

@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_
 /// Why it cannot be bound, and what to do, in the helper's words.
 pub(crate) type Obstacle = (String, String);
 
-/// The obstacle, if there is one. That the port is in use is for `portgrant who`.
+/// The obstacle, if there is one. A port in use is not one; see `portgrant who`.
 pub(crate) fn of(endpoint: &Resolved) -> Option<Obstacle> {
     let protocol = endpoint.endpoint.protocol;
     let address: IpAddr = match endpoint.endpoint.address {
@@ -53,7 +53,7 @@ pub(crate) fn of(endpoint: &Resolved) -> Option<Obstacle> {
     }
 }
 
-/// What socket(2) says of a protocol.
+/// Whether socket(2) supports a protocol.
 fn socket(family: AddressFamily, protocol: Protocol) -> Option<Errno> {
     let (kind, number) = match protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),

@@ -1,4 +1,4 @@
-//! What people read: colour where a terminal asks for it and NO_COLOR does not forbid it, plain text otherwise.
+//! Output for people: coloured on a terminal, unless NO_COLOR is set.
 
 use std::io::{self, Write};
 
@@ -8,19 +8,19 @@ use portgrant_protocol::{Message, status};
 use rustix::io::Errno;
 use serde_json::Value;
 
-/// What is as it should be.
+/// For what is right.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
-/// What is refused or broken.
+/// For what is refused or broken.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
-/// What may be meant otherwise.
+/// For what may be unintended.
 pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
-/// What is looked for with the eye.
+/// For headings.
 pub(crate) const STRONG: Style = Style::new().bold();
 
 /// The status that a shell shows for SIGPIPE: 128 + 13.
 const BROKEN_PIPE: i32 = 141;
 
-/// What stands in front of a part.
+/// For labels.
 const LABEL: Style = Style::new().dimmed();
 
 /// `text` in `style`.
@@ -58,7 +58,7 @@ pub(crate) fn complain(message: &Message) -> u8 {
             styled.extend(["  ", &in_style(LABEL, label), " ", part, "\n"]);
         }
     }
-    // For one write, so that it stays in one piece among what others write.
+    // In one write, so that other output cannot divide it.
     let text = match anstream::AutoStream::choice(&io::stderr()) {
         anstream::ColorChoice::Never => anstream::adapter::strip_str(&styled).to_string(),
         anstream::ColorChoice::Auto | anstream::ColorChoice::Always | anstream::ColorChoice::AlwaysAnsi => styled,

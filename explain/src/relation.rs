@@ -1,6 +1,5 @@
-//! How two rules relate: does one hold all that the other does, or any of it? For advice and for lists only: no verdict
-//! rests on it. Where it errs, it errs by saying less: what is claimed here holds for every request (the tests compare
-//! with `decide`).
+//! How two rules relate: does one contain all that the other does, or any of it? Only warnings and lists use it, no verdict.
+//! If it is not sure, it claims nothing: what it claims is true for every request (the tests compare it with `decide`).
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -44,7 +43,7 @@ impl Budget {
     }
 }
 
-/// A rule, and what it holds in an order that can be searched: each range after the other, and none touching the next.
+/// A rule, and its ports and addresses as sorted ranges that do not touch each other.
 #[derive(Debug)]
 pub(crate) struct Extent<'p> {
     pub(crate) rule: &'p Rule,
@@ -109,7 +108,7 @@ impl<'p> Extent<'p> {
         tcp.is_empty() && sctp.is_empty() && !udp.is_empty()
     }
 
-    /// Everything that it says, in one form: two rules with the same do the same.
+    /// The meaning of the rule: two rules with the same meaning do the same.
     pub(crate) fn meaning(&self) -> impl Hash + Eq {
         let Rule { effect, subject, ports: _, addresses: _, dev, reuseport, freebind, program, .. } = self.rule;
         (effect, subject, &self.ports, self.addresses(), dev, (reuseport, freebind), program)
@@ -130,7 +129,7 @@ impl<'p> Extent<'p> {
             && (self.addresses().each || !narrow.addresses().each)
     }
 
-    /// Whether this deny refuses whatever `permit` permits. Whom they speak of is not compared.
+    /// Whether this deny refuses whatever `permit` permits. The subjects are not compared.
     pub(crate) fn denies_all(&self, permit: &Extent<'_>, budget: &Budget) -> bool {
         let [tcp, udp, sctp] = &permit.ports;
         let streams = !tcp.is_empty() || !sctp.is_empty();
@@ -141,14 +140,14 @@ impl<'p> Extent<'p> {
             && (!streams || denied.always_touch(permitted, budget))
     }
 
-    /// Whether this deny refuses anything that `permit` permits. Whom they speak of is not compared.
+    /// Whether this deny refuses anything that `permit` permits. The subjects are not compared.
     pub(crate) fn denies_some(&self, permit: &Extent<'_>, budget: &Budget) -> bool {
         let (denied, permitted) = (self.addresses(), permit.addresses());
         let same_dev = permit.rule.dev.is_none() || self.is_held_to_dev_of(permit);
         let touches = denied.touch(permitted, budget);
         let by_port = |((protocol, ports), permitted_ports): ((_, &Vec<_>), &Vec<_>)| {
-            // Of datagrams a deny ignores the interface, and an address says no more than its family: from which address
-            // they are sent is up to the holder.
+            // For udp a deny ignores the interface, and an address means its whole family: the holder of the socket chooses the
+            // source address.
             let counts = match protocol {
                 Protocol::Udp => touches || denied.touch_datagrams(permitted),
                 Protocol::Tcp | Protocol::Sctp | Protocol::Mptcp => same_dev && touches,
@@ -224,7 +223,7 @@ impl Addresses {
     }
 }
 
-/// Whether `wide` speaks of everybody of whom `narrow` does.
+/// Whether the subject `wide` includes `narrow`.
 fn speaks_of_all(wide: &Rule, narrow: &Rule) -> bool {
     wide.subject == Subject::Any || (wide.subject == narrow.subject && wide.subject != Subject::Nobody)
 }
@@ -251,7 +250,7 @@ fn v6_ranges(sets: &[AddressSet]) -> Vec<Range<u128>> {
     sets.iter().filter_map(range).collect()
 }
 
-/// In order, and what overlaps or touches made one.
+/// Sorted, with overlapping and touching ranges merged.
 fn merged<T: Copy + Ord>(mut ranges: Vec<Range<T>>, next: impl Fn(T) -> Option<T>) -> Vec<Range<T>> {
     ranges.sort_unstable();
     ranges.dedup_by(|later, earlier| {

@@ -1,7 +1,7 @@
-//! What rules say of addresses, as intervals: each begins at its boundary and ends before the next one's. The last boundary
-//! that is not behind an address decides it, and a search by halves finds that.
+//! The addresses of rules as intervals: each begins at its boundary and ends before the next boundary. The last boundary at
+//! or before an address decides, and a binary search finds it.
 //!
-//! All addresses are numbers of 128 bits: IPv4 is there as `::ffff:0:0/96`, and the two wildcards, which are no addresses
+//! All addresses are numbers of 128 bits: IPv4 is there as `::ffff:0:0/96`, and the two wildcards, which are not addresses
 //! but have the number of one, are separate intervals, decided as wildcards.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::entry::Verdict;
 pub struct Boundary {
     /// The first address
     pub start: u128,
-    /// What is decided
+    /// The decision
     pub verdict: Verdict,
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn padded(mut boundaries: Vec<Boundary>) -> Vec<Boundary> {
     boundaries
 }
 
-/// What holds at `address`, of boundaries whose number is a power of two: the very steps of the program in the kernel.
+/// The verdict at `address`, in boundaries whose number is a power of two: the same steps as in the kernel's program.
 pub(crate) fn search(boundaries: &[Boundary], address: u128) -> Verdict {
     let (mut at, mut half) = (0, boundaries.len() / 2);
     while half != 0 {
@@ -65,14 +65,14 @@ fn decided(concern: &Concern<'_>, everywhere: Verdict) -> Vec<((u128, u8), Verdi
             *held = (*held).min(*verdict);
         }
     }
-    // In this order what holds a prefix comes before it, and what is open is what holds the one at hand.
+    // In this order a containing prefix comes first, and the open prefixes are those that contain the current one.
     let mut open: Vec<((u128, u8), Verdict)> = Vec::new();
     let mut decided = BTreeMap::new();
     for (prefix, verdict) in own {
         while open.last().is_some_and(|(outer, _)| prefix.0 > last(*outer)) {
             open.pop();
         }
-        // No IPv6 prefix speaks of IPv4.
+        // No IPv6 prefix contains IPv4 addresses.
         let inherited = open.last().filter(|_| prefix != V4).map_or(Verdict::NOTHING, |outer| outer.1);
         open.push((prefix, verdict.min(inherited)));
         decided.insert(prefix, verdict.min(inherited));
@@ -97,7 +97,7 @@ fn intervals(prefixes: &[((u128, u8), Verdict)]) -> Vec<Boundary> {
     };
     let mut open: Vec<(u128, Verdict)> = Vec::new();
     for prefix in prefixes.iter().map(Some).chain([None]) {
-        // Behind the end of a prefix what is around it holds again.
+        // After the end of a prefix the surrounding one applies again.
         while let Some((end, _)) = open.pop_if(|(end, _)| prefix.is_none_or(|(next, _)| *end < next.0)) {
             if let (Some(behind), Some((_, around))) = (end.checked_add(1), open.last()) {
                 begin(behind, *around);

@@ -1,7 +1,7 @@
 //! A BPF program as text: instructions by their names, registers by theirs, jumps to labels.
 //!
-//! As much of the instruction set (RFC 9669) as the one program here needs; nothing is optimised, and what the kernel
-//! makes of it is the verifier's to say.
+//! As much of the instruction set (RFC 9669) as the one program here needs; nothing is optimised. The kernel's
+//! verifier checks the result.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -99,8 +99,8 @@ impl Instruction {
     }
 }
 
-/// A program that is being written, whose jumps go to labels of type `L`. A mistake in it (a label that is missing or too far)
-/// is one of this crate's.
+/// A program that is being written, whose jumps go to labels of type `L`. A missing or too distant label
+/// is a defect of this crate.
 #[derive(Debug)]
 pub struct Assembly<L> {
     code: Vec<Instruction>,
@@ -285,7 +285,7 @@ impl<L: Ord + Debug> Assembly<L> {
     /// The program.
     ///
     /// # Panics
-    /// Where a jump's label is missing or too far.
+    /// If a jump's label is missing or too far away.
     #[must_use]
     pub fn finish(mut self) -> Vec<Instruction> {
         for (at, label) in self.jumps {

@@ -1,4 +1,4 @@
-//! Who reads the grants and writes the audit lines: the same line that the helper writes, of verb `kernel`.
+//! Reads the grants and writes the audit lines: the same lines as the helper's, with the verb `kernel`.
 //!
 //! A record stays in the kernel until the log has taken its line. Records that found no room are reported as a number.
 
@@ -23,7 +23,7 @@ use crate::loaded::Loaded;
 
 /// LOG_AUTHPRIV with LOG_NOTICE (syslog(3)).
 const LOST: u32 = (10 << 3) | 5;
-/// How often it looks whether the policy is still loaded, and whether grants were lost; and after how many grants in a flood.
+/// How often it checks whether the policy is still loaded, and whether grants were lost; and after how many grants in a flood.
 const PACE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 const TURN: usize = 1000;
 
@@ -80,7 +80,7 @@ pub fn follow(loaded: &Loaded) -> Result<(), Error> {
     }
 }
 
-/// What is known of a generation, if it still is. One generation at a time is enough: they come in order.
+/// The description of a generation, if it still exists. One generation at a time is enough: they come in order.
 fn generation<'a>(
     loaded: &Loaded,
     known: &'a mut HashMap<u32, Option<Description>>,
@@ -93,7 +93,7 @@ fn generation<'a>(
     Ok(known.get(&generation).and_then(Option::as_ref))
 }
 
-/// Whether the port is one for which the kernel asks privilege in this network; others anybody may have, with no grant.
+/// Whether the kernel requires privilege for the port in this network; other ports need no grant.
 fn needed_privilege(grant: &Grant) -> bool {
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first_free = first_free.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(u32::MAX);
@@ -101,7 +101,7 @@ fn needed_privilege(grant: &Grant) -> bool {
 }
 
 impl Grant {
-    /// Reads a record; none where it is not one.
+    /// Reads a record; `None` if the bytes are not a record.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Grant> {
         fn at<const N: usize>(bytes: &[u8], offset: i16) -> Option<[u8; N]> {
@@ -151,7 +151,7 @@ impl Grant {
     }
 }
 
-/// /dev/log, opened again where it went away.
+/// /dev/log, opened again if the log daemon was restarted.
 #[derive(Default)]
 struct Log(Option<UnixDatagram>);
 

@@ -1,14 +1,14 @@
 //! A hash table that a program in the kernel reads with no call into the kernel: every key is in one of two buckets that its
-//! hashes name (cuckoo hashing), so that a lookup looks at two buckets at most, whatever the keys, and mostly at one. A bucket
+//! hashes name (cuckoo hashing), so a lookup reads two buckets at most, and mostly one. A bucket
 //! is one line of the processor's cache.
 //!
 //! The kernel's own hash maps cost a call for each lookup, and several within it; arrays are read by instructions.
 
 use crate::entry::{Entry, Key};
 
-/// What a key is multiplied with before its upper half is mixed into the lower one.
+/// The factor for a key, before its upper half is mixed into the lower one.
 pub const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
-/// What the mixed key is multiplied with, for each of its two buckets. All three are odd, so that no bit of a key is lost.
+/// The factors for the mixed key, one for each of its two buckets. All three are odd, so that no bit of a key is lost.
 pub const HASHES: [u64; 2] = [0xd6e8_feb8_6659_fd93, 0xa076_1d64_78bd_642f];
 /// So many lower bits of a key's block are not hashed for its first bucket: a subject's ports below 1024 have theirs in one
 /// page of memory. A page that was not used for long costs more than all else here, and servers bind several ports.
@@ -36,10 +36,10 @@ pub struct Cells {
 }
 
 impl Cells {
-    /// A place for each of `entries`, whose keys differ; none where they are too many.
+    /// A place for each of `entries`, whose keys differ; `None` if there are too many.
     pub fn of(entries: impl ExactSizeIterator<Item = (Key, Entry)> + Clone) -> Option<Cells> {
-        // Half of the cells stay empty, so that nearly all keys are in their first bucket. Should one find no place all the
-        // same, the table is doubled.
+        // Half of the cells stay empty, so that nearly all keys are in their first bucket. If one does not
+        // fit, the table is doubled.
         let buckets = (entries.len() * 2).div_ceil(BUCKET).next_power_of_two();
         (buckets.trailing_zeros().max(FEWEST)..=MOST).find_map(|bits| Cells::with(bits, entries.clone()))
     }
@@ -49,7 +49,7 @@ impl Cells {
         entries.all(|entry| table.place(entry)).then_some(table)
     }
 
-    /// In its first bucket, or its second. Where both are full, somebody moves from there to its own other bucket, and so on.
+    /// In its first bucket, or its second. If both are full, a key there moves to its other bucket, and so on.
     fn place(&mut self, mut entry: (Key, Entry)) -> bool {
         let mut places = self.places(entry.0);
         let mut full = places[0];
@@ -67,7 +67,7 @@ impl Cells {
         false
     }
 
-    /// What is there for `key`.
+    /// The entry for `key`.
     #[must_use]
     pub fn get(&self, key: Key) -> Option<&Entry> {
         let mut cells = self.places(key).into_iter().flat_map(|bucket| &self.buckets[bucket]).flatten();

@@ -1,4 +1,4 @@
-//! The cgroup that the policy holds in.
+//! The cgroup to which the policy applies.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -24,7 +24,7 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Opens `path`, or where none is given the root of the hierarchy, wherever that is mounted.
+    /// Opens `path`, or without a path the root of the hierarchy.
     pub fn open(path: Option<&Path>) -> Result<Cgroup, Error> {
         let path = match path {
             Some(path) => path.to_owned(),

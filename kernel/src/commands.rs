@@ -40,7 +40,7 @@ fn command(kept: Kept, arguments: impl IntoIterator<Item = OsString>) -> Result<
     }
 }
 
-/// Grants that nobody has read by then are lost, which is printed.
+/// Unread grants are lost; if there are any, a message is printed.
 fn unload(kept: &Kept) -> Result<(), Error> {
     let unread = kept.with(|| Loaded::open().and_then(|loaded| loaded.unread()));
     kept.with(Loaded::unload)?;

@@ -1,9 +1,9 @@
-//! What is known of a generation of the policy: written once when it is loaded, kept beside it in the kernel, and read by
-//! `show` and by the reader that writes the audit lines. JSON, and public as that (`show --format json`).
+//! The description of a generation of the policy: written once when it is loaded, kept beside it in the kernel, and read by
+//! `show` and by the reader that writes the audit lines. It is JSON, which `show --format json` prints.
 
 use serde::{Deserialize, Serialize};
 
-/// The most of what was left out that is kept.
+/// How many left-out rules are kept at most.
 pub const MOST_LEFT_OUT: usize = 1000;
 
 /// A generation.
@@ -18,7 +18,7 @@ pub struct Description {
     pub program: u32,
     /// When the kernel mode was loaded, RFC 3339
     pub loaded: String,
-    /// When this generation came to be
+    /// When this generation was loaded
     pub since: String,
     /// The policy's files, in their order; a rule's place counts them from 0
     pub files: Vec<String>,
@@ -30,13 +30,13 @@ pub struct Description {
     pub left_out_rules: Vec<LeftOutRule>,
     /// Whether rules for a group were made into rules for its members
     pub expand_groups: bool,
-    /// The cgroup it holds in, with all below: its path when it was loaded
+    /// The cgroup to which it applies, with all below: the path when it was loaded
     pub cgroup: String,
     /// That cgroup's id (its inode number)
     pub cgroup_id: u64,
-    /// The cookie of the one network namespace that it holds in (SO_NETNS_COOKIE)
+    /// The cookie of the one network namespace to which it applies (SO_NETNS_COOKIE)
     pub network_namespace: u64,
-    /// Ports that anybody has, of tcp and of udp
+    /// Ports with a permit, of tcp and of udp
     pub ports: usize,
     /// Entries for users and groups, each at a port or at a block of ports
     pub entries: usize,
@@ -51,7 +51,7 @@ pub struct LeftOutRule {
     pub rule: String,
     /// Its text
     pub text: String,
-    /// What of it, and why
+    /// Which part of it, and why
     pub why: String,
 }
 

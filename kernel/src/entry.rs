@@ -1,4 +1,4 @@
-//! What the tables are made of: verdicts, and the keys under which entries of them are found.
+//! The elements of the tables: verdicts, and the keys of their entries.
 
 use crate::projection::Transport;
 use portgrant_policy::{Effect, Rule};
@@ -6,7 +6,7 @@ use portgrant_policy::{Effect, Rule};
 /// How many ports a block of each size has, as bits; each has a table for each kind of subject.
 pub const BLOCK_BITS: [u8; 4] = [0, 4, 8, 12];
 
-/// What a rule, or several together, say of a bind. The smaller one counts.
+/// The verdict of a rule, or of several rules, about a bind. The smaller one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Verdict(pub i64);
 
@@ -23,7 +23,7 @@ pub struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub u64);
 
-/// What holds for a subject at a port.
+/// The entry of a subject at a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// The decision if there is no set
@@ -42,9 +42,9 @@ pub struct Set {
 }
 
 impl Verdict {
-    /// A deny; and what is less than every other verdict.
+    /// A deny; less than every other verdict.
     pub const DENY: Verdict = Verdict(-1);
-    /// No rule says anything; and what is more than every other verdict.
+    /// No rule applies; more than every other verdict.
     pub const NOTHING: Verdict = Verdict(i64::MAX);
 
     pub(crate) fn of(rule: &Rule) -> Verdict {

@@ -1,4 +1,4 @@
-//! What can go wrong, as one flat enum; each has an exit status, and a message that says what, why and what to do.
+//! All errors, as one flat enum. Each has an exit status, and a message: what failed, why, and what to do.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! How values lie in the maps that the program in the kernel reads and writes ([`crate::program`]): what is in which byte, in
 //! the order of this machine.
 
-/// What holds for a subject at a port, i64: a verdict, or less than all verdicts where a set of addresses decides.
+/// The outcome for a subject at a port, i64: a verdict, or less than all verdicts if a set of addresses decides.
 pub mod outcome {
     /// This bit, the half of how many groups the set has from bit 32 on, and the number of the first one below
     pub const SET: u64 = 1 << 63;
@@ -16,7 +16,7 @@ pub mod port {
 
     /// The outcome for anybody
     pub const ANYBODY: i16 = 0;
-    /// u32: the generation that all of this is of, or 0 where nobody has the port
+    /// u32: the generation that all of this is of, or 0 if no user has the port
     pub const GENERATION: i16 = 8;
     /// u32
     pub const TABLES: i16 = 12;
@@ -40,7 +40,7 @@ pub mod bucket {
     use super::{Pages, outcome};
     use crate::cells::BUCKET;
 
-    /// In a cell, u64: the key, or 0 where there is none
+    /// In a cell, u64: the key, or 0 if the cell is empty
     pub const KEY: i16 = 0;
     /// In a cell
     pub const OUTCOME: i16 = 8;
@@ -108,7 +108,7 @@ pub mod ring {
     use super::record;
     use crate::bpf::RECORD_HEADER;
 
-    /// How much waits for a reader at most: some 18,000 records
+    /// Its size: some 18,000 records
     pub const SIZE: u32 = 1 << 20;
     /// BPF_RB_AVAIL_DATA: how much waits
     pub const WAITING: i32 = 0;

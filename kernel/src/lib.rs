@@ -1,8 +1,8 @@
 //! The kernel mode of portgrant: the policy as a cgroup-BPF program.
 //!
-//! `portgrant-kernel load` compiles the policy into tables ([`tables`]), has the kernel take a program that reads them at
-//! each bind(2) ([`program`]), and pins both ([`loaded`]); then it ends. From there on a permitted bind needs no privilege,
-//! whatever program makes it. What is decided is `crate::projection::decide_bind`.
+//! `portgrant-kernel load` compiles the policy into tables ([`tables`]), loads a program that reads them at
+//! each bind(2) ([`program`]), and pins both ([`loaded`]); then it ends. From then on a permitted bind needs no privilege,
+//! in any program. The decision is that of `crate::projection::decide_bind`.
 //!
 //! It runs as root. All but CAP_BPF and CAP_NET_ADMIN is given up first ([`privilege`]), and these are effective only
 //! while the kernel is asked for something; `audit`, which stays, keeps CAP_BPF alone. The unsafe code is in [`bpf`].

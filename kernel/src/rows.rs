@@ -48,7 +48,7 @@ impl<'t> Rows<'t> {
         self.tables.ports.iter().map(|(index, port)| (*index, self.port(port)))
     }
 
-    /// Every bucket in order; none where it stays zero.
+    /// Every bucket in order; none if it stays zero.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = Option<[u8; bucket::SIZE]>> {
         self.tables.cells.iter().map(|cells| cells.iter().any(Option::is_some).then(|| self.bucket(cells)))
     }

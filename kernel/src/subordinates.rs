@@ -25,7 +25,7 @@ pub(crate) fn number(table: u8, id: u32) -> u128 {
     u128::from(id) | u128::from(table == Key::SUBORDINATE_GIDS) << GIDS
 }
 
-/// The classes, and their boundaries: at each the number of the class that begins there as its verdict, or nothing. Empty where
+/// The classes, and their boundaries: at each the number of the class that begins there as its verdict, or nothing. Empty if
 /// there is no class.
 pub(crate) fn classes(rules: &[Rule]) -> Result<(Vec<Class<'_>>, Vec<Boundary>), Error> {
     type Changes<'p> = BTreeMap<u128, Vec<(usize, &'p Rule)>>;

@@ -83,7 +83,7 @@ pub fn blocks(projection: &Projection) -> Result<Tables, Error> {
 }
 
 impl Tables {
-    /// Compiles `projection`; an error where that would become too large.
+    /// Compiles `projection`; an error if that would become too large.
     pub fn of(projection: &Projection) -> Result<Tables, Error> {
         Tables::within(projection, MAX_ENTRIES, MAX_SINGLE)
     }

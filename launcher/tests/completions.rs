@@ -8,7 +8,7 @@ fn completions(shell: &str) -> Output {
     Command::new(PORTGRANT).args(["completions", shell]).output().expect("it runs")
 }
 
-/// What `shell` says to `script`, in which $PORTGRANT is the launcher; `None` where that shell is not there.
+/// What `shell` says to `script`, in which $PORTGRANT is the launcher; `None` if that shell is not there.
 fn said(shell: &str, script: &str) -> Option<String> {
     let ended = Command::new(shell).args(["-c", script]).env("PORTGRANT", PORTGRANT).output();
     let Ok(Output { status, stdout, stderr }) = ended else {

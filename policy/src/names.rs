@@ -39,7 +39,7 @@ pub struct Members {
 
 /// Where the tables come from.
 pub trait Files: fmt::Debug {
-    /// The text of file `name` of /etc; `None` where there is no such file, or nothing in it.
+    /// The text of file `name` of /etc; `None` if there is no such file, or nothing in it.
     ///
     /// # Errors
     /// If the file cannot be read or believed.

@@ -59,7 +59,7 @@ pub enum AskedPort {
 /// What a caller asks for: one endpoint of the command line or of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// The descriptor's name, where one was given.
+    /// The descriptor's name, if one was given.
     pub name: Option<String>,
     /// Where to bind.
     pub address: Address,

@@ -234,7 +234,7 @@ fn interpreter(path: &CStr) -> Option<CString> {
     words.find(|word| !word.is_empty()).and_then(|word| CString::new(word).ok())
 }
 
-/// As much of the file as the kernel looks at (BINPRM_BUF_SIZE). Empty where this user may not read it.
+/// As much of the file as the kernel looks at (BINPRM_BUF_SIZE). Empty if this user may not read it.
 fn start(path: &CStr) -> Vec<u8> {
     let mut start = [0; 256];
     let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());

@@ -57,7 +57,7 @@ pub enum RecordError {
 }
 
 impl Reply {
-    /// The record's bytes; an error where they would be too many.
+    /// The record's bytes; an error if they would be too many.
     pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
         match self {
             Reply::Granted { names } => encode([("STATUS", status::OK.to_string()), ("NAMES", names.join(":"))]),
@@ -90,7 +90,7 @@ fn fields(message: &Message) -> impl Iterator<Item = (&'static str, String)> {
     present.into_iter().chain(optional.into_iter().flatten())
 }
 
-/// A record of `fields`, for conversations with other keys; an error where it would be too long.
+/// A record of `fields`, for conversations with other keys; an error if it would be too long.
 pub fn encode(fields: impl IntoIterator<Item = (&'static str, String)>) -> Result<Vec<u8>, RecordError> {
     let mut record = format!("PORTGRANT={VERSION}\n");
     let mut count = 1;

@@ -143,7 +143,7 @@ struct Request {
 }
 
 impl Request {
-    /// `None` where the client closed instead, or went on too long without a line's end.
+    /// `None` if the client closed instead, or went on too long without a line's end.
     fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         let mut head = String::new();
         let mut reader = reader.take(HEAD);

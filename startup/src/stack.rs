@@ -22,7 +22,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Reads the stack. `None` where the kernel's numbers are missing.
+    /// Reads the stack. `None` if the kernel's numbers are missing.
     ///
     /// # Safety
     /// `stack` is the stack pointer at the first instruction of the process, and nothing has been written from there on.

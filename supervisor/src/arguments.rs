@@ -18,7 +18,7 @@ pub(crate) enum Place {
     Parent,
 }
 
-/// What is asked.
+/// The command line.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) place: Place,

@@ -44,7 +44,7 @@ pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
         }
         Fork::Parent(between) => {
             drop(there);
-            // ECHILD where the caller ignores SIGCHLD: then it is gone as well.
+            // ECHILD if the caller ignores SIGCHLD: then it has ended as well.
             let _ = waitpid(Pid::from_raw(between), None);
             begin(asked, &here)
         }
@@ -57,7 +57,7 @@ pub(crate) fn channel() -> Result<(OwnedFd, OwnedFd), Error> {
         .map_err(|errno| Error::Supervisor(errno.into()))
 }
 
-/// Filter, word, program.
+/// Installs the filter, waits for the supervisor, and executes the program.
 pub(crate) fn begin(asked: &Asked, supervisor: &OwnedFd) -> Result<u8, Error> {
     if !filter::is_known_machine() {
         return Err(Error::Machine);
@@ -86,7 +86,7 @@ fn supervise_detached(asked: &Asked, program: OwnedFd) -> u8 {
     let _ = rustix::process::setsid();
     // It ends with the last process, and no signal ends it before: ending the program ends the supervisor.
     process::block_signals();
-    // If the caller ignores it, no child could be waited for.
+    // If the caller ignores SIGCHLD, no child could be waited for.
     process::dispose(SIGCHLD, Disposition::Default);
     let Ok(supervisor) = prepare(asked, &program, &[], CapabilitySet::empty()) else { return 1 };
     let mut program = Some(program);
@@ -130,7 +130,7 @@ pub(crate) fn prepare(
     Ok(supervisor)
 }
 
-/// Of this process's descriptors `kept` and standard error, and of its folder nothing.
+/// Keeps only the descriptors `kept` and standard error, and leaves the working folder.
 pub(crate) fn keep_only(kept: &[RawFd], only_thread: OnlyThread) -> io::Result<()> {
     process::close_all_but(kept, only_thread);
     // Not the program's: a reader of it waits until every process that has it has ended.
@@ -143,8 +143,8 @@ pub(crate) fn keep_only(kept: &[RawFd], only_thread: OnlyThread) -> io::Result<(
 /// Leaves `effective` at most. The program, or what it starts, may have fewer rights than its caller had, and a bind that
 /// is tried for it must not have more.
 ///
-/// Without CAP_NET_BIND_SERVICE and CAP_SYS_PTRACE permitted, the kernel lets nobody look into a process that has one of
-/// them (ptrace(2)): what such a one asks goes on to the kernel. The others stay permitted, to look into who has those.
+/// CAP_NET_BIND_SERVICE and CAP_SYS_PTRACE are given up, so the kernel forbids to inspect a process that has one of them
+/// (ptrace(2)): its calls go on to the kernel. The others stay permitted, to inspect processes that have those.
 pub(crate) fn renounce(effective: CapabilitySet) -> io::Result<()> {
     let permitted = capabilities(None)?.permitted - (CapabilitySet::NET_BIND_SERVICE | CapabilitySet::SYS_PTRACE);
     let sets = CapabilitySets { effective: permitted & effective, permitted, inheritable: CapabilitySet::empty() };

@@ -7,11 +7,11 @@ use nix::libc::{EBUSY, EINVAL, ENOSYS, EPERM};
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::status;
 
-/// What a unit with SystemCallFilter=@system-service lacks.
+/// A system call that SystemCallFilter=@system-service forbids.
 const UNIT_LINE: &str = "in a unit of systemd, add the line SystemCallFilter=pidfd_getfd seccomp; elsewhere, use portgrant exec, \
                          which gives the program its sockets";
 
-/// Everything that ends this program before it is the one that it was to become.
+/// Everything that ends this program before it executes the other one.
 #[derive(Debug)]
 pub enum Error {
     /// It was not called as `portgrant run` calls it
@@ -34,7 +34,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit status that says it.
+    /// The exit status for it.
     pub fn status(&self) -> u8 {
         match self {
             Error::Usage(_) => status::USAGE,

@@ -1,7 +1,7 @@
-//! Which system calls the supervisor is asked about: bind(2), in each of the machine's ABIs, and nothing else.
+//! The filter of system calls: it reports bind(2), in each of the machine's ABIs, and nothing else.
 //!
-//! A classic BPF program over `struct seccomp_data` (seccomp(2)). What it lets through costs some 50 ns a call; it is no
-//! boundary, since the program's own rights are all that it has anyway.
+//! A classic BPF program over `struct seccomp_data` (seccomp(2)). A call that passes costs about 50 ns. The filter is
+//! not a security boundary, since the program has only its own rights anyway.
 
 use portgrant_sys::seccomp::Instruction;
 

@@ -19,7 +19,7 @@ use rustix::process::Signal;
 /// How long both attempts together may take. The helper ends by itself after 5 s and is killed after 10, so this is for one
 /// that does neither; on an overloaded machine it is better to wait than to refuse what is permitted.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
-/// How long poll(2) is left alone after it failed.
+/// The pause after poll(2) failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
 const KILLED: &str = "the helper was killed after its time limit of 10 s, and so was another: they were stopped, or the machine is overloaded";
@@ -31,7 +31,7 @@ pub fn bind(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<
     loop {
         match poll(&mut [PollFd::new(&asking, PollFlags::IN)], Some(&asking.left())) {
             Ok(_) | Err(Errno::INTR) => {}
-            // No descriptor may be polled, say (RLIMIT_NOFILE of 0): it would fail again at once.
+            // For example with RLIMIT_NOFILE 0 no descriptor can be polled: it would fail again at once.
             Err(_) => std::thread::sleep(PAUSE),
         }
         if let Some(answered) = asking.answer(path, socket) {
@@ -41,7 +41,7 @@ pub fn bind(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<
     }
 }
 
-/// A helper that runs. Readable when there is news of it.
+/// A running helper. It becomes readable when the helper answers or ends.
 #[derive(Debug)]
 pub(crate) struct Asking {
     helper: Child,
@@ -49,7 +49,7 @@ pub(crate) struct Asking {
     answers: OwnedFd,
     /// When the first one was started
     since: Instant,
-    /// For what, printable
+    /// The endpoint, printable
     endpoint: String,
     /// The first one was killed, and this is another
     repeated: bool,

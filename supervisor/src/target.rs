@@ -48,7 +48,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Reads what thread `notification.thread` asks for. An error where its memory cannot be read (it made itself
+    /// Reads what thread `notification.thread` asks for. An error if its memory cannot be read (it made itself
     /// undumpable, or is not visible) or is not a socket.
     pub(crate) fn read(notification: &Notification) -> io::Result<Call> {
         let mut words = notification.arguments;
@@ -142,7 +142,7 @@ impl Call {
         seccomp::bind(other.as_fd(), &address).err()?.raw_os_error()
     }
 
-    /// What the helper can be asked for this call on `socket`; `None` where that is nothing that it binds: no tcp, udp or
+    /// What the helper can be asked for this call on `socket`; `None` if that is nothing that it binds: no tcp, udp or
     /// sctp, another network namespace, or an address with a scope.
     pub(crate) fn endpoint(&self, socket: BorrowedFd<'_>) -> Option<Endpoint> {
         let (address, port, scope) = self.place()?;

@@ -123,7 +123,7 @@ pub enum Answer {
     Fail(i32),
 }
 
-/// Answers. An error where the target does not wait any more.
+/// Answers. An error if the target does not wait any more.
 pub fn answer(listener: BorrowedFd<'_>, id: u64, answer: Answer) -> io::Result<()> {
     let (error, flags) = match answer {
         Answer::Continue => (0, 1), // SECCOMP_USER_NOTIF_FLAG_CONTINUE

@@ -19,7 +19,7 @@ const HIERARCHY: &str = "/sys/fs/cgroup";
 pub struct Cgroup(PathBuf);
 
 impl World {
-    /// A fresh cgroup; none where BPF programs cannot be loaded: that needs root of the machine's first user namespace.
+    /// A fresh cgroup; none if BPF programs cannot be loaded: that needs root of the machine's first user namespace.
     #[must_use]
     pub fn cgroup(&self) -> Option<Cgroup> {
         static COUNT: AtomicU32 = AtomicU32::new(0);

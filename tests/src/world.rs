@@ -163,7 +163,7 @@ impl World {
     /// What the kernel says of a process.
     ///
     /// # Panics
-    /// Where there is no such process.
+    /// If there is no such process.
     #[must_use]
     pub fn process(&self, pid: u32) -> Process {
         Process::read(pid)
@@ -173,7 +173,7 @@ impl World {
     /// loading its libraries.
     ///
     /// # Panics
-    /// Where there is no such process, or it does not come to rest.
+    /// If there is no such process, or it does not come to rest.
     #[must_use]
     pub fn process_at_rest(&self, pid: u32) -> Process {
         let deadline = Instant::now() + Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Files that are root's: opened once, judged by their descriptor, and every folder above them as well.
+//! Files that belong to root: each is opened once and judged by its descriptor, and so is every folder above it.
 //!
 //! Runs as the caller, after the drop; nothing here needs privilege. No name is looked up twice.
 
@@ -23,8 +23,8 @@ const MAX_LEN: u64 = 16 << 20;
 /// As many symlinks as the kernel follows (path_resolution(7)).
 const MAX_SYMLINKS: u32 = 40;
 
-/// A folder that is root's and that nobody else may write to; so are all above it. What is opened in it is noted in its
-/// stamps.
+/// A folder that belongs to root and that only root can write; so are all above it. Files that are opened in it are noted in
+/// its stamps.
 #[derive(Debug)]
 pub(crate) struct Folder {
     fd: OwnedFd,
@@ -118,8 +118,8 @@ impl Folder {
         }
     }
 
-    /// What an error of open(2) means, and of which path: of this folder, where its mode is what forbids it. That there is
-    /// nothing is a fact to remember as well.
+    /// The meaning of an error of open(2), and the path that caused it: this folder, if its mode forbids access. A missing file
+    /// is noted in the stamps too.
     fn not_opened(&self, name: &[u8], path: &[u8], errno: Errno) -> Finding {
         if errno == Errno::ACCESS && matches!(statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::ACCESS)) {
             return finding(&self.path, Distrust::Closed);
@@ -136,7 +136,7 @@ impl Folder {
     }
 }
 
-/// NONBLOCK: a FIFO must not hold us up before it is known for one.
+/// NONBLOCK: opening a FIFO must not block before it is recognized.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Reads a file that no decision depends on, within the same bounds, through any path.
@@ -167,7 +167,7 @@ fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Distrust> {
     }
 }
 
-/// Whether the file at absolute `path` is root's alone, and every folder and every symlink on the way.
+/// Whether only root can change the file at absolute `path`, and every folder and symlink on the way.
 ///
 /// Then no caller can change what an execve(2) of this very path finds.
 pub fn judge_program(path: &[u8]) -> Result<(), Finding> {
@@ -263,7 +263,7 @@ fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     [path, separator, name].concat()
 }
 
-/// A folder on the way to what is root's itself.
+/// Judges a folder on the way to a file of root's.
 fn judge_folder(stat: &Stat) -> Result<(), Distrust> {
     const OF_A_GROUP: u32 = 0o1020;
     let sticky = stat.st_uid == 0 && stat.st_mode & 0o1022 == OF_A_GROUP;

@@ -35,7 +35,7 @@ struct Etc {
     folder: Rc<OnceCell<Folder>>,
 }
 
-/// One look at the system's files: what is read by it is read once.
+/// One reading of the system's files: each is read once.
 #[derive(Debug)]
 pub struct System {
     etc: Etc,
@@ -118,7 +118,7 @@ impl System {
         &self.etc.stamps
     }
 
-    /// The installed policy; an error where any of it cannot be believed or read.
+    /// The installed policy; an error if any of it cannot be believed or read.
     pub fn policy(&self) -> Result<InstalledPolicy, Error> {
         self.installed(&|_| true)
     }
@@ -189,7 +189,7 @@ impl System {
         Ok(sources)
     }
 
-    /// Whether there is a table `name` in /etc, with anything in it; an error where it cannot be believed or read.
+    /// Whether there is a table `name` in /etc, with anything in it; an error if it cannot be believed or read.
     pub fn has_table(&self, name: &str) -> Result<bool, Error> {
         Ok(self.etc.read(name)?.is_some())
     }

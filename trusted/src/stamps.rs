@@ -30,7 +30,7 @@ pub struct Stamps {
     stamps: RefCell<Vec<(Box<[u8]>, Stamp)>>,
 }
 
-/// Proof that nothing had changed when it was made. Whatever needs an unchanged policy takes it.
+/// Proof that nothing had changed at that moment. Functions that need an unchanged policy take it.
 #[derive(Debug)]
 #[must_use]
 pub struct Unchanged(());
@@ -111,7 +111,7 @@ impl Stamps {
         }
     }
 
-    /// Looks at every path again, from the root on. `None` where any of them leads to something else now.
+    /// Looks at every path again, from the root on. `None` if any of them leads to something else now.
     pub fn unchanged(&self) -> Result<Option<Unchanged>, Errno> {
         let mut folders = Vec::new();
         let stamps = self.stamps.borrow();

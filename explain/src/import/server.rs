@@ -52,7 +52,7 @@ pub(super) struct Server {
     pub(super) name: String,
     /// `FILE:LINE`
     pub(super) place: String,
-    /// A name, or the number of an account; none where that is not known
+    /// A name, or the number of an account; none if that is not known
     pub(super) user: Option<String>,
     pub(super) listen: Vec<Listen>,
     pub(super) way: Way,

@@ -61,12 +61,12 @@ impl Slots {
         [(&self.policy, "policy"), (&self.buckets, "buckets"), (&self.groups, "groups")]
     }
 
-    /// Lets all pages of a generation go.
+    /// Releases all pages of a generation.
     pub(super) fn clear(&self, generation: u32) -> Result<(), Error> {
         for (pages, all) in [(bucket::PAGES, &self.buckets), (group::PAGES, &self.groups)] {
             for number in pages.of(generation) {
                 let key = number.to_ne_bytes();
-                // Before it answers the kernel may wait for all programs, also where nothing was there; so that is asked first.
+                // The kernel may wait for all programs before it answers, even if there was no page; so that is checked first.
                 if all.read(&key).map_err(|errno| Error::Call { call: LOOKUP, errno })?.is_some() {
                     all.remove(&key).map_err(|errno| Error::Call { call: "bpf(BPF_MAP_DELETE_ELEM)", errno })?;
                 }
@@ -79,7 +79,7 @@ impl Slots {
 /// Makes the maps of a generation, and activates it as the last step.
 pub(super) fn fill(pins: &Pins, slots: &Slots, tables: &Tables, description: &mut Description) -> Result<(), Error> {
     let rows = Rows::of(tables, description.generation);
-    // What an interrupted reload left there is nobody's.
+    // Rows that an interrupted reload left there are not used.
     slots.clear(description.generation)?;
     write(&slots.buckets, bucket::PAGES, BUCKETS, description.generation, rows.buckets())?;
     write(&slots.groups, group::PAGES, GROUPS, description.generation, rows.groups())?;

@@ -11,7 +11,7 @@
 //! | `audit` | a folder that the reader of the grants holds locked |
 //!
 //! A generation is complete before the one slot of `policy` is set to it, and nothing of the one before is touched until
-//! that call returned: the kernel waits there until no program uses it any more. So each decision is one generation's,
+//! that call returned: the kernel waits there until no program uses it any more. So each decision is made by one generation,
 //! and the slot is never empty. A process that changes anything holds the folder locked.
 
 mod generation;
@@ -46,7 +46,7 @@ pub struct Loaded {
     reported: Map,
 }
 
-/// What was counted since it was loaded.
+/// The counts since it was loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     /// Grants
@@ -66,7 +66,7 @@ pub enum Attached {
     No,
 }
 
-/// Whether anybody reads the grants.
+/// Whether a process reads the grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
     /// Somebody
@@ -76,14 +76,14 @@ pub enum Reader {
 }
 
 impl Loaded {
-    /// Loads `tables` for `cgroup`, and for the network namespace of `about`.
+    /// Loads `tables` for `cgroup`, and for the network namespace of `description`.
     pub fn load(tables: &Tables, cgroup: &Cgroup, mut description: Description) -> Result<(), Error> {
         let pins = Pins::make()?.locked()?;
         if pins.is_loaded() {
             return Err(Error::Loaded);
         }
         if !pins.names()?.is_empty() {
-            // Somebody was interrupted here.
+            // An earlier load was interrupted here.
             pins.clear()?;
             return Loaded::load(tables, cgroup, description);
         }
@@ -169,12 +169,12 @@ impl Loaded {
         let generation = description.generation;
         let done = fill(&self.pins, &self.slots, tables, &mut description);
         if done.is_err() {
-            // Nobody uses it: its activation is the last step.
+            // It is not used: its activation is the last step.
             let _ = self.slots.clear(generation);
             let _ = fs::unlink(self.pins.path(&format!("description-{generation}")));
             return done;
         }
-        // From here on no program uses the generation before. Who reads the grants may be one behind.
+        // From here on no program uses the generation before. The reader of the grants may be one behind.
         self.slots.clear(generation ^ 1)?;
         for name in self.pins.names()? {
             let old = name.strip_prefix("description-").and_then(|number| number.parse::<u32>().ok());
@@ -185,7 +185,7 @@ impl Loaded {
         Ok(())
     }
 
-    /// What is known of the active generation.
+    /// The description of the active generation.
     pub fn description(&self) -> Result<Description, Error> {
         let id = self.slots.policy.read(&0u32.to_ne_bytes()).map_err(|errno| Error::Call { call: LOOKUP, errno })?;
         let id = id.and_then(|id| Some(u32::from_ne_bytes(id.try_into().ok()?)));
@@ -197,8 +197,8 @@ impl Loaded {
         Err(Error::Foreign { path: self.pins.path.clone(), why: "no file there describes the active policy" })
     }
 
-    /// What is known of `generation`, if it is active, or was before the active one, and was not unloaded since: what is
-    /// pinned by its name then is another load's.
+    /// The description of `generation`, if it is active, or was before the active one, and was not unloaded since: then the pin
+    /// of that name belongs to another load.
     pub fn description_of(&self, generation: u32) -> Result<Option<Description>, Error> {
         let description = self.read_description(&format!("description-{generation}"))?;
         Ok(description.filter(|_| !self.is_gone()))
@@ -215,7 +215,7 @@ impl Loaded {
         }
     }
 
-    /// What was counted.
+    /// The counts.
     pub fn counts(&self) -> Result<Counts, Error> {
         let bytes = self.counters.read(&0u32.to_ne_bytes()).map_err(|errno| Error::Call { call: LOOKUP, errno })?;
         let bytes = bytes.unwrap_or_default();
@@ -268,7 +268,7 @@ impl Loaded {
         }
     }
 
-    /// Whether anybody reads the grants.
+    /// Whether a process reads the grants.
     pub fn reader(&self) -> Result<Reader, Error> {
         match self.try_become_reader() {
             Ok(_) => Ok(Reader::None),

@@ -151,7 +151,7 @@ impl Datagrams {
         let mut start = [0];
         let mut start = [IoSliceMut::new(&mut start)];
         let message = recvmsg::<()>(self.socket.as_raw_fd(), &mut start, Some(&mut control), flags)?;
-        // An error where it did not fit: then it counts as a datagram all the same.
+        // An error if it did not fit: then it counts as a datagram all the same.
         let arrived = message.cmsgs().ok().and_then(|mut messages| {
             messages.find_map(|one| if let ControlMessageOwned::ScmTimestampns(at) = one { Some(at) } else { None })
         });

@@ -50,7 +50,7 @@ impl Model {
         self.held.len() + self.running.len()
     }
 
-    /// What comes of a step; `None` where it cannot be.
+    /// What comes of a step; `None` if it cannot be.
     fn after(&self, step: Step, (limit, of_source): (usize, Option<usize>)) -> Option<Model> {
         let mut next = self.clone();
         match step {

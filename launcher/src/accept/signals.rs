@@ -115,7 +115,7 @@ pub(super) fn end_by(signal: Signal) -> ! {
 }
 
 /// The set of the signals that are ignored, from /proc: sigaction(2) would need unsafe code.
-/// `None` where there is no /proc.
+/// `None` if there is no /proc.
 fn ignored_mask() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
@@ -127,7 +127,7 @@ fn named(mask: u64) -> BTreeSet<Signal> {
     Signal::iterator().filter(|&signal| mask >> (signal as i32 - 1) & 1 == 1).collect()
 }
 
-/// All signals but these; none where it is not known which are, or where one is that cannot be left out by its name.
+/// All signals but these; none if it is not known which are, or where one is that cannot be left out by its name.
 fn not_ignored(ignored: Option<u64>) -> SigSet {
     const NAMED: u64 = u64::MAX >> 33;
     let Some(ignored) = ignored.filter(|mask| mask & !NAMED == 0) else { return SigSet::empty() };

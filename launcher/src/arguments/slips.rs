@@ -53,7 +53,7 @@ pub(super) fn port_of_host(word: &str) -> Option<&str> {
     (is_host && port.parse::<Endpoint>().is_ok()).then_some(port)
 }
 
-/// The endpoints that `word` was to be. PORT stands where none was given.
+/// The endpoints that `word` was to be. PORT stands if none was given.
 pub(super) fn endpoints(word: &str) -> Option<Vec<String>> {
     if let Some((name, rest)) = word.split_once('=').filter(|(name, _)| is_name(name)) {
         return match endpoints(rest)?.as_slice() {

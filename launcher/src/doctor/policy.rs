@@ -35,7 +35,11 @@ fn tables(answer: &Value) -> Vec<Finding> {
         findings.push(Finding::new(State::Fine, NAMES, format!("only root can change {present}")));
     }
     if !missing.is_empty() {
-        findings.push(Finding::new(State::Note, NAMES, format!("these files do not exist, so no name is found in them: {missing}")));
+        findings.push(Finding::new(
+            State::Note,
+            NAMES,
+            format!("these files do not exist, so no name is found in them: {missing}"),
+        ));
     }
     findings
 }

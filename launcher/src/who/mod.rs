@@ -32,7 +32,7 @@ pub(crate) fn who(asked: &Who) -> Result<Infallible, Error> {
     Err(answered(answers.iter().any(Answer::is_held), NOBODY))
 }
 
-/// What stands under `Address already in use`; empty where the kernel does not say.
+/// What stands under `Address already in use`; empty if the kernel does not say.
 pub(crate) fn beneath(endpoint: &str) -> String {
     let answer = endpoint.parse().ok().and_then(|endpoint| Answer::of(endpoint).ok());
     let lines = answer.filter(Answer::is_held).map(|answer| answer.text()).unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::text::printable;
 /// What the environment announces to this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announced {
-    /// A name for each descriptor from [`super::FIRST`] on; `unknown` where none was given (sd_listen_fds(3)).
+    /// A name for each descriptor from [`super::FIRST`] on; `unknown` if none was given (sd_listen_fds(3)).
     pub names: Vec<String>,
     /// `LISTEN_PIDFDID`: the process that is meant, by the inode of its pidfd (sd_pidfd_get_inode_id(3)), if the variable is set.
     pub pidfd_id: Option<u64>,

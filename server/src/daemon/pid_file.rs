@@ -103,7 +103,7 @@ impl PidFile {
         Ok(self)
     }
 
-    /// The one at `path` that this process was handed, locked by who handed it over; `None` where that is another.
+    /// The one at `path` that this process was handed, locked by who handed it over; `None` if that is another.
     #[cfg(feature = "restart")]
     fn adopt(path: &Path, handed: BorrowedFd<'_>) -> Result<Option<PidFile>, Error> {
         let failed = |source| DaemonError::PidFile { path: path.to_owned(), source };

@@ -45,7 +45,7 @@ fn number(word: &str) -> Option<u32> {
 }
 
 impl Block {
-    /// None where it holds nothing: bits beyond the length match no address.
+    /// None if it holds nothing: bits beyond the length match no address.
     fn prefix(address: IpAddr, length: u32) -> Option<Block> {
         match address {
             IpAddr::V4(ip) => {
