@@ -1,14 +1,15 @@
-//! Whether the helper starts by itself, and how it is linked then.
+//! Whether the program starts by itself, and how it is linked then: the helper, and `portgrant-front`, which uses this script
+//! as well.
 //!
 //! With `PORTGRANT_BARE=1`, on x86-64 and aarch64, the program links no C library: cfg(bare). `packaging/build` sets it, and
-//! builds this crate alone. It cannot be set for a build of other crates as well: these make rustix use std, and a program has
-//! either std or its own start-up code. Without it the helper starts by the C library, as it does on other processors.
+//! builds the crate alone. It cannot be set for a build of other crates as well: these make rustix use std, and a program has
+//! either std or its own start-up code. Without it the program starts by the C library, as it does on other processors.
 
 use std::env::var;
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(bare)");
-    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=../binder/build.rs");
     println!("cargo::rerun-if-env-changed=PORTGRANT_BARE");
     if var("PORTGRANT_BARE").is_ok_and(|value| value == "1") {
         let processor = (var("CARGO_CFG_TARGET_ARCH").unwrap_or_default(), var("CARGO_CFG_TARGET_POINTER_WIDTH"));
@@ -24,7 +25,8 @@ fn main() {
             println!("cargo::rustc-link-arg-bins={argument}");
         }
         // Nor tables for unwinding, those of the libraries core and alloc included.
-        println!("cargo::rerun-if-changed=no-unwinding.ld");
-        println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr,-T,{}/no-unwinding.ld", env!("CARGO_MANIFEST_DIR"));
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../startup/no-unwinding.ld");
+        println!("cargo::rerun-if-changed={script}");
+        println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr,-T,{script}");
     }
 }

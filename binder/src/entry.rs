@@ -31,6 +31,11 @@ fn portgrant_main(process: portgrant_startup::Process) -> u8 {
     })
 }
 
+// SAFETY: the one static of this name, of the type that `portgrant-startup` reads.
+#[cfg(bare)]
+#[unsafe(no_mangle)]
+static PORTGRANT_NAME: &str = "portgrant-binder";
+
 #[cfg(not(bare))]
 mod c_library;
 

@@ -34,16 +34,9 @@ pub fn execute(_: &Renounced, program: &Program, sockets: Vec<Ready>, environmen
     let (names, sockets): (Vec<String>, Vec<OwnedFd>) =
         sockets.into_iter().map(|socket| (socket.name, socket.fd)).unzip();
     let pid = rustix::process::getpid().as_raw_nonzero().get().cast_unsigned();
-    let (_placed, announcement) = match (program.inetd, sockets.first()) {
-        (true, Some(socket)) => match listen::place_inetd(socket) {
-            // The copy that is left here is close-on-exec.
-            Ok(()) => (sockets, Vec::new()),
-            Err(error) => return Error::Place(error),
-        },
-        _ => match listen::place(listen::FIRST, sockets) {
-            Ok(placed) => (placed, listen::announcement(pid, &names)),
-            Err(error) => return Error::Place(error),
-        },
+    let (_placed, announcement) = match listen::hand_over(sockets, &names, program.inetd, pid) {
+        Ok(handed_over) => handed_over,
+        Err(error) => return Error::Place(error),
     };
     if program.no_new_privs
         && let Err(errno) = rustix::thread::set_no_new_privs(true)
@@ -52,10 +45,7 @@ pub fn execute(_: &Renounced, program: &Program, sockets: Vec<Ready>, environmen
     }
     let arguments: Vec<Word<'_>> = program.arguments.iter().map(|word| Word::from(*word)).collect();
     // Byte for byte as execve(2) gave it, except LISTEN_*.
-    let stale = |entry: &&Word<'_>| {
-        let begins = |name: &str| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(drop);
-        listen::VARIABLES.iter().any(|name| begins(name).is_some())
-    };
+    let stale = |entry: &&Word<'_>| listen::VARIABLES.iter().any(|name| entry.value_of(name).is_some());
     let kept = environment.iter().filter(|entry| !stale(entry)).copied();
     let environment: Vec<Word<'_>> =
         kept.chain(announcement.iter().map(|entry| Word::from(entry.as_c_str()))).collect();

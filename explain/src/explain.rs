@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use portgrant_policy::{Ask, Caller, Decision, Domain, Policy, Rule, Span, Subject, decide, refused, who};
 use portgrant_protocol::program::Unfit;
-use portgrant_protocol::{Kind, Message, Resolved, program, status};
+use portgrant_protocol::{Kind, Message, Resolved, program, status, unprivileged_ports};
 use portgrant_trusted::System;
 use portgrant_trusted::consistent;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ pub(crate) fn explain(asked: Explain) -> Result<u8, Box<Message>> {
     if whom.is_read_by_root() {
         installation::readable(&policy.sources)?;
     }
-    let open = open_ports::first();
+    let open = unprivileged_ports::read_start();
     let program = asked.program.map(|program| program::find(&program, &environment())).transpose().map_err(unfit)?;
     let program = program.as_deref().map(|path| System::asked_program(&policy, path.as_os_str().as_bytes()));
     let (mut text, mut values, mut worst) = (String::new(), Vec::new(), status::OK);

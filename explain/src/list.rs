@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use portgrant_policy::{Caller, Effect, Policy, Rule, Subject, who};
-use portgrant_protocol::Message;
+use portgrant_protocol::{Message, unprivileged_ports};
 use portgrant_trusted::consistent;
 use rustc_hash::FxHashSet;
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ pub(crate) fn list(user: Option<&str>, format: Format) -> Result<u8, Box<Message
     }
     let lines = Lines::of(&policy);
     let grants = Grants::of(&policy, &lines, &caller);
-    let from = open_ports::first();
+    let from = unprivileged_ports::read_start();
     match format {
         Format::Text => output::print(&grants.text(&caller, &lines, from)),
         Format::Json => output::print_json(&json!({

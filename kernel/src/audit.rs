@@ -2,7 +2,7 @@
 //!
 //! A record stays in the kernel until the log has taken its line. Records that found no room are reported as a number.
 
-use portgrant_protocol::Port;
+use portgrant_protocol::{Port, unprivileged_ports};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
@@ -95,8 +95,7 @@ fn generation<'a>(
 
 /// Whether the kernel requires privilege for the port in this network; other ports need no grant.
 fn needed_privilege(grant: &Grant) -> bool {
-    let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
-    let first_free = first_free.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(u32::MAX);
+    let first_free = unprivileged_ports::read_start().unwrap_or(u32::MAX);
     u32::from(grant.bind.port.get()) < first_free
 }
 

@@ -38,8 +38,8 @@ use log::LevelFilter;
 use portgrant_protocol::record::{RecordError, Reply};
 use portgrant_protocol::status;
 use portgrant_protocol::text::printable;
-use portgrant_server::Kind;
-use portgrant_server::error::HandoverError;
+use portgrant_server::error::{BindError, HandoverError, RequestError};
+use portgrant_server::{Kind, Message};
 
 pub use arguments::{
     Accept, Arguments, Check, Command, Completions, Doctor, Exec, Explain, Format, Import, Life, List, Log, MaxRate,
@@ -96,9 +96,13 @@ pub fn run(start: Start) -> u8 {
     error.status()
 }
 
-/// The helper replaced this program, failed, and executed this program again with the record of the failure.
+/// The helper replaced this program, or `portgrant-front` did its work, and it failed: this program is executed with the record.
 fn failed(record: &OsStr) -> u8 {
     let error = match Reply::parse(record.as_encoded_bytes()) {
+        Ok(Reply::Failed(Message { kind: Kind::InUse, endpoint: Some(endpoint), .. })) => {
+            let holders = portgrant_server::holders(&endpoint).unwrap_or_default();
+            Error::Sockets(BindError::InUse { endpoint, holders }.into())
+        }
         Ok(Reply::Failed(message)) => Error::Failed(Box::new(message)),
         Ok(Reply::Granted { .. }) => Error::Sockets(HandoverError::Record(RecordError::Missing("WHAT")).into()),
         Err(error) => Error::Sockets(HandoverError::Record(error).into()),
@@ -122,12 +126,6 @@ fn log_steps() {
 
 /// Further lines: who holds an address that is in use, or what is wrong with a helper that cannot be run.
 fn further(error: &Error) -> String {
-    use portgrant_server::error::{BindError, RequestError};
-    if let Error::Failed(message) = error
-        && let (Kind::InUse, Some(endpoint)) = (message.kind, &message.endpoint)
-    {
-        return who::beneath(endpoint);
-    }
     let Error::Sockets(error) = error else { return String::new() };
     let of_helper = matches!(
         error.downcast_ref(),

@@ -7,27 +7,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use log::debug;
-use portgrant_protocol::user_namespace;
+use portgrant_protocol::{unprivileged_ports, user_namespace};
 use portgrant_sys::owning_user_namespace;
 use rustix::fs::{Mode, OFlags, fstat, open, stat};
 use rustix::process::getuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// The first port of this network namespace that every user may bind (ip(7)).
-pub(crate) const START: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
-
-/// What the kernel has if nobody changes it (PROT_SOCK).
-const USUAL_START: u32 = 1024;
-
-/// Which port that is, if it can be read.
-pub(crate) fn start() -> Option<u32> {
-    fs::read_to_string(START).ok().and_then(|text| text.trim().parse().ok())
-}
-
 /// Whether each of `ports` needs no rule. A port that is not known needs one. Where the helper is, is asked only where it
 /// matters.
 pub(crate) fn are_free(ports: &[Option<u16>], helper: impl FnOnce() -> Option<PathBuf>) -> Vec<bool> {
-    let start = start().unwrap_or(USUAL_START);
+    let start = unprivileged_ports::start();
     let is_open = |port: &Option<u16>| port.is_some_and(|port| u32::from(port) >= start);
     let owns_all = !ports.iter().all(is_open) && owns_this_network(helper);
     ports.iter().map(|port| is_open(port) || (owns_all && port.is_some())).collect()
@@ -38,12 +27,12 @@ pub(crate) fn are_free(ports: &[Option<u16>], helper: impl FnOnce() -> Option<Pa
 ///
 /// In a container with its own helper, the policy of the container's root decides.
 fn owns_this_network(helper: impl FnOnce() -> Option<PathBuf>) -> bool {
-    if user_namespace::is_first() {
+    let has_capability = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_BIND_SERVICE));
+    if !has_capability || user_namespace::is_first() {
         return false;
     }
-    let has_capability = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_BIND_SERVICE));
     let is_roots = |helper: PathBuf| fs::metadata(helper).is_ok_and(|helper| helper.uid() == 0);
-    if !has_capability || helper().is_some_and(is_roots) {
+    if helper().is_some_and(is_roots) {
         return false;
     }
     let owner = open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
@@ -85,7 +74,7 @@ mod tests {
 
     #[test]
     fn ports_from_ip_unprivileged_port_start_on_are_free() {
-        let start = u16::try_from(start().expect("there is /proc")).expect("a port");
+        let start = u16::try_from(unprivileged_ports::read_start().expect("there is /proc")).expect("a port");
         let below = start.checked_sub(1).filter(|port| *port > 0);
         let free = are_free(&[Some(start), Some(u16::MAX), below, None], || None);
         assert_eq!(free[..2], [true, true]);

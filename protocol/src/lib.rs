@@ -13,15 +13,19 @@ extern crate alloc;
 
 pub mod endpoint;
 pub mod errno;
+pub mod installation;
 pub mod listen;
 pub mod message;
 pub mod port;
 pub mod program;
 pub mod record;
 pub mod service;
+#[cfg(any(test, feature = "client"))]
+pub mod socket_info;
 pub mod status;
 pub mod text;
 pub mod transfer;
+pub mod unprivileged_ports;
 pub mod user_namespace;
 
 pub use endpoint::{Address, AskedPort, Endpoint, EndpointError, Options, Resolved};

@@ -93,6 +93,21 @@ fn duplicate(fd: BorrowedFd<'_>, least: RawFd) -> Result<OwnedFd, PlaceError> {
     })
 }
 
+/// Puts `sockets` where the program with the id `pid` looks for them: from 3 on, announced by the entries that are returned;
+/// or, with `inetd`, the first one at 0 and 1. What else is returned must stay open until execve(2).
+pub fn hand_over(
+    sockets: Vec<OwnedFd>,
+    names: &[String],
+    inetd: bool,
+    pid: u32,
+) -> Result<(Vec<OwnedFd>, Vec<CString>), PlaceError> {
+    match (inetd, sockets.first()) {
+        // The copy that is left is close-on-exec.
+        (true, Some(socket)) => place_inetd(socket).map(|()| (sockets, Vec::new())),
+        _ => place(FIRST, sockets).map(|placed| (placed, announcement(pid, names))),
+    }
+}
+
 /// Puts `socket` at 0 and 1, as inetd's `wait` services have it. Standard error stays the caller's.
 pub fn place_inetd(socket: &OwnedFd) -> Result<(), PlaceError> {
     rustix::stdio::dup2_stdin(socket).and_then(|()| rustix::stdio::dup2_stdout(socket)).map_err(PlaceError::System)

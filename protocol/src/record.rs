@@ -17,10 +17,10 @@ use core::fmt;
 use crate::message::{Message, outgoing};
 use crate::{status, text};
 
-#[cfg(any(test, feature = "std"))]
+#[cfg(any(test, feature = "client"))]
 mod reading;
 
-#[cfg(any(test, feature = "std"))]
+#[cfg(any(test, feature = "client"))]
 pub use reading::{lines, once};
 
 /// The longest record, in bytes.

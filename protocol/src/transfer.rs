@@ -14,10 +14,10 @@ use rustix::net::{
 use crate::errno::Described;
 use crate::listen;
 
-#[cfg(any(test, feature = "std"))]
+#[cfg(any(test, feature = "client"))]
 mod receiving;
 
-#[cfg(any(test, feature = "std"))]
+#[cfg(any(test, feature = "client"))]
 pub use receiving::{pair, receive};
 
 /// Whether records may be sent over `socket`: a connected Unix socket of type SOCK_SEQPACKET.

@@ -94,7 +94,6 @@ mod resolved;
 pub mod restart;
 mod services;
 mod serving;
-mod socket_info;
 #[cfg(feature = "telnet")]
 pub mod telnet;
 
@@ -116,7 +115,7 @@ pub use services::Services;
 #[cfg(feature = "tokio")]
 pub use serving::AsyncListeners;
 pub use serving::{AddressChange, AddressedUdp, Arrival, Datagram, EachUdp, Event, Listeners, Stopper, steer_by_cpu};
-pub use socket_info::{Mismatch, SocketInfo};
+pub use portgrant_protocol::socket_info::{Mismatch, SocketInfo};
 
 /// The kinds of [`Error`]: one enum for each subject.
 pub mod error {

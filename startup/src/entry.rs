@@ -13,6 +13,9 @@ unsafe extern "Rust" {
     /// The program, from here on. Its result is the exit status.
     // SAFETY: defined by the program, by this very signature; the linker refuses one that is not defined.
     safe fn portgrant_main(process: Process) -> u8;
+    /// Its name.
+    // SAFETY: as above.
+    safe static PORTGRANT_NAME: &'static str;
 }
 
 /// The exit status if no message can be printed: EX_OSERR of sysexits.h.
@@ -105,6 +108,11 @@ unsafe extern "C" fn start(stack: *const usize, base: *mut u8, dynamic: *const D
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
     let what = "internal error";
-    give_up(what, "memory is short, or the program has a defect", "see that memory is free (ulimit -v), or report it");
+    give_up(
+        PORTGRANT_NAME,
+        what,
+        "memory is short, or the program has a defect",
+        "see that memory is free (ulimit -v), or report it",
+    );
     exit(FAILED)
 }

@@ -26,10 +26,10 @@ pub fn abandon() -> bool {
     given_up && of_one(getresuid()) && of_one(getresgid())
 }
 
-/// Writes a message of three lines to standard error, if [`abandon`] gives all privilege up.
-pub fn give_up(what: &str, why: &str, fix: &str) {
+/// Writes a message of three lines to standard error, as `program`, if [`abandon`] gives all privilege up.
+pub fn give_up(program: &str, what: &str, why: &str, fix: &str) {
     if abandon() {
-        for text in ["portgrant-binder: ", what, "\n  why: ", why, "\n  fix: ", fix, "\n"] {
+        for text in [program, ": ", what, "\n  why: ", why, "\n  fix: ", fix, "\n"] {
             // SAFETY: the kernel reads the bytes of `text`.
             let _ = unsafe { call!(__NR_write, 2, text.as_ptr(), text.len()) };
         }

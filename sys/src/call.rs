@@ -90,7 +90,7 @@ unsafe fn raw(number: u32, [a, b, c, d, e, f]: [usize; 6]) -> Result<usize, Errn
 
 /// -4095 to -1 is an error number (syscall(2)).
 #[cfg(any(all(target_arch = "x86_64", target_pointer_width = "64"), target_arch = "aarch64"))]
-fn outcome(result: usize) -> Result<usize, Errno> {
+pub(crate) fn outcome(result: usize) -> Result<usize, Errno> {
     match i32::try_from(result.wrapping_neg()) {
         Ok(number @ 1..=4095) => Err(Errno::from_raw_os_error(number)),
         _ => Ok(result),

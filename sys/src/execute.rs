@@ -14,9 +14,6 @@ use crate::strings::Word;
 /// Not execvp(3), which falls back to /bin/sh, and nothing that changes signals first.
 #[must_use]
 pub fn execve(path: &CStr, arguments: &[Word<'_>], environment: &[Word<'_>]) -> Errno {
-    let list = |words: &[Word<'_>]| -> Vec<*const u8> {
-        words.iter().map(|word| word.as_ptr().cast()).chain([NULL]).collect()
-    };
     let (arguments, environment) = (list(arguments), list(environment));
     // SAFETY: a string and two lists of strings, each list ended by a null pointer; all of it lives across the call, and
     // the kernel only reads it.
@@ -25,6 +22,11 @@ pub fn execve(path: &CStr, arguments: &[Word<'_>], environment: &[Word<'_>]) -> 
         // execve(2) does not return unless it failed.
         Ok(_) => Errno::NOSYS,
     }
+}
+
+/// Their addresses, and a null pointer.
+pub(crate) fn list(words: &[Word<'_>]) -> Vec<*const u8> {
+    words.iter().map(|word| word.as_ptr().cast()).chain([NULL]).collect()
 }
 
 #[cfg(test)]

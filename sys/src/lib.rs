@@ -14,6 +14,7 @@ mod execute;
 mod ids;
 mod pages;
 mod socket;
+mod spawn;
 mod stdio;
 mod strings;
 mod timer;
@@ -27,6 +28,7 @@ pub use socket::{
     netns_cookie, network_namespace, owning_user_namespace, set_bind_to_device, set_tcp_defer_accept, set_tcp_fastopen,
     shares_fs,
 };
+pub use spawn::spawn;
 pub use stdio::{occupy_standard_descriptors, stderr, stdout};
 pub use strings::{Word, strings, words};
 pub use timer::KillTimer;

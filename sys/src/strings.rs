@@ -41,6 +41,12 @@ impl<'a> Word<'a> {
         Some(Word(rest.cast(), PhantomData))
     }
 
+    /// The value, if it is the variable `name` (`NAME=VALUE`).
+    #[must_use]
+    pub fn value_of(self, name: &str) -> Option<Word<'a>> {
+        self.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+    }
+
     pub(crate) fn as_ptr(self) -> *const c_char {
         self.0.as_ptr()
     }
@@ -100,5 +106,7 @@ mod tests {
             assert_eq!(rest(other), None, "{other:?}");
         }
         assert_eq!(rest(b""), Some(&b"PATH=/bin"[..]));
+        let value = |name| word.value_of(name).map(|value| value.to_c_str().to_bytes());
+        assert_eq!((value("PATH"), value("PAT"), value("PATH=")), (Some(&b"/bin"[..]), None, None));
     }
 }

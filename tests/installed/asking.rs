@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use portgrant_tests::{Caller, LAUNCHER, Running, Signal, World, both_installs, skip};
+use portgrant_tests::{BINDER, Caller, LAUNCHER, Running, Signal, World, both_installs, skip};
 
 both_installs![
     a_port_that_every_user_may_bind_needs_neither_rule_nor_helper_nor_log,
@@ -49,7 +49,7 @@ fn a_port_that_every_user_may_bind_needs_neither_rule_nor_helper_nor_log(world: 
     for user in ["alice", "root"] {
         exec(world.as_user(user), &["8080"]).succeeds();
     }
-    fs::rename("/usr/libexec/portgrant", "/usr/libexec/away").expect("mv");
+    fs::rename(BINDER, "/usr/libexec/away").expect("mv");
     fs::remove_file("/etc/portgrant.conf").expect("rm");
     exec(world.as_user("alice").no_new_privs(), &["8080"]).succeeds();
     let both = || exec(world.as_user("alice"), &["8080", "80"]);

@@ -153,10 +153,16 @@ fn doctor_and_errors_report_a_missing_or_unreachable_helper(world: &World) {
     well(world);
     let exec = |caller: Caller| caller.run([LAUNCHER, "exec", "-l", "80", "--", "true"]);
     chmod("/usr/libexec/portgrant", 0o700);
-    let text = "cannot be reached: you may not enter /usr/libexec/portgrant";
-    broken(world.as_user("alice"), text, "as root, chmod 0755 /usr/libexec/portgrant");
-    exec(world.as_user("alice")).exits(78).complains(text).complains("chmod 0755 /usr/libexec/portgrant");
+    // Nor can the launcher be reached then, which would tell.
+    for outcome in [exec(world.as_user("alice")), world.as_user("alice").run([LAUNCHER, "doctor"])] {
+        outcome.exits(78).complains("Permission denied").complains("as root, chmod 0755 /usr/libexec/portgrant ");
+    }
     chmod("/usr/libexec/portgrant", 0o755);
+    world.folder("/closed", "root", 0o700);
+    let elsewhere = || world.as_user("alice").env("PORTGRANT_BINDER", "/closed/helper");
+    let (text, fix) = ("cannot be reached: you may not enter /closed", "as root, chmod 0755 /closed");
+    broken(elsewhere(), text, fix);
+    exec(elsewhere()).exits(78).complains(text).complains(fix);
     let mode = fs::metadata(BINDER).expect("installed").permissions().mode();
     chmod(BINDER, 0o700);
     let text = format!("you may not execute {BINDER}");

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::nginx;
-use portgrant_tests::{Caller, LAUNCHER, Process, Running, Signal, World, both_installs, http_get};
+use portgrant_tests::{Caller, LAUNCHER, LAUNCHER_ITSELF, Process, Running, Signal, World, both_installs, http_get};
 
 both_installs![
     root_becomes_the_user_before_anything_is_asked,
@@ -120,7 +120,7 @@ fn with_wait_a_program_starts_at_the_first_client_of_a_low_port(world: &World) {
     soon("it listens", || !world.listening().is_empty());
     let program = |pid| world.process(pid).program;
     thread::sleep(Duration::from_millis(100));
-    assert_eq!(program(hello.pid()).to_str(), Some(LAUNCHER), "nobody came yet");
+    assert_eq!(program(hello.pid()).to_str(), Some(LAUNCHER_ITSELF), "nobody came yet");
     assert!(http_get("127.0.0.1:79", "/").contains("hello from uid 1000"));
     assert_eq!(program(hello.pid()).file_name().and_then(|name| name.to_str()), Some("hello"), "the same process");
 }

@@ -36,6 +36,7 @@ mod own_socket;
 mod own_terminal;
 mod pass;
 mod passing;
+mod plain_exec;
 mod policy_files;
 mod privilege;
 mod program_file;

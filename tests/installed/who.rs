@@ -196,7 +196,7 @@ fn an_address_in_use_shows_what_who_shows(world: &World) {
         .complains("\n  [::]:80 listens, the socket is alice's\n      by   sleep (pid ")
         .complains("\n      bars every address, of IPv6 and of IPv4, port 80/tcp\n");
     exec("bob").exits(69).complains("\n  [::]:80 listens, the socket is alice's\n").complains("not shown to you");
-    // Where the helper executes the program, it says how to ask.
+    // Where only the helper may bind, it is the same.
     let _other = world.as_root().spawn([
         "python3",
         "-c",
@@ -207,7 +207,7 @@ fn an_address_in_use_shows_what_who_shows(world: &World) {
         std::thread::sleep(Duration::from_millis(5));
     }
     let words = [LAUNCHER, "exec", "-l", "81", "--", "/usr/bin/true"];
-    world.as_root().run(words).exits(69).complains("is in use").complains("see who: portgrant who 81/tcp");
+    world.as_root().run(words).exits(69).complains("is in use").complains("  why: python3 (pid ");
 }
 
 fn who_escapes_program_names(world: &World) {

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use portgrant_tests::{BINDER, Install, LAUNCHER, Resource, Signal, World, both_installs};
+use portgrant_tests::{BINDER, Install, LAUNCHER, LAUNCHER_ITSELF, Resource, Signal, World, both_installs};
 
 both_installs![the_tests_install_the_helper_with_the_named_privilege];
 
@@ -22,7 +22,8 @@ fn the_tests_install_the_helper_with_the_named_privilege(world: &World) {
         Install::FileCapability => (0o755, format!("{BINDER} cap_net_bind_service=p\n")),
     };
     assert_eq!((mode, capabilities), (expected_mode, expected_capabilities));
-    for path in ["/", "/usr", "/usr/libexec", "/usr/libexec/portgrant", BINDER, "/etc", "/usr/local/bin", LAUNCHER] {
+    let folders = ["/", "/usr", "/usr/libexec", "/usr/libexec/portgrant", "/etc", "/usr/local/bin"];
+    for path in folders.into_iter().chain([BINDER, LAUNCHER, LAUNCHER_ITSELF]) {
         let metadata = fs::metadata(path).unwrap();
         assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o022), (0, 0, 0), "{path}");
     }

@@ -18,7 +18,6 @@ import time
 import probes
 
 WORLD = "/mnt"
-HELPERS = ("portgrant-binder", "portgrant-explain", "portgrant-supervisor")
 TAIL = 3000
 
 
@@ -65,12 +64,12 @@ ln -s pts/ptmx dev/ptmx
 mkdir -p usr/libexec/portgrant usr/local/bin usr/local/sbin
 for program in "$programs"/*; do
     case ${program##*/} in
-        portgrant-binder | portgrant-explain | portgrant-supervisor) to=usr/libexec/portgrant ;;
-        portgrant-kernel) to=usr/local/sbin ;;
-        portgrant*) to=usr/local/bin ;;
+        portgrant | portgrant-binder | portgrant-explain | portgrant-supervisor) to=usr/libexec/portgrant/ ;;
+        portgrant-kernel) to=usr/local/sbin/ ;;
+        portgrant-front) to=usr/local/bin/portgrant ;;
         *) continue ;;
     esac
-    install -o0 -g0 -m0755 "$program" "$to/"
+    install -o0 -g0 -m0755 "$program" "$to"
 done
 [ ! -e "$programs/hello" ] || install -o0 -g0 -m0755 "$programs/hello" usr/local/bin/hello
 setcap cap_net_bind_service=p usr/libexec/portgrant/portgrant-binder

@@ -32,12 +32,14 @@ pub const BINDER: &str = "/usr/libexec/portgrant/portgrant-binder";
 pub const POLICY: &str = "/usr/libexec/portgrant/portgrant-explain";
 /// Where the supervisor of `portgrant run` is installed.
 pub const SUPERVISOR: &str = "/usr/libexec/portgrant/portgrant-supervisor";
-/// Where the launcher is installed.
+/// Where `portgrant` is installed, as people type it.
 pub const LAUNCHER: &str = "/usr/local/bin/portgrant";
+/// Where the launcher itself is installed, which that executes for all but a plain exec.
+pub const LAUNCHER_ITSELF: &str = "/usr/libexec/portgrant/portgrant";
 /// Where the kernel mode's loader is installed.
 pub const KERNEL: &str = "/usr/local/sbin/portgrant-kernel";
 
-const BESIDE_THE_BINDER: [&str; 3] = ["portgrant-binder", "portgrant-explain", "portgrant-supervisor"];
+const BESIDE_THE_BINDER: [&str; 4] = ["portgrant", "portgrant-binder", "portgrant-explain", "portgrant-supervisor"];
 
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 news.example.test news\n";
 const USERS: &str = "alice:x:1000:1000::/home/alice:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\n";
@@ -179,7 +181,7 @@ impl World {
         let deadline = Instant::now() + Duration::from_secs(10);
         let is_portgrant = || {
             let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-            [BINDER, LAUNCHER].map(Path::new).contains(&program.as_path())
+            [BINDER, LAUNCHER, LAUNCHER_ITSELF].map(Path::new).contains(&program.as_path())
         };
         while is_portgrant() || !processes::sleeps(pid) {
             assert!(Instant::now() < deadline, "process {pid} does not come to rest");
@@ -324,6 +326,7 @@ fn install_programs(root: &Path, programs: &Path) {
             name if BESIDE_THE_BINDER.contains(&name) => "/usr/libexec/portgrant",
             _ => "/usr/local/bin",
         };
+        let name = if name == "portgrant-front" { "portgrant" } else { name };
         let to = format!("{folder}/{name}");
         let to = root.join(to.trim_start_matches('/'));
         tool("install", &["-Do0".as_ref(), "-g0".as_ref(), "-m0755".as_ref(), from.as_os_str(), to.as_os_str()]);

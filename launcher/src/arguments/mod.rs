@@ -17,13 +17,14 @@ mod slips;
 mod who;
 
 use std::ffi::OsString;
-use std::net::Ipv6Addr;
+use std::os::unix::ffi::OsStrExt;
 
 use anstyle::{AnsiColor, Style};
 use clap::builder::{OsStringValueParser, Styles, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgAction, Parser, Subcommand};
-use portgrant_protocol::{Address, Endpoint};
+use portgrant_front::plain::{Plain, given_twice};
+use portgrant_protocol::Endpoint;
 use portgrant_server::Message;
 
 use crate::Error;
@@ -182,18 +183,8 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
 
 /// No two sockets of one command can have the same address and port, unless they share it.
 fn distinct(listen: &[Endpoint]) -> Result<(), Error> {
-    let place = |asked: &Endpoint| {
-        let is_any = matches!(asked.address, Address::Any | Address::V6(Ipv6Addr::UNSPECIFIED));
-        let address = if is_any { Address::Any } else { asked.address };
-        let Endpoint { port, protocol, options, .. } = asked;
-        (address, port.clone(), protocol.transport(), options.v6only, options.dev.clone())
-    };
-    let shared = |asked: &Endpoint| asked.options.reuseport;
-    let again = |(at, asked): &(usize, &Endpoint)| {
-        listen.iter().take(*at).any(|other| place(other) == place(asked) && !(shared(other) && shared(asked)))
-    };
-    match listen.iter().enumerate().find(again) {
-        Some((_, asked)) => usage(Message::new(format!("-l {asked} is given twice")).fix("leave one of them out")),
+    match given_twice(listen) {
+        Some(asked) => usage(Message::new(format!("-l {asked} is given twice")).fix("leave one of them out")),
         None => Ok(()),
     }
 }
@@ -202,28 +193,11 @@ fn usage(message: Message) -> Result<(), Error> {
     Err(Error::Usage(Box::new(message)))
 }
 
-/// The commonest command line: `exec`, endpoints, `--inetd`, `--no-new-privs`, and the program after `--`. clap builds all
-/// commands and options at each start, which takes a seventh of the time until such a program begins. `None` for every
-/// other command line and for every mistake: clap reads those.
+/// The commonest command line. clap builds all commands and options at each start, which takes a seventh of the time until
+/// such a program begins.
 fn plain_exec(arguments: &[OsString]) -> Option<Exec> {
-    let mut words = arguments.iter();
-    if words.nth(1)? != "exec" {
-        return None;
-    }
-    let (mut listen, mut inetd, mut no_new_privs) = (Vec::new(), false, false);
-    loop {
-        match words.next()?.to_str()? {
-            "-l" | "--listen" => listen.push(Endpoint::from_os(words.next()?).ok()?),
-            "--inetd" if !inetd => inetd = true,
-            "--no-new-privs" if !no_new_privs => no_new_privs = true,
-            "--" => break,
-            _ => return None,
-        }
-    }
-    let program: Vec<OsString> = words.cloned().collect();
-    if listen.is_empty() || program.is_empty() || distinct(&listen).is_err() {
-        return None;
-    }
+    let Plain { listen, inetd, no_new_privs, program } = Plain::read(arguments.iter().map(|word| word.as_bytes()))?;
+    let program = arguments.get(program..)?.to_vec();
     Some(Exec { listen, inetd, no_new_privs, program, ..Exec::default() })
 }
 
@@ -237,6 +211,9 @@ mod tests {
             "portgrant exec -l 80 -- server -v --help",
             "portgrant exec -l web=443,v6only --listen 53/udp --no-new-privs -- nginx -l -- x",
             "portgrant exec --inetd -l 80 -- cat",
+            "portgrant exec -l 80 cat",
+            "portgrant exec -l 80 --inetd cat -v -l -- --help",
+            "portgrant exec -l 80 --  --",
         ];
         let others = [
             "portgrant exec -l 80",
@@ -248,7 +225,7 @@ mod tests {
             "portgrant exec -l 80 --inetd --inetd -- cat",
             "portgrant exec -l 80 --accept -- cat",
             "portgrant exec -l 80 -v -- cat",
-            "portgrant exec -l 80 cat",
+            "portgrant exec -l 80 - cat",
             "portgrant exec -l 80 -l 80 -- cat",
             "portgrant exec --help",
             "portgrant exec",

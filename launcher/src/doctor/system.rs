@@ -6,15 +6,15 @@ use std::net::{Ipv6Addr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 
 use portgrant_protocol::text::printable;
+use portgrant_protocol::unprivileged_ports;
 use rustix::fs::{StatVfsMountFlags, fstatfs, statvfs};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use rustix::system::uname;
 
 use super::{Finding, State};
-use crate::unprivileged;
 
 pub(super) fn findings() -> Vec<Finding> {
-    [unprivileged_ports(), ipv6(), log(), kernel()].into()
+    [ports(), ipv6(), log(), kernel()].into()
 }
 
 /// An endpoint without an address is `[::]`, for both families.
@@ -40,16 +40,17 @@ fn ipv6() -> Finding {
     }
 }
 
-fn unprivileged_ports() -> Finding {
+fn ports() -> Finding {
     const ABOUT: &str = "ports";
     const WHERE: &str = "net.ipv4.ip_unprivileged_port_start";
     // Where a container is, its own root cannot set it either.
-    let is_fixed = statvfs(unprivileged::START).is_ok_and(|place| place.f_flag.contains(StatVfsMountFlags::RDONLY));
+    let is_fixed =
+        statvfs(unprivileged_ports::PATH).is_ok_and(|place| place.f_flag.contains(StatVfsMountFlags::RDONLY));
     let fix = match is_fixed {
         true => format!("start the container with it: docker run --sysctl {WHERE}=1024, or podman run --sysctl"),
         false => format!("as root, sysctl {WHERE}=1024 (and see /etc/sysctl.d)"),
     };
-    match unprivileged::start().ok_or(()) {
+    match unprivileged_ports::read_start().ok_or(()) {
         Ok(1024) => Finding::new(State::Fine, ABOUT, "ports below 1024 need a rule; every user can bind the others"),
         Ok(0 | 1) => {
             Finding::new(State::Warning, ABOUT, format!("every user can bind every port: {WHERE} is 0")).fix(fix)

@@ -19,8 +19,8 @@ use crate::listen;
 use crate::record::MAX_LEN;
 
 /// Two connected sockets of the kind that records travel over, both close-on-exec.
-pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
 /// Receives one record and the descriptors that came with it, at most [`listen::MAX`], each close-on-exec.

@@ -8,7 +8,7 @@ use portgrant_protocol::listen::{self, AnnouncementError};
 use portgrant_protocol::text::printable;
 
 use crate::failure::{Report, failure, quoted};
-use crate::socket_info::Mismatch;
+use portgrant_protocol::socket_info::Mismatch;
 
 /// Why a descriptor cannot be adopted
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use super::socket::Socket;
 use super::sockets::Sockets;
 use crate::client::Connection;
 use crate::failure::Error;
-use crate::socket_info::{Mismatch, SocketInfo};
+use portgrant_protocol::socket_info::{Mismatch, SocketInfo};
 
 const NAME: &str = "descriptor 0";
 

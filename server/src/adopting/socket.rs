@@ -8,7 +8,7 @@ use portgrant_protocol::endpoint::Resolved;
 
 use super::error::SocketError;
 use crate::failure::Error;
-use crate::socket_info::{Mismatch, SocketInfo};
+use portgrant_protocol::socket_info::{Mismatch, SocketInfo};
 
 /// Who bound a [`Socket`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

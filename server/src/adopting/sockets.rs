@@ -185,7 +185,7 @@ impl<'a> IntoIterator for &'a Sockets {
 
 #[cfg(test)]
 mod tests {
-    use crate::socket_info::Mismatch;
+    use portgrant_protocol::socket_info::Mismatch;
     use rustix::net::{AddressFamily, SocketType, socket};
 
     use super::*;

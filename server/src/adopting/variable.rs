@@ -10,7 +10,7 @@ use super::error::AdoptionError;
 use super::socket::Socket;
 use super::sockets::Sockets;
 use crate::failure::Error;
-use crate::socket_info::SocketInfo;
+use portgrant_protocol::socket_info::SocketInfo;
 use portgrant_sys::inherited::{self, Unavailable};
 
 impl Sockets {

@@ -1,14 +1,15 @@
 //! The privileged helper, `portgrant-binder`: where it is installed, and how it is asked for sockets.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use portgrant_protocol::Endpoint;
 use portgrant_protocol::record::Reply;
-use portgrant_protocol::transfer;
+use portgrant_protocol::{installation, transfer};
 
 use super::error::RequestError;
 use crate::adopting::{HandoverError, Refused};
@@ -17,13 +18,9 @@ use crate::failure::Error;
 /// The variable that names a helper at another path, which must be absolute.
 pub const VARIABLE: &str = "PORTGRANT_BINDER";
 
-/// The path of the helper below the prefix of an installation.
-const BELOW_PREFIX: &str = "libexec/portgrant/portgrant-binder";
-const PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
-
 /// The path of the helper. It is the first of these that exists: the variable `PORTGRANT_BINDER`;
 /// `../libexec/portgrant/portgrant-binder` relative to the folder of the running program; the same below /usr/local and
-/// /usr.
+/// /usr. A program in `libexec/portgrant` looks beside itself.
 ///
 /// A program that runs with another user's privilege (setuid, setgid) ignores the variable, which its caller controls.
 pub fn locate() -> Result<PathBuf, Error> {
@@ -46,11 +43,11 @@ fn places_of(variable: Option<OsString>, program: Option<&Path>) -> Result<Vec<P
     if let Some(path) = variable.map(PathBuf::from) {
         return if path.is_absolute() { Ok(vec![path]) } else { Err(RequestError::HelperNotAbsolute { path }.into()) };
     }
-    let beside = program.and_then(Path::parent).and_then(Path::parent);
-    let prefixes = beside.into_iter().chain(PREFIXES.map(Path::new));
-    let mut places: Vec<PathBuf> = prefixes.map(|prefix| prefix.join(BELOW_PREFIX)).collect();
-    places.dedup();
-    Ok(places)
+    let own = program.and_then(|program| installation::prefix(program.as_os_str().as_bytes()));
+    let usual = installation::PREFIXES.map(str::as_bytes).into_iter().filter(|prefix| Some(*prefix) != own);
+    let prefixes = own.into_iter().chain(usual).map(OsStr::from_bytes);
+    let below = |prefix| Path::new("/").join(prefix).join(installation::FOLDER).join("portgrant-binder");
+    Ok(prefixes.map(below).collect())
 }
 
 fn is_setid() -> bool {
@@ -83,7 +80,7 @@ pub(crate) fn pass(helper: &Path, endpoints: &[Endpoint]) -> Result<(Reply, Vec<
 pub(crate) fn bind(helper: &Path, endpoint: &Endpoint, socket: &UdpSocket) -> Result<(), Error> {
     let failed = |source| Error::system("cannot pass a socket to the helper", source);
     let copy: OwnedFd = socket.try_clone().map_err(failed)?.into();
-    let (ours, theirs) = transfer::pair().map_err(failed)?;
+    let (ours, theirs) = transfer::pair().map_err(|errno| failed(errno.into()))?;
     let mut command = Command::new(helper);
     command.args(["bind", "-l", &endpoint.to_string(), "--socket", "0", "--answer", "1"]);
     command.stdin(Stdio::from(copy)).stdout(Stdio::from(theirs));
@@ -132,6 +129,8 @@ mod tests {
             "/usr/local/libexec/portgrant/portgrant-binder",
             "/usr/libexec/portgrant/portgrant-binder",
         ];
+        assert_eq!(found, expected.map(PathBuf::from));
+        let found = places_of(None, Some(Path::new("/opt/pg/libexec/portgrant/portgrant"))).expect("places");
         assert_eq!(found, expected.map(PathBuf::from));
         let found = places_of(None, Some(Path::new("/usr/local/bin/portgrant"))).expect("places");
         assert_eq!(found, expected[1..].iter().map(PathBuf::from).collect::<Vec<_>>());

@@ -71,7 +71,8 @@ impl Successor {
         limit: Duration,
     ) -> Result<Successor, Error> {
         let failed = |what| move |source: io::Error| Error::system(what, source);
-        let (ours, theirs) = transfer::pair().map_err(failed("cannot create a pair of sockets"))?;
+        let pair = transfer::pair().map_err(io::Error::from);
+        let (ours, theirs) = pair.map_err(failed("cannot create a pair of sockets"))?;
         let this = Process::this()?;
         let items = [(Item::Predecessor, this.as_fd())].into_iter().chain(items);
         let (items, descriptors): (Vec<Item>, Vec<BorrowedFd<'_>>) = items.unzip();

@@ -1,10 +1,10 @@
 //! What the kernel reports about a descriptor: is it the socket that was announced or requested?
 
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::BorrowedFd;
+use core::fmt;
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use portgrant_protocol::{Address, Protocol, Resolved};
+use crate::{Address, Protocol, Resolved};
+use rustix::fd::BorrowedFd;
 use rustix::net::{AddressFamily, SocketType, getsockname, ipproto, sockopt};
 
 /// What getsockopt(2) and getsockname(2) report about an internet socket.
@@ -118,10 +118,10 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
-    use portgrant_protocol::service::Services;
+    use crate::service::Services;
 
     fn asked(text: &str) -> Resolved {
-        text.parse::<portgrant_protocol::Endpoint>().expect(text).resolve(&Services::default()).expect(text)
+        text.parse::<crate::Endpoint>().expect(text).resolve(&Services::default()).expect(text)
     }
 
     #[test]
