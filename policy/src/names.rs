@@ -4,7 +4,7 @@
 //! `gid:`. Each file is read when the first rule needs it, judged like the policy itself, and once.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeSet, BinaryHeap};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell};
@@ -111,7 +111,9 @@ impl Names {
 
     /// The uids of all accounts.
     pub fn uids(&self) -> Result<BTreeSet<u32>, Error> {
-        Ok(self.users()?.lines().filter_map(user).map(|user| user.uid).collect())
+        let mut uids = BTreeSet::new();
+        uids.extend(self.users()?.lines().filter_map(user).map(|user| user.uid));
+        Ok(uids)
     }
 
     /// The gid of group `name`.
@@ -159,9 +161,9 @@ impl Names {
                 }
             }
         }
-        members.uids.sort_unstable();
-        members.uids.dedup();
-        Ok(members)
+        let mut uids = BTreeSet::new();
+        uids.extend(members.uids);
+        Ok(Members { uids: uids.into_iter().collect(), ..members })
     }
 
     /// The groups in whose lists of members `name` stands.
@@ -304,15 +306,14 @@ impl Table {
 
     fn ordered(&self) -> &[Named] {
         self.ordered.get_or_init(|| {
-            let named = |&line: &(u32, u32)| {
-                let length = self.at(line).bytes().take_while(|&byte| byte != b':').map(|_| 1).sum::<u32>();
+            let named = |&line: &(u32, u32)| (self.at(line).split(':').next().unwrap_or_default(), line);
+            // Of two lines for one name the file's first comes first. (A heap is a tenth of sort's code.)
+            let ordered = self.lines.iter().map(named).collect::<BinaryHeap<_>>().into_sorted_vec();
+            let place = |(name, line): (&str, (u32, u32))| {
+                let length = u32::try_from(name.len()).unwrap_or(0);
                 Named { line, name_end: line.0 + length }
             };
-            let name = |named: &Named| self.at((named.line.0, named.name_end));
-            let mut ordered: Vec<Named> = self.lines.iter().map(named).collect();
-            // Of two lines for one name the file's first comes first.
-            ordered.sort_unstable_by(|a, b| name(a).cmp(name(b)).then(a.line.cmp(&b.line)));
-            ordered
+            ordered.into_iter().map(place).collect()
         })
     }
 

@@ -110,12 +110,12 @@ pub use client::{KeepAlive, Linger, StreamOptions, TcpInfo, TcpState};
 pub use daemon::{Notify, Signal, Signals};
 pub use failure::Error;
 pub use portgrant_protocol::message::{Kind, Message};
+pub use portgrant_protocol::socket_info::{Mismatch, SocketInfo};
 pub use portgrant_protocol::{Endpoint, Protocol, endpoint, status};
 pub use services::Services;
 #[cfg(feature = "tokio")]
 pub use serving::AsyncListeners;
 pub use serving::{AddressChange, AddressedUdp, Arrival, Datagram, EachUdp, Event, Listeners, Stopper, steer_by_cpu};
-pub use portgrant_protocol::socket_info::{Mismatch, SocketInfo};
 
 /// The kinds of [`Error`]: one enum for each subject.
 pub mod error {

@@ -1,6 +1,7 @@
 //! The files below /etc: the policy that is installed, the tables of names, and the caller as the kernel has them.
 
 use alloc::borrow::ToOwned;
+use alloc::collections::BinaryHeap;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec;
@@ -180,10 +181,8 @@ impl System {
             Err((_, Distrust::Missing)) => return Ok(sources),
             other => other.map_err(untrusted)?,
         };
-        let mut files = more.names().map_err(untrusted)?;
-        files.retain(|name| is_policy_file(name));
-        files.sort_unstable();
-        for name in files {
+        let files = more.names().map_err(untrusted)?.into_iter().filter(|name| is_policy_file(name));
+        for name in files.collect::<BinaryHeap<_>>().into_sorted_vec() {
             sources.push(source(&more, &name)?);
         }
         Ok(sources)
