@@ -84,6 +84,11 @@ global_asm!(
     trap!(),
 );
 
+// The compiler's functions for atomic instructions on aarch64, as rustup has them, ask for the processor's features in a
+// constructor. None is called here, so they use the instructions that every processor has.
+#[cfg(target_arch = "aarch64")]
+global_asm!(".globl getauxval", ".hidden getauxval", "getauxval:", trap!());
+
 /// After the first instructions.
 ///
 /// # Safety
