@@ -72,7 +72,7 @@ for program in "$programs"/*; do
     install -o0 -g0 -m0755 "$program" "$to"
 done
 [ ! -e "$programs/hello" ] || install -o0 -g0 -m0755 "$programs/hello" usr/local/bin/hello
-setcap cap_net_bind_service=p usr/libexec/portgrant/portgrant-binder
+chroot . setcap cap_net_bind_service=p /usr/libexec/portgrant/portgrant-binder
 printf 'alice:x:1000:1000::/home/alice:/bin/sh\n' >>etc/passwd
 printf 'alice:x:1000:\n' >>etc/group
 printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 news.example.test news\n' >etc/hosts
@@ -83,10 +83,10 @@ if [ -n "$cgroup" ]; then
     mount --bind "$cgroup" sys/fs/cgroup
     mount -t bpf -o mode=0700 none sys/fs/bpf
 fi
-ip link set lo up
+chroot . ip link set lo up
 # Addresses that are not loopback: with AI_ADDRCONFIG tftpd-hpa and innd find no family without one.
-ip address add 192.0.2.10/32 dev lo
-ip address add 2001:db8::10/128 dev lo nodad
+chroot . ip address add 192.0.2.10/32 dev lo
+chroot . ip address add 2001:db8::10/128 dev lo nodad
 """
 
 
@@ -265,7 +265,7 @@ class Cell:
 
     def backlog(self):
         """The backlogs of low listeners."""
-        done = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True)
+        done = subprocess.run(["chroot", str(self.world), "ss", "-Hltn"], capture_output=True, text=True)
         rows = [line.split() for line in done.stdout.splitlines()]
         return sorted({int(row[2]) for row in rows if int(row[3].rsplit(":", 1)[1]) < 1024})
 
@@ -326,7 +326,7 @@ def holders(ends):
     entries = sockets(protocol) + sockets(protocol + "6")
     mine = [e for e in entries if e.port == server[1] and e.remote == client and e.inode]
     bound = [e for e in entries if e.port == server[1] and e.inode and (protocol == "udp" or e.state == "0A")]
-    return [pid for entry in mine or bound for pid in pids_of(entry.inode)]
+    return [pid for entry in mine for pid in pids_of(entry.inode)] or [pid for entry in bound for pid in pids_of(entry.inode)]
 
 
 def name_of(pid):
