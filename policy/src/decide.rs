@@ -112,9 +112,7 @@ impl<'p> Reason<'p> {
             Reason::Option(..) => 5,
             Reason::UnknownServiceBeside(_) => 6,
             Reason::Program(_) => 7,
-            Reason::UnfitProgram(..) => 8,
-            Reason::DeniedDatagram(..) => 9,
-            Reason::Denied(_) => 10,
+            Reason::UnfitProgram(..) | Reason::DeniedDatagram(..) | Reason::Denied(_) => u8::MAX,
         }
     }
 

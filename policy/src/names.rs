@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn accounts_are_found_by_name_and_by_uid() -> Result<(), Error> {
         let passwd = b"root:x:0:0::/:/bin/sh\nbob:x:1001:100:::\nalice:x:1000:1000:::\nalice:x:5:5:::\ntoor:x:0:7:::\nbroken\nx:x:-1:0\ny:x:4294967295:0\n";
-        let names = Names::of(passwd, b"web:x:33:alice,bob\nusers:x:100:\nodd:x:9:alicex\n", b"");
+        let names = Names::of(passwd, b"web:x:33:alice,bob\nusers:x:100:\nodd:x:9:alicex\nbroken\n", b"");
         assert_eq!(names.user("alice")?.map(|user| user.uid), Some(1000));
         assert_eq!(names.user("ali")?, None);
         assert_eq!(names.user("x")?, None);
@@ -391,6 +391,7 @@ mod tests {
         assert_eq!(nameless.account_groups(7)?, [7], "a group without members has nobody");
         assert_eq!(nameless.groups_that_list("")?.next(), None);
         assert_eq!(names.group("web")?, Some(33));
+        assert_eq!(names.group_names()?.collect::<Vec<_>>(), ["web", "users", "odd"]);
         assert_eq!(names.group("")?, None);
         Ok(())
     }

@@ -45,7 +45,7 @@ fn clause(word: &str) -> Option<(&'static str, u8)> {
         "reserved" => ("reserved", 3),
         "reuseport" => ("reuseport", 3),
         "freebind" => ("freebind", 3),
-        "exec" => ("exec", 4),
+        "exec" => ("exec", u8::MAX),
         _ => return None,
     })
 }

@@ -76,7 +76,7 @@ fn fields(message: &Message) -> impl Iterator<Item = (&'static str, String)> {
     };
     let text = |key, value: &Option<String>, most| value.as_deref().map(|value| (key, cut(value, most)));
     // Half of a path or of an endpoint would be another one.
-    let word = |key, value: &Option<String>, most| text(key, value, most + 1).filter(|field| field.1.len() <= most);
+    let word = |key, value: &Option<String>, most| text(key, value, usize::MAX).filter(|field| field.1.len() <= most);
     let optional = [
         message.why.as_deref().map(|why| ("WHY", cut(&outgoing(why), 1200))),
         message.fix.as_deref().map(|fix| ("FIX", cut(&outgoing(fix), 700))),
@@ -169,6 +169,46 @@ mod tests {
         let message = Message { rule: Some(long()), program: Some(long()), ..message };
         let bytes = Reply::Failed(message).encode().expect("cut to fit");
         assert!(matches!(Reply::parse(&bytes), Ok(Reply::Failed(message)) if message.kind == Kind::Refused));
+    }
+
+    #[test]
+    fn each_text_of_a_message_has_its_bound_and_no_word_is_cut() {
+        let message = |length: usize| Message {
+            rule: Some("r".repeat(length)),
+            program: Some("p".repeat(length)),
+            ..Message::new("w".repeat(length))
+                .why("y".repeat(length))
+                .fix("f".repeat(length))
+                .endpoint("e".repeat(length))
+        };
+        let lengths = |length| {
+            let bytes = Reply::Failed(message(length).status(0)).encode().expect("short");
+            let Ok(Reply::Failed(read)) = Reply::parse(&bytes) else { panic!("{bytes:?}") };
+            assert_eq!(read.status, 1, "a failure never has the status of a success");
+            let of = |text: &Option<String>| text.as_ref().map(String::len);
+            (read.what.len(), [of(&read.why), of(&read.fix), of(&read.rule), of(&read.program), of(&read.endpoint)])
+        };
+        assert_eq!(lengths(2000), (500, [Some(1200), Some(700), Some(300), None, None]));
+        assert_eq!(lengths(1000), (500, [Some(1000), Some(700), Some(300), Some(1000), None]));
+        assert_eq!(lengths(1001), (500, [Some(1001), Some(700), Some(300), None, None]));
+        assert_eq!(lengths(150), (150, [Some(150); 5]));
+        assert_eq!(lengths(151).1[4], None);
+    }
+
+    #[test]
+    fn a_record_has_at_most_4096_bytes_64_lines_and_253_names() {
+        let long = |length: usize| encode([("WHAT", "x".repeat(length - "PORTGRANT=1\nWHAT=\n".len()))]);
+        let longest = long(MAX_LEN).expect("the longest");
+        assert_eq!((longest.len(), lines(&longest).map(|fields| fields.len())), (MAX_LEN, Ok(1)));
+        assert_eq!(long(MAX_LEN + 1), Err(RecordError::TooLong));
+        let fields = |count| encode(std::iter::repeat_n(("A", String::new()), count - 1));
+        let most = fields(MAX_LINES).expect("the most lines");
+        assert_eq!(lines(&most).map(|fields| fields.len()), Ok(MAX_LINES - 1));
+        assert_eq!(fields(MAX_LINES + 1), Err(RecordError::TooLong));
+        let names = |count| Reply::Granted { names: vec!["a".to_owned(); count] };
+        let read = |names: &Reply| Reply::parse(&names.encode().expect("short"));
+        assert_eq!(read(&names(253)), Ok(names(253)));
+        assert_eq!(read(&names(254)), Err(RecordError::TooLong));
     }
 
     /// A record, and what its error says.

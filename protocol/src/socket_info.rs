@@ -159,6 +159,25 @@ mod tests {
         let info = SocketInfo::of(fd.as_fd()).expect("listening");
         assert_eq!(info.fit(&v6only), Ok(()));
         assert!(matches!(info.fit(&asked(&port.to_string())), Err(Mismatch::Address { .. })));
+        let dual = socket(AddressFamily::INET6, SocketType::STREAM, None)?;
+        sockopt::set_ipv6_v6only(&dual, false)?;
+        bind(&dual, &SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0))?;
+        listen(&dual, 1)?;
+        let info = SocketInfo::of(dual.as_fd()).expect("listening");
+        let port = info.local.port();
+        assert_eq!(info.fit(&asked(&port.to_string())), Ok(()));
+        let mismatch = info.fit(&asked(&format!("[::]:{port},v6only"))).expect_err("both families");
+        assert_eq!(mismatch.to_string(), format!("it is bound to [::]:{port} (IPv4 as well)"));
+        Ok(())
+    }
+
+    #[test]
+    fn an_ipv4_address_of_an_ipv6_socket_is_that_ipv4_address() -> std::io::Result<()> {
+        let listener = TcpListener::bind("[::ffff:127.0.0.1]:0")?;
+        let port = listener.local_addr()?.port();
+        let info = SocketInfo::of(listener.as_fd()).expect("a listener");
+        assert_eq!(info.fit(&asked(&format!("127.0.0.1:{port}"))), Ok(()));
+        assert!(matches!(info.fit(&asked(&format!("127.0.0.2:{port}"))), Err(Mismatch::Address { .. })));
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ pub fn printable(bytes: &[u8]) -> String {
     if bytes.len() <= SHOWN && bytes.iter().all(plain) {
         return String::from_utf8_lossy(bytes).into_owned();
     }
-    let mut out = String::with_capacity(bytes.len().min(SHOWN) + 3);
+    let mut out = String::with_capacity(bytes.len().min(SHOWN));
     for &byte in bytes.iter().take(SHOWN) {
         if plain(&byte) {
             out.push(char::from(byte));
@@ -36,6 +36,7 @@ mod tests {
         assert_eq!(printable(b"a b~"), "a b~");
         assert_eq!(printable(b"\x1b[2J\n\\\x7f"), "\\x1b[2J\\x0a\\x5c\\x7f");
         assert_eq!(printable("\u{202e}".as_bytes()), "\\xe2\\x80\\xae");
-        assert_eq!(printable(&[b'a'; 2000]).len(), 1027);
+        assert_eq!(printable(&[b'a'; 1024]), "a".repeat(1024));
+        assert_eq!(printable(&[b'a'; 1025]), "a".repeat(1024) + "...");
     }
 }

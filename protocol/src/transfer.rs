@@ -124,6 +124,18 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_has_no_room_is_an_error_and_nobody_waits() {
+        let (ours, theirs) = pair().expect("socketpair");
+        let error = loop {
+            if let Err(error) = send_now(theirs.as_fd(), &[b'x'; MAX_LEN]) {
+                break error;
+            }
+        };
+        assert!(matches!(error, TransferError::System(Errno::AGAIN)), "{error}");
+        assert!(receive(ours.as_fd()).is_ok_and(|(record, _)| record.len() == MAX_LEN));
+    }
+
+    #[test]
     fn a_truncated_record_and_an_ended_connection_are_errors() {
         let (ours, theirs) = pair().expect("socketpair");
         send(theirs.as_fd(), &[b'x'; MAX_LEN + 1], &[null()]).expect("sent");

@@ -228,6 +228,8 @@ fn one_rule_makes_one_port_entry_and_one_user() {
     let every = tables("permit any 1-65535 1-65535/udp reserved\n");
     let zeros = [Transport::Tcp, Transport::Udp].map(|transport| every.ports.contains_key(&index(transport, 0)));
     assert_eq!(zeros, [false, false], "port 0: the kernel chooses");
+    let last = [Transport::Tcp, Transport::Udp].map(|transport| index(transport, u16::MAX) as usize + 1);
+    assert_eq!(last, [PORTS / 2, PORTS]);
     let denied = tables("deny any any\npermit alice 80\n");
     assert!(denied.ports.is_empty(), "a port that nobody has is not there");
 }

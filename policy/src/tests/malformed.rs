@@ -102,6 +102,20 @@ fn a_byte_order_mark_is_reported_with_the_command_that_removes_it() {
             "the file begins with a byte order mark; as root: sed -i '1s/^\\xEF\\xBB\\xBF//' /etc/portgrant.conf";
         assert_eq!((problem.line, problem.column, problem.wrong.to_string().as_str()), (1, 1, told));
     }
+    for elsewhere in ["# first\n\u{feff}permit alice 80\n", "permit \u{feff}alice 80\n", "\u{ff}permit alice 80\n"] {
+        let found = problems(elsewhere.as_bytes());
+        let is_mark = |problem: &Problem| matches!(problem.wrong, Wrong::ByteOrderMark { .. });
+        assert!(found.len() == 1 && !is_mark(&found[0]), "{elsewhere}: {found:?}");
+    }
+}
+
+#[test]
+fn the_words_of_a_permit_stand_in_any_order() {
+    const WORDS: [&str; 3] = ["reserved", "reuseport", "freebind"];
+    for (first, second) in WORDS.iter().flat_map(|first| WORDS.map(|second| (first, second))) {
+        let found = problems(format!("permit alice 80 dev lo {first} {second}\n").as_bytes());
+        assert_eq!(found.is_empty(), *first != second, "{first} {second}: {found:?}");
+    }
 }
 
 #[test]

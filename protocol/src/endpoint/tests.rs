@@ -96,6 +96,52 @@ fn a_wrong_endpoint_is_reported_with_what_was_expected() {
 }
 
 #[test]
+fn lengths_are_exact() {
+    assert!(is_name(&"n".repeat(64)) && !is_name(&"n".repeat(65)) && !is_name(""));
+    assert!(is_service(&"s".repeat(64)) && !is_service(&"s".repeat(65)) && !is_service(""));
+    assert!(is_interface("l") && is_interface(&"l".repeat(15)) && !is_interface(&"l".repeat(16)) && !is_interface(""));
+    let error = |length: usize| "1".repeat(length).parse::<Endpoint>().expect_err("not a port");
+    assert!(matches!(error(MAX_LEN), EndpointError::Port(_)));
+    assert_eq!(error(MAX_LEN + 1), EndpointError::TooLong(MAX_LEN + 1));
+}
+
+#[test]
+fn the_numbers_of_options_are_exact() {
+    for (option, least, most) in [
+        ("backlog", 1, 0x7fff_ffff),
+        ("linger", 0, 65_535),
+        ("defer_accept", 1, 65_535),
+        ("fastopen", 1, 65_535),
+        ("rcvbuf", 1, 0x3fff_ffff_u64),
+        ("sndbuf", 1, 0x3fff_ffff),
+        ("tos", 0, 255),
+    ] {
+        let fits = |number: u64| format!("80,{option}={number}").parse::<Endpoint>().is_ok();
+        assert!(fits(least) && fits(most) && !fits(most + 1) && (least == 0 || !fits(0)), "{option}");
+    }
+    for (times, fits) in [
+        ("1:1:1", true),
+        ("32767:32767:127", true),
+        ("0:1:1", false),
+        ("1:0:1", false),
+        ("1:1:0", false),
+        ("32768:1:1", false),
+        ("1:32768:1", false),
+        ("1:1:128", false),
+    ] {
+        assert_eq!(format!("80,keepalive={times}").parse::<Endpoint>().is_ok(), fits, "{times}");
+    }
+}
+
+#[test]
+fn what_will_be_bound_is_displayed_without_name_and_options() {
+    let resolved = |text: &str| parse(text).resolve(&Services::default()).expect(text).to_string();
+    assert_eq!(resolved("web=127.0.0.1:80,backlog=5"), "127.0.0.1:80/tcp");
+    assert_eq!(resolved("[::1]:53/udp"), "[::1]:53/udp");
+    assert_eq!(resolved("80"), "80/tcp");
+}
+
+#[test]
 fn a_service_is_looked_up_for_its_protocol() {
     let services = Services::parse(b"nntp 119/tcp\ntftp 69/udp\n");
     assert_eq!(parse("nntp").resolve(&services).map(|r| (r.port.get(), r.name())), Ok((119, "119/tcp".into())));

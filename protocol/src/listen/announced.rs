@@ -150,13 +150,15 @@ mod tests {
 
     #[test]
     fn too_many_descriptors_and_names_with_a_colon_are_different_errors() {
-        let many = read(&[("LISTEN_FDS", "4096"), ("LISTEN_PID", "42")]);
-        assert_eq!(many, Err(AnnouncementError::TooMany { fds: 4096 }));
+        let many = read(&[("LISTEN_FDS", "254"), ("LISTEN_PID", "42")]);
+        assert_eq!(many, Err(AnnouncementError::TooMany { fds: 254 }));
+        let most = read(&[("LISTEN_FDS", "253"), ("LISTEN_PID", "42")]);
+        assert_eq!(most.map(|most| most.map(|most| most.names.len())), Ok(Some(253)));
         let colon = read(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "42"), ("LISTEN_FDNAMES", "[::1]:80")]);
         let colon = colon.expect_err("five names");
         assert!(colon.to_string().contains("a name cannot contain a colon"), "{colon}");
         let few = read(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "42"), ("LISTEN_FDNAMES", "a")]).expect_err("one name");
-        assert!(!few.to_string().contains("colon"), "{few}");
+        assert_eq!(few.to_string(), "LISTEN_FDNAMES has 1 names, but LISTEN_FDS is 2");
     }
 
     #[test]
@@ -169,7 +171,11 @@ mod tests {
             read(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "42"), ("LISTEN_FDNAMES", "a")]),
             Err(AnnouncementError::Names { fds: 2, names: 1 })
         );
-        let wrong: [&'static [(&str, &str)]; 6] = [
+        let least = |name: &str| ["LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID"].contains(&name).then(|| "1".into());
+        assert_eq!(Announced::read(least, 1), Ok(Some(Announced { names: vec!["unknown".into()], pidfd_id: Some(1) })));
+        let wrong: [&'static [(&str, &str)]; 8] = [
+            &[("LISTEN_FDS", "1"), ("LISTEN_PID", "0")],
+            &[("LISTEN_FDS", "1"), ("LISTEN_PID", "42"), ("LISTEN_PIDFDID", "0")],
             &[("LISTEN_FDS", "0"), ("LISTEN_PID", "42")],
             &[("LISTEN_FDS", "1"), ("LISTEN_PID", "42"), ("LISTEN_PIDFDID", "x")],
             &[("LISTEN_FDS", "+1"), ("LISTEN_PID", "42")],
