@@ -10,6 +10,9 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketT
 
 use crate::Error;
 
+/// The call that fails if no socket for the log can be made.
+pub(crate) const LOG_SOCKET: &str = "socket, for the audit line,";
+
 /// The connection to the log daemon: a socket that is opened before the decision, and kept. Later the caller could prevent
 /// that a socket is opened (prlimit(2) with RLIMIT_NOFILE), and the line would be lost.
 #[derive(Debug)]
@@ -24,7 +27,7 @@ impl Log {
     /// # Errors
     /// If the socket cannot be created. A missing log daemon is not an error.
     pub fn open() -> Result<Log, Error> {
-        Log::connected().map_err(|errno| Error::Call { call: "socket, for the audit line,", errno })
+        Log::connected().map_err(|errno| Error::Call { call: LOG_SOCKET, errno })
     }
 
     /// Sends `lines`, without waiting.

@@ -13,6 +13,7 @@ use portgrant_protocol::transfer::TransferError;
 use portgrant_protocol::{Kind, Message, Protocol, Resolved};
 use rustix::io::Errno;
 
+use crate::audit::LOG_SOCKET;
 use crate::missing_privilege::MissingPrivilege;
 use crate::privilege::PrivilegeError;
 
@@ -81,6 +82,15 @@ impl Error {
                 "bind: the address does not fit the socket: a link-local one needs its interface",
                 "name the interface with dev=",
             ),
+            Error::Socket { endpoint, call, errno: errno @ Errno::AFNOSUPPORT } => message(
+                Kind::System,
+                format!("{endpoint} cannot be bound"),
+                format_args!(
+                    "{call}: {}: RestrictAddressFamilies= of the unit, or another filter, forbids it",
+                    Described(errno)
+                ),
+                "in the unit, add the line RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+            ),
             Error::Socket { endpoint, call, errno } => message(
                 Kind::System,
                 format!("{endpoint} cannot be bound"),
@@ -96,7 +106,7 @@ impl Error {
             Error::NoIpv6 { endpoint, port } => message(
                 Kind::NotThere,
                 format!("{endpoint} cannot be bound"),
-                "this host has no IPv6, and the endpoint asks for it (no address means [::])",
+                "this host has no IPv6, or RestrictAddressFamilies= of the unit forbids it; the endpoint asks for it (no address means [::])",
                 format!("ask for 0.0.0.0:{port}"),
             ),
             Error::InUse(endpoint) => message(
@@ -147,6 +157,15 @@ impl Error {
                 "the helper cannot limit its own time, so it does nothing",
                 format_args!("timer_create: {}", Described(errno)),
                 "raise the limit of pending signals: ulimit -i unlimited",
+            ),
+            Error::Call { call: call @ LOG_SOCKET, errno: errno @ Errno::AFNOSUPPORT } => message(
+                Kind::System,
+                format!("{call} failed"),
+                format_args!(
+                    "{}: RestrictAddressFamilies= of the unit, or another filter, forbids it",
+                    Described(errno)
+                ),
+                "in the unit, add the line RestrictAddressFamilies=AF_UNIX",
             ),
             Error::Call { call, errno } => message(Kind::System, format!("{call} failed"), Described(errno), limits),
             Error::Program(unfit) => {

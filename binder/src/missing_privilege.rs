@@ -124,7 +124,7 @@ impl MissingPrivilege {
             ),
             MissingPrivilege::UserNamespace => (
                 "the helper has no privilege in this user namespace: the helper or the network belongs to another one",
-                "run it outside of the user namespace, or install it inside as that namespace's root",
+                "run it outside of the user namespace (systemd: without PrivateUsers=), or install it inside as that namespace's root",
             ),
             MissingPrivilege::NoFilePrivilege => (
                 "the helper got no privilege: it has neither cap_net_bind_service=p nor root's setuid bit",
@@ -148,7 +148,7 @@ impl MissingPrivilege {
                 "start it from a process that shares its folder with nobody: after fork(2), not clone(2) with CLONE_FS",
             ),
             MissingPrivilege::Forbidden => (
-                "the kernel forbade it although CAP_NET_BIND_SERVICE was raised: a security module or a seccomp filter",
+                "the kernel forbade it although CAP_NET_BIND_SERVICE was raised: a security module (Landlock, AppArmor, SELinux) or a seccomp filter",
                 "look for a denial in the kernel's log (dmesg, audit)",
             ),
             MissingPrivilege::BindRejected => (

@@ -25,7 +25,7 @@ pub(crate) fn of(endpoint: &Resolved) -> Option<Obstacle> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     if family == AddressFamily::INET6 && socket(AddressFamily::INET6, Protocol::Udp) == Some(Errno::AFNOSUPPORT) {
         return Some((
-            "this host has no IPv6, and the endpoint asks for it (no address means [::])".to_owned(),
+            "this host has no IPv6, or RestrictAddressFamilies= of the unit forbids it; the endpoint asks for it (no address means [::])".to_owned(),
             format!("ask for 0.0.0.0:{}", endpoint.port),
         ));
     }

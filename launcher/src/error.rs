@@ -267,7 +267,10 @@ impl Error {
                 .fix(format!("run this as root; or run it as {user}, without --user")),
             Error::Become { user, source } => Message::new(format!("could not become {user}"))
                 .why(source.to_string())
-                .fix("in a user namespace, map that user's ids; elsewhere, start it as root with all capabilities"),
+                .fix(
+                    "in a user namespace, map that user's ids; in a unit of systemd, let CapabilityBoundingSet= have CAP_SETUID \
+                     and CAP_SETGID, and SystemCallFilter= @setuid; elsewhere, start it as root with all capabilities",
+                ),
             Error::StillAnother { user } => Message::new(format!("could not become {user}"))
                 .why("the ids, groups or capabilities differ from what portgrant set")
                 .fix("check whether a seccomp filter or a tracer intercepts setresuid(2)"),

@@ -35,14 +35,20 @@ fn owns_this_network(helper: impl FnOnce() -> Option<PathBuf>) -> bool {
     if helper().is_some_and(is_roots) {
         return false;
     }
-    let owner = open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let owner = owner.and_then(|network| owning_user_namespace(network.as_fd())).and_then(fstat);
-    let own = stat("/proc/self/ns/user");
-    let owns = matches!((owner, own), (Ok(owner), Ok(own)) if owner.st_ino == own.st_ino);
+    let owns = network_is_ours();
     if owns {
         debug!("this network belongs to this user namespace, so no rule is needed");
     }
     owns
+}
+
+/// Whether this network belongs to this process's user namespace.
+pub(crate) fn network_is_ours() -> bool {
+    let owner = open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    // EPERM where it belongs to one that this process is not in.
+    let owner = owner.and_then(|network| owning_user_namespace(network.as_fd())).and_then(fstat);
+    let own = stat("/proc/self/ns/user");
+    matches!((owner, own), (Ok(owner), Ok(own)) if owner.st_ino == own.st_ino)
 }
 
 /// Whether this process's user is not mapped into its user namespace.

@@ -25,6 +25,8 @@ pub mod socket_info;
 pub mod status;
 pub mod text;
 pub mod transfer;
+#[cfg(feature = "std")]
+pub mod unanswered;
 pub mod unprivileged_ports;
 pub mod user_namespace;
 

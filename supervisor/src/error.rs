@@ -7,9 +7,11 @@ use nix::libc::{EBUSY, EINVAL, ENOSYS, EPERM};
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::status;
 
-/// A system call that SystemCallFilter=@system-service forbids.
-const UNIT_LINE: &str = "in a unit of systemd, add the line SystemCallFilter=pidfd_getfd seccomp; elsewhere, use portgrant exec, \
-                         which gives the program its sockets";
+/// What a unit lacks with SystemCallFilter=@system-service, and also with ~@privileged.
+const UNIT_LINE: &str = "in a unit of systemd, add the line SystemCallFilter=pidfd_getfd seccomp capset @setuid; elsewhere, use \
+                         portgrant exec, which gives the program its sockets";
+/// What a unit lacks with RestrictAddressFamilies=AF_INET AF_INET6.
+const UNIX_LINE: &str = "in a unit of systemd, add the line RestrictAddressFamilies=AF_UNIX";
 
 /// Everything that ends this program before it executes the other one.
 #[derive(Debug)]
@@ -22,8 +24,8 @@ pub enum Error {
     Forbidden {
         /// Which
         call: &'static str,
-        /// How
-        source: io::Error,
+        /// How; `None` where a filter kills whoever calls it
+        source: Option<io::Error>,
     },
     /// The filter could not be put in place
     Filter(io::Error),
@@ -60,8 +62,11 @@ impl fmt::Display for Error {
             ),
             Error::Forbidden { call, source } => (
                 "portgrant run may not inspect the program".to_owned(),
-                format!("a system call filter or a container forbids {call} ({source})"),
-                UNIT_LINE.to_owned(),
+                match source {
+                    Some(error) => format!("a system call filter or a container forbids {call} ({error})"),
+                    None => format!("a system call filter kills every process that calls {call} (SIGSYS)"),
+                },
+                if call.ends_with("AF_UNIX") { UNIX_LINE } else { UNIT_LINE }.to_owned(),
             ),
             Error::Filter(error) => {
                 let (why, fix) = match error.raw_os_error() {
@@ -92,7 +97,8 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Filter(error) | Error::Supervisor(error) | Error::Forbidden { source: error, .. } => Some(error),
+            Error::Filter(error) | Error::Supervisor(error) => Some(error),
+            Error::Forbidden { source, .. } => source.as_ref().map(|error| error as _),
             Error::Program(unfit) => Some(unfit),
             Error::Usage(_) | Error::Machine => None,
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use portgrant_protocol::record::Reply;
-use portgrant_protocol::{Endpoint, Kind, Message, status, transfer};
+use portgrant_protocol::{Endpoint, Kind, Message, status, transfer, unanswered};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::getsockname;
@@ -113,7 +113,10 @@ impl Asking {
                 // The record was lost; the status is not.
                 let status = ended.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(status::SYSTEM);
                 let message = Message::of(Kind::of_status(status), what).status(status);
-                message.why(format!("the helper ended without an answer ({ended})")).fix(LIMITS)
+                match unanswered::reason(ended) {
+                    Some((why, fix)) => message.why(format!("the helper: {why}")).fix(fix),
+                    None => message.why(format!("the helper ended without an answer ({ended})")).fix(LIMITS),
+                }
             }
             Err(error) => Message::new(what).why(format!("the helper cannot be waited for: {error}")).fix(LIMITS),
         };

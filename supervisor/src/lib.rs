@@ -24,6 +24,7 @@ mod error;
 mod filter;
 pub mod helper;
 mod parent;
+mod permitted;
 pub mod refusals;
 mod repeats;
 mod supervise;
@@ -40,7 +41,7 @@ use portgrant_sys::{OnlyThread, Start};
 pub fn run(start: Start, only_thread: OnlyThread) -> u8 {
     let _ = portgrant_sys::occupy_standard_descriptors();
     let done = arguments::parse(start, only_thread).and_then(|asked| {
-        target::may_be_inspected()?;
+        permitted::check(only_thread)?;
         match asked.place {
             arguments::Place::Detached => detached::run(&asked),
             arguments::Place::Parent => parent::run(&asked),

@@ -17,9 +17,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
-use nix::libc::{EACCES, EADDRINUSE, EINVAL};
+use nix::libc::{EACCES, EADDRINUSE, EINVAL, EPERM};
 use portgrant_protocol::text::printable;
-use portgrant_protocol::{Endpoint, Kind, Message};
+use portgrant_protocol::{Endpoint, Kind, Message, user_namespace};
 use portgrant_sys::OnlyThread;
 use portgrant_sys::process::{self, Fork};
 use portgrant_sys::seccomp::{self, Answer, Notification, Wait};
@@ -247,8 +247,13 @@ impl Supervisor {
                 // Each time is too often: it may be one of many binds that need no help.
                 if self.verbose || !self.reported.replace(true) {
                     let (program, thread) = (name(notification.thread), notification.thread);
+                    let fix = if user_namespace::is_first() {
+                        ""
+                    } else {
+                        "  fix: run it outside of this user namespace, or give the namespace a network of its own\n"
+                    };
                     self.say(&format!(
-                        "portgrant: the supervisor cannot inspect {program} ({thread}), which binds with its own rights\n  why: {error}\n"
+                        "portgrant: the supervisor cannot inspect {program} ({thread}), which binds with its own rights\n  why: {error}\n{fix}"
                     ));
                 }
                 return Decision::Answer(Answer::Continue);
@@ -269,6 +274,10 @@ impl Supervisor {
         Decision::Answer(match tried.map_err(|error| error.raw_os_error()) {
             Ok(()) => Answer::Done,
             Err(Some(EACCES)) => return Decision::Ask(endpoint, call, socket),
+            Err(Some(EPERM)) => {
+                self.forbidden(&endpoint);
+                Answer::Fail(EPERM)
+            }
             Err(errno) => Answer::Fail(errno.unwrap_or(EACCES)),
         })
     }
@@ -316,6 +325,16 @@ impl Supervisor {
             refusals::keep(path, &Kept { at: SystemTime::now(), pid, program, message: text });
         }
         Answer::Fail(EACCES)
+    }
+
+    /// EPERM is not the kernel's own answer to bind(2): a cgroup program's, or a seccomp filter's.
+    fn forbidden(&self, endpoint: &Endpoint) {
+        let message = Message::new(format!("{endpoint} cannot be bound"))
+            .why("bind(2) answered EPERM: SocketBindDeny= of the service, or a seccomp filter, forbids it")
+            .fix("in the unit, write SocketBindAllow= with this port, or remove SocketBindDeny= (systemd.resource-control(5))");
+        if self.repeats.borrow_mut().is_news(&message.what, Instant::now()) {
+            self.say(&message.text("portgrant"));
+        }
     }
 
     fn step(&self, notification: &Notification, what: &str) {

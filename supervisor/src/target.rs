@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
@@ -17,27 +17,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use crate::Error;
 use crate::filter::{Form, form};
 
 /// `struct sockaddr_storage`: the kernel takes no longer address.
 const LONGEST: u64 = 128;
-
-/// Whether this process may look into another as it will have to, found out with itself: a system call filter is the same for
-/// both. Before the program begins, as each bind of it would fail otherwise.
-pub(crate) fn may_be_inspected() -> Result<(), Error> {
-    let forbidden = |call: &'static str| move |source: io::Error| Error::Forbidden { call, source };
-    let (own, none) = (rustix::process::getpid(), PidfdFlags::empty());
-    let process = pidfd_open(own, none).map_err(|errno| forbidden("pidfd_open(2)")(errno.into()))?;
-    let (ours, _theirs) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|errno| Error::Supervisor(errno.into()))?;
-    let copied = pidfd_getfd(&process, ours.as_raw_fd(), PidfdGetfdFlags::empty());
-    copied.map_err(|errno| forbidden("pidfd_getfd(2)")(errno.into()))?;
-    let (from, mut to) = ([1], [0]);
-    let there = [RemoteIoVec { base: from.as_ptr() as usize, len: 1 }];
-    let read = process_vm_readv(Pid::from_raw(own.as_raw_pid()), &mut [IoSliceMut::new(&mut to)], &there);
-    read.map(drop).map_err(|errno| forbidden("process_vm_readv(2)")(errno.into()))
-}
 
 /// One call of bind(2): which descriptor, and the bytes of the address.
 #[derive(Debug)]

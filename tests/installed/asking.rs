@@ -203,7 +203,7 @@ fn a_user_namespace_with_an_identity_map_is_reported(world: &World) {
     }
     let told = "portgrant: 80/tcp is permitted but cannot be bound\n  \
                 why: the helper has no privilege in this user namespace: the helper or the network belongs to another one\n  \
-                fix: run it outside of the user namespace, or install it inside as that namespace's root\n";
+                fix: run it outside of the user namespace (systemd: without PrivateUsers=), or install it inside as that namespace's root\n";
     assert_eq!((outcome.status.code(), outcome.stderr.as_str()), (Some(78), told), "{outcome}");
 }
 

@@ -37,12 +37,8 @@ pub(super) fn names(environment: &[CString], count: usize) -> Result<Vec<String>
     let wrong = |why: String, fix: &str| usage(Message::new("--keep-listen cannot be used here").why(why).fix(fix));
     let announced = match announced(environment) {
         Ok(Some(announced)) => announced,
-        Ok(None) => {
-            return wrong(
-                "LISTEN_FDS is not set: no socket was passed to this process".to_owned(),
-                "leave out --keep-listen",
-            );
-        }
+        // As at the first start of a service whose descriptor store is still empty.
+        Ok(None) => return Ok(Vec::new()),
         Err(error) => {
             let fix = match error {
                 AnnouncementError::ForAnother { .. } | AnnouncementError::Stale { .. } => FOR_THIS_PROCESS,

@@ -1,12 +1,12 @@
 //! What keeps this process, and with it the helper that it starts, from gaining privilege (execve(2), capabilities(7)).
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 
 use portgrant_protocol::user_namespace;
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs};
 
 use super::{Finding, State};
+use crate::unprivileged::network_is_ours;
 
 pub(super) fn findings() -> Vec<Finding> {
     let broken = |about, text: &str, fix: &str| Finding::new(State::Broken, about, text).fix(fix);
@@ -39,15 +39,16 @@ pub(super) fn findings() -> Vec<Finding> {
         let text = "it can gain privilege: no_new_privs is off, and the bounding set has CAP_NET_BIND_SERVICE";
         findings.push(Finding::new(State::Fine, "process", text));
     }
-    if !user_namespace::is_first() && network_is_of_another_namespace() {
+    if !user_namespace::is_first() && !network_is_ours() {
         findings.push(broken(
             "namespace",
             "the network belongs to another user namespace: no privilege of this one counts there",
-            "give the container a network of its own (podman: without --network host), or pass the sockets in \
-             (portgrant recipe podman)",
+            "systemd: remove PrivateUsers= from the unit; containers: give it a network of its own (podman: without \
+             --network host), or pass the sockets in (portgrant recipe podman)",
         ));
     } else if !user_namespace::is_first() {
-        let text = "this is a user namespace: the helper and the network must belong to it";
+        let text = "this is a user namespace, and the network belongs to it: its root can bind every port; for other users \
+                    the helper must belong to it as well";
         findings.push(Finding::new(State::Note, "namespace", text));
     }
     findings
@@ -56,11 +57,4 @@ pub(super) fn findings() -> Vec<Finding> {
 fn is_traced() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
-}
-
-/// The kernel shows the settings of a network as files of root of its user namespace. If that root has no number here, they
-/// belong to the overflow uid.
-fn network_is_of_another_namespace() -> bool {
-    let root = fs::metadata("/proc/sys/net/ipv4/ip_unprivileged_port_start").map(|found| found.uid());
-    root.is_ok_and(|uid| uid != 0)
 }

@@ -4,9 +4,10 @@ use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use portgrant_protocol::text::printable;
+use portgrant_protocol::unanswered;
 use portgrant_server::helper::{VARIABLE, places};
 use rustix::fs::{Access, StatVfsMountFlags, access, getxattr, statvfs};
 use rustix::io::Errno;
@@ -78,11 +79,20 @@ pub(super) fn misplaced() -> Option<Finding> {
 /// Asks a program of this installation for its version, which must be this one's.
 pub(super) fn version(about: &'static str, path: &Path) -> Finding {
     let name = shown(path);
+    let broken = |text| Finding::new(State::Broken, about, text);
     let output = match output_of(path, &["--version"]) {
-        Ok(output) => printable(output.trim_ascii()),
+        Ok((output, ended)) => match ended.filter(|_| output.is_empty()).and_then(unanswered::reason) {
+            Some((why, fix)) => return broken(format!("{name} does not run: {why}")).fix(fix),
+            None => printable(output.trim_ascii()),
+        },
         Err(error) => {
-            return Finding::new(State::Broken, about, format!("{name} does not run: {error}"))
-                .fix("as root, install it again (packaging/install)");
+            let is_limit = [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
+            let fix = if error.raw_os_error().is_some_and(|errno| is_limit.contains(&errno)) {
+                "raise the limit (ulimit -u, ulimit -n), or stop other processes"
+            } else {
+                "as root, install it again (packaging/install)"
+            };
+            return broken(format!("{name} does not run: {error}")).fix(fix);
         }
     };
     let own = env!("CARGO_PKG_VERSION");
@@ -99,15 +109,15 @@ pub(super) fn version(about: &'static str, path: &Path) -> Finding {
     }
 }
 
-/// What a program writes to its standard output. How it ends is not asked: that is not known where SIGCHLD is ignored.
-pub(super) fn output_of(program: &Path, words: &[&str]) -> io::Result<Vec<u8>> {
+/// What a program writes to its standard output, and how it ends: that is not known where SIGCHLD is ignored.
+pub(super) fn output_of(program: &Path, words: &[&str]) -> io::Result<(Vec<u8>, Option<ExitStatus>)> {
     let mut command = Command::new(program);
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn()?;
     let mut output = Vec::new();
     let read = child.stdout.take().map_or(Ok(0), |pipe| pipe.take(MOST_BYTES).read_to_end(&mut output));
-    let _ = child.wait();
-    read.map(|_| output)
+    let ended = child.wait().ok();
+    read.map(|_| (output, ended))
 }
 
 /// What the kernel makes of the file's mode, owner and capability (execve(2), capabilities(7)).

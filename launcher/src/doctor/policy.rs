@@ -49,7 +49,7 @@ fn checked(program: &Path) -> Vec<Finding> {
     let version = helper::version(ABOUT, program);
     findings.extend(Some(version).filter(|finding| finding.state == State::Broken));
     let answer = helper::output_of(program, &["check", "--format", "json"]);
-    let answer = answer.ok().and_then(|answer| serde_json::from_slice::<Value>(&answer).ok());
+    let answer = answer.ok().and_then(|(answer, _)| serde_json::from_slice::<Value>(&answer).ok());
     let Some(answer) = answer else { return findings };
     let all = answer["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
     findings.extend(all.iter().take(MOST).map(finding_of));

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use portgrant_protocol::{Kind, Protocol, listen, status};
+use portgrant_protocol::{Kind, Protocol, listen, status, unanswered};
 use rustix::io::Errno;
 
 use super::holder::{Holder, HolderState};
@@ -78,13 +78,17 @@ impl BindError {
                 .fix("see ip addr for those there are; freebind, where it is granted, binds before it comes")
                 .status(status::UNAVAILABLE),
             BindError::NoIpv6 { endpoint, port } => cannot_be_bound(endpoint)
-                .why("this host has no IPv6, and the endpoint asks for it (no address means [::])")
+                .why("this host has no IPv6, or RestrictAddressFamilies= of the unit forbids it; the endpoint asks for it (no address means [::])")
                 .fix(format!("ask for 0.0.0.0:{port}"))
                 .status(status::UNAVAILABLE),
             BindError::NoProtocol { endpoint, protocol } => cannot_be_bound(endpoint)
                 .why(format!("this kernel has no {}", protocol.word()))
                 .fix(format!("as root, modprobe {0}, or enable it (sysctl)", protocol.word()))
                 .status(status::UNAVAILABLE),
+            BindError::Privileged { endpoint } if is_usually_open(endpoint) => cannot_be_bound(endpoint)
+                .why("a security module such as Landlock forbids it, or net.ipv4.ip_unprivileged_port_start was raised")
+                .fix("look at what confines this process, and at sysctl net.ipv4.ip_unprivileged_port_start")
+                .status(status::REFUSED),
             BindError::Privileged { endpoint } => cannot_be_bound(endpoint)
                 .why("only privileged processes may bind ports below net.ipv4.ip_unprivileged_port_start")
                 .fix(
@@ -113,9 +117,18 @@ fn cannot_be_bound(endpoint: &str) -> Report<'static> {
 
 /// `127.0.0.1:80/tcp` as SocketBindAllow= has it: `tcp:80`.
 fn unit_word(endpoint: &str) -> String {
-    let (place, protocol) = endpoint.rsplit_once('/').unwrap_or((endpoint, "tcp"));
-    let port = place.rsplit(':').next().unwrap_or_default();
+    let (port, protocol) = port_and_protocol(endpoint);
     format!("{protocol}:{port}")
+}
+
+/// Whether every user may bind the port, if nobody changed the sysctl (PROT_SOCK).
+fn is_usually_open(endpoint: &str) -> bool {
+    port_and_protocol(endpoint).0.parse::<u16>().is_ok_and(|port| port >= 1024)
+}
+
+fn port_and_protocol(endpoint: &str) -> (&str, &str) {
+    let (place, protocol) = endpoint.rsplit_once('/').unwrap_or((endpoint, "tcp"));
+    (place.rsplit(':').next().unwrap_or_default(), protocol)
 }
 
 fn in_use(holders: &[Holder]) -> String {
@@ -234,18 +247,19 @@ impl RequestError {
                         .status(status::BROKEN)
                 }
             }
-            RequestError::NoAnswer { helper, status } => Report::what(format!(
-                "the helper {} ended without an answer",
-                shown(helper)
-            ))
-            .why_if_known(status.map(|status| format!("it ended with {status}")))
-            .fix(match status {
-                Some(_) => "run portgrant explain with the same endpoints",
-                None => {
-                    "run portgrant explain with the same endpoints (SIGCHLD is ignored, so how the helper ended is not known)"
-                }
-            })
-            .status(status.and_then(said_by).unwrap_or(status::SYSTEM)),
+            RequestError::NoAnswer { helper, status } => {
+                let report = Report::what(format!("the helper {} ended without an answer", shown(helper)));
+                let report = match status.and_then(unanswered::reason) {
+                    Some((why, fix)) => report.why(why).fix(fix),
+                    None => report.why_if_known(status.map(|status| format!("it ended with {status}"))).fix(match status {
+                        Some(_) => "run portgrant explain with the same endpoints",
+                        None => {
+                            "run portgrant explain with the same endpoints (SIGCHLD is ignored, so how the helper ended is not known)"
+                        }
+                    }),
+                };
+                report.status(status.and_then(said_by).unwrap_or(status::SYSTEM))
+            }
             RequestError::HelperKilled { helper } => Report::what(format!("the helper {} was killed", shown(helper)))
                 .why(KILLED)
                 .fix("try again")

@@ -61,6 +61,8 @@ pub struct Process {
     pub pid: u32,
     /// Its name (proc_pid_comm(5)), printable
     pub program: String,
+    /// Its effective user: `user www-data`, or `uid 70000` if that user has no name. The socket may be another's.
+    pub user: String,
 }
 
 /// The state of a [`Holder`].
@@ -174,14 +176,13 @@ fn holder(entry: Entry, processes: &HashMap<u32, Process>) -> Holder {
         (None, state) => HolderState::Connection(state),
     };
     let uid = entry.expires.is_none().then_some(entry.uid);
-    let user = uid.and_then(|uid| User::from_uid(Uid::from_raw(uid)).ok().flatten());
     Holder {
         local: entry.local,
         dual_stack: is_dual(&entry),
         peer: (entry.remote.port() != 0).then_some(entry.remote),
         state,
         uid,
-        user: user.map(|user| printable(user.name.as_bytes())),
+        user: uid.and_then(name),
         device: Some(entry.device).filter(|&device| device != 0).and_then(interface),
         inode: (entry.inode != 0).then_some(entry.inode),
         cgroup: entry.cgroup,
@@ -213,11 +214,36 @@ fn processes(entries: &[Entry]) -> HashMap<u32, Process> {
         }
         let program = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
         let program = printable(program.trim_ascii_end());
+        let user = user_of(pid);
         let held: HashSet<u32> = held.collect();
         unknown.retain(|inode| !held.contains(inode));
-        found.extend(held.into_iter().map(|inode| (inode, Process { pid, program: program.clone() })));
+        found.extend(
+            held.into_iter().map(|inode| (inode, Process { pid, program: program.clone(), user: user.clone() })),
+        );
     }
     found
+}
+
+/// The name of a user, printable.
+fn name(uid: u32) -> Option<String> {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| printable(user.name.as_bytes()))
+}
+
+/// A user for people.
+fn words(user: Option<&str>, uid: Option<u32>) -> String {
+    match (user, uid) {
+        (Some(user), _) => format!("user {user}"),
+        (None, Some(uid)) => format!("uid {uid}"),
+        (None, None) => "nobody".to_owned(),
+    }
+}
+
+/// The effective user of a process (proc_pid_status(5)): real, effective, saved, file system.
+fn user_of(pid: u32) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let uid = ids.and_then(|ids| ids.split_ascii_whitespace().nth(1)?.parse().ok());
+    words(uid.and_then(name).as_deref(), uid)
 }
 
 /// The numbers of the sockets that a process holds.
@@ -238,15 +264,10 @@ impl fmt::Display for Holder {
             let left = left.as_secs_f32().ceil();
             return write!(f, "a closed connection{peer} at {local} is in TIME_WAIT for {left} seconds more");
         }
-        let user = match (&self.user, self.uid) {
-            (Some(user), _) => format!("user {user}"),
-            (None, Some(uid)) => format!("uid {uid}"),
-            (None, None) => "nobody".to_owned(),
-        };
         match &self.process {
             Some(_) if self.is_own() => write!(f, "this process (pid {})", std::process::id())?,
-            Some(process) => write!(f, "{} (pid {}, {user})", process.program, process.pid)?,
-            None => write!(f, "a socket of {user}")?,
+            Some(process) => write!(f, "{} (pid {}, {})", process.program, process.pid, process.user)?,
+            None => write!(f, "a socket of {}", words(self.user.as_deref(), self.uid))?,
         }
         match self.state {
             HolderState::Listening => write!(f, " listens at {local}")?,

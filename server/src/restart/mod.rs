@@ -76,6 +76,10 @@
 //! `NotifyAccess=all`. By then the new process is systemd's own child, so `systemctl stop` and `restart` let it finish
 //! its connections (`KillSignal=SIGQUIT`), and systemd sees how it ends.
 //!
+//! This rests on being the child of the service manager: that `stop` and `restart` wait for the drain (a main process that
+//! is no child gets SIGKILL right after SIGTERM), that a crash is seen at once and with its status (`Restart=on-failure`),
+//! and that the watchdog's end counts as one. The tests try each of them under systemd 252, 257 and 262.
+//!
 //! # What runs twice
 //! The process that the server starts for an upgrade starts the successor itself, in [`Generation::begin`], and waits
 //! for it. So the part of `main` before `Generation::begin` runs twice in each upgrade: call it first. Until the
