@@ -2,6 +2,7 @@
 //! is installed by packaging/install, /etc/portgrant.conf permits www-data ports 80 and 88, both units were enabled before the
 //! machine was started, and web.service listens on 88. One test at a time, each leaves the units as they were then.
 
+mod hardening;
 mod importing;
 mod upgrading;
 
