@@ -7,7 +7,7 @@ mod unit;
 
 use std::path::{Path, PathBuf};
 
-use portgrant_protocol::{Endpoint, Message};
+use portgrant_protocol::{Endpoint, Kind, Message};
 
 use super::draft::Draft;
 use super::server::{Server, Way};
@@ -30,7 +30,11 @@ pub(super) fn read(path: &Path, draft: &mut Draft) -> Result<(), Box<Message>> {
     let accepts = socket.is_on("Socket", "Accept");
     let usual = if accepts { format!("{stem}@.service") } else { format!("{stem}.service") };
     let name = socket.last("Socket", "Service").unwrap_or(usual);
-    let service = find(&path, &name).ok_or_else(|| cannot_read(&path, &format!("its service {name} was not found")))?;
+    let service = find(&path, &name).ok_or_else(|| {
+        let message = Message::of(Kind::Usage, format!("{} has no service", shown(&path)));
+        let why = format!("{name} is neither beside it nor in the folders of systemd");
+        message.why(why).fix(format!("put {name} beside it"))
+    })?;
     let service = Unit::read(&service)?;
     let unit = format!("{stem}.socket");
     let pair = Pair { socket: &socket, service: &service, accepts, unit: &unit, name: &name };
