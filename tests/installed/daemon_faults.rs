@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use portgrant_tests::{Install, LAUNCHER, Outcome, World};
+use portgrant_tests::{Install, LAUNCHER, Outcome, World, injected};
 
 const TRACE: &str = "/tmp/daemon_faults.trace";
 /// How the trace says that the program is executed.
@@ -82,6 +82,7 @@ fn interrupted_everywhere(world: &World) {
         }
     }
     assert!(faults.len() > 60, "{} places only", faults.len());
+    injected(faults.len());
     for fault in faults {
         // That it ends says that no process is left.
         let outcome = start(world, &["-e", &fault]);

@@ -42,7 +42,9 @@ pub use process::Process;
 pub use running::{Outcome, Running};
 pub use stopped::Stopped;
 pub use syslog::Syslog;
-pub use world::{BINDER, Install, KERNEL, LAUNCHER, LAUNCHER_ITSELF, POLICY, SUPERVISOR, World, ptrace_scope, skip};
+pub use world::{
+    BINDER, Install, KERNEL, LAUNCHER, LAUNCHER_ITSELF, POLICY, SUPERVISOR, World, injected, ptrace_scope, skip,
+};
 
 // What the methods of `Caller` take.
 pub use nix::sys::resource::Resource;

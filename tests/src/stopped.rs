@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::caller::Caller;
 use crate::running::{Outcome, Running};
 use crate::world::World;
 
 const TRACE: &str = "/tmp/stopped.trace";
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program that is stopped right after one of its system calls. Traced by root, so the kernel gives it its privilege
 /// all the same.
@@ -25,15 +27,24 @@ impl World {
     /// program ended before that.
     ///
     /// # Panics
-    /// If neither happens within 20 seconds.
+    /// If neither happens within a minute.
     #[must_use]
     #[track_caller]
     pub fn stopped_after(&self, user: &str, call: &str, nth: usize, words: &[&str]) -> Option<Stopped> {
+        Stopped::after(self.as_root(), user, call, nth, words)
+    }
+}
+
+impl Stopped {
+    /// The same, with what `root` is given, descriptors for example.
+    #[must_use]
+    #[track_caller]
+    pub fn after(root: Caller, user: &str, call: &str, nth: usize, words: &[&str]) -> Option<Stopped> {
         let _ = fs::remove_file(TRACE);
         let inject = format!("inject={call}:signal=SIGSTOP:when={nth}");
         let strace = ["strace", "-u", user, "-o", TRACE, "-e", &inject];
-        let mut strace = self.as_root().spawn([&strace[..], words].concat());
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut strace = root.spawn([&strace[..], words].concat());
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let trace = fs::read_to_string(TRACE).unwrap_or_default();
             if trace.contains("--- stopped by SIGSTOP ---") {
@@ -49,9 +60,15 @@ impl World {
         let program = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("the program");
         Some(Stopped { strace, program: Pid::from_raw(program) })
     }
-}
 
-impl Stopped {
+    /// Whether it had made the system call `name` when it was stopped.
+    #[must_use]
+    #[track_caller]
+    pub fn has_called(&self, name: &str) -> bool {
+        let trace = fs::read_to_string(TRACE).expect("a trace");
+        trace.lines().any(|line| line.starts_with(&format!("{name}(")))
+    }
+
     /// The process.
     #[must_use]
     pub fn program(&self) -> u32 {
@@ -62,12 +79,12 @@ impl Stopped {
     #[track_caller]
     pub fn goes_on(self) -> Outcome {
         kill(self.program, Signal::SIGCONT).expect("SIGCONT");
-        self.strace.wait(Duration::from_secs(20))
+        self.strace.wait(PATIENCE)
     }
 
     /// Waits for its end while it is stopped.
     #[track_caller]
     pub fn stays_stopped(self) -> Outcome {
-        self.strace.wait(Duration::from_secs(20))
+        self.strace.wait(PATIENCE)
     }
 }

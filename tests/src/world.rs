@@ -87,9 +87,21 @@ macro_rules! both_installs {
 
 /// Says loudly that this test cannot be run here; `tests/run` counts it. The test returns after it.
 pub fn skip(reason: &str) {
-    let line = format!("\nSKIPPED {}: {reason}\n", thread::current().name().unwrap_or("a test"));
-    // Straight to the descriptor: eprintln would be swallowed, as the test passes.
-    let _ = io::stderr().write_all(line.as_bytes());
+    print(&format!("SKIPPED {}: {reason}", test_name()));
+}
+
+/// Prints how many faults this test injected into system calls, for the table "Shown with" in SECURITY.md.
+pub fn injected(faults: usize) {
+    print(&format!("INJECTED {faults} faults: {}", test_name()));
+}
+
+fn test_name() -> String {
+    thread::current().name().unwrap_or("a test").to_owned()
+}
+
+/// Straight to the descriptor: eprintln would be swallowed, as the test passes.
+fn print(line: &str) {
+    let _ = io::stderr().write_all(format!("\n{line}\n").as_bytes());
 }
 
 /// What Yama lets look into a process (kernel.yama.ptrace_scope), if the kernel has it. It is the machine's, not a world's.

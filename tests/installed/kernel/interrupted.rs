@@ -5,7 +5,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use portgrant_tests::{Cgroup, KERNEL, Outcome, World};
+use portgrant_tests::{Cgroup, KERNEL, Outcome, World, injected};
 
 use super::{binds, kernel, load, with_kernel_mode};
 
@@ -72,6 +72,7 @@ fn a_load_that_is_interrupted_anywhere_can_be_repeated_and_unloaded() {
         let words = ["load", "--cgroup", cgroup.path().to_str().expect("a plain path")];
         let places = places(world, &words);
         kernel(world, &["unload"]).succeeds();
+        injected(faults(&places).count());
         for fault in faults(&places) {
             let interrupted = traced(world, &["-e", &fault], &words);
             if !fs::exists(FOLDER).expect("stat") {
@@ -98,6 +99,7 @@ fn a_reload_that_is_interrupted_anywhere_leaves_one_whole_policy_and_can_be_repe
         settled_policy(world, policies[0]);
         load(world, cgroup, &[]).succeeds();
         let places = places(world, &["reload"]);
+        injected(faults(&places).count());
         for (turn, fault) in faults(&places).enumerate() {
             settled_policy(world, policies[(turn + 1) % 2]);
             let interrupted = traced(world, &["-e", &fault], &["reload"]);
