@@ -35,7 +35,7 @@ fn offered(words: &str) -> Vec<String> {
 fn bash_completes_commands_options_servers_and_services() {
     assert_eq!(offered("ex"), ["exec", "explain"]);
     assert_eq!(offered("exec --max-"), ["--max-conns", "--max-per-source", "--max-rate"]);
-    assert_eq!(offered("exec -l 80 --as ngi"), ["nginx"]);
+    assert_eq!(offered("exec -l 80 --as ngin"), ["nginx"]);
     assert_eq!(offered("recipe gun"), ["gunicorn"]);
     assert_eq!(offered("completions f"), ["fish"]);
     assert!(offered("exec -l doma").contains(&"domain".to_owned()), "a service of /etc/services");
@@ -61,7 +61,7 @@ fn bash_completes_the_programs_own_arguments() {
         assert!(!offered(&format!("{before} cat --max-")).contains(&"--max-conns".to_owned()), "{before}");
     }
     assert!(offered("exec -l 80 --max-").contains(&"--max-conns".to_owned()));
-    assert_eq!(offered("exec -l 80 --as ngi"), ["nginx"]);
+    assert_eq!(offered("exec -l 80 --as ngin"), ["nginx"]);
     assert!(!offered("exec --pid-file mkf").contains(&"mkfifo".to_owned()), "the option's value");
 }
 
@@ -70,7 +70,7 @@ fn zsh_and_fish_load_their_completions() {
     said("zsh", r#""$PORTGRANT" completions zsh | zsh -n"#);
     if let Some(offered) = said(
         "fish",
-        r#""$PORTGRANT" completions fish | source; complete -C"portgrant exec --as ngi"; complete -C"portgrant exec -l 80 -- mkfif""#,
+        r#""$PORTGRANT" completions fish | source; complete -C"portgrant exec --as ngin"; complete -C"portgrant exec -l 80 -- mkfif""#,
     ) {
         let words: Vec<&str> = offered.lines().map(|line| line.split('\t').next().unwrap_or_default()).collect();
         assert_eq!(words, ["nginx", "mkfifo", "mkfifo"]);
