@@ -22,8 +22,9 @@ const PORTGRANT: &str = env!("CARGO_BIN_EXE_portgrant");
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 fn portgrant(helper: &Path) -> Command {
-    let mut command = Command::new(PORTGRANT);
-    command.env("PORTGRANT_BINDER", helper).stdin(Stdio::null());
+    // What started the tests may ignore signals (nohup, a job in the background).
+    let mut command = Command::new("env");
+    command.args(["--default-signal", PORTGRANT]).env("PORTGRANT_BINDER", helper).stdin(Stdio::null());
     command
 }
 

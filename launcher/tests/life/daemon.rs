@@ -96,8 +96,9 @@ fn the_guard_forwards_signals_and_ends_with_the_programs_status() {
     // A subreaper stands in for init, and sees the guard's status.
     let reaper = "import ctypes, os, subprocess, sys\nctypes.CDLL(None).prctl(36, 1)\n\
         assert subprocess.call(sys.argv[1:]) == 0\nprint(os.waitstatus_to_exitcode(os.wait()[1]))";
-    let mut command = Command::new("python3");
-    command.args(["-c", reaper, PORTGRANT, "exec", "-l", &endpoint, "--daemon", "--log=none", "--pid-file"]);
+    let mut command = Command::new("env");
+    command.args(["--default-signal", "python3", "-c", reaper, PORTGRANT]);
+    command.args(["exec", "-l", &endpoint, "--daemon", "--log=none", "--pid-file"]);
     command.arg(&pid_file).args(["--", "sh", "-c", &script]).env("PORTGRANT_BINDER", folder.granting_helper());
     let mut program = spawned(&mut command);
     soon("it is ready", || heard.exists() && pid_file.exists());
