@@ -245,7 +245,7 @@ impl Error {
                     .filter(|_| unfit.why == Why::NotAlongPath);
                 let is_number = |endpoint: &Endpoint| matches!(endpoint.port, AskedPort::Number(_));
                 let fix = match endpoint.filter(is_number) {
-                    Some(endpoint) => format!("put -l before an endpoint: -l {endpoint}"),
+                    Some(endpoint) => format!("write -l before each endpoint, here -l {endpoint}"),
                     None => unfit.fix(),
                 };
                 Message::new(unfit.to_string()).why(unfit.why.to_string()).fix(fix)

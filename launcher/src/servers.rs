@@ -166,7 +166,7 @@ pub(crate) fn names_to_follow() -> PossibleValuesParser {
 pub(crate) fn no_recipe(word: &str) -> Message {
     let message = Message::new(format!("there is no recipe for '{word}'"));
     match nearest(word) {
-        Some(name) => message.fix(format!("did you mean {name}? portgrant recipe lists the servers")),
+        Some(name) => message.fix(format!("write portgrant recipe {name}; without a name, portgrant recipe lists the servers")),
         None => message.why("portgrant recipe lists the servers that it knows").fix(
             "try portgrant run if the server binds its port itself; portgrant exec --accept if a connection is its standard \
              input; portgrant recipe systemd, inetd or python for what other servers take; or portgrant-kernel(8), under \

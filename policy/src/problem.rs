@@ -98,7 +98,7 @@ impl fmt::Display for Wrong {
                 None => write!(f, "'{word}' is not a valid protocol; expected tcp (which is mptcp too), udp or sctp"),
             },
             Wrong::ProtocolAlone(word) => {
-                write!(f, "'{word}' is a protocol, not a port; expected both in one word, as in 53/udp")
+                write!(f, "'{word}' is a protocol, not a port; expected both in one word, as in 53/{word}")
             }
             Wrong::UnknownService(word) => {
                 write!(

@@ -304,7 +304,7 @@ impl fmt::Display for EndpointError {
                 )
             }
             EndpointError::Brackets(word) => {
-                write!(f, "'{word}' has two colons; an IPv6 address stands in brackets: [::1]:80")
+                write!(f, "'{word}' has more than one colon; an IPv6 address stands in brackets: [::1]:80")
             }
             EndpointError::Port(word) => {
                 write!(

@@ -26,7 +26,12 @@ pub(super) fn check(asked: &Exec, adoption: Adoption, option: &str) -> Result<()
         | Adoption::Never => option,
     };
     let message = Message::new(format!("--keep-listen cannot be used with {other}"));
-    usage(message.why("it adds to LISTEN_FDS, which the program must read").fix("leave one of them out"))
+    let why =
+        "it adds to the sockets that LISTEN_FDS announces, and the program must read LISTEN_FDS in this very process";
+    let fix = format!(
+        "leave out {other} if something passes sockets to portgrant, such as a socket unit; else --keep-listen"
+    );
+    usage(message.why(why).fix(fix))
 }
 
 /// What to do if the announcement is for another process.
@@ -72,7 +77,8 @@ pub(super) fn in_the_way(error: PlaceError, environment: &[CString]) -> Error {
         }
         Err(AnnouncementError::ForAnother { pid, own }) => what
             .why(format!("LISTEN_FDS announces descriptors to process {pid}, and this is process {own}"))
-            .fix("start portgrant with exec in the script that runs it, and add --keep-listen"),
+            .fix("in the script that starts portgrant, write exec before portgrant, and add --keep-listen; if the variable is \
+                 left over, unset LISTEN_FDS"),
         Ok(_) | Err(_) => return Error::Place(error),
     };
     Error::Usage(Box::new(message))

@@ -35,7 +35,7 @@ const MALFORMED: &[(&str, usize, &str)] = &[
     ("permit alice 80 any", 17, "is not a valid port"),
     ("permit alice tftp", 14, "expected tftp/udp"),
     ("permit alice 53 udp", 17, "'udp' is a protocol, not a port; expected both in one word, as in 53/udp"),
-    ("permit alice tcp 53", 14, "'tcp' is a protocol"),
+    ("permit alice tcp 53", 14, "'tcp' is a protocol, not a port; expected both in one word, as in 53/tcp"),
     ("permit alice sctp", 14, "'sctp' is a protocol"),
     ("permit alice 80 mptcp", 17, "'mptcp' is a protocol"),
     ("permit alice udp/tcp", 14, "'udp/tcp' is a protocol"),

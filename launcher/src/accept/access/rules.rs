@@ -9,6 +9,7 @@ use std::ffi::CString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use portgrant_protocol::text::printable;
 
 /// How many rules ranges may become.
 const MOST: usize = 1 << 20;
@@ -98,8 +99,12 @@ fn variables(mut text: &str) -> Result<Vec<CString>, String> {
 
 /// What an address stands for.
 fn prefixes(word: &str) -> Result<Vec<IpNet>, String> {
-    if word.contains('@') {
-        return Err("portgrant does not ask ident servers, so no user is known".to_owned());
+    if let Some((user, _)) = word.split_once('@') {
+        let user = printable(user.as_bytes());
+        return Err(format!(
+            "'{user}@' names a user, and portgrant does not ask the client who its user is: leave '{user}@' out to mean \
+             every user there"
+        ));
     }
     if word.starts_with('=') {
         return Err("names of clients are not compared: write addresses".to_owned());
@@ -177,7 +182,7 @@ mod tests {
         for (text, line, why) in [
             ("10.0.0.1\n", 1, "no ':allow'"),
             ("\n10.0.0.1:allowed\n", 2, "no ':allow'"),
-            ("joe@10.0.0.1:deny\n", 1, "ident"),
+            ("joe@10.0.0.1:deny\n", 1, "leave 'joe@' out"),
             ("=host.example:deny\n", 1, "names of clients"),
             ("host:deny\n", 1, "'host' is not an address"),
             ("10.1:deny\n", 1, "'10.1' is not an address"),
