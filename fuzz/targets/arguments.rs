@@ -16,7 +16,7 @@ use libfuzzer_sys::fuzz_target;
 use portgrant_protocol::{Address, Options, listen};
 use words::{Choices, is_printable};
 
-const WORDS: [&CStr; 24] = [
+const WORDS: [&CStr; 36] = [
     c"exec",
     c"pass",
     c"bind",
@@ -41,6 +41,18 @@ const WORDS: [&CStr; 24] = [
     c"-V",
     c"--version",
     c"80",
+    c"-",
+    c"-x",
+    c"--unknown",
+    c"-l=80",
+    c"-hh",
+    c"-h=1",
+    c"--inetd=1",
+    c"--listen=",
+    c"--answer=x",
+    c"--to=3",
+    c"80,reuseport",
+    c"each:53/udp",
 ];
 
 fuzz_target!(|data: &[u8]| {

@@ -14,16 +14,21 @@ fn message(error: &EndpointError) {
     assert!(is_printable(&error.to_string()), "{error:?}");
 }
 
+// One endpoint a line.
 fuzz_target!(|data: &[u8]| {
     let services = Services::parse(b"http 80/tcp www\ndomain 53/tcp\ndomain 53/udp\ntftp 69/udp\nm3ua 2905/sctp\n");
-    let endpoint = match Endpoint::from_os(OsStr::from_bytes(data)) {
+    data.split(|byte| *byte == b'\n').for_each(|word| endpoint(word, &services));
+});
+
+fn endpoint(word: &[u8], services: &Services) {
+    let endpoint = match Endpoint::from_os(OsStr::from_bytes(word)) {
         Ok(endpoint) => endpoint,
         Err(error) => return message(&error),
     };
     let text = endpoint.to_string();
     assert!(is_printable(&text), "{text:?}");
     assert_eq!(text.parse().as_ref(), Ok(&endpoint), "{text}");
-    match endpoint.clone().resolve(&services) {
+    match endpoint.clone().resolve(services) {
         Ok(resolved) => {
             assert!(resolved.endpoint == endpoint);
             assert!(is_printable(&resolved.name()) && is_printable(&resolved.to_string()));
@@ -31,4 +36,4 @@ fuzz_target!(|data: &[u8]| {
         }
         Err(error) => message(&error),
     }
-});
+}

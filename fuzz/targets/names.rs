@@ -3,9 +3,19 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use portgrant_policy::{Names, SubordinateIds};
+use portgrant_policy::{Error, Files, Names, SubordinateIds};
 use portgrant_protocol::Protocol;
 use portgrant_protocol::service::Services;
+
+/// The files, by name.
+#[derive(Debug)]
+struct Given([(&'static str, Option<Vec<u8>>); 5]);
+
+impl Files for Given {
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.0.iter().find(|file| file.0 == name).and_then(|file| file.1.clone()))
+    }
+}
 
 /// The first uid of login name `name`, read field by field.
 fn slow_uid(passwd: &str, name: &str) -> Option<u32> {
@@ -24,7 +34,9 @@ fuzz_target!(|data: &[u8]| {
     let mut files = data.splitn(5, |byte| *byte == b'|');
     let mut file = || files.next().unwrap_or_default();
     let (passwd, group, services, subuid, subgid) = (file(), file(), file(), file(), file());
-    let names = Names::of(passwd, group, services).with_subordinate_ids(subuid, subgid);
+    // An empty file is one that is not there.
+    let files = [("passwd", passwd), ("group", group), ("services", services), ("subuid", subuid), ("subgid", subgid)];
+    let names = Names::new(Given(files.map(|(name, text)| (name, (!text.is_empty()).then(|| text.to_vec())))));
     let text = String::from_utf8_lossy(passwd);
     for name in text.split(['\n', ':', ',']).chain(["root", "alice"]) {
         let uid = names.user(name).expect("given").map(|user| user.uid);
@@ -39,10 +51,13 @@ fuzz_target!(|data: &[u8]| {
             assert!(groups.contains(&gid) || name.is_empty(), "{name} {gid}");
         }
     }
+    assert!(names.user_names().expect("given").all(|name| text.split('\n').any(|line| line.starts_with(name))));
     let group_text = String::from_utf8_lossy(group);
     for name in group_text.split(['\n', ':']) {
         if let Some(gid) = names.group(name).expect("given") {
             let members = names.members(gid).expect("given");
+            let first = names.group_of(gid).expect("given").expect("it has a name");
+            assert!(names.group_names().expect("given").any(|name| name == first));
             assert!(members.uids.is_sorted() && members.unknown.iter().all(|name| words::is_printable(name)));
         }
     }
@@ -51,7 +66,8 @@ fuzz_target!(|data: &[u8]| {
         !names.uids().expect("given").is_empty() && has_group(&names, &group_text)
     );
 
-    let table = Services::parse(services);
+    let table = names.services().expect("given");
+    assert_eq!(table.ports("http").count(), Services::parse(services).ports("http").count());
     let slow = String::from_utf8_lossy(services);
     for word in slow.split_ascii_whitespace().take(50) {
         let ports: Vec<_> = table.ports(word).collect();

@@ -4,7 +4,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use portgrant_policy::audit::{Line, Outcome};
-use portgrant_policy::{Ask, AskedProgram, Caller, Decision, Domain, Effect, Names, Policy, Source, decide, refused};
+use portgrant_policy::{
+    AddressSet, Ask, AskedProgram, Caller, Decision, Distrust, Domain, Effect, Names, Policy, Rule, Source,
+    decide, refused,
+};
 use portgrant_protocol::service::Services;
 use portgrant_protocol::{Endpoint, Resolved};
 use words::is_printable;
@@ -36,18 +39,26 @@ const ASKED: [&str; 14] = [
     "10.0.0.1:53/udp",
 ];
 
+const CALLERS: [u32; 6] = [0, 1000, 1001, 1002, 2005, 3001];
+
+fn caller(uid: u32) -> Caller {
+    Caller { uid, gid: uid, groups: vec![4003], ..Caller::default() }
+}
+
 fn verdicts(policy: &Policy, names: &Names) -> Vec<bool> {
     let services = Services::parse(SERVICES);
     let mut all = Vec::new();
-    for uid in [0, 1000, 1001, 1002, 2005, 3001] {
-        let caller = Caller { uid, gid: uid, groups: vec![4003], ..Caller::default() };
-        let Ok(caller) = caller.with_accounts(policy, names) else { continue };
+    for uid in CALLERS {
+        let Ok(caller) = caller(uid).with_accounts(policy, names) else { continue };
         let caller = caller.named(names);
         for asked in ASKED {
             let endpoint: Endpoint = asked.parse().expect("an endpoint");
             let endpoint: Resolved = endpoint.resolve(&services).expect("a number");
-            for (domain, program) in [(Domain::OfAddress, Some("/bin/true")), (Domain::Inet6, None)] {
-                let program = program.map(|path| AskedProgram { path: path.as_bytes(), unfit: None });
+            let unfit = (b"/bin/true".to_vec(), Distrust::Writable(0o666));
+            for (domain, program) in
+                [(Domain::OfAddress, Some(None)), (Domain::OfAddress, Some(Some(unfit))), (Domain::Inet6, None)]
+            {
+                let program = program.map(|unfit| AskedProgram { path: b"/bin/true", unfit });
                 let decision = decide(policy, &caller, Ask { endpoint: endpoint.clone(), domain, program });
                 match &decision {
                     Decision::Permit(permit) => {
@@ -127,6 +138,10 @@ fuzz_target!(|data: &[u8]| {
         assert!(
             rule.effect == Effect::Permit || !(rule.reuseport || rule.freebind || rule.program.is_some())
         );
+        for set in &rule.addresses {
+            assert_eq!(AddressSet::parse(&set.to_string()), Ok(*set));
+        }
+        assert!(rule.program.as_deref().is_none_or(|path| policy.names_program(path)));
         // The rule's own text is the same rule.
         let alone =
             [policy.sources[rule.file].text.split(|byte| *byte == b'\n').nth(rule.line - 1).unwrap_or_default(), b"\n"]
@@ -135,6 +150,12 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!((alone.rules[0].subject, &alone.rules[0].ports), (rule.subject, &rule.ports));
     }
     let before = verdicts(&policy, &names);
+    // The helper keeps no rule that cannot apply to its caller, and decides as if it had kept all.
+    let kept = |rule: &Rule| CALLERS.iter().any(|uid| rule.may_apply_to(&caller(*uid)));
+    let some = Policy::parse_some(vec![source(data)], &names, &kept).expect("the tables are given");
+    let some = some.expect("no line is read less than before");
+    assert!(some.count == policy.count && some.rules.len() <= policy.rules.len());
+    assert_eq!(before, verdicts(&some, &names), "a rule that was not kept decides");
     let mut lines: Vec<&[u8]> = data.split_inclusive(|byte| *byte == b'\n').collect();
     lines.reverse();
     // A last line that is a comment needs no line feed, and as the first it would swallow the next.

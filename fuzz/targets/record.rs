@@ -73,8 +73,11 @@ fn read(bytes: &[u8]) {
 }
 
 fuzz_target!(|data: &[u8]| {
-    read(data);
-    portgrant_server::fuzzing::conversation(data);
+    // Several records, divided by a byte that none of them can hold.
+    for record in data.split(|byte| *byte == 0) {
+        read(record);
+        portgrant_server::fuzzing::conversation(record);
+    }
     let reply = written(&mut Choices::of(data));
     match reply.encode() {
         Ok(bytes) => {

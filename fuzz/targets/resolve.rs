@@ -3,6 +3,7 @@
 //! The names are asked as a server asks them, over udp to a name server in this process.
 #![no_main]
 
+use std::borrow::Borrow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use libfuzzer_sys::fuzz_target;
+use portgrant_server::names::HostName;
 use portgrant_server::{Names, ReverseName};
 use words::{Choices, is_printable};
 
@@ -94,7 +96,19 @@ fn answered(query: &Message, input: &[u8]) -> (Vec<u8>, bool) {
     (message.to_vec().unwrap_or_default(), has_address)
 }
 
+/// A name is itself again in capitals and with a final dot, and is no number to inet_aton(3).
+fn host_name(name: &HostName) {
+    let text = name.as_str();
+    let again = HostName::new(&format!("{}.", text.to_ascii_uppercase())).expect("the same name");
+    assert!(again == *name && again == *text && again == text);
+    assert!(AsRef::<str>::as_ref(&again) == text && Borrow::<str>::borrow(&again) == text);
+    assert!(text.len() <= 253 && text.parse::<IpAddr>().is_err());
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    assert!(text.bytes().all(plain), "{name}");
+}
+
 fuzz_target!(|data: &[u8]| {
+    String::from_utf8_lossy(data).lines().filter_map(HostName::new).for_each(|name| host_name(&name));
     let server = server();
     *server.state.lock().expect("no panic") = (data.to_vec(), false);
     let found = server.names.of(IpAddr::V4(CLIENT));
@@ -102,8 +116,6 @@ fuzz_target!(|data: &[u8]| {
     assert!(is_printable(&text) && text.len() < 3000, "{text:?}");
     if let ReverseName::Confirmed(name) = &found {
         assert!(server.state.lock().expect("no panic").1, "{name} was never given the address");
-        assert!(name.as_str().len() <= 253 && name.as_str().parse::<IpAddr>().is_err());
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
-        assert!(name.as_str().bytes().all(plain), "{name}");
+        host_name(name);
     }
 });

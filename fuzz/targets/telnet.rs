@@ -67,6 +67,8 @@ fuzz_target!(|data: &[u8]| {
     let _ = (telnet.does(ECHO), telnet.peer_does(NAWS));
     assert!(!telnet.does(200) && !telnet.peer_does(200), "nobody agreed to that");
 
+    portgrant_server::fuzzing::telnet_by_character(rest);
+
     // Cut anywhere, the same is read.
     let mut whole = Telnet::new(Wire { from: rest, piece: usize::MAX, to: Vec::new() });
     let mut all = Vec::new();

@@ -31,6 +31,12 @@ pub fn descriptor_numbers(value: &str) -> Option<Vec<i32>> {
     numbers(value)
 }
 
+/// What a client sends to a server that reads characters.
+#[cfg(feature = "telnet")]
+pub fn telnet_by_character(bytes: &[u8]) {
+    crate::telnet::fuzz(bytes);
+}
+
 /// What a generation of a server says to the other, or a peer that asks for an upgrade.
 #[cfg(feature = "restart")]
 pub fn conversation(bytes: &[u8]) {

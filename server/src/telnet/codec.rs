@@ -267,6 +267,21 @@ fn terminal(name: &[u8]) -> Option<String> {
     fits.then(|| String::from_utf8_lossy(name).to_ascii_lowercase())
 }
 
+/// Any bytes of a client's, and what was decoded written back to it, stay within their bounds (for the fuzzer).
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let mut codec = Codec::new(Lines::Terminal);
+    codec.ask_for_characters();
+    let mut data = Vec::new();
+    codec.decode(bytes, &mut data);
+    assert!(data.len() <= bytes.len() && codec.subnegotiation.len() <= MAX_SUBNEGOTIATION + 1);
+    assert!(codec.output.len() <= 15 + 6 * bytes.len());
+    assert!(!codec.is_settled() || !codec.is_on(Side::Remote, NAWS) || codec.window().is_some());
+    let before = codec.output.len();
+    codec.encode(&data);
+    assert!(codec.output.len() - before <= 2 * data.len());
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -17,6 +17,8 @@ use std::net::TcpStream;
 
 use rustix::net::sockopt;
 
+#[cfg(fuzzing)]
+pub(crate) use codec::fuzz;
 use codec::{Codec, Lines};
 pub use error::TelnetError;
 use negotiation::Side;
