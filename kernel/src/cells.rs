@@ -156,6 +156,17 @@ mod tests {
         assert!(keys.chunks(4).all(|keys| keys.iter().all(|key| page(*key) == page(keys[0]))));
     }
 
+    /// The program in the kernel computes the same. If this changes, that has to.
+    #[test]
+    fn a_key_has_its_buckets() {
+        let table = Cells { buckets: Vec::new(), bits: 12 };
+        let key = |table, port| Key::new(table, Transport::Udp, port, 1000);
+        assert_eq!(
+            [key(1, 80), key(1, 81), key(5, 1104)].map(|key| table.places(key)),
+            [[3380, 3462], [3381, 3131], [891, 1518]]
+        );
+    }
+
     #[test]
     fn the_table_grows_if_a_key_does_not_fit() {
         let keys = (0..).map(Key).filter(|&key| Cells::default().places(key) == [1, 3]).take(2 * BUCKET + 1);

@@ -152,6 +152,13 @@ mod tests {
         assert_eq!(word(&value, port::CLASSES), first_group | 2);
         assert_eq!([0, 8, 16].map(|at| double(&value, port::OUTCOMES + at)), [of_set, 7, Verdict::NOTHING.0]);
 
+        let without = Rows::of(&Tables { classes: None, ..tables.clone() }, 3).port(&PortEntry {
+            anybody: plain,
+            tables: 5,
+            few,
+        });
+        assert_eq!(word(&without, port::CLASSES), 0);
+
         let buckets: Vec<_> = rows.buckets().collect();
         assert_eq!((buckets.len(), buckets[0].map_or(64, |bucket| bucket.len())), (64, 64), "a line");
         let cells = buckets.iter().flatten().flat_map(|bucket| bucket.chunks(bucket::CELL));

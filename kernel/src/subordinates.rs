@@ -15,8 +15,6 @@ use crate::entry::{Key, Verdict};
 /// A class: the first of its tables, its number, and the denies that apply to it.
 pub(crate) type Class<'p> = (u8, u32, Vec<&'p Rule>);
 
-/// The most rules and addresses that are compared, counted again for each interval of ports with other neighbours.
-pub(crate) const MAX_WORK: usize = 1 << 26;
 /// Where gids begin, as bits.
 pub(crate) const GIDS: u32 = 32;
 
@@ -26,8 +24,8 @@ pub(crate) fn number(table: u8, id: u32) -> u128 {
 }
 
 /// The classes, and their boundaries: at each the number of the class that begins there as its verdict, or nothing. Empty if
-/// there is no class.
-pub(crate) fn classes(rules: &[Rule]) -> Result<(Vec<Class<'_>>, Vec<Boundary>), Error> {
+/// there is no class. An error where more than `most` rules are compared.
+pub(crate) fn classes(rules: &[Rule], most: usize) -> Result<(Vec<Class<'_>>, Vec<Boundary>), Error> {
     type Changes<'p> = BTreeMap<u128, Vec<(usize, &'p Rule)>>;
     let (mut begins, mut ends) = (Changes::new(), Changes::new());
     for (index, rule) in rules.iter().enumerate() {
@@ -48,8 +46,8 @@ pub(crate) fn classes(rules: &[Rule]) -> Result<(Vec<Class<'_>>, Vec<Boundary>),
         }
         holding.extend(begins.remove(&start).into_iter().flatten());
         work += holding.len();
-        if work > MAX_WORK {
-            return Err(Error::TooLarge { what: "rules for the same subordinate ids", most: MAX_WORK });
+        if work > most {
+            return Err(Error::TooLarge { what: "rules for the same subordinate ids", most });
         }
         if boundaries.is_empty() && start != 0 {
             boundaries.push(Boundary { start: 0, verdict: Verdict::NOTHING });

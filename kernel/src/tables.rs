@@ -26,13 +26,23 @@ use crate::Error;
 use crate::addresses::{Boundary, Concern, boundaries, search};
 use crate::cells::Cells;
 use crate::entry::{BLOCK_BITS, Entry, Key, Set, Verdict};
-use crate::subordinates::{self, Class, MAX_WORK, classes};
+use crate::subordinates::{self, Class, classes};
 
 /// The most entries, and the most boundaries of addresses: some 250 MB of the kernel's memory, and twice that while one
 /// generation replaces another.
 pub const MAX_ENTRIES: usize = 1 << 22;
-/// The most entries with which each port has its own.
-const MAX_SINGLE: usize = 1 << 18;
+/// What a policy may cost.
+#[derive(Debug, Clone, Copy, Default)]
+struct Limits {
+    /// The most entries, and the most boundaries
+    entries: usize,
+    /// The most entries with which each port has its own
+    single: usize,
+    /// The most rules and addresses that are compared, counted again for each interval of ports with other neighbours
+    work: usize,
+}
+
+const LIMITS: Limits = Limits { entries: MAX_ENTRIES, single: 1 << 18, work: 1 << 26 };
 /// How many users a port's own entry has at most.
 pub const FEW: usize = 3;
 /// No user at all: the id that none can have (`(uid_t) -1`).
@@ -79,20 +89,20 @@ pub fn index(transport: Transport, port: u16) -> u32 {
 /// The tables of a policy that is too large for an entry for each port.
 #[cfg(fuzzing)]
 pub fn blocks(projection: &Projection) -> Result<Tables, Error> {
-    Tables::within(projection, MAX_ENTRIES, 0)
+    Tables::within(projection, Limits { single: 0, ..LIMITS })
 }
 
 impl Tables {
     /// Compiles `projection`; an error if that would become too large.
     pub fn of(projection: &Projection) -> Result<Tables, Error> {
-        Tables::within(projection, MAX_ENTRIES, MAX_SINGLE)
+        Tables::within(projection, LIMITS)
     }
 
-    fn within(projection: &Projection, most: usize, most_single: usize) -> Result<Tables, Error> {
-        let rules = &projection.policy().rules;
-        let (named, boundaries) = classes(rules)?;
+    fn within(projection: &Projection, limits: Limits) -> Result<Tables, Error> {
+        let (rules, most) = (&projection.policy().rules, limits.entries);
+        let (named, boundaries) = classes(rules, limits.work)?;
         let classes = (!boundaries.is_empty()).then(|| set(0, boundaries.len(), most)).transpose()?;
-        let mut compiler = Compiler { most, boundaries, ..Compiler::default() };
+        let mut compiler = Compiler { limits, boundaries, ..Compiler::default() };
         compiler.bounded(compiler.boundaries.len())?;
         let (mut laid_out, mut single) = (Vec::new(), 0);
         for transport in [Transport::Tcp, Transport::Udp] {
@@ -102,7 +112,7 @@ impl Tables {
             laid_out.push((transport, intervals, open));
         }
         for (transport, intervals, open) in laid_out {
-            if single <= most_single {
+            if single <= limits.single {
                 compiler.single(&intervals, &open, transport)?;
             } else {
                 compiler.blocks(&intervals, &open, transport)?;
@@ -179,7 +189,7 @@ fn aligned(first: u16, last: u16) -> impl Iterator<Item = (u8, u16)> {
     let (mut port, end) = (u32::from(first), u32::from(last) + 1);
     std::iter::from_fn(move || {
         let fits = |(_, bits): &(u8, u8)| port.is_multiple_of(1 << bits) && port + (1 << bits) <= end;
-        let (size, bits) = (0..).zip(BLOCK_BITS).filter(fits).last().filter(|_| port < end)?;
+        let (size, bits) = (0..).zip(BLOCK_BITS).filter(fits).last()?;
         let block = u16::try_from(port >> bits).ok()?;
         port += 1 << bits;
         Some((size, block))
@@ -199,7 +209,7 @@ struct Compiler<'p> {
     lists: HashMap<&'p [AddressSet], u32>,
     outcomes: HashMap<Vec<(Verdict, u32)>, Entry>,
     permitting: HashSet<Set>,
-    most: usize,
+    limits: Limits,
     work: usize,
 }
 
@@ -273,7 +283,7 @@ impl<'p> Compiler<'p> {
             permits[usize::from(interval.first)] += 1;
             permits[usize::from(interval.last) + 1] -= 1;
         }
-        sums(permits).map(|permits| permits > 0).take(1 << 16).collect()
+        sums(permits).map(|permits| permits > 0).collect()
     }
 
     /// Lays out `intervals` port by port, those that are `open`.
@@ -354,7 +364,7 @@ impl<'p> Compiler<'p> {
         self.work(concern.values().map(|rule| rule.1.len()).sum())?;
         let boundaries = boundaries(concern, everywhere.unwrap_or(Verdict::NOTHING));
         self.bounded(self.boundaries.len() + boundaries.len())?;
-        let set = set(self.boundaries.len(), boundaries.len(), self.most)?;
+        let set = set(self.boundaries.len(), boundaries.len(), self.limits.entries)?;
         if boundaries.iter().any(|boundary| boundary.verdict.permits().is_some()) {
             self.permitting.insert(set);
         }
@@ -366,8 +376,8 @@ impl<'p> Compiler<'p> {
 
     fn work(&mut self, more: usize) -> Result<(), Error> {
         self.work += more;
-        if self.work > MAX_WORK {
-            return Err(Error::TooLarge { what: "rules for the same ports", most: MAX_WORK });
+        if self.work > self.limits.work {
+            return Err(Error::TooLarge { what: "rules for the same ports", most: self.limits.work });
         }
         Ok(())
     }
@@ -386,7 +396,7 @@ impl<'p> Compiler<'p> {
     }
 
     fn bounded(&self, entries: usize) -> Result<(), Error> {
-        if entries > self.most { Err(too_large(self.most)) } else { Ok(()) }
+        if entries > self.limits.entries { Err(too_large(self.limits.entries)) } else { Ok(()) }
     }
 }
 

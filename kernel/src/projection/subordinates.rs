@@ -89,6 +89,11 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn ranges_are_joined_where_nothing_is_between_them() {
+        assert_eq!(joined(BTreeSet::from([(1, 3), (4, 6), (8, 9)])), [(1, 6), (8, 9)]);
+    }
+
     const PASSWD: &[u8] = b"alice:x:10:10:::\nbob:x:20:20:::\n30:x:40:40:::\nbob:x:50:20:::\n";
 
     fn lines(owners: &'static [&'static str]) -> impl Strategy<Value = String> {

@@ -144,8 +144,8 @@ proptest! {
     ) {
         let text = rules.concat();
         let projection = projection_by(&text, Groups::Members);
-        for most_single in [MAX_SINGLE, 0] {
-            let tables = Tables::within(&projection, MAX_ENTRIES, most_single).expect("not too large");
+        for single in [LIMITS.single, 0] {
+            let tables = Tables::within(&projection, Limits { single, ..LIMITS }).expect("not too large");
             for bind in &binds {
                 let found = tables.verdict(bind).permits().map(|place| place.line);
                 prop_assert_eq!(found, expected(&projection, bind), "{}\n{:?}", text, bind);
@@ -244,15 +244,124 @@ fn long_address_lists_for_many_ports_compile_quickly() {
     assert!(begin.elapsed() < std::time::Duration::from_secs(10), "{:?}", begin.elapsed());
 }
 
+fn within(projection: &Projection, entries: usize) -> Result<Tables, Error> {
+    Tables::within(projection, Limits { entries, ..LIMITS })
+}
+
+#[test]
+fn a_policy_that_would_take_too_long_is_an_error() {
+    // One address at 4 ports, both at 6, the other at 10; each counts for its rule and for itself.
+    let addresses = "permit uid:1 1-10 on 10.0.0.1\npermit uid:1 5-20 on 10.0.0.2\n";
+    let within = |work| Tables::within(&projection(addresses), Limits { work, ..LIMITS });
+    assert!(within(8).is_ok() && within(7).is_err_and(|error| error.message().status == 78));
+}
+
+#[test]
+fn classes_of_subordinate_ids_take_so_much_work_and_none_is_before_the_first() {
+    let least = |text: &str| {
+        let projection = projection(text);
+        (0..).find(|&most| classes(&projection.policy().rules, most).is_ok())
+    };
+    assert_eq!(least("permit any 80\ndeny alice 80\n"), Some(2), "her range, and that of one of it");
+    assert_eq!(least("permit any 80\ndeny alice 80\ndeny uid:1001 80\n"), Some(5));
+    let names = Names::of(b"", b"", b"").with_subordinate_ids(b"1000:1:3\n", b"");
+    let sources = vec![Source { path: "/x".into(), text: b"permit any 80\ndeny uid:1000 any\n".to_vec() }];
+    let policy = Policy::parse(sources, &names).expect("given").expect("well-formed");
+    let projection = Projection::of(policy, Groups::RealGid, &names).expect("given").expect("decided");
+    let tables = Tables::of(&projection).expect("small");
+    let permitted = [0, 1, 3, 4].map(|uid| tables.verdict(&http(uid)).permits().is_some());
+    assert_eq!(permitted, [true, false, false, true]);
+}
+
+#[test]
+fn a_deny_of_an_address_is_of_its_family_for_udp_and_a_permit_is_not() {
+    let rules = |text: &str| -> Vec<(usize, usize)> {
+        let projection = projection(text);
+        projection.policy().rules.iter().map(|rule| (rule.ports.len(), rule.addresses.len())).collect()
+    };
+    assert_eq!(rules("deny any 53/udp 54/udp on 10.0.0.1 10.0.0.2\n"), [(2, 1)]);
+    assert_eq!(rules("deny any 53/udp 54 on 10.0.0.1 10.0.0.2\n"), [(1, 2), (2, 1)]);
+    let tables = tables("permit any 80/udp on 10.0.0.1\n");
+    let bind =
+        |address: &str| Bind { transport: Transport::Udp, address: address.parse().expect("an address"), ..http(1000) };
+    let permitted = ["10.0.0.1", "10.0.0.2"].map(|address| tables.verdict(&bind(address)).permits().is_some());
+    assert_eq!(permitted, [true, false]);
+}
+
+#[test]
+fn subordinate_ids_are_looked_up_where_a_permit_meets_a_deny() {
+    let has_uids =
+        |text: &str| projection(text).policy().rules.iter().any(|rule| matches!(rule.subject, Subject::Uids(..)));
+    assert!(has_uids("permit any 80\ndeny alice any\n") && !has_uids("deny alice any\n"));
+}
+
+/// The program in the kernel has the same numbers.
+#[test]
+fn a_key_and_a_verdict_are_laid_out_as_the_program_reads_them() {
+    assert_eq!(Key::new(5, Transport::Udp, 80, 1000), Key(1000 << 32 | 80 << 16 | 17 << 8 | 5));
+    assert_eq!(Key::new(1, Transport::Tcp, 80, 1000), Key(1000 << 32 | 80 << 16 | 6 << 8 | 1));
+    let sources = ["", "\npermit any 80\n"].map(|text| Source { path: "/x".into(), text: text.into() });
+    let policy = Policy::parse(sources.into(), &names()).expect("given").expect("well-formed");
+    let verdict = Verdict::of(&policy.rules[0]);
+    assert_eq!(
+        (verdict, verdict.permits().map(|place| (place.file, place.line))),
+        (Verdict(1 << 32 | 2), Some((1, 2)))
+    );
+}
+
+#[test]
+fn ports_have_their_own_entries_up_to_a_limit_and_blocks_beyond() {
+    let entries = |text: &str, single| {
+        Tables::within(&projection(text), Limits { single, ..LIMITS }).expect("not too large").entries
+    };
+    let users = "permit uid:1 16-31\npermit any 16-31 40-63\n";
+    assert_eq!((entries(users, 16), entries(users, 15)), (16, 1));
+    assert_eq!(entries("permit uid:1 80 200\n", 0), 2, "and nothing between them");
+}
+
+#[test]
+fn each_of_many_users_of_a_port_is_found() {
+    let users = 1..=u32::try_from(2 * FEW).expect("few");
+    let tables = tables(&users.clone().map(|uid| format!("permit uid:{uid} 80\n")).collect::<String>());
+    assert!(users.clone().all(|uid| tables.verdict(&http(uid)).permits().is_some()));
+    assert_eq!(tables.verdict(&http(users.end() + 1)), Verdict::NOTHING);
+}
+
+fn http(uid: u32) -> Bind {
+    Bind {
+        uid,
+        gid: uid,
+        transport: Transport::Tcp,
+        address: "127.0.0.1".parse().expect("an address"),
+        port: Port::new(80).expect("a port"),
+    }
+}
+
+#[test]
+fn a_datagram_socket_of_both_families_is_denied_what_one_of_them_is() {
+    let text = "permit any 80/udp\ndeny alice 80/udp on [::1]\n";
+    let (projection, tables) = (projection(text), tables(text));
+    for (address, permitted) in [("10.0.0.1", true), ("::ffff:10.0.0.1", false), ("fe80::1", false)] {
+        let address = address.parse().expect("an address");
+        let bind = Bind { transport: Transport::Udp, address, ..http(1000) };
+        assert_eq!(tables.verdict(&bind).permits().is_some(), permitted, "{address}");
+        assert_eq!(expected(&projection, &bind).is_some(), permitted, "{address}");
+    }
+}
+
 #[test]
 fn a_policy_that_needs_too_much_kernel_memory_is_an_error() {
     let text = "permit uid:1 2-65534 reserved\npermit uid:2 2-65534 on 10.0.0.0/8 reserved\n";
     let projection = projection(text);
-    assert!(Tables::within(&projection, 150, 0).is_err_and(|error| error.message().status == 78));
-    assert!(Tables::within(&projection, 131_065, MAX_SINGLE).is_err(), "2 users at 65,533 ports");
-    assert!(Tables::within(&projection, 131_066, MAX_SINGLE).is_ok());
+    let blocks = Limits { entries: 150, single: 0, ..LIMITS };
+    assert!(Tables::within(&projection, blocks).is_err_and(|error| error.message().status == 78));
+    assert!(within(&projection, 131_065).is_err(), "2 users at 65,533 ports");
+    assert!(within(&projection, 131_066).is_ok());
     let loopback = (1..100).map(|net| format!(" 127.0.{net}.1")).collect::<String>();
     let projection = self::projection(&format!("permit uid:1 80 on{loopback}\n"));
-    let within = |most| Tables::within(&projection, most, MAX_SINGLE);
-    assert!(within(255).is_err() && within(256).is_ok());
+    assert!(within(&projection, 255).is_err() && within(&projection, 256).is_ok());
+    let classes = self::projection("permit any 80\ndeny alice any\n");
+    assert!(within(&classes, 7).is_err() && within(&classes, 8).is_ok(), "boundaries of subordinate ids");
+    let closed = self::projection("deny uid:1 1 3 5 7\n");
+    assert!(within(&closed, 3).is_err() && within(&closed, 4).is_ok(), "intervals");
 }
