@@ -155,6 +155,7 @@ impl VisitMut for Mutator {
     }
 
     fn visit_type_mut(&mut self, _: &mut syn::Type) {}
+    fn visit_angle_bracketed_generic_arguments_mut(&mut self, _: &mut syn::AngleBracketedGenericArguments) {}
     fn visit_pat_mut(&mut self, _: &mut syn::Pat) {}
     fn visit_macro_mut(&mut self, _: &mut syn::Macro) {}
     fn visit_attribute_mut(&mut self, _: &mut Attribute) {}

@@ -1,15 +1,27 @@
-//! Put beside the files of a crate that is mutated: which of its mutants is on, by PORTGRANT_MUTANT. Written by
-//! tests/mutants/run into a copy, never into the crate.
+//! Put beside the files of a crate that is mutated: which of its mutants is on. In the crate's own tests PORTGRANT_MUTANT says
+//! so; in a program, the bytes behind a word that tests/mutants/installed finds in its file. Written by tests/mutants/run into a
+//! copy, never into the crate.
 #![allow(missing_docs, unreachable_pub, dead_code)]
 
-use std::ops::Not;
-use std::sync::OnceLock;
+use core::ops::Not;
 
 /// Whether mutant `number` is on.
 pub fn on(number: u32) -> bool {
-    static ON: OnceLock<u32> = OnceLock::new();
+    chosen() == number
+}
+
+#[cfg(test)]
+fn chosen() -> u32 {
+    static CHOSEN: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
     let chosen = || std::env::var("PORTGRANT_MUTANT").ok().and_then(|number| number.parse().ok()).unwrap_or(0);
-    *ON.get_or_init(chosen) == number
+    *CHOSEN.get_or_init(chosen)
+}
+
+#[cfg(not(test))]
+fn chosen() -> u32 {
+    static CHOSEN: [u8; 20] = *b"portgrant's mutant\0\0";
+    let [.., low, high] = *core::hint::black_box(&CHOSEN);
+    u16::from_le_bytes([low, high]).into()
 }
 
 /// `<` that becomes `<=`, and so on for the other three.
@@ -32,6 +44,6 @@ pub fn not<T: Not<Output = T>>(number: u32, value: T) -> T {
 }
 
 /// A number that is one larger.
-pub fn number<T: From<bool> + std::ops::Add<Output = T>>(number: u32, value: T) -> T {
+pub fn number<T: From<bool> + core::ops::Add<Output = T>>(number: u32, value: T) -> T {
     value + T::from(on(number))
 }
