@@ -9,7 +9,7 @@ use core::ffi::CStr;
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::record::Reply;
 use portgrant_protocol::{listen, transfer};
-use portgrant_sys::{Word, execve};
+use portgrant_sys::{Word, execve, without};
 use rustix::fd::{AsFd, OwnedFd};
 
 use crate::Error;
@@ -45,8 +45,7 @@ pub fn execute(_: &Renounced, program: &Program, sockets: Vec<Ready>, environmen
     }
     let arguments: Vec<Word<'_>> = program.arguments.iter().map(|word| Word::from(*word)).collect();
     // Byte for byte as execve(2) gave it, except LISTEN_*.
-    let stale = |entry: &&Word<'_>| listen::VARIABLES.iter().any(|name| entry.value_of(name).is_some());
-    let kept = environment.iter().filter(|entry| !stale(entry)).copied();
+    let kept = without(environment, &listen::VARIABLES);
     let environment: Vec<Word<'_>> =
         kept.chain(announcement.iter().map(|entry| Word::from(entry.as_c_str()))).collect();
     Unfit::of_execve(&program.path, execve(&program.path, &arguments, &environment)).into()

@@ -12,7 +12,7 @@ use portgrant_protocol::socket_info::SocketInfo;
 use portgrant_protocol::{
     Address, AskedPort, Kind, Message, Resolved, listen, transfer, unprivileged_ports, user_namespace,
 };
-use portgrant_sys::{Word, execve, spawn};
+use portgrant_sys::{Word, execve, spawn, without};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{WaitOptions, getpid, getuid, waitpid};
@@ -134,8 +134,7 @@ impl<'a> Exec<'a> {
         if self.no_new_privs && set_no_new_privs(true).is_err() {
             return Left::All;
         }
-        let stale = |entry: &&Word<'_>| listen::VARIABLES.iter().any(|name| entry.value_of(name).is_some());
-        let kept = self.environment.iter().filter(|entry| !stale(entry)).copied();
+        let kept = without(self.environment, &listen::VARIABLES);
         let environment: Vec<Word<'_>> = kept.chain(announced.iter().map(|entry| entry.as_c_str().into())).collect();
         let unfit = Unfit::of_execve(&self.path, execve(&self.path, self.program, &environment));
         let message = Message::of(Kind::Program, unfit.to_string()).why(unfit.why.to_string()).fix(unfit.fix());
@@ -158,8 +157,9 @@ impl<'a> Exec<'a> {
     }
 }
 
-/// Whether this process may be in a user namespace of its own, where the launcher looks more closely: a network of its own
-/// needs no rule, and a user without an id there gets no port. Most processes cannot be meant, which is quickly known.
+/// Whether this process may be in another user namespace than the first, where the launcher looks more closely: a network that
+/// belongs to that namespace needs no rule, and a user without an id there gets no port. For most processes this is known
+/// without /proc.
 fn may_be_elsewhere() -> bool {
     let can_bind = capabilities(None).map_or(true, |sets| sets.effective.contains(CapabilitySet::NET_BIND_SERVICE));
     (can_bind || getuid().as_raw() == user_namespace::OVERFLOW_ID) && !user_namespace::is_first()

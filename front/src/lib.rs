@@ -53,7 +53,7 @@ pub fn run(arguments: &[Word<'_>], environment: &[Word<'_>]) -> u8 {
     let path = printable(path.as_bytes());
     let fix = match (errno, path.rsplit_once('/')) {
         (Errno::ACCESS, Some((folder, _))) => format!("as root, chmod 0755 {folder} {path}"),
-        _ => "install all of portgrant: the launcher does everything but a plain exec".to_owned(),
+        _ => "as root, install portgrant again (packaging/install, or its package)".to_owned(),
     };
     let what = "the launcher cannot be executed";
     give_up("portgrant", what, &format!("{path}: {}", Described(errno)), &fix);
@@ -78,18 +78,21 @@ impl Installation {
         Installation { folders: prefixes.map(below).collect() }
     }
 
-    /// The first file of this name; else the path that is to blame, and why.
+    /// The first file of this name; else the path that is to blame, and why. What is there and cannot be entered is to blame
+    /// before what is missing.
     fn find(&self, name: &str) -> Result<CString, (CString, Errno)> {
-        let mut to_blame = None;
+        let mut to_blame: Option<(CString, Errno)> = None;
         for folder in &self.folders {
             let file = CString::new([folder, &b"/"[..], name.as_bytes()].concat()).unwrap_or_default();
-            match stat(&file).map(|found| FileType::from_raw_mode(found.st_mode).is_file()) {
+            let errno = match stat(&file).map(|found| FileType::from_raw_mode(found.st_mode).is_file()) {
                 Ok(true) => return Ok(file),
-                Err(errno) if errno != Errno::NOENT => to_blame = to_blame.or(Some((file, errno))),
-                Ok(false) | Err(_) => {}
+                Ok(false) => Errno::NOENT,
+                Err(errno) => errno,
+            };
+            if to_blame.as_ref().is_none_or(|known| known.1 == Errno::NOENT && errno != Errno::NOENT) {
+                to_blame = Some((file, errno));
             }
         }
-        let usual = || (CString::new([installation::FOLDER, "/", name].concat()).unwrap_or_default(), Errno::NOENT);
-        Err(to_blame.unwrap_or_else(usual))
+        Err(to_blame.unwrap_or((CString::default(), Errno::NOENT)))
     }
 }

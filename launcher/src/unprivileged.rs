@@ -2,14 +2,12 @@
 //! bind every port, and root needs a rule like everybody else.
 
 use std::fs;
-use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use log::debug;
 use portgrant_protocol::{unprivileged_ports, user_namespace};
-use portgrant_sys::owning_user_namespace;
-use rustix::fs::{Mode, OFlags, fstat, open, stat};
+use portgrant_sys::network_is_ours;
 use rustix::process::getuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -40,15 +38,6 @@ fn owns_this_network(helper: impl FnOnce() -> Option<PathBuf>) -> bool {
         debug!("this network belongs to this user namespace, so no rule is needed");
     }
     owns
-}
-
-/// Whether this network belongs to this process's user namespace.
-pub(crate) fn network_is_ours() -> bool {
-    let owner = open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    // EPERM where it belongs to one that this process is not in.
-    let owner = owner.and_then(|network| owning_user_namespace(network.as_fd())).and_then(fstat);
-    let own = stat("/proc/self/ns/user");
-    matches!((owner, own), (Ok(owner), Ok(own)) if owner.st_ino == own.st_ino)
 }
 
 /// Whether this process's user is not mapped into its user namespace.

@@ -20,9 +20,9 @@ use std::time::{Instant, SystemTime};
 use nix::libc::{EACCES, EADDRINUSE, EINVAL, EPERM};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Endpoint, Kind, Message, user_namespace};
-use portgrant_sys::OnlyThread;
 use portgrant_sys::process::{self, Fork};
 use portgrant_sys::seccomp::{self, Answer, Notification, Wait};
+use portgrant_sys::{OnlyThread, network_is_ours};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
@@ -244,18 +244,7 @@ impl Supervisor {
         let (call, socket) = match self.look(notification) {
             Ok(found) => found,
             Err(error) => {
-                // Each time is too often: it may be one of many binds that need no help.
-                if self.verbose || !self.reported.replace(true) {
-                    let (program, thread) = (name(notification.thread), notification.thread);
-                    let fix = if user_namespace::is_first() {
-                        ""
-                    } else {
-                        "  fix: run it outside of this user namespace, or give the namespace a network of its own\n"
-                    };
-                    self.say(&format!(
-                        "portgrant: the supervisor cannot inspect {program} ({thread}), which binds with its own rights\n  why: {error}\n{fix}"
-                    ));
-                }
+                self.not_inspected(notification.thread, &error);
                 return Decision::Answer(Answer::Continue);
             }
         };
@@ -325,6 +314,28 @@ impl Supervisor {
             refusals::keep(path, &Kept { at: SystemTime::now(), pid, program, message: text });
         }
         Answer::Fail(EACCES)
+    }
+
+    /// Reports it once: each time is too often, as it may be one of many binds that need no help.
+    fn not_inspected(&self, thread: u32, error: &io::Error) {
+        if self.reported.replace(true) && !self.verbose {
+            return;
+        }
+        let is_elsewhere = !user_namespace::is_first();
+        // There the kernel permits the program every port.
+        let needs_no_help = is_elsewhere && network_is_ours();
+        if needs_no_help && !self.verbose {
+            return;
+        }
+        let fix = if is_elsewhere && !needs_no_help {
+            "  fix: run it outside of this user namespace, or give the namespace its own network\n"
+        } else {
+            ""
+        };
+        self.say(&format!(
+            "portgrant: the supervisor cannot inspect {} ({thread}), which binds with its own rights\n  why: {error}\n{fix}",
+            name(thread)
+        ));
     }
 
     /// EPERM is not the kernel's own answer to bind(2): a cgroup program's, or a seccomp filter's.

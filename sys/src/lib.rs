@@ -25,12 +25,12 @@ pub use execute::execve;
 pub use ids::{getresgid, getresuid};
 pub use pages::{exit, map, protect, remap, unmap};
 pub use socket::{
-    netns_cookie, network_namespace, owning_user_namespace, set_bind_to_device, set_tcp_defer_accept, set_tcp_fastopen,
+    netns_cookie, network_is_ours, network_namespace, set_bind_to_device, set_tcp_defer_accept, set_tcp_fastopen,
     shares_fs,
 };
 pub use spawn::spawn;
 pub use stdio::{occupy_standard_descriptors, stderr, stdout};
-pub use strings::{Word, strings, words};
+pub use strings::{Word, strings, without, words};
 pub use timer::KillTimer;
 
 // What only programs without privilege use. The helper builds none of it.

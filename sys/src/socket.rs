@@ -3,6 +3,7 @@
 use linux_raw_sys::general::{__NR_getsockopt, __NR_ioctl, __NR_kcmp, __NR_setsockopt};
 use linux_raw_sys::net::{SO_BINDTODEVICE, SO_NETNS_COOKIE, SOL_SOCKET, TCP_DEFER_ACCEPT, TCP_FASTOPEN};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, fstat, open, stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
@@ -47,8 +48,18 @@ pub fn shares_fs(pid: i32) -> bool {
     unsafe { call!(__NR_kcmp, own, pid, KCMP_FS, 0u32, 0u32) == Ok(0) }
 }
 
+/// Whether the network namespace of this process belongs to its user namespace.
+#[must_use]
+pub fn network_is_ours() -> bool {
+    let owner = open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    // EPERM where it belongs to one that this process is not in.
+    let owner = owner.and_then(|network| owning_user_namespace(network.as_fd())).and_then(fstat);
+    let own = stat("/proc/self/ns/user");
+    matches!((owner, own), (Ok(owner), Ok(own)) if owner.st_ino == own.st_ino)
+}
+
 /// NS_GET_USERNS (ioctl_ns(2)): the user namespace that owns `namespace`. An ancestor of the caller's is EPERM.
-pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     const NS_GET_USERNS: u32 = 0xb701;
     // SAFETY: this request takes no argument. The kernel makes a new descriptor, or changes nothing.
     let number = unsafe { call!(__NR_ioctl, namespace.as_raw_fd(), NS_GET_USERNS, 0u32) }?;

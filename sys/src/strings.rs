@@ -52,6 +52,11 @@ impl<'a> Word<'a> {
     }
 }
 
+/// The entries of `environment` that are none of the variables `names`, each as it was.
+pub fn without<'a>(environment: &'a [Word<'a>], names: &'a [&str]) -> impl Iterator<Item = Word<'a>> {
+    environment.iter().filter(|entry| names.iter().all(|name| entry.value_of(name).is_none())).copied()
+}
+
 /// The strings to which `list` points.
 ///
 /// # Safety
@@ -108,5 +113,8 @@ mod tests {
         assert_eq!(rest(b""), Some(&b"PATH=/bin"[..]));
         let value = |name| word.value_of(name).map(|value| value.to_c_str().to_bytes());
         assert_eq!((value("PATH"), value("PAT"), value("PATH=")), (Some(&b"/bin"[..]), None, None));
+        let entries = [word, c"PATHS=1".into(), c"PATH".into(), c"A=".into()];
+        let left: Vec<_> = without(&entries, &["A", "PATH"]).map(Word::to_c_str).collect();
+        assert_eq!(left, [c"PATHS=1", c"PATH"]);
     }
 }

@@ -3,10 +3,10 @@
 use std::fs;
 
 use portgrant_protocol::user_namespace;
+use portgrant_sys::network_is_ours;
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs};
 
 use super::{Finding, State};
-use crate::unprivileged::network_is_ours;
 
 pub(super) fn findings() -> Vec<Finding> {
     let broken = |about, text: &str, fix: &str| Finding::new(State::Broken, about, text).fix(fix);
@@ -43,7 +43,7 @@ pub(super) fn findings() -> Vec<Finding> {
         findings.push(broken(
             "namespace",
             "the network belongs to another user namespace: no privilege of this one counts there",
-            "systemd: remove PrivateUsers= from the unit; containers: give it a network of its own (podman: without \
+            "systemd: remove PrivateUsers= from the unit; containers: give it its own network (podman: without \
              --network host), or pass the sockets in (portgrant recipe podman)",
         ));
     } else if !user_namespace::is_first() {
