@@ -10,7 +10,7 @@ use core::mem::take;
 use portgrant_binder::Error;
 use portgrant_binder::grant::Verb;
 use portgrant_protocol::text::printable;
-use portgrant_protocol::{Address, Endpoint, Options, listen};
+use portgrant_protocol::{Address, Endpoint, Options, decimal, listen};
 use rustix::fd::RawFd;
 
 use crate::arguments::{Argument, Arguments};
@@ -178,9 +178,8 @@ fn missing(option: &str, expected: &'static str) -> Error {
 }
 
 fn descriptor(word: &CStr) -> Result<RawFd, Error> {
-    let digits = word.to_bytes().iter().all(u8::is_ascii_digit);
-    let number = word.to_str().ok().filter(|_| digits).and_then(|word| word.parse().ok());
-    number.ok_or_else(|| usage(format!("'{}' is not a descriptor", shown(word)), "expected its number in digits"))
+    decimal(word.to_bytes())
+        .ok_or_else(|| usage(format!("'{}' is not a descriptor", shown(word)), "expected its number in digits"))
 }
 
 fn usage(what: String, expected: &'static str) -> Error {

@@ -10,7 +10,7 @@ use nix::unistd::{Gid, Group, Uid, User, geteuid, getgrouplist, setgroups, setre
 use portgrant_policy::{Caller, Error, Policy};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::user_namespace::OVERFLOW_ID;
-use portgrant_protocol::{Kind, Message};
+use portgrant_protocol::{Kind, Message, decimal};
 use portgrant_trusted::System;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
@@ -82,8 +82,7 @@ impl Account {
         if let Some(user) = by_name {
             return Account::of(user).map_err(failed);
         }
-        let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        let uid = number.parse::<u32>().ok().filter(|&uid| digits && uid != u32::MAX);
+        let uid = decimal(number.as_bytes()).filter(|&uid| uid != u32::MAX);
         let Some(uid) = uid else { return Err(unknown(word)) };
         match User::from_uid(Uid::from_raw(uid)).map_err(failed)? {
             Some(user) => Account::of(user).map_err(failed),

@@ -9,7 +9,7 @@ use alloc::string::String;
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use portgrant_protocol::Address;
+use portgrant_protocol::{Address, decimal};
 
 use crate::scan::split_once;
 
@@ -198,8 +198,8 @@ impl AddressSet {
 
 fn prefix_length(word: Option<&str>, most: u8) -> Result<u8, AddressError> {
     let Some(word) = word else { return Ok(most) };
-    let digits = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
-    word.parse().ok().filter(|&length| digits && length <= most).ok_or(AddressError::Length)
+    let is_plain = word == "0" || !word.starts_with('0');
+    decimal(word.as_bytes()).filter(|&length| is_plain && length <= most).ok_or(AddressError::Length)
 }
 
 fn mask_v4(length: u8) -> u32 {

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell};
 use core::fmt;
 
+use portgrant_protocol::decimal;
 use portgrant_protocol::service::Services;
 use portgrant_protocol::text::printable;
 
@@ -350,8 +351,7 @@ fn group(line: &str) -> Option<(u32, &str)> {
 
 /// A uid or gid in digits; 4294967295 is not an id ("no change" in setresuid(2)).
 pub(crate) fn id(word: &str) -> Option<u32> {
-    let digits = word.bytes().all(|byte| byte.is_ascii_digit());
-    word.parse().ok().filter(|&id| digits && id != u32::MAX)
+    decimal(word.as_bytes()).filter(|&id| id != u32::MAX)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod errno;
 pub mod installation;
 pub mod listen;
 pub mod message;
+pub mod number;
 pub mod port;
 pub mod program;
 pub mod record;
@@ -32,4 +33,5 @@ pub mod user_namespace;
 
 pub use endpoint::{Address, AskedPort, Endpoint, EndpointError, Options, Resolved};
 pub use message::{Kind, Message};
+pub use number::decimal;
 pub use port::{Port, Protocol};

@@ -3,6 +3,8 @@
 use core::fmt;
 use core::num::NonZeroU16;
 
+use crate::decimal;
+
 /// A port, 1 to 65535. There is no port 0: bind(2) would choose one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port(NonZeroU16);
@@ -20,8 +22,7 @@ impl Port {
 
     /// 1 to 65535 in digits, without sign or leading zero; read into 16 bits, so nothing wider is ever narrowed.
     pub fn parse(word: &str) -> Option<Port> {
-        let digits = word.bytes().all(|byte| byte.is_ascii_digit()) && !word.starts_with('0');
-        if digits { word.parse().ok().map(Port) } else { None }
+        if word.starts_with('0') { None } else { decimal(word.as_bytes()).and_then(NonZeroU16::new).map(Port) }
     }
 
     /// Its number.

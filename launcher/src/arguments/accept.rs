@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::TypedValueParser;
 use ipnet::IpNet;
-use portgrant_protocol::{Endpoint, Protocol};
+use portgrant_protocol::{Endpoint, Protocol, decimal};
 use portgrant_server::Message;
 
 use super::life::{absolute, parsed};
@@ -108,10 +108,7 @@ impl MaxRate {
     /// `N` or `N:SECONDS`.
     fn parse(word: &str) -> Result<MaxRate, &'static str> {
         const EXPECTED: &str = "expected N or N:SECONDS, as in 50:10";
-        let number = |text: &str| {
-            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse::<u32>().ok().filter(|_| digits).ok_or(EXPECTED)
-        };
+        let number = |text: &str| decimal::<u32>(text.as_bytes()).ok_or(EXPECTED);
         let (most, rest) = word.split_once(':').unwrap_or((word, "10"));
         let (most, rest) = (number(most)?, number(rest)?);
         if most == 0 || rest > 86_400 {

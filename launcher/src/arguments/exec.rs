@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
-use portgrant_protocol::Endpoint;
+use portgrant_protocol::{Endpoint, decimal};
 use portgrant_server::Message;
 
 use super::{Accept, ENDPOINTS, Life, distinct, endpoint};
@@ -92,7 +92,7 @@ impl Exec {
         let before = arguments.len().checked_sub(self.program.len() + 1).and_then(|at| arguments.get(at));
         let option = before.and_then(|word| word.to_str()).filter(|word| ["--verify", "--notify"].contains(word));
         let number = self.program.first().and_then(|word| word.to_str());
-        let number = number.filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+        let number = number.filter(|word| decimal::<u64>(word.as_bytes()).is_some());
         let (Some(option), Some(number)) = (option, number) else { return Ok(()) };
         let message = Message::new(format!("'{number}' is not expected here"));
         super::usage(message.fix(format!("write {option}={number}")))

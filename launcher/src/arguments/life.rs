@@ -9,6 +9,8 @@ use clap::ValueHint;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use portgrant_server::Message;
 
+use portgrant_protocol::decimal;
+
 use crate::Error;
 
 /// Who runs the program, where, from when on, and what is learnt of it.
@@ -96,8 +98,7 @@ impl Life {
 
 fn seconds() -> impl TypedValueParser<Value = Duration> {
     parsed(|word| {
-        let seconds = word.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-        let seconds = seconds.and_then(|text| text.parse().ok()).filter(|seconds| (2..=3600).contains(seconds));
+        let seconds = decimal(word.as_encoded_bytes()).filter(|seconds| (2..=3600).contains(seconds));
         seconds.map(Duration::from_secs).ok_or("expected 2 to 3600 seconds")
     })
 }

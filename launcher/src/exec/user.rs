@@ -15,6 +15,7 @@ use nix::unistd::{
     Gid, ResGid, ResUid, Uid, User, getgrouplist, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid,
     setuid,
 };
+use portgrant_protocol::decimal;
 use portgrant_protocol::text::printable;
 use portgrant_server::Message;
 use rustix::process::DumpableBehavior;
@@ -114,8 +115,7 @@ fn account(name: &OsStr) -> Result<User, Error> {
         return Ok(user);
     }
     // Digits alone, and not the number that means none to setresuid(2).
-    let uid = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten();
-    let uid = uid.filter(|&uid| uid != u32::MAX).ok_or_else(unknown)?;
+    let uid = decimal(name.as_bytes()).filter(|&uid| uid != u32::MAX).ok_or_else(unknown)?;
     User::from_uid(Uid::from_raw(uid)).map_err(failed)?.ok_or_else(unknown)
 }
 

@@ -3,9 +3,9 @@
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use core::fmt;
-use core::str::FromStr;
 
 use super::{Address, EndpointError, is_interface};
+use crate::decimal;
 use crate::port::Protocol;
 use crate::text::printable;
 
@@ -169,13 +169,11 @@ fn number<T>(
     expected: &'static str,
 ) -> Result<T, EndpointError>
 where
-    T: FromStr + PartialOrd,
+    T: TryFrom<u64> + PartialOrd,
 {
     let word = value.unwrap_or_default();
-    let digits =
-        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
-    match word.parse() {
-        Ok(number) if digits && number >= least && number <= most => Ok(number),
+    match decimal(word.as_bytes()) {
+        Some(number) if (word == "0" || !word.starts_with('0')) && number >= least && number <= most => Ok(number),
         _ => Err(EndpointError::OptionValue { option, word: printable(word.as_bytes()), expected }),
     }
 }

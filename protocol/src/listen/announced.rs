@@ -2,9 +2,9 @@
 
 use std::ffi::{CString, OsString};
 use std::fmt;
-use std::str::FromStr;
 
 use super::{MAX, VARIABLES, announcement};
+use crate::decimal;
 use crate::text::printable;
 
 /// What the environment announces to this process.
@@ -77,15 +77,15 @@ impl Announced {
     }
 }
 
-fn number<T: FromStr>(
+fn number<T: TryFrom<u64>>(
     value: &OsString,
     name: &'static str,
     expected: &'static str,
     fits: impl Fn(&T) -> bool,
 ) -> Result<T, AnnouncementError> {
-    let digits = value.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    let parsed = value.to_str().filter(|_| digits).and_then(|text| text.parse().ok()).filter(fits);
-    parsed.ok_or_else(|| AnnouncementError::Variable { name, value: printable(value.as_encoded_bytes()), expected })
+    let value = value.as_encoded_bytes();
+    let wrong = || AnnouncementError::Variable { name, value: printable(value), expected };
+    decimal(value).filter(fits).ok_or_else(wrong)
 }
 
 impl fmt::Display for AnnouncementError {

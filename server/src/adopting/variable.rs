@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, RawFd};
 
+use portgrant_protocol::decimal;
 use portgrant_protocol::listen::{FIRST, MAX};
 use portgrant_protocol::text::printable;
 
@@ -59,10 +60,7 @@ fn adopt_from(variable: &str, value: &OsStr) -> Result<Sockets, Error> {
 /// descriptors are not valid here.
 pub(crate) fn numbers(value: &str) -> Option<Vec<RawFd>> {
     let separated = value.trim_end_matches([',', ';', ':', ' ']);
-    let number = |word: &str| {
-        let digits = word.bytes().all(|byte| byte.is_ascii_digit());
-        word.parse().ok().filter(|number| digits && *number >= FIRST)
-    };
+    let number = |word: &str| decimal(word.as_bytes()).filter(|number| *number >= FIRST);
     separated.split([',', ';', ':', ' ']).map(number).collect::<Option<Vec<RawFd>>>().filter(|all| all.len() <= MAX)
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use portgrant_protocol::decimal;
 use portgrant_protocol::text::printable;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -135,8 +136,7 @@ fn watchdog(variable: impl Fn(&str) -> Option<OsString>, own: u32) -> Result<Opt
     let number = |name: &'static str| match variable(name) {
         None => Ok(None),
         Some(value) => {
-            let digits = value.as_bytes().iter().all(u8::is_ascii_digit);
-            let number: Option<u64> = value.to_str().filter(|_| digits).and_then(|text| text.parse().ok());
+            let number: Option<u64> = decimal(value.as_bytes());
             let wrong = || DaemonError::Watchdog { variable: name, value: printable(value.as_bytes()) };
             number.filter(|&number| number > 0).map(Some).ok_or_else(wrong)
         }

@@ -19,6 +19,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use portgrant_protocol::decimal;
 use portgrant_protocol::record::{self, MAX_LEN, MAX_LINES, RecordError, Reply};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::transfer::TransferError;
@@ -273,10 +274,9 @@ fn chunks<T>(all: &[T], length: impl Fn(&T) -> usize) -> Vec<(&[T], usize)> {
     }
 }
 
-fn number<T: std::str::FromStr>(key: &'static str, value: Option<&str>) -> Result<T, RecordError> {
+fn number<T: TryFrom<u64>>(key: &'static str, value: Option<&str>) -> Result<T, RecordError> {
     let value = value.ok_or(RecordError::Missing(key))?;
-    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-    Some(value).filter(|_| digits).and_then(|value| value.parse().ok()).ok_or_else(|| wrong(key, value))
+    decimal(value.as_bytes()).ok_or_else(|| wrong(key, value))
 }
 
 fn identity(value: &str) -> Result<Identity, RecordError> {

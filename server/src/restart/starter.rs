@@ -17,7 +17,7 @@ use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Stdio};
 
-use portgrant_protocol::status;
+use portgrant_protocol::{decimal, status};
 use rustix::process::{Pid, Resource, Rlimit, getpid, getrlimit, setrlimit};
 use signal_hook::low_level::emulate_default_handler;
 
@@ -40,10 +40,7 @@ pub(super) struct Ancestors {
 impl Ancestors {
     /// Reads `PID` or `PID:PID`.
     pub(super) fn parse(value: &str) -> Option<Ancestors> {
-        let pid = |text: &str| {
-            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse().ok().filter(|&pid: &i32| digits && pid > 0).and_then(Pid::from_raw)
-        };
+        let pid = |text: &str| decimal(text.as_bytes()).filter(|&pid: &i32| pid > 0).and_then(Pid::from_raw);
         match value.split_once(':') {
             None => Some(Ancestors { predecessor: pid(value)?, starter: None }),
             Some((predecessor, starter)) => {

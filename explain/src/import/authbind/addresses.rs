@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ipnet::{Ipv4Subnets, Ipv6Subnets};
+use portgrant_protocol::decimal;
 
 /// Addresses of one family, from and to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,7 @@ fn range(first: u32, last: u32) -> RangeInclusive<u16> {
 }
 
 fn number(word: &str) -> Option<u32> {
-    word.bytes().all(|byte| byte.is_ascii_digit()).then(|| word.parse().ok())?
+    decimal(word.as_bytes())
 }
 
 impl Block {
