@@ -15,6 +15,7 @@ use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::str::{Utf8Error, from_utf8};
 
 use portgrant_protocol::endpoint::{is_interface, is_service};
 use portgrant_protocol::text::printable;
@@ -88,12 +89,14 @@ fn parse(
     let mut rule = Rule::blank();
     let whole = source.text.ends_with(b"\n");
     let text = source.text.as_slice();
+    let valid = valid(text);
     let mut start = 0;
     for (index, end) in feeds(text).chain([text.len()]).enumerate() {
         let line = text.get(start..end).unwrap_or_default();
+        let line_text = valid.get(start..end).unwrap_or_else(|| self::valid(line));
         start = end + 1;
         rule.clear();
-        let words = Words::of(line, index == 0, &source.path);
+        let words = Words::of(line, line_text, index == 0, &source.path);
         let mut parser = Parser { words, names, warnings: Vec::new() };
         let at = |(column, wrong)| Problem { file, line: index + 1, column, wrong };
         if end == text.len() && !whole && is_rule(line) {
@@ -116,6 +119,12 @@ fn parse(
         policy.warnings.extend(parser.warnings.into_iter().map(at));
     }
     Ok(())
+}
+
+/// `bytes` up to the first that is not UTF-8.
+fn valid(bytes: &[u8]) -> &str {
+    let up_to = |error: Utf8Error| bytes.get(..error.valid_up_to()).map(from_utf8);
+    from_utf8(bytes).or_else(|error| up_to(error).unwrap_or(Ok(""))).unwrap_or_default()
 }
 
 /// Whether `line` is to be a rule, and neither blank nor a comment.
@@ -405,7 +414,9 @@ impl<'a> Parser<'a> {
 
     fn program(&mut self, rule: &mut Rule) -> Result<(), Stop> {
         let (path, column) = self.words.rest();
-        if !path.starts_with(b"/") || path.contains(&0) {
+        // Not contains(), which costs more than this on so short a text.
+        let is_text = path.iter().all(|byte| *byte != 0);
+        if !path.starts_with(b"/") || !is_text {
             return Err((column, Wrong::Path(printable(path))).into());
         }
         rule.program = Some(path.to_vec());

@@ -1,20 +1,40 @@
 //! Searching bytes, faster than core does for short texts and for the line feeds of long ones.
 
-/// Where the line feeds are. Eight bytes are looked at together.
+/// Eight bytes with the same value. Eight bytes of a text are looked at together: the highest bit of each is set in the
+/// result if it is one that is looked for. A carry or a borrow out of such a byte concerns only those behind it.
+const fn eight(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// Where the line feeds are.
 pub(crate) fn feeds(text: &[u8]) -> impl Iterator<Item = usize> {
-    const FEEDS: u64 = u64::from_ne_bytes([b'\n'; 8]);
-    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
-    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
-    let (words, rest) = text.as_chunks::<8>();
-    let whole = words.iter().enumerate().filter(|(_, word)| {
-        // A byte that is a line feed is zero here, and a zero byte borrows from its highest bit.
-        let difference = u64::from_ne_bytes(**word) ^ FEEDS;
-        difference.wrapping_sub(LOW) & !difference & HIGH != 0
-    });
-    let in_words =
-        whole.flat_map(|(number, word)| word.iter().enumerate().map(move |(at, byte)| (number * 8 + at, byte)));
-    let in_rest = rest.iter().enumerate().map(move |(at, byte)| (words.len() * 8 + at, byte));
-    in_words.chain(in_rest).filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at)
+    // A byte that is a line feed becomes zero, and a zero borrows from its highest bit.
+    let found = |bytes: u64| (bytes ^ eight(b'\n')).wrapping_sub(eight(1)) & !(bytes ^ eight(b'\n'));
+    let mut from = 0;
+    core::iter::from_fn(move || {
+        let at = from + first(text.get(from..)?, found, |byte| byte == b'\n')?;
+        from = at + 1;
+        Some(at)
+    })
+}
+
+/// How many bytes at the beginning of `text` are printable ASCII without the blank.
+pub(crate) fn graphic(text: &[u8]) -> usize {
+    // Above `~`, or not above the blank.
+    let found =
+        |bytes: u64| bytes | bytes.wrapping_add(eight(1)) | !(bytes | eight(0x80)).wrapping_sub(eight(b' ' + 1));
+    first(text, found, |byte| !byte.is_ascii_graphic()).unwrap_or(text.len())
+}
+
+fn first(text: &[u8], found: impl Fn(u64) -> u64, is_it: impl Fn(u8) -> bool) -> Option<usize> {
+    let (chunks, rest) = text.as_chunks::<8>();
+    for (number, chunk) in chunks.iter().enumerate() {
+        let found = found(u64::from_le_bytes(*chunk)) & eight(0x80);
+        if found != 0 {
+            return Some(number * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(|byte| is_it(*byte)).map(|at| chunks.len() * 8 + at)
 }
 
 /// What stands before and behind the first `byte`, which is ASCII. For words: std's is made for long texts.
@@ -36,6 +56,12 @@ mod tests {
         fn every_line_feed_is_found(text in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>(), Just(b'\x0b')], 0..80)) {
             let expected: Vec<usize> = (0..text.len()).filter(|&at| text[at] == b'\n').collect();
             prop_assert_eq!(feeds(&text).collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn graphic_bytes_are_counted(text in proptest::collection::vec(prop_oneof![8 => 0x21..0x7f_u8, 1 => any::<u8>()], 0..40)) {
+            let expected = text.iter().take_while(|byte| byte.is_ascii_graphic()).count();
+            prop_assert_eq!(graphic(&text), expected);
         }
     }
 }

@@ -3,6 +3,7 @@
 use portgrant_protocol::text::printable;
 
 use crate::problem::Wrong;
+use crate::scan::graphic;
 use crate::slips;
 
 /// A word, and where it begins, from 1.
@@ -14,7 +15,7 @@ pub(crate) struct Word<'a> {
 /// A line, word by word.
 pub(crate) struct Words<'a> {
     line: &'a [u8],
-    /// The line up to the first byte that is not UTF-8. No word lies beyond, since words are ASCII
+    /// The same as text, up to the first byte that is not UTF-8: no word lies beyond it, since words are ASCII
     text: &'a str,
     at: usize,
     /// It is the first of its file
@@ -24,39 +25,35 @@ pub(crate) struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    /// The words of `line`, which stands in the file at `path`.
-    pub(crate) fn of(line: &'a [u8], is_first: bool, path: &'a [u8]) -> Words<'a> {
-        let text = core::str::from_utf8(line)
-            .or_else(|error| core::str::from_utf8(line.get(..error.valid_up_to()).unwrap_or_default()));
-        Words { line, text: text.unwrap_or_default(), at: 0, is_first, path }
+    /// The words of `line`, which stands in the file at `path`; `text` is what is UTF-8 at the beginning of `line`.
+    pub(crate) fn of(line: &'a [u8], text: &'a str, is_first: bool, path: &'a [u8]) -> Words<'a> {
+        Words { line, text, at: 0, is_first, path }
     }
 
     /// The next word; `None` at the end, and where a comment begins.
     pub(crate) fn next(&mut self) -> Result<Option<Word<'a>>, (usize, Wrong)> {
-        self.skip_blanks();
-        let start = self.at;
-        let rest = self.line.get(start..).unwrap_or_default();
-        let len = rest.iter().position(|byte| !byte.is_ascii_graphic()).unwrap_or(rest.len());
-        let ends = matches!(rest.get(len), None | Some(b' ' | b'\t'));
-        let word = rest.get(..len).unwrap_or_default();
-        if word.starts_with(b"#") || word.is_empty() && ends {
+        let (rest, start) = self.skip_blanks();
+        if matches!(rest.first(), None | Some(b'#')) {
             return Ok(None);
         }
-        if !ends {
-            return Err((start + len + 1, self.odd(rest.get(len..).unwrap_or_default())));
+        let end = start + graphic(rest);
+        if !matches!(self.line.get(end), None | Some(b' ' | b'\t')) {
+            return Err((end + 1, self.odd(end)));
         }
-        self.at += len;
-        let text = self.text.get(start..self.at).ok_or_else(|| (start + 1, Wrong::Character(0)))?;
+        self.at = end;
+        let text = self.text.get(start..end).ok_or_else(|| (start + 1, Wrong::Character(0)))?;
         Ok(Some(Word { text, column: start + 1 }))
     }
 
-    /// What is wrong with the byte that `rest`, the end of the line, begins with.
-    fn odd(&self, rest: &[u8]) -> Wrong {
+    /// What is wrong with the byte `at` this place of the line.
+    #[cold]
+    fn odd(&self, at: usize) -> Wrong {
+        let rest = self.line.get(at..).unwrap_or_default();
         let path = || printable(self.path);
         if rest == b"\r" {
             return Wrong::CarriageReturn { path: path() };
         }
-        if self.is_first && rest.len() == self.line.len() && rest.starts_with(b"\xef\xbb\xbf") {
+        if self.is_first && at == 0 && rest.starts_with(b"\xef\xbb\xbf") {
             return Wrong::ByteOrderMark { path: path() };
         }
         match slips::typography(rest) {
@@ -66,15 +63,18 @@ impl<'a> Words<'a> {
     }
 
     /// What is left of the line, and where it begins.
-    pub(crate) fn rest(&mut self) -> (&'a [u8], usize) {
-        self.skip_blanks();
-        (self.line.get(self.at..).unwrap_or_default().trim_ascii_end(), self.at + 1)
+    pub(crate) fn rest(&self) -> (&'a [u8], usize) {
+        let (rest, start) = self.skip_blanks();
+        (rest.trim_ascii_end(), start + 1)
     }
 
-    fn skip_blanks(&mut self) {
-        while matches!(self.line.get(self.at), Some(b' ' | b'\t')) {
-            self.at += 1;
+    /// What is left of the line behind its blanks, and where it begins, from 0.
+    fn skip_blanks(&self) -> (&'a [u8], usize) {
+        let mut rest = self.line.get(self.at..).unwrap_or_default();
+        while let [b' ' | b'\t', others @ ..] = rest {
+            rest = others;
         }
+        (rest, self.line.len() - rest.len())
     }
 
     /// Where the line ends.
