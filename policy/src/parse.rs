@@ -35,21 +35,54 @@ const TRUSTED: core::ops::RangeInclusive<u16> = 512..=1023;
 /// exec, login and shell: needs the word even by service name.
 const RSH: core::ops::RangeInclusive<u16> = 512..=514;
 
-/// How many clauses there are.
-const CLAUSES: usize = 6;
-
-/// The clause that `word` begins, and its place after the ports; the words share one place.
-fn clause(word: &str) -> Option<(&'static str, u8)> {
-    Some(match word {
-        "on" => ("on", 1),
-        "dev" => ("dev", 2),
-        "reserved" => ("reserved", 3),
-        "reuseport" => ("reuseport", 3),
-        "freebind" => ("freebind", 3),
-        "exec" => ("exec", u8::MAX),
-        _ => return None,
-    })
+/// What a word behind the ports begins.
+#[derive(Clone, Copy)]
+enum Clause {
+    On,
+    Dev,
+    Reserved,
+    Reuseport,
+    Freebind,
+    Exec,
 }
+
+impl Clause {
+    fn of(word: &str) -> Option<Clause> {
+        Some(match word {
+            "on" => Clause::On,
+            "dev" => Clause::Dev,
+            "reserved" => Clause::Reserved,
+            "reuseport" => Clause::Reuseport,
+            "freebind" => Clause::Freebind,
+            "exec" => Clause::Exec,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Clause::On => "on",
+            Clause::Dev => "dev",
+            Clause::Reserved => "reserved",
+            Clause::Reuseport => "reuseport",
+            Clause::Freebind => "freebind",
+            Clause::Exec => "exec",
+        }
+    }
+
+    /// Its place after the ports; the words share one.
+    fn place(self) -> u8 {
+        match self {
+            Clause::On => 1,
+            Clause::Dev => 2,
+            Clause::Reserved | Clause::Reuseport | Clause::Freebind => 3,
+            Clause::Exec => 4,
+        }
+    }
+}
+
+/// A clause, and the column of its first word.
+type NextClause = Option<(Clause, usize)>;
 
 impl Policy {
     /// Parses `sources`. The outer error is of the tables of names, the inner one lists every malformed line.
@@ -242,14 +275,16 @@ impl<'a> Parser<'a> {
     }
 
     /// Reads the ports up to the first clause. Returns the first of them that needs `reserved`, and that clause.
-    #[allow(clippy::type_complexity, reason = "a word, and the next word")]
-    fn ports(&mut self, rule: &mut Rule) -> Result<(Option<Word<'a>>, Option<Word<'a>>), Stop> {
+    fn ports(&mut self, rule: &mut Rule) -> Result<(Option<Word<'a>>, NextClause), Stop> {
         let mut trusted = None;
         let (mut count, mut any) = (0, false);
         let next = loop {
+            if any {
+                break self.next_clause()?;
+            }
             let Some(word) = self.words.next()? else { break None };
-            if clause(word.text).is_some() || any {
-                break Some(word);
+            if let Some(clause) = Clause::of(word.text) {
+                break Some((clause, word.column));
             }
             count += 1;
             any = count == 1 && word.text == "any";
@@ -263,7 +298,7 @@ impl<'a> Parser<'a> {
             }
         };
         if count == 0 {
-            return Err((next.map_or(self.words.end(), |word| word.column), Wrong::NoPorts).into());
+            return Err((next.map_or(self.words.end(), |clause| clause.1), Wrong::NoPorts).into());
         }
         Ok((trusted, next))
     }
@@ -333,55 +368,61 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Reads the clauses from `word` on; says whether `reserved` is among them.
-    fn clauses(&mut self, rule: &mut Rule, mut word: Option<Word<'a>>) -> Result<bool, Stop> {
-        let mut all = [("", 0); CLAUSES];
-        let mut count = 0;
-        while let Some(current) = word {
-            let Some(this) = clause(current.text) else {
-                return Err((current.column, Wrong::Port(shown(current.text))).into());
-            };
-            let wrong = |wrong| Stop::Malformed(current.column, wrong);
-            let seen = all.get(..count).unwrap_or_default();
-            if seen.iter().any(|earlier| earlier.0 == this.0) {
-                return Err(wrong(Wrong::Twice(this.0)));
+    /// Reads the clauses from `next` on; says whether `reserved` is among them.
+    fn clauses(&mut self, rule: &mut Rule, mut next: NextClause) -> Result<bool, Stop> {
+        let (mut seen, mut place) = (0_u8, 0);
+        let bit = |clause: Clause| 1 << clause as u8;
+        while let Some((clause, column)) = next {
+            let wrong = |wrong| Stop::Malformed(column, wrong);
+            if seen & bit(clause) != 0 {
+                return Err(wrong(Wrong::Twice(clause.name())));
             }
-            if seen.last().is_some_and(|earlier| earlier.1 > this.1) {
-                return Err(wrong(Wrong::Order(this.0)));
+            if clause.place() < place {
+                return Err(wrong(Wrong::Order(clause.name())));
             }
-            if rule.effect == Effect::Deny && this.1 > 2 {
-                return Err(wrong(Wrong::OnlyInPermit(this.0)));
+            if rule.effect == Effect::Deny && clause.place() > Clause::Dev.place() {
+                return Err(wrong(Wrong::OnlyInPermit(clause.name())));
             }
-            // Each is there once, so there is room.
-            all.get_mut(count).into_iter().for_each(|place| *place = this);
-            count += 1;
-            word = match this.0 {
-                "on" => self.addresses(rule)?,
-                "dev" => self.device(rule)?,
-                "exec" => return self.program(rule).map(|()| all.iter().any(|clause| clause.0 == "reserved")),
-                "reuseport" => self.word(&mut rule.reuseport)?,
-                "freebind" => self.word(&mut rule.freebind)?,
-                _ => self.words.next()?,
-            };
+            seen |= bit(clause);
+            place = clause.place();
+            match clause {
+                Clause::Reserved => {}
+                Clause::Reuseport => rule.reuseport = true,
+                Clause::Freebind => rule.freebind = true,
+                Clause::Dev => self.device(rule)?,
+                Clause::On => {
+                    next = self.addresses(rule)?;
+                    continue;
+                }
+                Clause::Exec => {
+                    self.program(rule)?;
+                    break;
+                }
+            }
+            next = self.next_clause()?;
         }
-        Ok(all.iter().any(|clause| clause.0 == "reserved"))
+        Ok(seen & bit(Clause::Reserved) != 0)
     }
 
-    fn word(&mut self, flag: &mut bool) -> Result<Option<Word<'a>>, Stop> {
-        *flag = true;
-        Ok(self.words.next()?)
+    fn next_clause(&mut self) -> Result<NextClause, Stop> {
+        let Some(word) = self.words.next()? else { return Ok(None) };
+        match Clause::of(word.text) {
+            Some(clause) => Ok(Some((clause, word.column))),
+            None => Err((word.column, Wrong::Port(shown(word.text))).into()),
+        }
     }
 
-    fn addresses(&mut self, rule: &mut Rule) -> Result<Option<Word<'a>>, Stop> {
+    fn addresses(&mut self, rule: &mut Rule) -> Result<NextClause, Stop> {
         let narrows_udp = rule.effect == Effect::Permit && rule.has_udp();
         loop {
             let word = self.words.next()?;
+            let clause = word.as_ref().and_then(|word| Clause::of(word.text).map(|clause| (clause, word.column)));
             let word = match word {
-                Some(word) if clause(word.text).is_none() => word,
-                next if rule.addresses.is_empty() => {
-                    return Err((next.map_or(self.words.end(), |word| word.column), Wrong::NoAddress).into());
+                Some(word) if clause.is_none() => word,
+                _ if rule.addresses.is_empty() => {
+                    return Err((clause.map_or(self.words.end(), |clause| clause.1), Wrong::NoAddress).into());
                 }
-                next => return Ok(next),
+                _ => return Ok(clause),
             };
             let set = AddressSet::parse(word.text).map_err(|error| {
                 let wrong = match error {
@@ -398,7 +439,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn device(&mut self, rule: &mut Rule) -> Result<Option<Word<'a>>, Stop> {
+    fn device(&mut self, rule: &mut Rule) -> Result<(), Stop> {
         match self.words.next()? {
             Some(word) if is_interface(word.text) => {
                 rule.dev = Some(word.text.to_owned());
@@ -409,7 +450,7 @@ impl<'a> Parser<'a> {
             Some(word) => return Err((word.column, Wrong::Device(shown(word.text))).into()),
             None => return Err((self.words.end(), Wrong::Device(String::new())).into()),
         }
-        Ok(self.words.next()?)
+        Ok(())
     }
 
     fn program(&mut self, rule: &mut Rule) -> Result<(), Stop> {
