@@ -35,7 +35,7 @@
 
 use alloc::boxed::Box;
 
-use portgrant_policy::{Ask, Decision, Permitted, Refusal, Rule, decide};
+use portgrant_policy::{Ask, Decision, Domain, Permitted, Refusal, Rule, decide};
 use portgrant_protocol::Resolved;
 use portgrant_trusted::{CurrentCaller, InstalledPolicy};
 
@@ -103,6 +103,11 @@ impl<'p> Permit<'p> {
     /// What may be bound.
     pub fn endpoint(&self) -> &Resolved {
         self.0.endpoint()
+    }
+
+    /// The family of the socket that it may be bound on.
+    pub fn domain(&self) -> Domain {
+        self.0.domain()
     }
 
     /// The rule that permits it.

@@ -89,16 +89,16 @@ impl Bound {
 
 /// Binds the caller's own socket, which [`check_own`] judged, to what `permit` permits. Sets no option, never listens.
 ///
-/// This cannot be undone: the socket stays bound whatever happens later. So first the policy is proven to be unchanged.
+/// This cannot be undone: the socket stays bound whatever happens later. So first the policy is proven to be unchanged, and
+/// then bind(2) is the next call. Of the family that the verdict was about: if the caller made an AF_INET socket of it
+/// since (IPV6_ADDRFORM), bind(2) fails.
 pub fn bind_own(permit: Permit<'_>, socket: BorrowedFd<'_>, dropped: &Dropped, _: &Unchanged) -> Result<(), Error> {
     let endpoint = permit.endpoint();
-    let v6 =
-        sockopt::socket_domain(socket).map_err(|errno| failed(endpoint, "SO_DOMAIN", errno))? == AddressFamily::INET6;
-    let ip = match endpoint.endpoint.address {
-        Address::V4(ip) if v6 => ip.to_ipv6_mapped().into(),
-        Address::V4(ip) => ip.into(),
-        Address::V6(ip) => ip.into(),
-        Address::Any | Address::Each => Ipv6Addr::UNSPECIFIED.into(),
+    let ip = match (endpoint.endpoint.address, permit.domain()) {
+        (Address::V4(ip), Domain::Inet6) => ip.to_ipv6_mapped().into(),
+        (Address::V4(ip), Domain::OfAddress) => ip.into(),
+        (Address::V6(ip), _) => ip.into(),
+        (Address::Any | Address::Each, _) => Ipv6Addr::UNSPECIFIED.into(),
     };
     bind_to(socket, &SocketAddr::new(ip, endpoint.port.get()), endpoint, dropped)?;
     // The caller could have changed the address by connect(2) meanwhile, but not the port.

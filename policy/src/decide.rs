@@ -48,6 +48,7 @@ pub enum Decision<'p> {
 #[must_use]
 pub struct Permitted<'p> {
     endpoint: Resolved,
+    domain: Domain,
     rule: &'p Rule,
 }
 
@@ -55,6 +56,11 @@ impl<'p> Permitted<'p> {
     /// What may be bound.
     pub fn endpoint(&self) -> &Resolved {
         &self.endpoint
+    }
+
+    /// The family of the socket that it may be bound on.
+    pub fn domain(&self) -> Domain {
+        self.domain
     }
 
     /// The rule that permits it.
@@ -158,7 +164,7 @@ pub fn decide<'p>(policy: &'p Policy, caller: &Caller, ask: Ask<'_>) -> Decision
         }
     }
     match permitting {
-        Some(rule) => Decision::Permit(Permitted { endpoint: ask.endpoint, rule }),
+        Some(rule) => Decision::Permit(Permitted { endpoint: ask.endpoint, domain: ask.domain, rule }),
         None => refuse(ask, nearest),
     }
 }

@@ -255,12 +255,9 @@ fn a_removed_rule_permits_nothing_at_any_stop_of_the_helper(world: &World) {
             let is_over = stopped.has_called(if verb == Verb::Bind { "bind" } else { "listen" });
             let run = kept.after(stopped.goes_on());
             let refused = run.outcome.status.code() == Some(77) && !run.has_the_port();
-            // Of the comparison, after the policy's own file, and behind it: the bind verb asks for the socket's family there, after
-            // 5 calls for each time that it read the policy.
+            // Of the comparison, after the policy's own file, and behind it.
             let may_be_over = ["close", "capset", "capget", "getresuid", "getresgid", "fcntl", "prctl", "newfstatat"];
-            let asks_family = verb == Verb::Bind && name == "getsockopt" && nth > 1 && nth % 5 == 1;
-            let may_be_over = may_be_over.contains(&name) || asks_family;
-            assert!(refused || is_over || may_be_over, "{verb:?} {name} {nth}: {}", run.outcome);
+            assert!(refused || is_over || may_be_over.contains(&name), "{verb:?} {name} {nth}: {}", run.outcome);
             drop(run);
             assert_eq!(world.listening(), [], "{verb:?} {name} {nth}");
         });

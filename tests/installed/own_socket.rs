@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, setsockopt, socket, sockopt};
-use portgrant_tests::{BINDER, Outcome, World, both_installs};
+use portgrant_tests::{BINDER, Outcome, Stopped, World, both_installs};
 
 both_installs![
     the_callers_own_socket_is_bound_and_nothing_else_is_done_to_it,
@@ -14,7 +14,18 @@ both_installs![
     a_rule_with_dev_does_not_permit_a_callers_own_socket,
     only_a_fresh_socket_of_the_callers_is_bound,
     a_socket_of_another_network_namespace_is_refused,
+    a_socket_whose_family_changes_after_the_verdict_is_not_bound,
 ];
+
+/// An AF_INET socket, unbound and unconnected, of the AF_INET6 one that it has (ipv6(7)).
+const BECOME_INET: &str = r#"
+import ctypes, socket
+own = socket.socket(fileno=7)
+own.connect(("::ffff:127.0.0.1", 9))
+own.setsockopt(socket.IPPROTO_IPV6, 1, 2) # IPV6_ADDRFORM, AF_INET
+assert ctypes.CDLL(None).connect(7, bytes(16), 16) == 0 # AF_UNSPEC
+assert socket.socket(fileno=7).getsockname() == ("0.0.0.0", 0)
+"#;
 
 fn fresh(world: &World, family: AddressFamily, kind: SockType) -> OwnedFd {
     let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None).expect("socket");
@@ -113,4 +124,17 @@ fn a_socket_of_another_network_namespace_is_refused(world: &World) {
     let bind = |apart: &[&str]| world.as_root().run([apart, &["python3", "-c", script, BINDER, &home]].concat());
     bind(&[]).succeeds();
     bind(&["unshare", "--net"]).exits(64).complains("a socket of this network namespace");
+}
+
+/// PG-1
+fn a_socket_whose_family_changes_after_the_verdict_is_not_bound(world: &World) {
+    world.policy("permit alice 53/udp\n");
+    let udp = fresh(world, AddressFamily::Inet6, SockType::Datagram);
+    let root = |world: &World| world.as_root().fd(7, udp.try_clone().expect("dup"));
+    let words = [BINDER, "bind", "-l", "127.0.0.1:53/udp", "--socket", "7"];
+    // The timer of the last step, right after the verdict.
+    let stopped = Stopped::after(root(world), "alice", "timer_create", 2, &words).expect("it was stopped");
+    root(world).run(["python3", "-c", BECOME_INET]).succeeds();
+    stopped.goes_on().exits(71);
+    assert_eq!(local(&udp), "0.0.0.0:0".parse().expect("an address"));
 }
