@@ -5,7 +5,7 @@ the_functions_and_scripts_work_in_the_shell_that_alpine_has() (
     git ls-files -co --exclude-standard packaging LICENSE-* ./*.md | xargs cp --parents -t "$work/given"
     cp -r "$(built)" "$work/given/built"
     cp "$(busybox)" "$work/given/busybox"
-    inside "$(tests/packages/root bookworm libcap2-bin)" "$work/given" <<'INSIDE'
+    inside "$(tests/packages/root bookworm)" "$work/given" <<'INSIDE'
     mkdir /run/bin
     /given/busybox --install -s /run/bin
     cp "$(command -v setcap)" /run/bin/

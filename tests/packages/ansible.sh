@@ -23,7 +23,7 @@ SSH
     chmod +x "$work/ssh"
     for name in "$@"; do
         mkdir -p "$work/of-$name"
-        (work=$work/of-$name; inside "$(tests/packages/root bookworm python3,python3-apt,libcap2-bin)" "$work" <<<"exec sleep 7777") &
+        (work=$work/of-$name; inside "$(tests/packages/root bookworm python3,python3-apt)" "$work" <<<"exec sleep 7777") &
         machine=$!
         until pid=$(sleeper $machine); do
             kill -0 $machine

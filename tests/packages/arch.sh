@@ -44,5 +44,5 @@ pacman_installs_upgrades_and_removes_what_makepkg_built() (
     pacman --noconfirm -Rn portgrant-kernel portgrant
     [ -z "$(everything | grep portgrant)" ]
 INSIDE
-        inside "$(tests/packages/root trixie makepkg,pacman-package-manager,libarchive-tools,libcap2-bin)" "$work/given"
+        inside "$(tests/packages/root trixie makepkg,pacman-package-manager,libarchive-tools)" "$work/given"
 )

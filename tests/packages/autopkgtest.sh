@@ -3,7 +3,7 @@
 debians_own_tests_pass() (
     cp -r "$(debs)" "$work/given"
     cp -r debian "$work/given/debian"
-    inside "$(tests/packages/root "$suite" autopkgtest,dpkg-dev,libcap2-bin)" "$work/given" <<'INSIDE'
+    inside "$(tests/packages/root "$suite" autopkgtest,dpkg-dev)" "$work/given" <<'INSIDE'
     mkdir /run/source
     cp -r /given/debian /run/source/
     # This machine is thrown away as well.

@@ -8,7 +8,7 @@ clean() {
         [ "$version" = 0.0.9-1 ] || debs "$version" >/dev/null
         cp -r "$target"/debs-*-"$version" "$work/given/$version"
     done
-    { echo "explain=$explain"; cat tests/packages/deb-inside; cat; } | inside "$(tests/packages/root "$suite" libcap2-bin)" "$work/given"
+    { echo "explain=$explain"; cat tests/packages/deb-inside; cat; } | inside "$(tests/packages/root "$suite")" "$work/given"
 }
 
 the_packages_hold_what_contents_lists() (

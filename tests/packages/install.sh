@@ -8,7 +8,7 @@ given() {
 }
 machine() {
     given
-    inside "$(tests/packages/root bookworm libcap2-bin)" "$work/source"
+    inside "$(tests/packages/root bookworm)" "$work/source"
 }
 
 all_options_are_listed_by_help_and_others_are_refused() (
@@ -309,7 +309,7 @@ busybox_alone_installs_and_uninstalls() (
     mkdir "$work/source/bin"
     cp "$(busybox)" "$work/source/bin/"
     cp "$(command -v setcap)" "$work/source/bin/"
-    inside "$(tests/packages/root bookworm libcap2-bin)" "$work/source" <<'INSIDE'
+    inside "$(tests/packages/root bookworm)" "$work/source" <<'INSIDE'
     echo 'permit alice 80' >/etc/portgrant.conf
     mkdir /run/bin
     cp /given/bin/* /run/bin/

@@ -51,7 +51,7 @@ forgotten() {
 }
 INSIDE
         cat
-    } | inside "$(tests/packages/root "$suite" podman,crun,uidmap,passt,slirp4netns,netavark,libcap2-bin,python3-minimal)" "$work/given"
+    } | inside "$(tests/packages/root "$suite" podman,crun,uidmap,passt,slirp4netns,netavark,python3-minimal)" "$work/given"
 }
 
 without_portgrant_a_rootless_container_gets_no_low_port() (

@@ -21,7 +21,7 @@ RPM="rpm --nodeps"
 INSIDE
         cat tests/packages/deb-inside | sed -n '/^# Every file/,$p'
         cat
-    } | inside "$(tests/packages/root bookworm rpm,libcap2-bin)" "$work/given"
+    } | inside "$(tests/packages/root bookworm rpm)" "$work/given"
 }
 
 rpm_installs_verifies_upgrades_and_erases_without_a_trace() (

@@ -80,7 +80,7 @@ NAMES
     gcc -shared -fPIC -o "$work/given/libnss_poison.so.2" "$work/poison.c"
     gcc -static -w -o "$work/given/without" "$work/names.c"
     gcc -static -w -o "$work/given/with" "$work/names.c" packaging/static-names.c
-    inside "$(tests/packages/root bookworm libcap2-bin)" "$work/given" <<'INSIDE'
+    inside "$(tests/packages/root bookworm)" "$work/given" <<'INSIDE'
     cp /given/libnss_poison.so.2 "/lib/$(uname -m)-linux-gnu/"
     for table in passwd group shadow gshadow initgroups services protocols networks hosts; do
         echo "$table: poison files"
@@ -96,7 +96,7 @@ INSIDE
 names_are_looked_up_on_every_debian() (
     unpacked
     for suite in bookworm trixie sid; do
-        inside "$(tests/packages/root "$suite" systemd,libnss-systemd,libnss-extrausers,apparmor,libcap2-bin)" "$work/given" <<'INSIDE'
+        inside "$(tests/packages/root "$suite" systemd,libnss-systemd,libnss-extrausers,apparmor)" "$work/given" <<'INSIDE'
     /given/packaging/install
     # The C library of the programs is not the system's. They must not fall over the system's modules.
     [ "$(find -L /lib -name 'libnss_systemd.so.2' -o -name 'libnss_extrausers.so.2' | wc -l)" -ge 2 ]

@@ -6,7 +6,7 @@ with_systemd() {
     git ls-files -co --exclude-standard packaging LICENSE-* ./*.md | xargs cp --parents -t "$given"
     cp -r "$(built)" "$given/built"
     readme_units "$given"
-    inside "$(tests/packages/root "$suite" systemd,libnss-systemd,libnss-extrausers,apparmor,libcap2-bin)" "$given"
+    inside "$(tests/packages/root "$suite" systemd,libnss-systemd,libnss-extrausers,apparmor)" "$given"
 }
 
 systemd_finds_nothing_wrong_with_the_units_and_they_are_confined() (
