@@ -2,11 +2,13 @@
 
 # Runs code in a clean Debian that has the packages of each VERSION in /given/VERSION: clean VERSION... <<CODE
 clean() {
-    local version
+    local version folder programs
     mkdir -p "$work/given"
     for version in "$@"; do
-        [ "$version" = 0.0.9-1 ] || debs "$version" >/dev/null
-        cp -r "$target"/debs-*-"$version" "$work/given/$version"
+        programs=()
+        [ "$version" != 0.0.9-1 ] || programs=("$work/before")
+        folder=$(debs "$version" "${programs[@]}")
+        cp -r "$folder" "$work/given/$version"
     done
     { echo "explain=$explain"; cat tests/packages/deb-inside; cat; } | inside "$(tests/packages/root "$suite")" "$work/given"
 }
@@ -278,7 +280,6 @@ what_the_new_version_makes_of_the_policy_is_printed_before_the_helper_is_replace
 #!/bin/sh
 /usr/libexec/portgrant/portgrant-real "$@" | sed 's/"80"/"25"/'
 BEFORE
-    debs 0.0.9-1 "$work/before" >/dev/null
     clean 0.0.9-1 0.1.0-1 <<'INSIDE'
     install 0.0.9-1
     echo 'permit alice 80' >/etc/portgrant.conf
