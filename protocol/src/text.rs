@@ -38,5 +38,6 @@ mod tests {
         assert_eq!(printable("\u{202e}".as_bytes()), "\\xe2\\x80\\xae");
         assert_eq!(printable(&[b'a'; 1024]), "a".repeat(1024));
         assert_eq!(printable(&[b'a'; 1025]), "a".repeat(1024) + "...");
+        assert_eq!(printable(&[b'\n'; 1024]), "\\x0a".repeat(1024));
     }
 }
