@@ -1,11 +1,12 @@
 //! From the text of an endpoint to addresses and numbers: parsed, with its service looked up in services(5).
 
 use portgrant_protocol::endpoint::{AskedPort, Endpoint, EndpointError, Resolved};
-use portgrant_protocol::service::{self, Services};
+use portgrant_protocol::service::Services;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Protocol, status};
 
 use crate::failure::{Error, Report, failure};
+use crate::services::{self, ServicesError};
 
 /// A text that is not a valid endpoint, or that names an unknown service
 #[derive(Debug)]
@@ -48,13 +49,13 @@ pub(crate) fn of_text(text: &str, transport: Protocol) -> Result<Resolved, Error
 
 /// Looks up the service of `endpoint`.
 pub(crate) fn of(endpoint: Endpoint) -> Result<Resolved, Error> {
-    let services = services(std::slice::from_ref(&endpoint));
+    let services = services(std::slice::from_ref(&endpoint))?;
     resolve(endpoint, &services)
 }
 
 /// Looks up the services of all `endpoints`.
 pub(crate) fn all(endpoints: &[Endpoint]) -> Result<Vec<Resolved>, Error> {
-    let services = services(endpoints);
+    let services = services(endpoints)?;
     endpoints.iter().map(|endpoint| resolve(endpoint.clone(), &services)).collect()
 }
 
@@ -63,9 +64,8 @@ fn resolve(endpoint: Endpoint, services: &Services) -> Result<Resolved, Error> {
     endpoint.resolve(services).map_err(|source| InvalidEndpoint { text, source }.into())
 }
 
-/// Reads services(5), if one of `endpoints` has a service name. A file that cannot be read counts as empty: the error
-/// then says which name is unknown.
-fn services(endpoints: &[Endpoint]) -> Services {
-    let any_named = endpoints.iter().any(|endpoint| matches!(endpoint.port, AskedPort::Service(_)));
-    Services::parse(&if any_named { std::fs::read(service::PATH).unwrap_or_default() } else { Vec::new() })
+/// Reads services(5), if one of `endpoints` has a service name.
+fn services(endpoints: &[Endpoint]) -> Result<Services, ServicesError> {
+    let is_named = endpoints.iter().any(|endpoint| matches!(endpoint.port, AskedPort::Service(_)));
+    if is_named { services::system() } else { Ok(Services::default()) }
 }

@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use portgrant_protocol::endpoint::{self, AskedPort, Endpoint};
-use portgrant_protocol::{Port, Protocol, service};
+use portgrant_protocol::{Port, Protocol, service, status};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 use crate::failure::{Error, Report, failure, shown};
 use crate::resolved::InvalidEndpoint;
@@ -30,20 +32,12 @@ pub struct Services {
 impl Services {
     /// The entries of `/etc/services`. Empty if the file does not exist, as in many containers.
     pub fn system() -> Result<Services, Error> {
-        match Services::open(service::PATH.as_ref()) {
-            Err(ServicesError { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Services::default()),
-            read => Ok(read?),
-        }
+        Ok(Services { own: service::Services::default(), system: system()? })
     }
 
     /// The entries of another file in that format.
     pub fn read(path: impl AsRef<Path>) -> Result<Services, Error> {
-        Ok(Services::open(path.as_ref())?)
-    }
-
-    fn open(path: &Path) -> Result<Services, ServicesError> {
-        let text = std::fs::read(path).map_err(|source| ServicesError { path: path.to_owned(), source })?;
-        Ok(Services { own: service::Services::default(), system: service::Services::parse(&text) })
+        Ok(Services { own: service::Services::default(), system: open(path.as_ref())? })
     }
 
     /// Adds the entries of `text`, in the same format. They take precedence over the file, and replace those of an
@@ -102,6 +96,21 @@ impl Services {
     }
 }
 
+/// The entries of `/etc/services`; none if it does not exist.
+pub(crate) fn system() -> Result<service::Services, ServicesError> {
+    match open(service::PATH.as_ref()) {
+        Err(ServicesError { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(service::Services::default())
+        }
+        read => read,
+    }
+}
+
+fn open(path: &Path) -> Result<service::Services, ServicesError> {
+    let text = std::fs::read(path).map_err(|source| ServicesError { path: path.to_owned(), source })?;
+    Ok(service::Services::parse(&text))
+}
+
 /// A services(5) file could not be read
 #[derive(Debug)]
 #[non_exhaustive]
@@ -114,9 +123,17 @@ pub struct ServicesError {
 
 impl ServicesError {
     fn report(&self) -> Report<'_> {
-        Report::what(format!("cannot read {}", shown(&self.path)))
-            .because(&self.source)
-            .fix("check that the file exists and that this user may read it")
+        let report = Report::what(format!("cannot read {}", shown(&self.path))).because(&self.source);
+        if self.path == Path::new(service::PATH) && self.source.kind() == io::ErrorKind::PermissionDenied {
+            // As the helper says it of a table that its caller may not read.
+            let closed = |folder: &&Path| access(*folder, Access::EXEC_OK) == Err(Errno::ACCESS);
+            let fix = match self.path.ancestors().skip(1).filter(closed).last() {
+                Some(folder) => format!("as root: chmod 0755 {}", shown(folder)),
+                None => format!("as root: chmod 0644 {}", shown(&self.path)),
+            };
+            return report.fix(fix).status(status::BROKEN);
+        }
+        report.fix("check that the file exists and that this user may read it")
     }
 }
 

@@ -15,10 +15,12 @@ mod xinetd;
 
 use std::path::{Path, PathBuf};
 
+use portgrant_policy::Distrust;
 use portgrant_protocol::service::{self, Services};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{Kind, Message};
 use portgrant_trusted::read_unjudged;
+use rustix::io::Errno;
 
 use crate::arguments::{Import, Origin};
 use crate::output;
@@ -39,6 +41,19 @@ fn usual_file(origin: Origin) -> Result<&'static str, Box<Message>> {
     }
 }
 
+/// The names of ports. Where the table is missing there are none.
+fn services() -> Result<Services, Box<Message>> {
+    match read_unjudged(service::PATH.as_bytes()) {
+        Ok(text) => Ok(Services::parse(&text)),
+        Err(Distrust::System(Errno::NOENT)) => Ok(Services::default()),
+        Err(why) => {
+            let why = if why == Distrust::System(Errno::ACCESS) { Distrust::Unreadable } else { why };
+            let message = Message::of(Kind::BrokenPolicy, format!("cannot read {}", service::PATH));
+            Err(Box::new(message.why(why.to_string()).fix(why.fix(service::PATH.as_bytes()))))
+        }
+    }
+}
+
 /// 0 where everything was taken over, 1 where something was left out.
 pub(crate) fn import(asked: &Import) -> Result<u8, Box<Message>> {
     let usual;
@@ -48,7 +63,10 @@ pub(crate) fn import(asked: &Import) -> Result<u8, Box<Message>> {
     } else {
         &asked.files
     };
-    let services = Services::parse(&std::fs::read(service::PATH).unwrap_or_default());
+    let services = match asked.from {
+        Origin::Authbind | Origin::Systemd => Services::default(),
+        Origin::Inetd | Origin::Xinetd | Origin::Tcpserver => services()?,
+    };
     let mut draft = Draft::default();
     for file in files {
         match asked.from {

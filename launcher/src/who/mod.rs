@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use portgrant_protocol::{AskedPort, Endpoint, Protocol};
-use portgrant_server::{Holder, HolderState};
+use portgrant_server::{Holder, HolderState, Services};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 
@@ -23,8 +23,12 @@ const NOBODY: u8 = 1;
 
 /// 0 where somebody holds any of it, else 1.
 pub(crate) fn who(asked: &Who) -> Result<Infallible, Error> {
-    let answers: Result<Vec<Answer>, Error> = asked.places.iter().flat_map(each_protocol).map(Answer::of).collect();
-    let answers = answers?;
+    let mut answers = Vec::new();
+    for place in &asked.places {
+        for endpoint in each_protocol(place)? {
+            answers.push(Answer::of(endpoint)?);
+        }
+    }
     match asked.format.writing() {
         Writing::Text => output::print(&answers.iter().map(Answer::text).collect::<String>())?,
         Writing::Json => output::print_json(&answers.iter().map(Answer::json).collect())?,
@@ -41,19 +45,21 @@ pub(crate) fn beneath(endpoint: &str) -> String {
 }
 
 /// Without a protocol both tcp and udp are searched, if the service's name has both.
-fn each_protocol(place: &Place) -> Vec<Endpoint> {
-    if place.has_protocol {
-        return vec![place.endpoint.clone()];
-    }
-    let services = portgrant_server::Services::system().ok();
-    let has = |protocol: &Protocol| match &place.endpoint.port {
-        AskedPort::Number(_) => true,
-        AskedPort::Service(name) => services.as_ref().is_some_and(|known| known.port(name, *protocol).is_some()),
+fn each_protocol(place: &Place) -> Result<Vec<Endpoint>, Error> {
+    let known: Vec<Protocol> = match &place.endpoint.port {
+        _ if place.has_protocol => return Ok(vec![place.endpoint.clone()]),
+        AskedPort::Number(_) => vec![Protocol::Tcp, Protocol::Udp],
+        AskedPort::Service(name) => {
+            let services = Services::system()?;
+            [Protocol::Tcp, Protocol::Udp]
+                .into_iter()
+                .filter(|&protocol| services.port(name, protocol).is_some())
+                .collect()
+        }
     };
-    let known: Vec<Protocol> = [Protocol::Tcp, Protocol::Udp].into_iter().filter(has).collect();
     // An unknown name is an error.
     let protocols = if known.is_empty() { vec![Protocol::Tcp] } else { known };
-    protocols.into_iter().map(|protocol| Endpoint { protocol, ..place.endpoint.clone() }).collect()
+    Ok(protocols.into_iter().map(|protocol| Endpoint { protocol, ..place.endpoint.clone() }).collect())
 }
 
 /// Everything at one endpoint.
