@@ -43,10 +43,10 @@ impl Plain {
     }
 }
 
-/// The first endpoint that is given for the second time. No two sockets of one command can have the same address and port,
+/// Which endpoint is the first that is given for the second time. No two sockets of one command can have the same address and port,
 /// unless they share it.
 #[must_use]
-pub fn given_twice(listen: &[Endpoint]) -> Option<&Endpoint> {
+pub fn given_twice(listen: &[Endpoint]) -> Option<usize> {
     let place = |asked: &Endpoint| {
         let is_any = matches!(asked.address, Address::Any | Address::V6(Ipv6Addr::UNSPECIFIED));
         let address = if is_any { Address::Any } else { asked.address };
@@ -57,5 +57,5 @@ pub fn given_twice(listen: &[Endpoint]) -> Option<&Endpoint> {
     let again = |(at, asked): &(usize, &Endpoint)| {
         listen.iter().take(*at).any(|other| place(other) == place(asked) && !(shared(other) && shared(asked)))
     };
-    listen.iter().enumerate().find(again).map(|(_, asked)| asked)
+    listen.iter().enumerate().find(again).map(|(at, _)| at)
 }

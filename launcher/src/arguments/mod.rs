@@ -24,8 +24,8 @@ use clap::builder::{OsStringValueParser, Styles, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgAction, Parser, Subcommand};
 use portgrant_front::plain::{Plain, given_twice};
-use portgrant_protocol::Endpoint;
-use portgrant_server::Message;
+use portgrant_protocol::{AskedPort, Endpoint, Port};
+use portgrant_server::{Message, Services};
 
 use crate::Error;
 
@@ -181,12 +181,34 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
     Ok(parsed)
 }
 
-/// No two sockets of one command can have the same address and port, unless they share it.
+/// No two sockets of one command can have the same address and port, unless they share it. A service is the same as its number.
 fn distinct(listen: &[Endpoint]) -> Result<(), Error> {
-    match given_twice(listen) {
-        Some(asked) => usage(Message::new(format!("-l {asked} is given twice")).fix("leave one of them out")),
-        None => Ok(()),
-    }
+    let is_named = |asked: &Endpoint| matches!(asked.port, AskedPort::Service(_));
+    // What cannot be read is reported where it is needed.
+    let services =
+        if listen.iter().any(is_named) { Services::system().unwrap_or_default() } else { Services::default() };
+    let numbered: Vec<Endpoint> = listen.iter().map(|asked| by_number(asked, &services)).collect();
+    let Some(at) = given_twice(&numbered) else { return Ok(()) };
+    let port = |at: usize| numbered.get(at).map(|asked| &asked.port);
+    let service = listen.iter().enumerate().find(|(other, asked)| port(*other) == port(at) && is_named(asked));
+    let asked = listen.get(at).map(ToString::to_string).unwrap_or_default();
+    let message = Message::new(format!("-l {asked} is given twice")).fix("leave one of them out");
+    usage(match (service.map(|(_, asked)| &asked.port), port(at)) {
+        (Some(AskedPort::Service(name)), Some(AskedPort::Number(port))) => {
+            message.why(format!("{name} is port {port}"))
+        }
+        _ => message,
+    })
+}
+
+/// The same endpoint with its port's number, as far as it is known.
+fn by_number(asked: &Endpoint, services: &Services) -> Endpoint {
+    let number = match &asked.port {
+        AskedPort::Service(name) => services.port(name, asked.protocol).and_then(Port::new),
+        AskedPort::Number(_) => None,
+    };
+    let port = number.map_or_else(|| asked.port.clone(), AskedPort::Number);
+    Endpoint { port, ..asked.clone() }
 }
 
 fn usage(message: Message) -> Result<(), Error> {

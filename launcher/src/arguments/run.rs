@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use portgrant_protocol::{Address, Endpoint, Options};
 use portgrant_server::Message;
 
-use super::endpoint;
+use super::{distinct, endpoint};
 use crate::Error;
 
 const LIMITS: &str = "\
@@ -35,7 +35,7 @@ impl Run {
             asked.options != Options::default() || asked.name.is_some() || asked.address == Address::Each
         };
         match self.listen.iter().find(with_more) {
-            None => Ok(()),
+            None => distinct(&self.listen),
             Some(asked) => Err(Error::Usage(Box::new(
                 Message::new(format!("'{asked}' has a name, an option or 'each', which portgrant run does not take"))
                     .why("the program makes its own sockets, and sets their options")
