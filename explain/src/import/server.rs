@@ -198,8 +198,18 @@ impl Server {
         quote::shell(&words)
     }
 
+    /// `portgrant exec` and its options, for a unit whose command stays as it is.
+    pub(super) fn before_the_program(&self) -> String {
+        let words = ["portgrant", "exec"].map(str::to_owned).into_iter().chain(self.options()).collect::<Vec<_>>();
+        quote::unit(&words)
+    }
+
     /// What follows `portgrant exec`, but for the user.
     fn arguments(&self) -> Vec<String> {
+        self.options().into_iter().chain(self.program.iter().cloned()).collect()
+    }
+
+    fn options(&self) -> Vec<String> {
         let mut words: Vec<String> = Vec::new();
         words.extend(self.listen.iter().flat_map(|listen| ["-l".to_owned(), listen.endpoint()]));
         let way: &[&str] = match self.way {
@@ -212,7 +222,6 @@ impl Server {
         words.extend(self.options.iter().cloned());
         words.extend(self.argv0.iter().flat_map(|name| ["--argv0".to_owned(), name.clone()]));
         words.push("--".to_owned());
-        words.extend(self.program.iter().cloned());
         words
     }
 

@@ -83,6 +83,7 @@ impl Pair<'_> {
         self.user(server);
         self.program(server);
         self.limits(server);
+        self.before_the_command(server);
         if self.accepts {
             self.keep_the_rest(server);
         }
@@ -201,18 +202,29 @@ impl Pair<'_> {
             server.program = words;
         }
         server.may_fail = prefix.contains('-') && !self.accepts;
-        if command.contains('\\') {
-            server.obstacle("ExecStart= has a backslash: put portgrant before the command by hand");
-        }
-        if command.contains(['%', '$']) {
-            if self.accepts {
-                server.obstacle("ExecStart= has specifiers or variables of its instance: write their values");
-            } else {
-                server.obstacle(
-                    "ExecStart= has specifiers or variables: put portgrant before it by hand, as in the command below",
-                );
+    }
+
+    /// A command that systemd alone can expand is not written anew: what to put before it.
+    fn before_the_command(&self, server: &mut Server) {
+        let command = self.service.last("Service", "ExecStart").unwrap_or_default();
+        let has = match (command.contains(['%', '$']), command.contains('\\')) {
+            (true, _) if self.accepts => {
+                return server.obstacle("ExecStart= has specifiers or variables of its instance: write their values");
             }
+            (true, _) => "specifiers or variables",
+            (false, true) => "a backslash",
+            (false, false) => return,
+        };
+        if !server.obstacles.is_empty() {
+            return server.obstacle(format!("ExecStart= has {has}: put portgrant exec before the command by hand"));
         }
+        let rules = server.user.as_ref().map(|user| server.rules(user)).unwrap_or_default();
+        let lines: String = server.unit.iter().map(|line| format!(", and the line  {line}")).collect();
+        server.obstacle(format!(
+            "ExecStart= has {has}: by hand, add  {}  to the policy, put  {}  before the command{lines}",
+            rules.join("  and  "),
+            server.before_the_program()
+        ));
     }
 
     /// What keeps the helper from its privilege, or binds elsewhere.
