@@ -248,11 +248,7 @@ impl<'p> Checked<'p> {
         match finding {
             Finding::Error(Problem { wrong, .. }) | Finding::Warning(Problem { wrong, .. }) => {
                 let hint = self.hints.hint(wrong).map_or_else(String::new, |hint| format!(" ({hint})"));
-                // A name is shown as it is written.
-                if matches!(wrong, Wrong::UnknownUser(_) | Wrong::UnknownGroup(_)) {
-                    return format!("{wrong}{hint}").replace("\\x5c", "\\");
-                }
-                wrong.to_string()
+                format!("{wrong}{hint}")
             }
             Finding::Advice(advice) => advice.text(&self.lines, self.nfs.as_deref()),
         }

@@ -1,7 +1,7 @@
 //! The lines of a policy's files, split once: a large policy may have many findings.
 
 use portgrant_policy::{Policy, Rule};
-use portgrant_protocol::text::printable;
+use portgrant_protocol::text::written;
 
 pub(crate) struct Lines<'p> {
     policy: &'p Policy,
@@ -82,7 +82,7 @@ impl<'p> Excerpt<'p> {
 /// Printable; tabs as blanks, so that columns stay.
 pub(crate) fn shown(bytes: &[u8]) -> String {
     let bytes: Vec<u8> = bytes.iter().map(|&byte| if byte == b'\t' { b' ' } else { byte }).collect();
-    printable(&bytes)
+    written(&bytes)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use nix::unistd::{Group, User};
-use portgrant_policy::{Form, Names, Wrong, is_near};
+use portgrant_policy::{Form, Listed, Names, Wrong, is_everybody, is_near};
 
 /// How many names are compared with all others. Such a comparison costs time in proportion to the tables.
 const MOST_COMPARED: usize = 100;
@@ -25,10 +25,26 @@ impl<'a> Hints<'a> {
             (word, word.clone())
         } else if let Wrong::UnknownGroup(word) = wrong {
             (word, format!(":{word}"))
+        } else if let Wrong::UnknownService(word) = wrong {
+            return self.not_a_port(word);
         } else {
             return None;
         };
-        by_directory(wrong, &word.replace("\\x5c", "\\")).or_else(|| self.meant(&subject))
+        by_directory(wrong, word).or_else(|| self.meant(&subject))
+    }
+
+    /// What was meant by a word in the place of a port.
+    fn not_a_port(&self, word: &str) -> Option<String> {
+        match Listed::of(word, self.names) {
+            Some(Listed::User) => {
+                Some(format!("{word} is a user: a rule has one subject, so write one rule for each user"))
+            }
+            Some(Listed::Group) => {
+                Some(format!("{word} is a group: a rule has one subject, so write a rule for :{word}"))
+            }
+            Some(Listed::EveryPort) => Some("every port is written any".to_owned()),
+            None => self.near(word, self.names.services().ok()?.names()).map(|near| format!("did you mean {near}?")),
+        }
     }
 
     fn meant(&self, subject: &str) -> Option<String> {
@@ -42,6 +58,9 @@ impl<'a> Hints<'a> {
             }
             Form::Group(word) => group(word).or_else(|| is_user(word).then(|| word.to_owned())).map_or_else(
                 || {
+                    if is_everybody(word) {
+                        return Some("everybody is written any".to_owned());
+                    }
                     let near = self.near(word, self.names.group_names().ok()?)?;
                     did_you_mean(format!(":{near}"))
                 },
@@ -102,6 +121,10 @@ mod tests {
             (":wheleers", Some("did you mean :wheelers?")),
             ("*", Some("everybody is written any")),
             ("all", Some("everybody is written any")),
+            ("@all", Some("everybody is written any")),
+            ("ALYCE", Some("did you mean alyce?")),
+            (":alyce,", Some("did you mean alyce?")),
+            ("alyce,", Some("did you mean alyce?")),
             ("alyce,webmastr", Some("a rule has one subject: write a rule for each of alyce and webmastr")),
             ("someone-else", None),
         ] {

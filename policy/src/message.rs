@@ -5,15 +5,15 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use portgrant_protocol::text::printable;
-use portgrant_protocol::{Address, Kind, Message, Protocol, Resolved};
+use portgrant_protocol::text::{printable, written};
+use portgrant_protocol::{Address, AskedPort, Endpoint, Kind, Message, Options, Protocol, Resolved};
 
 use crate::address::{AddressSet, Span};
 use crate::caller::Caller;
 use crate::decide::{Reason, Refusal};
 use crate::distrust::Distrust;
 use crate::names::Names;
-use crate::near::{Near, near};
+use crate::near::{Form, Listed, Near, near};
 use crate::rule::{Policy, Rule, Subject};
 
 /// The refusal of `refusal.endpoint`, with what could be asked for instead, and the rule that would permit it.
@@ -21,7 +21,15 @@ pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy, names: &
     let what = format!("{} is refused for {}", refusal.endpoint, who(caller));
     let is_denied = matches!(refusal.reason, Reason::Denied(_) | Reason::DeniedDatagram(..));
     let near = if is_denied { None } else { near(refusal, caller, &policy.sources, names) };
-    let (why, fix) = near.map_or_else(|| reason(refusal, caller, policy), |near| nearly(&near, caller, policy));
+    let (why, fix) = match &near {
+        Some(Near::Lacks(rule)) => lacks_group(rule, caller, policy, names),
+        Some(Near::Listed(rule)) => {
+            let name = caller.name.as_deref().unwrap_or_default();
+            not_a_service(name, Some(Listed::User), rule, policy)
+        }
+        Some(Near::Name { rule, subject, meant }) => misnamed(rule, subject, meant, policy),
+        None => reason(refusal, caller, policy, names),
+    };
     let rule = refusal.reason.rule();
     let program = match &refusal.reason {
         Reason::Program(rule) => rule.program.as_deref().map(|path| program(Some(path))),
@@ -41,68 +49,84 @@ pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy, names: &
     Message { rule, program, endpoint, ..Message::of(Kind::Refused, what).why(why).fix(fix) }
 }
 
-/// Why a rule that would permit it does not, and what to do.
-fn nearly(near: &Near, caller: &Caller, policy: &Policy) -> (String, String) {
-    match near {
-        Near::Lacks { rule, group } => {
-            let account = caller.name.as_ref().map_or_else(|| format!("uid {}", caller.uid), |name| shown(name));
-            (
-                format!(
-                    "{account}'s account is in {group}, this process is not, and the rule at {} is for that group",
-                    place(policy, rule)
-                ),
-                format!("log in again, or in this shell: newgrp {group}"),
-            )
-        }
-        Near::Name { rule, subject, meant } => {
-            let kind = if subject.starts_with(':') { "group" } else { "user" };
-            let subject = shown(subject);
-            let name = subject.trim_start_matches(':');
-            (
-                format!(
-                    "{kind} '{name}' does not exist, so nothing is permitted by the rule at {}",
-                    place(policy, rule)
-                ),
-                match meant.as_str() {
-                    _ if name.contains(',') => {
-                        "as root, write one rule for each of these names in its place".to_owned()
-                    }
-                    "any" => format!("as root, write any instead of {subject} in that rule, if everybody is meant"),
-                    _ => format!("as root, write {meant} instead of {subject} in that rule"),
-                },
-            )
-        }
-    }
+/// Why a rule for a group does not permit it to a process without that group, whose account has it; and what to do.
+pub fn lacks_group(rule: &Rule, caller: &Caller, policy: &Policy, names: &Names) -> (String, String) {
+    let account = caller.name.as_ref().map_or_else(|| format!("uid {}", caller.uid), |name| shown(name));
+    let gid = if let Subject::Gid(gid) = rule.subject { gid } else { caller.gid };
+    let group = names.group_of(gid).ok().flatten().map_or_else(|| format!("gid {gid}"), ToOwned::to_owned);
+    (
+        format!(
+            "{account}'s account is in {group}, this process is not, and the rule at {} is for that group",
+            place(policy, rule)
+        ),
+        format!("log in again, or in this shell: newgrp {group}"),
+    )
+}
+
+/// Why a rule whose subject does not exist permits nothing, and what was meant.
+fn misnamed(rule: &Rule, subject: &str, meant: &str, policy: &Policy) -> (String, String) {
+    let kind = if subject.starts_with(':') { "group" } else { "user" };
+    let subject = shown(subject);
+    let name = subject.trim_start_matches(':');
+    (
+        format!("{kind} '{name}' does not exist, so nothing is permitted by the rule at {}", place(policy, rule)),
+        match meant {
+            _ if matches!(Form::of(&subject), Form::Several(_)) => {
+                "as root, write one rule for each of these names in its place".to_owned()
+            }
+            "any" => format!("as root, write any instead of {subject} in that rule, if everybody is meant"),
+            _ => format!("as root, write {meant} instead of {subject} in that rule"),
+        },
+    )
+}
+
+/// Why a rule with `word` in the place of a port permits nothing, and what was meant.
+fn not_a_service(word: &str, listed: Option<Listed>, rule: &Rule, policy: &Policy) -> (String, String) {
+    let (is, fix) = match listed {
+        Some(Listed::User) => (
+            format!("'{word}' is a user, and a rule has one subject"),
+            format!("as root, take {word} out of that rule, and write one rule for each user"),
+        ),
+        Some(Listed::Group) => (
+            format!("'{word}' is a group, and a rule has one subject"),
+            format!("as root, take {word} out of that rule, and write a rule for :{word}"),
+        ),
+        Some(Listed::EveryPort) => (
+            format!("'{word}' is not a service in /etc/services"),
+            format!("as root, write any instead of {word} in that rule, if every port is meant"),
+        ),
+        None => (
+            format!("'{word}' is not a service in /etc/services"),
+            format!("as root, write a number for '{word}' in that rule, or take the word out"),
+        ),
+    };
+    (format!("{is}, so nothing is permitted by the rule at {}", place(policy, rule)), fix)
 }
 
 /// Why it is refused, and what to do: first what the policy does permit, then how to widen it.
-fn reason(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy) -> (String, String) {
+fn reason(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy, names: &Names) -> (String, String) {
     let place = |rule| place(policy, rule);
     let (add, file) = suggestion(caller, &refusal.endpoint);
     let add = format!("as root, add  {add}  to {file}");
     match &refusal.reason {
         Reason::NoRule => (no_rule(policy), add),
-        Reason::UnknownService(rule) | Reason::UnknownServiceBeside(rule) => (
-            format!(
-                "'{}' is not a service in /etc/services, so nothing is permitted by the rule at {}",
-                unknown_service(rule),
-                place(rule)
-            ),
-            format!("as root, write a number for '{}' in that rule, or take the word out", unknown_service(rule)),
-        ),
+        Reason::UnknownService(rule) | Reason::UnknownServiceBeside(rule) => {
+            let word = unknown_service(rule);
+            not_a_service(word, Listed::of(word, names), rule, policy)
+        }
         Reason::Protocol(rule) => (
             format!("that protocol is not in the rule at {}", place(rule)),
-            format!("ask for {}; or {add}", by_protocol(rule, &refusal.endpoint)),
+            format!("ask for {}; or {add}", permitted_by(rule, &refusal.endpoint)),
         ),
         Reason::Address(rule) => (
             format!("not all of that address is in the rule at {}", place(rule)),
-            format!("ask for {}; or {add}", within(&rule.addresses, &refusal.endpoint)),
+            format!("ask for {}; or {add}", permitted_by(rule, &refusal.endpoint)),
         ),
         Reason::Device(rule) => (
             format!("the interface is not that of the rule at {}", place(rule)),
             format!(
-                "ask for dev={}, in exec or pass (one's own socket can leave it)",
-                rule.dev.as_deref().unwrap_or("")
+                "ask for {}, in exec or pass (one's own socket can leave it)",
+                permitted_by(rule, &refusal.endpoint)
             ),
         ),
         Reason::Option(rule, option) => (
@@ -155,34 +179,62 @@ fn place(policy: &Policy, rule: &Rule) -> String {
     format!("{}  {}", policy.place(rule), policy.text(rule))
 }
 
-/// `asked` by a protocol that `rule` has for its port.
-fn by_protocol(rule: &Rule, asked: &Resolved) -> String {
-    let has = |protocol: &Protocol| {
-        rule.ports.iter().any(|ports| ports.holds(asked.port) && ports.protocols.contains(*protocol))
+/// The endpoint that is most like `asked` among those that `rule` permits.
+fn permitted_by(rule: &Rule, asked: &Resolved) -> String {
+    let asked_protocol = asked.endpoint.protocol;
+    let has = |protocol: Protocol| {
+        rule.ports.iter().any(|ports| ports.holds(asked.port) && ports.protocols.contains(protocol))
     };
-    let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(has).unwrap_or_default();
-    format!("{}/{}", asked.port, protocol.word())
+    let mut endpoint = asked.endpoint.clone();
+    if !has(asked_protocol) {
+        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        endpoint.protocol = protocols.into_iter().find(|protocol| has(*protocol)).unwrap_or_default();
+        // A name in services(5) may have another port by that protocol. The socket's options are for the other one.
+        endpoint.port = AskedPort::Number(asked.port);
+        let Options { v6only, dev, .. } = endpoint.options;
+        endpoint.options = Options { v6only, dev, ..Options::default() };
+        if endpoint.address == Address::Each {
+            endpoint.address = Address::Any;
+        }
+    }
+    let unknown = within(&rule.addresses, &mut endpoint);
+    endpoint.options.reuseport &= rule.reuseport;
+    endpoint.options.freebind &= rule.freebind;
+    endpoint.options.dev = rule.dev.clone().or(endpoint.options.dev);
+    let is_another = endpoint.protocol != asked_protocol;
+    match unknown {
+        Some(set) if is_another => {
+            return format!("{}/{} at an address of {set}", asked.port, endpoint.protocol.word());
+        }
+        Some(set) => return format!("an address of {set}"),
+        None => {}
+    }
+    let text = endpoint.to_string();
+    if !is_another || endpoint.protocol != Protocol::Tcp {
+        return text;
+    }
+    // An endpoint's text leaves tcp out, which is what differs here.
+    let place = text.split(',').next().unwrap_or_default().len();
+    let (place, options) = text.split_at(place);
+    format!("{place}/tcp{options}")
 }
 
-/// `asked` within one of `sets`: at the address itself, the loopback address or the wildcard; of another network nobody
-/// here knows which addresses this host has.
-fn within(sets: &[AddressSet], asked: &Resolved) -> String {
+/// Moves `endpoint` into one of `sets`: to the address itself, the loopback address or the wildcard. Of another network nobody
+/// here knows which addresses this host has: then it is returned.
+fn within<'a>(sets: &'a [AddressSet], endpoint: &mut Endpoint) -> Option<&'a AddressSet> {
+    if Span::of(endpoint.address, endpoint.options.v6only).is_within(sets) {
+        return None;
+    }
     let loopback = |set: &AddressSet| {
         let both = [Address::V4(Ipv4Addr::LOCALHOST), Address::V6(Ipv6Addr::LOCALHOST)];
         both.into_iter().find(|address| Span::of(*address, false).is_within(core::slice::from_ref(set)))
     };
     let wildcard = sets.contains(&AddressSet::DualWildcard).then_some(Address::Any);
     let one = wildcard.or_else(|| sets.iter().find_map(|set| set.single().or_else(|| loopback(set))));
-    match (one, sets.first()) {
-        (Some(address), _) => {
-            let mut endpoint = asked.endpoint.clone();
-            endpoint.options.v6only &= !matches!(address, Address::V4(_));
-            endpoint.address = address;
-            endpoint.to_string()
-        }
-        (None, Some(set)) => format!("an address of {set}"),
-        (None, None) => asked.to_string(),
-    }
+    let Some(address) = one else { return sets.first() };
+    endpoint.options.v6only &= !matches!(address, Address::V4(_));
+    endpoint.address = address;
+    None
 }
 
 /// `alice (uid 1000)`, or `uid 1000` where no name is known.
@@ -195,7 +247,7 @@ pub fn who(caller: &Caller) -> String {
 
 /// A name as people write it: with its backslash, as in `DOMAIN\user`.
 fn shown(name: &str) -> String {
-    printable(name.as_bytes()).replace("\\x5c", "\\")
+    written(name.as_bytes())
 }
 
 /// The word among a rule's ports that is not a service.

@@ -10,9 +10,9 @@ use alloc::vec::Vec;
 
 use crate::address::Domain;
 use crate::caller::Caller;
-use crate::decide::{Ask, AskedProgram, Refusal};
+use crate::decide::{Ask, AskedProgram, Reason, Refusal};
 use crate::names::Names;
-use crate::problem::Wrong;
+use crate::problem::{Problem, Wrong};
 use crate::rule::{Effect, Policy, Rule, Source, Subject};
 
 /// How many names of rules are compared with the caller's at most.
@@ -26,7 +26,9 @@ const LONGEST: usize = 32;
 #[derive(Debug)]
 pub(crate) enum Near {
     /// It is for a group that the account has and the process lacks
-    Lacks { rule: Rule, group: String },
+    Lacks(Rule),
+    /// The caller's name stands among its ports
+    Listed(Rule),
     /// Its subject does not exist; and what was probably meant
     Name { rule: Rule, subject: String, meant: String },
 }
@@ -38,15 +40,20 @@ pub(crate) fn near(refusal: &Refusal<'_>, caller: &Caller, sources: &[Source], n
     let ask = Ask { endpoint: refusal.endpoint.clone(), domain: Domain::OfAddress, program };
     let permits = |rule: &Rule| rule.effect == Effect::Permit && rule.permits(&ask).is_ok();
     let account = names.account_groups(caller.uid).unwrap_or_default();
-    let has = |gid| caller.gid == gid || caller.groups.contains(&gid);
-    let lacks = |rule: &Rule| matches!(rule.subject, Subject::Gid(gid) if account.contains(&gid) && !has(gid));
-    let wanted = |rule: &Rule| (rule.subject == Subject::Nobody || lacks(rule)) && permits(rule);
+    let lacked = lacked_groups(caller, names);
+    let lacks = |rule: &Rule| matches!(rule.subject, Subject::Gid(gid) if lacked.contains(&gid));
+    let is_beside = |rule: &Rule| matches!(rule.permits(&ask), Err(Reason::UnknownServiceBeside(_)));
+    let wanted = |rule: &Rule| {
+        let may_list = rule.effect == Effect::Permit && rule.unknown_service.is_some() && is_beside(rule);
+        may_list || (rule.subject == Subject::Nobody || lacks(rule)) && permits(rule)
+    };
     let policy = Policy::parse_some(sources.to_vec(), names, &wanted).ok()?.ok()?;
-    if let Some(rule) = policy.rules.iter().find(|rule| lacks(rule))
-        && let Subject::Gid(gid) = rule.subject
-    {
-        let group = names.group_of(gid).ok().flatten().map_or_else(|| format!("gid {gid}"), ToOwned::to_owned);
-        return Some(Near::Lacks { rule: rule.clone(), group });
+    if let Some(rule) = policy.rules.iter().find(|rule| rule.unknown_service.is_none() && lacks(rule)) {
+        return Some(Near::Lacks(rule.clone()));
+    }
+    let is_caller = |wrong: &Wrong| matches!(wrong, Wrong::UnknownService(word) if Some(word) == caller.name.as_ref());
+    if let Some(rule) = policy.rules.iter().take(MOST_COMPARED).find(|rule| warnings(&policy, rule).any(is_caller)) {
+        return Some(Near::Listed(rule.clone()));
     }
     let gids = account.iter().chain([&caller.gid]).chain(&caller.groups).take(MOST_GROUPS);
     let mut groups: Vec<&str> = gids.filter_map(|&gid| names.group_of(gid).ok().flatten()).collect();
@@ -58,21 +65,33 @@ pub(crate) fn near(refusal: &Refusal<'_>, caller: &Caller, sources: &[Source], n
     })
 }
 
+/// The groups that passwd and group give to the caller's account, and that the process does not have.
+#[must_use]
+pub fn lacked_groups(caller: &Caller, names: &Names) -> Vec<u32> {
+    let has = |gid: &u32| caller.gid == *gid || caller.groups.contains(gid);
+    let account = names.account_groups(caller.uid).unwrap_or_default();
+    account.into_iter().filter(|gid| !has(gid)).collect()
+}
+
 /// The subject of a rule that names nobody, as it is written: it has left a warning.
 fn subject(policy: &Policy, rule: &Rule) -> Option<String> {
-    let place = (rule.file, rule.line);
-    let first = policy.warnings.partition_point(|warning| (warning.file, warning.line) < place);
-    let mut of_this_line =
-        policy.warnings.iter().skip(first).take_while(|warning| (warning.file, warning.line) == place);
-    of_this_line.find_map(|warning| {
-        if let Wrong::UnknownUser(word) = &warning.wrong {
+    warnings(policy, rule).find_map(|wrong| {
+        if let Wrong::UnknownUser(word) = wrong {
             Some(word.clone())
-        } else if let Wrong::UnknownGroup(word) = &warning.wrong {
+        } else if let Wrong::UnknownGroup(word) = wrong {
             Some(format!(":{word}"))
         } else {
             None
         }
     })
+}
+
+/// The warnings about a rule.
+fn warnings<'p>(policy: &'p Policy, rule: &Rule) -> impl Iterator<Item = &'p Wrong> {
+    let place = (rule.file, rule.line);
+    let first = policy.warnings.partition_point(|warning| (warning.file, warning.line) < place);
+    let of_this_line = move |warning: &&Problem| (warning.file, warning.line) == place;
+    policy.warnings.iter().skip(first).take_while(of_this_line).map(|warning| &warning.wrong)
 }
 
 /// What `subject`, which names nobody, was probably to be, for a user with this name and these groups.
@@ -83,7 +102,9 @@ fn meant(subject: &str, name: Option<&str>, groups: &[&str]) -> Option<String> {
     match Form::of(subject) {
         Form::Everybody => Some("any".to_owned()),
         Form::Several(parts) => parts.into_iter().find_map(|part| if is_name(part) { user() } else { group(part) }),
-        Form::Group(word) => group(word).or_else(|| is_name(word).then(user)?),
+        Form::Group(word) => {
+            group(word).or_else(|| is_name(word).then(user)?).or_else(|| is_everybody(word).then(|| "any".to_owned()))
+        }
         Form::User(word) if is_name(word) => user(),
         Form::User(word) => {
             let is_near = |name: &&str| is_near(word, name);
@@ -113,8 +134,8 @@ impl<'a> Form<'a> {
     /// The form of `subject`.
     #[must_use]
     pub fn of(subject: &'a str) -> Form<'a> {
-        const EVERYBODY: [&str; 8] = ["*", "all", "anyone", "everybody", "everyone", "others", "public", "world"];
-        if EVERYBODY.iter().any(|word| word.eq_ignore_ascii_case(subject)) {
+        let subject = subject.trim_end_matches([',', ';', ':']);
+        if is_everybody(subject) {
             return Form::Everybody;
         }
         if subject.contains(',') {
@@ -123,19 +144,55 @@ impl<'a> Form<'a> {
         let after = |marks: &[&str]| marks.iter().find_map(|mark| subject.strip_prefix(mark));
         match (after(&[":", "@", "%", "&", "group:", "g:"]), after(&["user:", "u:"])) {
             (Some(group), _) => Form::Group(group.trim_start_matches(':')),
-            (None, user) => Form::User(user.unwrap_or(subject).trim_end_matches(':')),
+            (None, user) => Form::User(user.unwrap_or(subject)),
         }
     }
 }
 
-/// Whether one name is a misspelling of the other: a letter more, fewer, another, or two in the wrong order; in long names twice.
+/// Whether `word` is everybody or everything in the files of other programs.
+#[must_use]
+pub fn is_everybody(word: &str) -> bool {
+    const EVERYBODY: [&str; 8] = ["*", "all", "anyone", "everybody", "everyone", "others", "public", "world"];
+    EVERYBODY.iter().any(|everybody| everybody.eq_ignore_ascii_case(word))
+}
+
+/// What a word in the place of a port is, if it is not a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    /// A user: `permit alice bob 80`
+    User,
+    /// A group
+    Group,
+    /// `all`
+    EveryPort,
+}
+
+impl Listed {
+    /// Which of them `word` is.
+    #[must_use]
+    pub fn of(word: &str, names: &Names) -> Option<Listed> {
+        if names.user(word).ok().flatten().is_some() {
+            return Some(Listed::User);
+        }
+        if names.group(word).ok().flatten().is_some() {
+            return Some(Listed::Group);
+        }
+        is_everybody(word).then_some(Listed::EveryPort)
+    }
+}
+
+/// Whether one name is a misspelling of the other, in capitals or not: a letter more, fewer, another, or two in the wrong order; in long names twice.
 #[must_use]
 pub fn is_near(one: &str, other: &str) -> bool {
+    if one.eq_ignore_ascii_case(other) {
+        return !one.is_empty() && one.len() <= LONGEST;
+    }
     let (shorter, longer) = (one.len().min(other.len()), one.len().max(other.len()));
     let most = if shorter < 7 { 1 } else { 2 };
     if shorter < 3 || longer > LONGEST || longer - shorter > most {
         return false;
     }
+    let (one, other) = (one.to_ascii_lowercase(), other.to_ascii_lowercase());
     let (one, other) = (one.as_bytes(), other.as_bytes());
     // Rows of the table of distances: of the prefixes of `one` that end two before, one before, and here.
     let (mut before, mut last) = (Vec::new(), (0..=other.len()).collect::<Vec<usize>>());
@@ -164,14 +221,19 @@ mod tests {
 
     #[test]
     fn a_misspelling_is_near_and_another_name_is_not() {
-        for (one, other) in
-            [("alcie", "alice"), ("alic", "alice"), ("alicee", "alice"), ("bov", "bob"), ("www-dta", "www-data")]
-        {
+        for (one, other) in [
+            ("alcie", "alice"),
+            ("ALCIE", "alice"),
+            ("AL", "al"),
+            ("alic", "alice"),
+            ("alicee", "alice"),
+            ("bov", "bob"),
+            ("www-dta", "www-data"),
+        ] {
             assert!(is_near(one, other) && is_near(other, one), "{one} {other}");
         }
         for (one, other) in [
             ("alice", "bob"),
-            ("al", "al"),
             ("ba", "bab"),
             ("news", "nawz"),
             ("", ""),
@@ -199,6 +261,9 @@ mod tests {
             (":alice", Some("alice")),
             ("*", Some("any")),
             ("ALL", Some("any")),
+            ("@all", Some("any")),
+            (":alice,", Some("alice")),
+            ("alice,", Some("alice")),
             ("bob", None),
             (":staff", None),
             ("@staff", None),

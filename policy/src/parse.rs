@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use core::str::{Utf8Error, from_utf8};
 
 use portgrant_protocol::endpoint::{is_interface, is_service};
-use portgrant_protocol::text::printable;
+use portgrant_protocol::text::{printable, written};
 use portgrant_protocol::{Port, Protocol};
 
 use crate::address::{AddressError, AddressSet};
@@ -495,5 +495,5 @@ fn protocol_word(port: &str, protocol: &str, word: &Word<'_>) -> Result<Protocol
 }
 
 fn shown(word: &str) -> String {
-    printable(word.as_bytes())
+    written(word.as_bytes())
 }

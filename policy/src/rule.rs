@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use portgrant_protocol::text::printable;
+use portgrant_protocol::text::{printable, written};
 use portgrant_protocol::{Port, Protocol};
 
 use crate::address::AddressSet;
@@ -176,7 +176,7 @@ impl Policy {
         let text = self.sources.get(file).map_or(&[][..], |source| &source.text);
         let line = text.split(|&byte| byte == b'\n').nth(line.saturating_sub(1)).unwrap_or_default();
         let line: Vec<u8> = line.iter().map(|&byte| if byte == b'\t' { b' ' } else { byte }).collect();
-        printable(line.trim_ascii_end())
+        written(line.trim_ascii_end())
     }
 
     /// The first rule that denies a group.

@@ -68,6 +68,11 @@ impl Services {
         self.named(name).map(|entry| (entry.protocol, entry.port))
     }
 
+    /// Every name and alias, in order; one that is not UTF-8 is skipped.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().filter_map(|entry| core::str::from_utf8(self.name_of(entry)).ok())
+    }
+
     fn named(&self, name: &str) -> impl Iterator<Item = &Entry> {
         let name = name.as_bytes();
         let start = self.entries.partition_point(|entry| self.name_of(entry) < name);
@@ -114,6 +119,7 @@ mod tests {
         for absent in ["ddp", "broken", "zero", "", "#", "NNTP", "nnt", "nntpx"] {
             assert_eq!(services.ports(absent).count(), 0, "{absent:?}");
         }
+        assert_eq!(services.names().next(), Some("domain"));
         let domain: Vec<_> = services.ports("domain").map(|(protocol, port)| (protocol, port.get())).collect();
         assert_eq!(domain, [(Protocol::Tcp, 53), (Protocol::Udp, 53)]);
     }

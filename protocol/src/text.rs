@@ -27,6 +27,11 @@ pub fn printable(bytes: &[u8]) -> String {
     out
 }
 
+/// The same, with the backslash as it is: for what root has written, such as `DOMAIN\\user`, which people paste.
+pub fn written(bytes: &[u8]) -> String {
+    printable(bytes).replace("\\x5c", "\\")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,6 +40,7 @@ mod tests {
     fn control_bytes_are_escaped() {
         assert_eq!(printable(b"a b~"), "a b~");
         assert_eq!(printable(b"\x1b[2J\n\\\x7f"), "\\x1b[2J\\x0a\\x5c\\x7f");
+        assert_eq!(written(b"DOM\\bob\x1b"), "DOM\\bob\\x1b");
         assert_eq!(printable("\u{202e}".as_bytes()), "\\xe2\\x80\\xae");
         assert_eq!(printable(&[b'a'; 1024]), "a".repeat(1024));
         assert_eq!(printable(&[b'a'; 1025]), "a".repeat(1024) + "...");

@@ -208,7 +208,7 @@ fn an_interface_is_recognized_by_its_alternative_names(world: &World) {
         world.policy(&format!("permit alice 80 dev {denied}\n"));
         asked("pg0").succeeds();
         asked("alt0").succeeds();
-        asked("lo").exits(77).complains("ask for dev=pg0");
+        asked("lo").exits(77).complains("ask for 80,dev=pg0");
     }
 }
 

@@ -234,6 +234,16 @@ fn a_refusal_first_says_what_to_ask_for_instead() {
         ("53/udp", "53", "ask for 53/udp; or as root, add  permit alice 53  to "),
         ("443", "443/udp", "ask for 443/tcp; or as root, add  permit alice 443/udp  to "),
         ("400-500/sctp", "443", "ask for 443/sctp; or as root, add  permit alice 443  to "),
+        ("53 on 127.0.0.1", "53/udp", "ask for 127.0.0.1:53/tcp; or as root, add  permit alice 53/udp  to "),
+        ("53 dev lo", "53/udp", "ask for 53/tcp,dev=lo; or as root, add  permit alice 53/udp  to "),
+        ("53 on [::1] dev lo", "d=53/udp,rcvbuf=9000", "ask for d=[::1]:53/tcp,dev=lo; or as root, add  "),
+        ("53 on 10.0.0.0/8", "53/udp", "ask for 53/tcp at an address of 10.0.0.0/8; or as root, add  "),
+        ("443 on 127.0.0.1 dev lo", "443,reuseport", "ask for 127.0.0.1:443,dev=lo; or as root, add  "),
+        (
+            "443 dev lo",
+            "443,backlog=9",
+            "ask for 443,dev=lo,backlog=9, in exec or pass (one's own socket can leave it)",
+        ),
         ("443", "443,reuseport", "ask without reuseport; or as root, add the word reuseport to that rule"),
     ] {
         let policy = policy(&format!("permit alice {rule}"));
@@ -241,8 +251,9 @@ fn a_refusal_first_says_what_to_ask_for_instead() {
         let said = report.fix.unwrap_or_default();
         assert!(said.starts_with(fix), "{rule}, {endpoint}: {said}");
         // What is to be asked for is permitted.
-        let asked = said.strip_prefix("ask for ").and_then(|said| said.split_once("; or ")).map(|said| said.0);
-        if let Some(instead) = asked.filter(|asked| !asked.starts_with("an address")) {
+        let asked =
+            said.strip_prefix("ask for ").and_then(|said| said.split("; or ").next()?.split(", in exec").next());
+        if let Some(instead) = asked.filter(|asked| !asked.contains("an address")) {
             assert!(matches!(verdict(&policy, &caller("alice"), instead, None), Decision::Permit(_)), "{instead}");
         }
     }
@@ -301,6 +312,57 @@ fn a_refusal_names_a_rule_with_a_misspelt_subject() {
             }
             None => assert!(!why.contains("does not exist"), "{who} {endpoint}: {why}"),
         }
+    }
+}
+
+#[test]
+fn a_refusal_names_a_rule_that_lists_the_caller_among_its_ports() {
+    let policy = policy(
+        "permit alice bob mallory 80\npermit alice web 81\npermit alice all 82\npermit alice, bob 83\npermit alice gopherd 84",
+    );
+    const ONE: &str = "is a user, and a rule has one subject";
+    let each = |word: &str| format!("take {word} out of that rule, and write one rule for each user");
+    for (who, endpoint, word, is, fix) in [
+        ("bob", "80", "bob", ONE, each("bob")),
+        ("mallory", "80", "mallory", ONE, each("mallory")),
+        ("alice", "80", "bob", ONE, each("bob")),
+        (
+            "alice",
+            "81",
+            "web",
+            "is a group, and a rule has one subject",
+            "take web out of that rule, and write a rule for :web".to_owned(),
+        ),
+        (
+            "alice",
+            "82",
+            "all",
+            "is not a service in /etc/services",
+            "write any instead of all in that rule, if every port is meant".to_owned(),
+        ),
+        ("bob", "83", "bob", ONE, each("bob")),
+        ("alice", "83", "alice,", "does not exist", "write alice instead of alice, in that rule".to_owned()),
+        (
+            "alice",
+            "84",
+            "gopherd",
+            "is not a service in /etc/services",
+            "write a number for 'gopherd' in that rule, or take the word out".to_owned(),
+        ),
+    ] {
+        let report = refused(&policy, &caller(who), asked(endpoint));
+        let begins = format!("'{word}' {is}, so nothing is permitted by the rule at /etc/portgrant.conf:");
+        let why = report.why.unwrap_or_default();
+        assert!(why.trim_start_matches("user ").starts_with(&begins), "{who} {endpoint}: {why}");
+        assert_eq!(report.fix, Some(format!("as root, {fix}")), "{who} {endpoint}");
+    }
+    // Nobody else's refusal speaks of it, nor one that the rule would not change.
+    for (who, endpoint) in [("bob", "81"), ("bob", "84"), ("mallory", "83"), ("bob", "80/udp")] {
+        let report = refused(&policy, &caller(who), asked(endpoint));
+        assert!(
+            report.why.as_deref().unwrap_or_default().starts_with("none of the 5 rules"),
+            "{who} {endpoint}: {report:?}"
+        );
     }
 }
 
