@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::Group;
 use portgrant_protocol::listen::PlaceError;
 use portgrant_protocol::program::{Unfit, Why};
 use portgrant_protocol::text::printable;
@@ -47,6 +48,11 @@ pub enum Error {
     NoSuchUser {
         /// The word
         user: String,
+    },
+    /// `--user` is a number without an account
+    NoAccount {
+        /// The number
+        uid: u32,
     },
     /// The accounts could not be read
     Accounts {
@@ -187,6 +193,7 @@ impl Error {
             Error::Usage(_)
             | Error::Place(PlaceError::Occupied(_))
             | Error::NoSuchUser { .. }
+            | Error::NoAccount { .. }
             | Error::Folder { .. }
             | Error::NotWithTheHelper { .. } => status::USAGE,
             Error::Program(unfit) => unfit.status(),
@@ -257,8 +264,21 @@ impl Error {
                 .why(errno.to_string())
                 .fix("raise the limit of open files (ulimit -n)"),
             Error::NoNewPrivileges(error) => Message::new("no_new_privs could not be set").why(error.to_string()),
-            Error::NoSuchUser { user } => Message::new(format!("there is no user '{user}'"))
-                .fix("expected a name or the number of an account, as getent passwd shows them"),
+            Error::NoSuchUser { user } => {
+                let is_group = matches!(Group::from_name(user), Ok(Some(_)));
+                let (why, fix) = match is_group {
+                    true => (format!("'{user}' is a group"), "name a user of that group"),
+                    false => {
+                        ("neither /etc/passwd nor a directory service knows it".to_owned(), "name a user, or write uid:N")
+                    }
+                };
+                Message::new(format!("there is no user '{user}'")).why(why).fix(fix)
+            }
+            Error::NoAccount { uid } => Message::new(format!("uid {uid} has no account"))
+                .why("nothing says which groups it has, so portgrant exec --user cannot become it")
+                .fix(format!(
+                    "as root, make an account (useradd), or: setpriv --reuid={uid} --regid=GID --clear-groups portgrant exec ..."
+                )),
             Error::Accounts { user, source } => {
                 Message::new(format!("the account of '{user}' could not be read")).why(source.to_string())
             }
@@ -394,6 +414,7 @@ impl std::error::Error for Error {
             | Error::Usage(_)
             | Error::Place(_)
             | Error::NoSuchUser { .. }
+            | Error::NoAccount { .. }
             | Error::NotRoot { .. }
             | Error::StillAnother { .. }
             | Error::Ended { .. }

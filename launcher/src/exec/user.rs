@@ -105,18 +105,22 @@ fn keep_apart(user: &User, life: &Life) -> Result<(), Error> {
     replaced.map_err(|source| Error::Terminal { doing: "replace the terminal", source })
 }
 
-/// A name comes before a number: there are accounts whose name is one.
+/// A name comes before a number: there are accounts whose name is one. `uid:N` is always a number, as in the policy. A uid
+/// without an account has neither a group nor a name, so nobody can become it here.
 fn account(name: &OsStr) -> Result<User, Error> {
     let shown = printable(name.as_bytes());
     let failed = |errno: Errno| Error::Accounts { user: shown.clone(), source: errno.into() };
     let unknown = || Error::NoSuchUser { user: shown.clone() };
     let text = name.to_str().filter(|text| !text.is_empty()).ok_or_else(unknown)?;
-    if let Some(user) = User::from_name(text).map_err(failed)? {
+    let number = text.strip_prefix("uid:");
+    if number.is_none()
+        && let Some(user) = User::from_name(text).map_err(failed)?
+    {
         return Ok(user);
     }
     // Digits alone, and not the number that means none to setresuid(2).
-    let uid = decimal(name.as_bytes()).filter(|&uid| uid != u32::MAX).ok_or_else(unknown)?;
-    User::from_uid(Uid::from_raw(uid)).map_err(failed)?.ok_or_else(unknown)
+    let uid = decimal(number.unwrap_or(text).as_bytes()).filter(|&uid| uid != u32::MAX).ok_or_else(unknown)?;
+    User::from_uid(Uid::from_raw(uid)).map_err(failed)?.ok_or(Error::NoAccount { uid })
 }
 
 fn is_already(user: &User) -> bool {
