@@ -6,7 +6,7 @@
 use std::ffi::CString;
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Group, Uid, User, geteuid, getgrouplist, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Group, Uid, User, geteuid, getgrouplist, getuid, setgroups, setresgid, setresuid};
 use portgrant_policy::{Caller, Error, Policy};
 use portgrant_protocol::text::printable;
 use portgrant_protocol::user_namespace::OVERFLOW_ID;
@@ -62,6 +62,22 @@ impl Asked {
     /// Whether this is root, who may read files that the user may not.
     pub(crate) fn is_read_by_root(&self) -> bool {
         matches!(self, Asked::Account { account, is_entered: false } if account.uid != 0 && geteuid().is_root())
+    }
+
+    /// Whether it is the user of this process.
+    pub(crate) fn is_oneself(&self) -> bool {
+        match self {
+            Asked::Process => true,
+            Asked::Account { account, .. } => account.uid == getuid().as_raw(),
+        }
+    }
+
+    /// What cannot be done for a uid without an account, in the words of exec.
+    pub(crate) fn note(&self) -> Option<String> {
+        let Asked::Account { account: Account { uid, gid: None, .. }, .. } = self else { return None };
+        Some(format!(
+            "uid {uid} has no account: nothing says which groups it has, so portgrant exec --user cannot become it"
+        ))
     }
 
     /// Whether the question is about an account, not about a process.

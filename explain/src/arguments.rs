@@ -13,10 +13,11 @@ portgrant-explain prints what /etc/portgrant.conf decides. It binds nothing and 
 People type `portgrant explain`, `portgrant list` and `portgrant check`.
 
 Usage:
-  portgrant-explain explain -l ENDPOINT... [--as-user USER] [--format text|json] [-- PROGRAM]
-  portgrant-explain list    [--as-user USER] [--format text|json]
-  portgrant-explain check   [--strict] [--format text|json] [--] [FILE...]
+  portgrant-explain explain -l ENDPOINT... [--as-user USER] [--own-network] [--format text|json] [-- PROGRAM]
+  portgrant-explain list    [--as-user USER] [--own-network] [--format text|json]
+  portgrant-explain check   [--strict] [--own-network] [--format text|json] [--] [FILE...]
   portgrant-explain import  FROM [--write FOLDER] [--] [FILE...]
+The launcher gives --own-network if the caller can bind every port of this network namespace without the helper.
 
 Exit status: 0; 1 check --strict found warnings, or import left something out; 64 usage; 69 cannot be bound here; 71 the
 system failed; 77 refused by policy; 78 the policy is broken.
@@ -33,8 +34,8 @@ pub(crate) enum Format {
 #[derive(Debug)]
 pub(crate) enum Command {
     Explain(Explain),
-    List { user: Option<String>, format: Format },
-    Check { files: Vec<PathBuf>, is_strict: bool, format: Format },
+    List { user: Option<String>, owns_network: bool, format: Format },
+    Check { files: Vec<PathBuf>, is_strict: bool, owns_network: bool, format: Format },
     Import(Import),
     Help,
     Version,
@@ -44,6 +45,8 @@ pub(crate) enum Command {
 pub(crate) struct Explain {
     pub(crate) listen: Vec<Endpoint>,
     pub(crate) user: Option<String>,
+    /// The caller owns this network namespace, by a user namespace
+    pub(crate) owns_network: bool,
     pub(crate) format: Format,
     pub(crate) program: Option<OsString>,
 }
@@ -90,7 +93,8 @@ impl Command {
         let verb = arguments.next().ok_or_else(|| usage("no verb was given".to_owned(), VERBS))?;
         let mut parser = Parser::from_args(arguments);
         let (mut listen, mut rest) = (Vec::new(), Vec::new());
-        let (mut user, mut is_strict, mut format, mut write) = (None, false, Format::Text, None);
+        let (mut user, mut format, mut write) = (None, Format::Text, None);
+        let (mut is_strict, mut owns_network) = (false, false);
         while let Some(argument) = parser.next().map_err(lexed)? {
             match argument {
                 Arg::Short('l') | Arg::Long("listen") if verb == "explain" => {
@@ -98,6 +102,7 @@ impl Command {
                 }
                 Arg::Long("as-user") if verb != "check" => user = Some(name(parser.value().map_err(lexed)?)?),
                 Arg::Long("strict") if verb == "check" => is_strict = true,
+                Arg::Long("own-network") if verb != "import" => owns_network = true,
                 Arg::Long("write") if verb == "import" => write = Some(parser.value().map_err(lexed)?.into()),
                 Arg::Long("format") if verb != "import" => format = written(&parser.value().map_err(lexed)?)?,
                 Arg::Value(first) if verb != "list" => {
@@ -112,10 +117,13 @@ impl Command {
             Some("explain") if listen.is_empty() => {
                 Err(usage("no endpoint was given".to_owned(), "expected -l ENDPOINT"))
             }
-            Some("explain") => Ok(Command::Explain(Explain { listen, user, format, program: rest.into_iter().next() })),
-            Some("list") => Ok(Command::List { user, format }),
+            Some("explain") => {
+                Ok(Command::Explain(Explain { listen, user, owns_network, format, program: rest.into_iter().next() }))
+            }
+            Some("list") => Ok(Command::List { user, owns_network, format }),
             Some("check") => {
-                Ok(Command::Check { files: rest.into_iter().map(PathBuf::from).collect(), is_strict, format })
+                let files = rest.into_iter().map(PathBuf::from).collect();
+                Ok(Command::Check { files, is_strict, owns_network, format })
             }
             Some("import") => {
                 let mut rest = rest.into_iter();

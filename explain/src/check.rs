@@ -28,9 +28,21 @@ const MOST_SHOWN: usize = 1_000;
 const WARNED: u8 = 1;
 
 /// 0 if the policy is well-formed, 1 if it has warnings and --strict was given, else 78.
-pub(crate) fn check(files: Vec<PathBuf>, is_strict: bool, format: Format) -> Result<u8, Box<Message>> {
+pub(crate) fn check(
+    files: Vec<PathBuf>,
+    is_strict: bool,
+    owns_network: bool,
+    format: Format,
+) -> Result<u8, Box<Message>> {
     let known = files.iter().find_map(|file| authbind::recognise(file)).map_or(Ok(()), Err);
     let read = known.and_then(|()| consistent(|system| Read::of(&files, system)).map_err(Box::<Message>::from));
+    let read = read.map_err(|mut message| {
+        // Whether it can be used here or not.
+        if let Some(why) = message.why.as_mut().filter(|_| owns_network) {
+            why.push_str("; but this network belongs to your user namespace, so you need no rule here");
+        }
+        message
+    });
     match (read, format) {
         (Ok(reading), format) => {
             // Never dropped, see advice.rs.

@@ -4,34 +4,45 @@ use std::ffi::{CString, OsString};
 use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use portgrant_policy::{Ask, Caller, Decision, Domain, Policy, Rule, Span, Subject, decide, refused, who};
+use portgrant_policy::{Ask, Caller, Decision, Domain, Error, Policy, Rule, Span, Subject, decide, refused, who};
 use portgrant_protocol::program::Unfit;
-use portgrant_protocol::{Kind, Message, Resolved, program, status, unprivileged_ports};
-use portgrant_trusted::System;
-use portgrant_trusted::consistent;
+use portgrant_protocol::service::{self, Services};
+use portgrant_protocol::{Endpoint, Kind, Message, Resolved, program, status};
+use portgrant_trusted::{System, consistent, read_unjudged};
 use serde_json::{Value, json};
 
 use crate::account::Asked;
 use crate::arguments::{Explain, Format};
 use crate::installation;
 use crate::obstacle::{self, Obstacle};
-use crate::open_ports;
+use crate::open_ports::OpenPorts;
 use crate::output::{self, BAD, GOOD, in_style};
 
 /// 0 if all of it would be bound, as far as is known; 69 if some of it cannot be bound here; else 77.
 pub(crate) fn explain(asked: Explain) -> Result<u8, Box<Message>> {
     let whom = Asked::settle(asked.user.as_deref())?;
+    let open = OpenPorts::read(asked.owns_network && whom.is_oneself());
+    let needs_rule = |endpoint: &Resolved| open.why(endpoint.port.get()).is_none();
     let reading = consistent(|system| {
-        let policy = Policy::from(system.policy()?);
+        let endpoints = asked.listen.iter().map(|endpoint| resolved(endpoint, system, needs_rule));
+        let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+        let (policy, unusable) = match system.policy() {
+            Ok(policy) => (Policy::from(policy), None),
+            Err(error) if !endpoints.iter().any(needs_rule) => (Policy::default(), Some(error.message())),
+            Err(error) => return Err(error),
+        };
         let caller = whom.caller(&policy, system)?;
-        let endpoints = asked.listen.iter().map(|endpoint| system.resolve(endpoint.clone()));
-        Ok((policy, caller, endpoints.collect::<Result<Vec<_>, _>>()?))
+        Ok((policy, unusable, caller, endpoints))
     })?;
-    let (policy, caller, endpoints) = reading.value;
-    if whom.is_read_by_root() {
-        installation::readable(&policy.sources)?;
+    let (policy, mut unusable, caller, endpoints) = reading.value;
+    if whom.is_read_by_root()
+        && let Err(message) = installation::readable(&policy.sources)
+    {
+        if endpoints.iter().any(needs_rule) {
+            return Err(message);
+        }
+        unusable = unusable.or(Some(*message));
     }
-    let open = unprivileged_ports::read_start();
     let program = asked.program.map(|program| program::find(&program, &environment())).transpose().map_err(unfit)?;
     let program = program.as_deref().map(|path| System::asked_program(&policy, path.as_os_str().as_bytes()));
     let (mut text, mut values, mut worst) = (String::new(), Vec::new(), status::OK);
@@ -40,14 +51,13 @@ pub(crate) fn explain(asked: Explain) -> Result<u8, Box<Message>> {
         let span = ask.span();
         let obstacle = obstacle::of(&ask.endpoint);
         let would = Would { endpoint: ask.endpoint.clone(), span, obstacle: obstacle.as_ref() };
-        let is_open = open.is_some_and(|first| u32::from(ask.endpoint.port.get()) >= first);
-        if let Some(why) = open_ports::text(open).filter(|_| is_open) {
+        if let Some(why) = open.why(ask.endpoint.port.get()) {
             worst = worst.max(would.status());
             let _ = writeln!(text, "{} {}\n  why: {why}", ask.endpoint, in_style(GOOD, "needs no rule"));
             would.write(&mut text);
             values.push(would.json(json!({
                 "decision": "permit", "user": caller.name, "uid": caller.uid, "rule": null, "text": null,
-                "unprivileged_from": open,
+                "unprivileged_from": open.first, "own_network": open.owns_network,
             })));
             continue;
         }
@@ -75,11 +85,22 @@ pub(crate) fn explain(asked: Explain) -> Result<u8, Box<Message>> {
             }
         }
     }
+    let note = whom.note().map_or_else(String::new, |note| format!("note: {note}\n"));
+    text.extend([note, open.note(unusable.as_ref())]);
     match asked.format {
         Format::Text => output::print(&text)?,
         Format::Json => output::print_json(&Value::Array(values))?,
     };
     Ok(worst)
+}
+
+/// With the port's number. A table of services that is not believed decides nothing about a port that needs no rule.
+fn resolved(asked: &Endpoint, system: &System, needs_rule: impl Fn(&Resolved) -> bool) -> Result<Resolved, Error> {
+    system.resolve(asked.clone()).or_else(|error| {
+        let text = read_unjudged(service::PATH.as_bytes()).unwrap_or_default();
+        let found = asked.clone().resolve(&Services::parse(&text)).ok();
+        found.filter(|found| !needs_rule(found)).ok_or(error)
+    })
 }
 
 /// What a socket would be bound to, and what keeps it from that on this host.

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use portgrant_policy::{Caller, Effect, Policy, Rule, Subject, who};
-use portgrant_protocol::{Message, unprivileged_ports};
+use portgrant_policy::{Caller, Effect, Names, Policy, Rule, Subject, lacked_groups, lacks_group, who};
+use portgrant_protocol::Message;
 use portgrant_trusted::consistent;
 use rustc_hash::FxHashSet;
 use serde_json::{Value, json};
@@ -14,35 +14,70 @@ use crate::arguments::Format;
 use crate::candidates::Candidates;
 use crate::installation;
 use crate::lines::Lines;
-use crate::open_ports;
+use crate::open_ports::OpenPorts;
 use crate::output::{self, BAD, DOUBTFUL, STRONG, in_style};
 use crate::relation::{Budget, Extent};
 
 /// How many denies are shown of a permit.
 const MOST_DENIES: usize = 10;
 
-/// Always 0: an empty list is an answer too.
-pub(crate) fn list(user: Option<&str>, format: Format) -> Result<u8, Box<Message>> {
+/// 0, since an empty list is an answer too. A policy that cannot be used is an error, unless no port needs a rule.
+pub(crate) fn list(user: Option<&str>, owns_network: bool, format: Format) -> Result<u8, Box<Message>> {
     let asked = Asked::settle(user)?;
+    let open = OpenPorts::read(owns_network && asked.is_oneself());
     let reading = consistent(|system| {
-        let policy = Policy::from(system.policy()?);
+        let policy = system.policy().map(Policy::from);
+        let (policy, unusable) = policy.map_or_else(|error| (Policy::default(), Some(error)), |policy| (policy, None));
         let caller = asked.caller(&policy, system)?;
-        Ok((policy, caller))
+        let lacked = if asked.is_account() { Vec::new() } else { Lacked::of(&policy, &caller, &system.names) };
+        Ok((policy, unusable, caller, lacked))
     })?;
-    let (policy, caller) = reading.value;
-    if asked.is_read_by_root() {
-        installation::readable(&policy.sources)?;
-    }
+    let (policy, unusable, caller, lacked) = reading.value;
+    let readable = if asked.is_read_by_root() { installation::readable(&policy.sources) } else { Ok(()) };
+    let unusable = match unusable.map_or(readable, |error| Err(error.into())) {
+        Err(message) if !open.are_all() => return Err(message),
+        usable => usable.err(),
+    };
     let lines = Lines::of(&policy);
     let grants = Grants::of(&policy, &lines, &caller);
-    let from = unprivileged_ports::read_start();
     match format {
-        Format::Text => output::print(&grants.text(&caller, &lines, from)),
+        Format::Text => {
+            let rules = if unusable.is_none() { grants.text(&caller, &lines) } else { String::new() };
+            let lacked: String =
+                lacked.iter().map(|Lacked { why, fix, .. }| format!("{why}\n  fix: {fix}\n")).collect();
+            let open_ports = open.text().map_or_else(String::new, |text| text + "\n");
+            let note = asked.note().map_or_else(String::new, |note| format!("note: {note}\n"));
+            output::print(&(rules + &lacked + &open_ports + &note + &open.note(unusable.as_deref())))
+        }
         Format::Json => output::print_json(&json!({
-            "user": caller.name, "uid": caller.uid, "unprivileged_from": from,
+            "user": caller.name, "uid": caller.uid, "unprivileged_from": open.first, "own_network": open.owns_network,
             "permits": grants.all.iter().map(|grant| grant.json(&lines)).collect::<Vec<_>>(),
             "compared_all": grants.complete,
+            "lacked": lacked.iter().map(|Lacked { rule, why, fix }| json!({ "rule": rule, "why": why, "fix": fix }))
+                .collect::<Vec<_>>(),
         })),
+    }
+}
+
+/// A rule for a group that the account has and this process lacks.
+struct Lacked {
+    rule: String,
+    why: String,
+    fix: String,
+}
+
+impl Lacked {
+    /// The first rule of each such group.
+    fn of(policy: &Policy, caller: &Caller, names: &Names) -> Vec<Lacked> {
+        let first = |gid| {
+            let is_for_it = |rule: &&Rule| {
+                rule.effect == Effect::Permit && rule.subject == Subject::Gid(gid) && !rule.ports.is_empty()
+            };
+            let rule = policy.rules.iter().find(is_for_it)?;
+            let (why, fix) = lacks_group(rule, caller, policy, names);
+            Some(Lacked { rule: policy.place(rule), why, fix })
+        };
+        lacked_groups(caller, names).into_iter().filter_map(first).collect()
     }
 }
 
@@ -85,7 +120,7 @@ impl<'p> Grants<'p> {
         Grants { all, complete: !budget.is_spent() }
     }
 
-    fn text(&self, caller: &Caller, lines: &Lines<'_>, from: Option<u32>) -> String {
+    fn text(&self, caller: &Caller, lines: &Lines<'_>) -> String {
         let mut out = match self.all.len() {
             0 => format!("no rule permits anything to {}\n", who(caller)),
             1 => format!("1 rule permits something to {}\n", who(caller)),
@@ -98,9 +133,6 @@ impl<'p> Grants<'p> {
             out.push_str(
                 "the policy is too large to compare all of its rules: not every deny is shown; portgrant explain knows all\n",
             );
-        }
-        if let Some(open) = open_ports::text(from) {
-            let _ = writeln!(out, "{open}");
         }
         out
     }

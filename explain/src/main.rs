@@ -38,8 +38,10 @@ use crate::arguments::Command;
 fn main() -> ExitCode {
     let done = Command::parse(std::env::args_os()).and_then(|command| match command {
         Command::Explain(asked) => explain::explain(asked),
-        Command::List { user, format } => list::list(user.as_deref(), format),
-        Command::Check { files, is_strict, format } => check::check(files, is_strict, format),
+        Command::List { user, owns_network, format } => list::list(user.as_deref(), owns_network, format),
+        Command::Check { files, is_strict, owns_network, format } => {
+            check::check(files, is_strict, owns_network, format)
+        }
         Command::Import(asked) => import::import(&asked),
         Command::Help => output::print(arguments::HELP),
         Command::Version => output::print(concat!("portgrant-explain ", env!("CARGO_PKG_VERSION"), "\n")),

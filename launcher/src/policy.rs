@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use log::debug;
 
-use crate::{Check, Error, Explain, Format, Import, List, Writing, program};
+use crate::{Check, Error, Explain, Format, Import, List, Writing, program, unprivileged};
 
 const PROGRAM: &str = "portgrant-explain";
 /// Its name in version 0.1.0.
@@ -60,7 +60,11 @@ pub(crate) fn locate() -> Result<PathBuf, Error> {
 
 fn words(verb: &str, format: Format) -> Vec<OsString> {
     let format = if format.writing() == Writing::Json { "json" } else { "text" };
-    [PROGRAM, verb, "--format", format].map(OsString::from).into()
+    let mut words: Vec<OsString> = [PROGRAM, verb, "--format", format].map(OsString::from).into();
+    // As exec decides it.
+    let owns_network = unprivileged::owns_this_network(|| portgrant_server::helper::locate().ok());
+    words.extend(owns_network.then(|| "--own-network".into()));
+    words
 }
 
 fn as_user(user: Option<&OsString>) -> impl Iterator<Item = OsString> {

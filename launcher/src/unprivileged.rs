@@ -24,7 +24,7 @@ pub(crate) fn are_free(ports: &[Option<u16>], helper: impl FnOnce() -> Option<Pa
 /// binds what it likes there, and what the machine's policy says is not about that network.
 ///
 /// In a container with its own helper, the policy of the container's root decides.
-fn owns_this_network(helper: impl FnOnce() -> Option<PathBuf>) -> bool {
+pub(crate) fn owns_this_network(helper: impl FnOnce() -> Option<PathBuf>) -> bool {
     let has_capability = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_BIND_SERVICE));
     if !has_capability || user_namespace::is_first() {
         return false;

@@ -19,7 +19,7 @@ use portgrant_protocol::text::printable;
 use serde_json::{Value, json};
 
 use crate::output::{self, BAD, DOUBTFUL, GOOD, answered, in_style};
-use crate::{Doctor, Error, Writing};
+use crate::{Doctor, Error, Writing, unprivileged};
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,11 +45,7 @@ struct Finding {
 
 /// 0 where nothing is broken, else 78.
 pub(crate) fn doctor(asked: &Doctor) -> Result<Infallible, Error> {
-    let helper = portgrant_server::helper::locate();
-    let mut findings = helper::findings(helper.as_deref().ok());
-    findings.extend(gain::findings());
-    findings.extend(policy::findings());
-    findings.extend(system::findings());
+    let mut findings = all();
     // A folder above both programs is reported once.
     let mut reported = HashSet::new();
     findings.retain(|finding| reported.insert(finding.text.clone()));
@@ -61,6 +57,26 @@ pub(crate) fn doctor(asked: &Doctor) -> Result<Infallible, Error> {
         }))?,
     }
     Err(answered(count(&findings, State::Broken) == 0, status::BROKEN))
+}
+
+/// All findings. Where a user namespace is the cause of everything, only that is one.
+fn all() -> Vec<Finding> {
+    let helper = portgrant_server::helper::locate();
+    if unprivileged::is_nobody_here() {
+        let message = Error::Unmapped.message();
+        let finding = Finding::new(State::Broken, "namespace", message.what);
+        return vec![finding.fix(message.fix.unwrap_or_default())];
+    }
+    if unprivileged::owns_this_network(|| helper.as_ref().ok().cloned()) {
+        let text = "this is a user namespace, and the network belongs to it: exec and run bind every port without the helper, \
+                    and no rule is needed";
+        return vec![Finding::new(State::Note, "namespace", text), system::ipv6(), system::kernel()];
+    }
+    let mut findings = helper::findings(helper.as_deref().ok());
+    findings.extend(gain::findings());
+    findings.extend(policy::findings());
+    findings.extend(system::findings());
+    findings
 }
 
 /// What stands under an error of a helper that is missing or cannot be run: the first thing that is broken about it.

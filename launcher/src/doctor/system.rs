@@ -18,7 +18,7 @@ pub(super) fn findings() -> Vec<Finding> {
 }
 
 /// An endpoint without an address is `[::]`, for both families.
-fn ipv6() -> Finding {
+pub(super) fn ipv6() -> Finding {
     const ABOUT: &str = "ipv6";
     let bound = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0));
     let disabled = |which: &str| {
@@ -81,7 +81,7 @@ fn log() -> Finding {
 }
 
 /// Reports what later features need; it changes nothing today.
-fn kernel() -> Finding {
+pub(super) fn kernel() -> Finding {
     let release = uname();
     let release = release.release().to_string_lossy();
     let version = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0)).take(2).collect::<Vec<u32>>();
