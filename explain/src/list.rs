@@ -99,7 +99,7 @@ struct Grant<'p> {
 impl<'p> Grants<'p> {
     fn of(policy: &'p Policy, lines: &Lines<'_>, caller: &Caller) -> Grants<'p> {
         let concerning =
-            |effect| policy.rules.iter().filter(move |rule| rule.effect == effect && rule.concerns(caller));
+            |effect| policy.rules.iter().filter(move |rule| rule.effect == effect && rule.applies_to(caller));
         let denies: Vec<Extent<'p>> = concerning(Effect::Deny).map(Extent::of).collect();
         let candidates = Candidates::of(&denies);
         // Their subjects are already compared.

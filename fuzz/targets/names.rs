@@ -87,7 +87,7 @@ fuzz_target!(|data: &[u8]| {
             assert!(first <= last && last != u32::MAX && !owner.is_empty());
             assert!(ids.owners(first).any(|found| found == owner) && ids.owners(last).any(|found| found == owner));
             let found = names.owners(ids.owners(first)).expect("given");
-            assert!(!found.uids.is_empty() || !found.strangers.is_empty());
+            assert!(!found.uids.is_empty() || !found.unknown_names.is_empty());
         }
     }
 });

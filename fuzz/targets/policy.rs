@@ -63,14 +63,14 @@ fn verdicts(policy: &Policy, names: &Names) -> Vec<bool> {
                 match &decision {
                     Decision::Permit(permit) => {
                         let rule = permit.rule();
-                        assert!(rule.effect == Effect::Permit && rule.concerns(&caller), "{rule:?}");
+                        assert!(rule.effect == Effect::Permit && rule.applies_to(&caller), "{rule:?}");
                         assert!(rule.ports.iter().any(|ports| {
                             (ports.first..=ports.last).contains(&endpoint.port)
                                 && ports.protocols.contains(endpoint.endpoint.protocol)
                         }));
                         let denied = policy.rules.iter().any(|rule| {
                             rule.effect == Effect::Deny
-                                && rule.concerns(&caller)
+                                && rule.applies_to(&caller)
                                 && rule.addresses.is_empty()
                                 && rule.dev.is_none()
                                 && rule.ports.iter().any(|ports| {

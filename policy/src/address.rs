@@ -1,8 +1,8 @@
-//! Addresses as sets: what a rule's `on` clause holds, what a request would occupy, and how the two relate.
+//! Addresses as sets: the addresses of a rule's `on` clause, those that a socket would occupy, and how the two overlap.
 //!
-//! The wildcards are separate elements: `0.0.0.0` in a rule is the IPv4 wildcard and nothing else, `0.0.0.0/0` every
-//! IPv4 address and the wildcard. `[::]` in a rule is the dual-stack wildcard, that is both. An IPv4-mapped address is
-//! IPv4, so no IPv6 prefix ever speaks of IPv4.
+//! The wildcards are separate elements: In a rule, `0.0.0.0` is only the IPv4 wildcard, and `0.0.0.0/0` is every IPv4
+//! address and the wildcard. `[::]` is the dual-stack wildcard, that is both. An IPv4-mapped address counts as IPv4, so
+//! an IPv6 prefix never contains IPv4.
 
 use alloc::format;
 use alloc::string::String;
@@ -26,7 +26,7 @@ pub enum AddressSet {
     DualWildcard,
 }
 
-/// What a socket occupies.
+/// The addresses that a socket occupies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Span {
     /// One IPv4 address
@@ -39,7 +39,7 @@ pub enum Span {
     V6Wildcard,
     /// Every address of both families
     DualWildcard,
-    /// The same, and each address by itself: `each`
+    /// `each`: the same, and each address of the host separately
     Each,
 }
 
@@ -49,7 +49,7 @@ pub enum Domain {
     /// AF_INET for an IPv4 address and AF_INET6 for others, as the helper makes its sockets
     #[default]
     OfAddress,
-    /// AF_INET6 for whatever address: the caller's own socket, which binds IPv4 addresses as `::ffff:a.b.c.d`
+    /// AF_INET6 for any address: the caller's own socket, which binds IPv4 addresses as `::ffff:a.b.c.d`
     Inet6,
 }
 
@@ -63,8 +63,8 @@ pub enum AddressError {
 }
 
 impl Span {
-    /// What a socket for `address` occupies. `v6only` counts only where the socket is the helper's own: a caller can
-    /// clear it on one of theirs between this decision and bind(2).
+    /// The addresses that a socket for `address` occupies. `v6only` must be false for the caller's own socket: the
+    /// caller can clear that option between this decision and bind(2).
     pub fn of(address: Address, v6only: bool) -> Span {
         match address {
             Address::V4(address) if address.is_unspecified() => Span::V4Wildcard,
@@ -84,16 +84,16 @@ impl Span {
         }
     }
 
-    /// Whether `sets` together hold all of this; no sets at all stand for every address.
+    /// Whether `sets` together contain every address of this span. An empty list contains every address.
     pub fn is_within(self, sets: &[AddressSet]) -> bool {
-        // What holds the wildcards themselves holds no address; each wants all of them.
+        // A set of wildcards alone contains no single address, but `each` needs all of them.
         let counts =
             |set: &AddressSet| self != Span::Each || *set != AddressSet::V4Wildcard && *set != AddressSet::DualWildcard;
         let held = |part| sets.iter().any(|set| counts(set) && set.holds(part));
         sets.is_empty() || self.parts().into_iter().flatten().all(held)
     }
 
-    /// Whether `sets` hold any of what this occupies: a wildcard occupies every address of its family.
+    /// Whether this span overlaps any of `sets`: a wildcard occupies every address of its family.
     pub fn overlaps(self, sets: &[AddressSet]) -> bool {
         let meets = |part: Span, set: &AddressSet| match (part, set) {
             (Span::V4Wildcard, AddressSet::V4(..)) | (Span::V6Wildcard, AddressSet::V6(..)) => true,
@@ -102,11 +102,10 @@ impl Span {
         sets.is_empty() || self.parts().into_iter().flatten().any(|part| sets.iter().any(|set| meets(part, set)))
     }
 
-    /// Whether a datagram socket that occupies this can send from any address that `sets` hold. Its holder names the
-    /// source address of each datagram (IP_PKTINFO, IPV6_PKTINFO), which needs no privilege; the family alone is bounded.
+    /// Whether a datagram socket that occupies this can send from an address in `sets`. Its holder chooses the source
+    /// address of each datagram (IP_PKTINFO, IPV6_PKTINFO) without privilege; only the family is fixed.
     ///
-    /// bind(2) makes a socket IPv6 only where it binds it to an IPv6 address. One that it binds to an IPv4 address can send
-    /// both if it is of AF_INET6.
+    /// An AF_INET6 socket can send both families, unless bind(2) bound it to an IPv6 address: that makes it IPv6-only.
     pub fn may_send_from(self, domain: Domain, sets: &[AddressSet]) -> bool {
         let (v4, v6) = match self {
             Span::V4(_) | Span::V4Wildcard => (true, domain == Domain::Inet6),
@@ -116,14 +115,14 @@ impl Span {
         sets.iter().any(|set| match set {
             AddressSet::V4(..) => v4,
             AddressSet::V6(..) => v6,
-            // These hold no address to send from.
+            // A wildcard is not an address to send from.
             AddressSet::V4Wildcard | AddressSet::DualWildcard => false,
         })
     }
 }
 
 impl AddressSet {
-    /// The one address to ask for that this is, or the wildcard that it holds.
+    /// The single address of this set, or its wildcard, as an address to ask for.
     pub(crate) fn single(self) -> Option<Address> {
         match self {
             AddressSet::V4(address, 32) => Some(Address::V4(address)),
@@ -134,7 +133,7 @@ impl AddressSet {
         }
     }
 
-    /// Whether this is a part of its family's addresses, and not all of them or a wildcard.
+    /// Whether this contains some addresses of its family, but not all. A wildcard alone does not count.
     pub fn is_part_of_family(self) -> bool {
         matches!(self, AddressSet::V4(_, length) | AddressSet::V6(_, length) if length > 0)
     }
@@ -176,7 +175,7 @@ impl AddressSet {
         }
     }
 
-    /// Whether this holds `part`, one address or one family's wildcard.
+    /// Whether this contains `part`, one address or one family's wildcard.
     fn holds(self, part: Span) -> bool {
         match (self, part) {
             (AddressSet::V4(network, length), Span::V4(address)) => {

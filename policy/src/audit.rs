@@ -1,6 +1,6 @@
-//! The audit line: one for every grant and every refusal, to syslog's authpriv, whichever the way in.
+//! The audit line: one for each grant and each refusal, to syslog (authpriv), whatever the verb.
 //!
-//! The text proves nothing (anybody may write such lines); the credentials that the log daemon reads from the kernel do.
+//! The text proves nothing, since anybody may log such a line. The log daemon reads the sender's ids from the kernel.
 //! Bytes from the caller are escaped.
 
 use alloc::format;
@@ -12,7 +12,7 @@ use portgrant_protocol::text::printable;
 const GRANT: u32 = (10 << 3) | 6;
 const REFUSAL: u32 = (10 << 3) | 5;
 
-/// What became of one endpoint.
+/// The outcome for one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It is about to be bound for the caller
@@ -26,13 +26,13 @@ pub enum Outcome {
 /// A line before it is written.
 #[derive(Debug)]
 pub struct Line<'a> {
-    /// What became of it
+    /// The outcome
     pub outcome: Outcome,
     /// The caller's real uid
     pub uid: u32,
     /// The caller's real gid
     pub gid: u32,
-    /// The way in
+    /// How it was asked for: `exec`, `bind`, `pass` or `kernel`
     pub verb: &'static str,
     /// The endpoint
     pub endpoint: String,
@@ -43,7 +43,7 @@ pub struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// The line, as of process `pid` of the program `tag`.
+    /// The line as process `pid` of program `tag` logs it.
     #[must_use]
     pub fn as_of(&self, tag: &str, pid: u32) -> String {
         let (priority, word) = match self.outcome {

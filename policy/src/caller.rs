@@ -20,10 +20,10 @@ pub struct Caller {
     pub gid: u32,
     /// Supplementary groups
     pub groups: Vec<u32>,
-    /// The groups that passwd and group give to the accounts of the uid, of its owners, and of those of the gids: a deny
-    /// cannot be escaped by giving up a group
+    /// Groups that passwd and group give to the accounts of the uid, and to the users who own the uid or one of the
+    /// gids in subuid and subgid: giving up a group does not escape a deny
     pub account_groups: Vec<u32>,
-    /// The users who were given the uid in subuid: a deny cannot be escaped by taking it
+    /// The users who own the uid in subuid: taking a subordinate uid does not escape a deny
     pub owners: Vec<u32>,
     /// A login name, for messages only
     pub name: Option<String>,
@@ -32,7 +32,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The account `name`, as a login would give it.
+    /// The ids that a login as `name` would have.
     pub fn account(name: &str, names: &Names) -> Result<Caller, Error> {
         let user = names.user(name)?.ok_or_else(|| Error::UnknownUser(name.to_owned()))?;
         let groups = names.account_groups(user.uid)?;
@@ -42,13 +42,13 @@ impl Caller {
         Ok(account)
     }
 
-    /// Adds what only a deny looks at. A table is read only if it can change the verdict.
+    /// Adds the accounts, which only a deny compares. A table is read only if it can change the verdict.
     pub fn with_accounts(mut self, policy: &Policy, names: &Names) -> Result<Caller, Error> {
         if let Some(deny) = policy.group_deny() {
             names.require_accounts(|| policy.place(deny))?;
             self.account_groups = names.account_groups(self.uid)?;
         }
-        let is_permitted = policy.rules.iter().any(|rule| rule.effect == Effect::Permit && rule.concerns(&self));
+        let is_permitted = policy.rules.iter().any(|rule| rule.effect == Effect::Permit && rule.applies_to(&self));
         if is_permitted && policy.denies_somebody() {
             self.find_owners(policy, names)?;
         }
@@ -58,8 +58,8 @@ impl Caller {
     fn find_owners(&mut self, policy: &Policy, names: &Names) -> Result<(), Error> {
         let by_uid = names.owners(names.subuids()?.owners(self.uid))?;
         self.owners.clone_from(&by_uid.uids);
-        if !by_uid.strangers.is_empty() {
-            // Perhaps a user of a directory service: it may be any denied user who is not in /etc/passwd.
+        if !by_uid.unknown_names.is_empty() {
+            // The owner may be a user of a directory service, so every denied uid that is not in /etc/passwd counts.
             let known = names.uids()?;
             let denied = policy.rules.iter().filter(|rule| rule.effect == Effect::Deny);
             self.owners.extend(denied.filter_map(|rule| match rule.subject {
@@ -74,7 +74,7 @@ impl Caller {
                 for uid in owners.uids {
                     self.account_groups.extend(names.account_groups(uid)?);
                 }
-                for name in owners.strangers {
+                for name in owners.unknown_names {
                     self.account_groups.extend(names.groups_that_list(name)?);
                 }
             }

@@ -1,7 +1,7 @@
-//! The verdict. A pure function of the policy, the caller and the request, and total: it always answers, with a reason.
+//! The verdict: a pure function of the policy, the caller and the request. Each verdict has a reason.
 //!
 //! A permit must contain the whole request, by one rule; a deny applies where it overlaps any part of it; deny beats
-//! permit; what no rule permits is refused. The order of the rules decides nothing but which of them is named.
+//! permit; a request that no rule permits is refused. The order of the rules only decides which of them is named.
 
 use alloc::vec::Vec;
 
@@ -12,23 +12,23 @@ use crate::caller::Caller;
 use crate::distrust::Finding;
 use crate::rule::{Effect, Policy, Ports, Rule, Subject};
 
-/// A request as it is decided: an endpoint, and what goes with the way it is asked for.
+/// One endpoint of a request, and what else the verdict depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask<'a> {
     /// What is asked for
     pub endpoint: Resolved,
     /// The family of the socket that will be bound
     pub domain: Domain,
-    /// The program that will be executed, where the helper itself does that
+    /// The program, if the helper will execute it
     pub program: Option<AskedProgram<'a>>,
 }
 
-/// The program that will be executed. Whoever reads the files judges it.
+/// The program that will be executed. The crate `trusted` judges its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AskedProgram<'a> {
     /// Its path, absolute
     pub path: &'a [u8],
-    /// Why its file is not believed, so that no exec rule for it permits anything
+    /// Why its file is not trusted. If it is not, an exec rule for it permits nothing
     pub unfit: Option<Finding>,
 }
 
@@ -42,8 +42,8 @@ pub enum Decision<'p> {
     Refuse(Refusal<'p>),
 }
 
-/// What a rule permits. A verdict, and nothing more: the helper binds by a separate `Permit`, which needs a policy that was
-/// read from judged files and a caller that was read from the kernel.
+/// What a rule permits. This is only a verdict: to bind, the helper needs a `Permit`, which is made from a policy of
+/// judged files and a caller that was read from the kernel.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Permitted<'p> {
@@ -80,12 +80,12 @@ pub struct Refusal<'p> {
     pub reason: Reason<'p>,
 }
 
-/// The reason of a refusal: the deny, or else how near the nearest permit came. Ordered by nearness.
+/// The reason of a refusal: the deny, or else the permit that came nearest. Ordered by nearness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason<'p> {
     /// No rule permits this port to this caller
     NoRule,
-    /// A rule for this caller permits nothing, as one of its ports is an unknown service; its other ports are not this one
+    /// A rule for this caller has an unknown service, so it permits nothing; the port is not one of its other ports
     UnknownService(&'p Rule),
     /// A rule permits the port, but of other protocols
     Protocol(&'p Rule),
@@ -95,13 +95,13 @@ pub enum Reason<'p> {
     Device(&'p Rule),
     /// A rule permits the endpoint, but not this option
     Option(&'p Rule, &'static str),
-    /// The same as [`Reason::UnknownService`], and one of its other ports is this one
+    /// The same as [`Reason::UnknownService`], but the port is one of its other ports
     UnknownServiceBeside(&'p Rule),
     /// A rule permits the endpoint, but only to its program
     Program(&'p Rule),
-    /// A rule permits the endpoint to this program, whose file is not believed
+    /// A rule permits the endpoint to this program, but the program's file is not trusted
     UnfitProgram(&'p Rule, Finding),
-    /// A rule denies another address (`on`) or interface (`dev`), and a datagram socket is not held to either
+    /// A rule denies another address (`on`) or interface (`dev`), and a datagram socket can use that as well
     DeniedDatagram(&'p Rule, &'static str),
     /// A rule denies it
     Denied(&'p Rule),
@@ -122,7 +122,7 @@ impl<'p> Reason<'p> {
         }
     }
 
-    /// The rule that it speaks of.
+    /// The rule that the reason names.
     pub fn rule(&self) -> Option<&'p Rule> {
         match self {
             Reason::NoRule => None,
@@ -140,7 +140,7 @@ impl<'p> Reason<'p> {
     }
 }
 
-/// Decides `ask` of `caller`.
+/// Decides whether `caller` may have `ask`.
 pub fn decide<'p>(policy: &'p Policy, caller: &Caller, ask: Ask<'_>) -> Decision<'p> {
     let mut permitting = None;
     let mut nearest = Reason::NoRule;
@@ -155,7 +155,7 @@ pub fn decide<'p>(policy: &'p Policy, caller: &Caller, ask: Ask<'_>) -> Decision
                     return refuse(ask, reason);
                 }
             }
-            Effect::Permit if permitting.is_none() && rule.concerns(caller) => match rule.permits(&ask) {
+            Effect::Permit if permitting.is_none() && rule.applies_to(caller) => match rule.permits(&ask) {
                 Ok(()) => permitting = Some(rule),
                 Err(reason) if reason.nearness() > nearest.nearness() => nearest = reason,
                 Err(_) => {}
@@ -185,9 +185,9 @@ impl Ask<'_> {
 }
 
 impl Rule {
-    /// Whether the rule speaks of `caller`. To a deny a group is the caller's if they have it or if their account does, and
-    /// a caller with a subordinate uid is the user who was given it.
-    pub fn concerns(&self, caller: &Caller) -> bool {
+    /// Whether the rule is for `caller`. For a deny, the groups of the caller's account count too, and a caller with a
+    /// subordinate uid counts as the user who owns it.
+    pub fn applies_to(&self, caller: &Caller) -> bool {
         let deny = self.effect == Effect::Deny;
         let has_gid = |test: &dyn Fn(u32) -> bool| test(caller.gid) || caller.groups.iter().any(|&gid| test(gid));
         match self.subject {
@@ -200,12 +200,12 @@ impl Rule {
         }
     }
 
-    /// Whether the rule may apply to `caller`, whose accounts are not known yet. A deny may: it is about accounts as well.
+    /// Whether the rule may apply to `caller`, whose accounts are not known yet. Any deny may: accounts count for it.
     pub fn may_apply_to(&self, caller: &Caller) -> bool {
-        self.effect == Effect::Deny || self.concerns(caller)
+        self.effect == Effect::Deny || self.applies_to(caller)
     }
 
-    /// Whether the rule contains all of `ask`. The subject is not compared.
+    /// Checks that the rule contains all of `ask`. The subject is not compared.
     pub(crate) fn permits(&self, ask: &Ask<'_>) -> Result<(), Reason<'_>> {
         let options = &ask.endpoint.endpoint.options;
         match &self.unknown_service {
@@ -238,11 +238,11 @@ impl Rule {
         }
     }
 
-    /// Whether the rule concerns `caller` and any part of `ask`. An interface is touched by a socket on it and by one on
-    /// all of them. A datagram socket is bounded by neither an address nor an interface: its holder sends from every
-    /// address of its family, and lifts SO_BINDTODEVICE by connect(2) with AF_UNSPEC (Linux 6.18).
+    /// Why the rule denies `ask` to `caller`, if it does. A socket without `dev` uses all interfaces. A datagram socket
+    /// is not limited by its address or interface: its holder can send from every address of its family, and can remove
+    /// SO_BINDTODEVICE by connect(2) with AF_UNSPEC (Linux 6.18).
     fn denies(&self, caller: &Caller, ask: &Ask<'_>) -> Option<Reason<'_>> {
-        if !self.concerns(caller) || !has_port(&self.ports, ask) {
+        if !self.applies_to(caller) || !has_port(&self.ports, ask) {
             return None;
         }
         let on = ask.span().overlaps(&self.addresses);

@@ -1,4 +1,4 @@
-//! Why a file or a folder is not believed, and what to do about it.
+//! Why a file or a folder is not trusted, and what to do about it.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -9,7 +9,7 @@ use core::fmt;
 use portgrant_protocol::errno::Described;
 use rustix::io::Errno;
 
-/// Why a file or a folder is not believed.
+/// Why a file or a folder is not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant's Display is its description")]
 pub enum Distrust {
@@ -74,7 +74,7 @@ impl fmt::Display for Distrust {
     }
 }
 
-/// `path` as a word of a command that can be pasted into a shell, as far as it can be shown at all.
+/// `path` as a word that can be pasted into a shell. If it has a quote or an unprintable byte, it can only be read.
 #[must_use]
 pub fn shell_word(path: &[u8]) -> String {
     let shown = portgrant_protocol::text::printable(path);

@@ -1,8 +1,8 @@
-//! The policy language: who may bind what. Rules as values in `rule.rs`, their text in `parse.rs`, the verdict in [`decide()`], what
-//! people read of it in `message.rs`.
+//! The policy language: who may bind what. `rule.rs` has the rules as values, `parse.rs` their syntax, [`decide()`] the
+//! verdict, and `message.rs` its text.
 //!
-//! Without any I/O and without privilege: the files are read by the crate trusted, which judges them first. One malformed
-//! line refuses everything: a rule that nobody can read might be the deny that matters. Paths and texts are bytes.
+//! There is no I/O and no privilege here: the crate `trusted` judges and reads the files. One malformed line refuses
+//! everything: a rule that cannot be parsed might be the deny that matters. Paths and texts are bytes.
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ extern crate alloc;
 mod address;
 pub mod audit;
 mod caller;
+mod corrections;
 mod decide;
 mod distrust;
 mod error;
@@ -22,7 +23,6 @@ mod parse;
 mod problem;
 mod rule;
 mod scan;
-mod slips;
 mod subid;
 #[cfg(test)]
 mod tests;

@@ -49,7 +49,8 @@ pub fn refused(refusal: &Refusal<'_>, caller: &Caller, policy: &Policy, names: &
     Message { rule, program, endpoint, ..Message::of(Kind::Refused, what).why(why).fix(fix) }
 }
 
-/// Why a rule for a group does not permit it to a process without that group, whose account has it; and what to do.
+/// Why a rule for a group does not permit it, and what to do: the caller's account has the group, but the process lacks
+/// it.
 pub fn lacks_group(rule: &Rule, caller: &Caller, policy: &Policy, names: &Names) -> (String, String) {
     let account = caller.name.as_ref().map_or_else(|| format!("uid {}", caller.uid), |name| shown(name));
     let gid = if let Subject::Gid(gid) = rule.subject { gid } else { caller.gid };
@@ -63,7 +64,7 @@ pub fn lacks_group(rule: &Rule, caller: &Caller, policy: &Policy, names: &Names)
     )
 }
 
-/// Why a rule whose subject does not exist permits nothing, and what was meant.
+/// Why a rule whose subject does not exist permits nothing, and what to write instead.
 fn misnamed(rule: &Rule, subject: &str, meant: &str, policy: &Policy) -> (String, String) {
     let kind = if subject.starts_with(':') { "group" } else { "user" };
     let subject = shown(subject);
@@ -80,7 +81,7 @@ fn misnamed(rule: &Rule, subject: &str, meant: &str, policy: &Policy) -> (String
     )
 }
 
-/// Why a rule with `word` in the place of a port permits nothing, and what was meant.
+/// Why a rule with `word` in place of a port permits nothing, and what to write instead.
 fn not_a_service(word: &str, listed: Option<Listed>, rule: &Rule, policy: &Policy) -> (String, String) {
     let (is, fix) = match listed {
         Some(Listed::User) => (
@@ -179,7 +180,7 @@ fn place(policy: &Policy, rule: &Rule) -> String {
     format!("{}  {}", policy.place(rule), policy.text(rule))
 }
 
-/// The endpoint that is most like `asked` among those that `rule` permits.
+/// The endpoint that `rule` permits and that is most similar to `asked`.
 fn permitted_by(rule: &Rule, asked: &Resolved) -> String {
     let asked_protocol = asked.endpoint.protocol;
     let has = |protocol: Protocol| {
@@ -219,8 +220,8 @@ fn permitted_by(rule: &Rule, asked: &Resolved) -> String {
     format!("{place}/tcp{options}")
 }
 
-/// Moves `endpoint` into one of `sets`: to the address itself, the loopback address or the wildcard. Of another network nobody
-/// here knows which addresses this host has: then it is returned.
+/// Moves `endpoint` into one of `sets`: to its only address, the loopback address or the wildcard. If there is none,
+/// returns a set, since the addresses of this host are not known here.
 fn within<'a>(sets: &'a [AddressSet], endpoint: &mut Endpoint) -> Option<&'a AddressSet> {
     if Span::of(endpoint.address, endpoint.options.v6only).is_within(sets) {
         return None;
@@ -237,7 +238,7 @@ fn within<'a>(sets: &'a [AddressSet], endpoint: &mut Endpoint) -> Option<&'a Add
     None
 }
 
-/// `alice (uid 1000)`, or `uid 1000` where no name is known.
+/// `alice (uid 1000)`, or `uid 1000` if the name is not known.
 pub fn who(caller: &Caller) -> String {
     match &caller.name {
         Some(name) => format!("{} (uid {})", shown(name), caller.uid),
@@ -255,7 +256,7 @@ fn unknown_service(rule: &Rule) -> &str {
     rule.unknown_service.as_deref().map_or("", |unknown| &unknown.word)
 }
 
-/// For which program it was asked instead.
+/// The program that the caller named, if any.
 fn instead(refusal: &Refusal<'_>) -> String {
     refusal.program.as_deref().map_or_else(String::new, |path| format!("; PROGRAM is {}", program(Some(path))))
 }

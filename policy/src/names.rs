@@ -1,7 +1,7 @@
-//! Names that rules use: users, groups, services, from `/etc/passwd`, `/etc/group` and `/etc/services` alone.
+//! The names in rules: users, groups and services, from `/etc/passwd`, `/etc/group` and `/etc/services` only.
 //!
-//! The helper is linked statically, so it asks no directory service: an account that lives in one is written `uid:` or
-//! `gid:`. Each file is read when the first rule needs it, judged like the policy itself, and once.
+//! The helper is linked statically, so it cannot ask a directory service: an account of one is written `uid:N` or
+//! `gid:N`. Each file is judged like the policy, and is read once, when the first rule needs it.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, BinaryHeap};
@@ -15,10 +15,10 @@ use portgrant_protocol::service::Services;
 use portgrant_protocol::text::printable;
 
 use crate::error::Error;
-use crate::scan::feeds;
+use crate::scan::line_feeds;
 use crate::subid::SubordinateIds;
 
-/// The fields of a line of passwd(5) that matter here.
+/// The fields of a line of passwd(5) that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct User<'a> {
     /// The login name
@@ -42,8 +42,7 @@ pub struct Members {
 pub trait Files: fmt::Debug {
     /// The text of file `name` of /etc; `None` if there is no such file, or nothing in it.
     ///
-    /// # Errors
-    /// If the file cannot be read or believed.
+    /// # Errors If the file cannot be read or is not trusted.
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error>;
 }
 
@@ -63,8 +62,8 @@ pub struct Names {
 pub struct Owners<'a> {
     /// Their uids, each once
     pub uids: Vec<u32>,
-    /// Names that /etc/passwd does not know
-    pub strangers: Vec<&'a str>,
+    /// Names that are not in /etc/passwd
+    pub unknown_names: Vec<&'a str>,
 }
 
 impl Names {
@@ -80,7 +79,7 @@ impl Names {
         }
     }
 
-    /// Tables given as text, for tests and for policies of another place.
+    /// Tables given as text, for tests.
     pub fn of(passwd: &[u8], group: &[u8], services: &[u8]) -> Names {
         Names {
             files: Box::new(NoFiles),
@@ -149,7 +148,7 @@ impl Names {
         Ok(users.iter().map(|user| user.gid).chain(member_of).collect())
     }
 
-    /// Who has group `gid` by their account: those whose primary group it is, and those whom /etc/group lists.
+    /// The users whose account has group `gid`, as the primary group or by the list in /etc/group.
     pub fn members(&self, gid: u32) -> Result<Members, Error> {
         let primary = self.users()?.lines().filter_map(user).filter(|user| user.gid == gid).map(|user| user.uid);
         let mut members = Members { uids: primary.collect(), unknown: Vec::new() };
@@ -167,7 +166,7 @@ impl Names {
         Ok(Members { uids: uids.into_iter().collect(), ..members })
     }
 
-    /// The groups in whose lists of members `name` stands.
+    /// The groups that list `name` as a member.
     pub fn groups_that_list(&self, name: &str) -> Result<impl Iterator<Item = u32>, Error> {
         let lists = move |members: &str| !name.is_empty() && members.split(',').any(|member| member == name);
         Ok(self.groups()?.lines().filter_map(group).filter(move |group| lists(group.1)).map(|group| group.0))
@@ -192,14 +191,15 @@ impl Names {
         self.once(&self.subgids, "subgid", |text| SubordinateIds::parse(&text))
     }
 
-    /// Who the `owners` of a subordinate id are, and who owns their uids in turn: newuidmap(1) serves such a uid as well.
+    /// The users that `owners`, the owners of a subordinate id, stand for, and the users who own their uids in turn:
+    /// newuidmap(1) works for such a uid as well.
     pub fn owners<'a>(&'a self, owners: impl Iterator<Item = &'a str>) -> Result<Owners<'a>, Error> {
         let mut found = Owners::default();
         let mut ahead: Vec<&str> = owners.collect();
         while let Some(owner) = ahead.pop() {
             let uids = self.owner_uids(owner)?;
-            if uids.is_empty() && !found.strangers.contains(&owner) {
-                found.strangers.push(owner);
+            if uids.is_empty() && !found.unknown_names.contains(&owner) {
+                found.unknown_names.push(owner);
             }
             for uid in uids {
                 if !found.uids.contains(&uid) {
@@ -255,7 +255,7 @@ impl Files for NoFiles {
     }
 }
 
-/// A file of `NAME:…` lines. What is in a line is read when it is asked for.
+/// A file of `NAME:…` lines. A line is parsed when it is needed.
 #[derive(Debug)]
 struct Table {
     text: String,
@@ -263,7 +263,7 @@ struct Table {
     lines: Vec<(u32, u32)>,
     /// How often a name was looked up
     lookups: Cell<u32>,
-    /// The lines in order of the names; made when enough of them were looked up for it to pay
+    /// The lines sorted by name, made after [`Table::FEW`] lookups
     ordered: OnceCell<Vec<Named>>,
 }
 
@@ -275,17 +275,17 @@ struct Named {
 }
 
 impl Table {
-    /// Names that are looked up line by line before the lines are put in order.
+    /// How many lookups compare line by line, before the lines are sorted.
     const FEW: u32 = 16;
 
-    /// The table in `text`, which is shorter than 4 GiB, as all files that are read.
+    /// The table in `text`, which is shorter than 4 GiB, like every file that is read.
     fn of(text: Vec<u8>) -> Table {
         // A name that is not UTF-8 becomes one that no rule can contain: rules are ASCII.
         let text =
             String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         let mut lines = Vec::new();
         let mut start = 0;
-        for end in feeds(text.as_bytes()).chain([text.len()]) {
+        for end in line_feeds(text.as_bytes()).chain([text.len()]) {
             lines.extend(u32::try_from(start).ok().zip(u32::try_from(end).ok()));
             start = end + 1;
         }
@@ -308,7 +308,7 @@ impl Table {
     fn ordered(&self) -> &[Named] {
         self.ordered.get_or_init(|| {
             let named = |&line: &(u32, u32)| (self.at(line).split(':').next().unwrap_or_default(), line);
-            // Of two lines for one name the file's first comes first. (A heap is a tenth of sort's code.)
+            // Lines with the same name keep the order of the file. (A heap needs a tenth of the code of a sort.)
             let ordered = self.lines.iter().map(named).collect::<BinaryHeap<_>>().into_sorted_vec();
             let place = |(name, line): (&str, (u32, u32))| {
                 let length = u32::try_from(name.len()).unwrap_or(0);
@@ -328,7 +328,7 @@ impl Table {
     }
 }
 
-/// Whether `wanted` is what stands before the first colon of `line`.
+/// Whether `line` has the name `wanted` before its first colon.
 fn begins_with(line: &str, wanted: &str) -> bool {
     match line.as_bytes().strip_prefix(wanted.as_bytes()) {
         Some([]) | Some([b':', ..]) => !wanted.contains(':'),

@@ -1,7 +1,7 @@
-//! If no rule permits a request, the rule that was probably intended to: one for a group that the caller's account has and
-//! the process lacks, or one with an unknown subject that looks like the caller's name or group.
+//! Finds the rule that was probably meant to permit a refused request: one for a group that the caller's account has
+//! but the process lacks, or one with an unknown subject that looks like the caller's name or group.
 //!
-//! For messages alone, after the refusal. The cost is bounded: one walk over the rules, and few comparisons of names.
+//! Only for the message, after the refusal. The cost is bounded: one pass over the rules, and few comparisons of names.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -15,9 +15,9 @@ use crate::names::Names;
 use crate::problem::{Problem, Wrong};
 use crate::rule::{Effect, Policy, Rule, Source, Subject};
 
-/// How many names of rules are compared with the caller's at most.
+/// How many rules have their subject compared with the caller's names, at most.
 const MOST_COMPARED: usize = 1_000;
-/// How many groups of the caller are looked up.
+/// How many groups of the caller are looked up, at most.
 const MOST_GROUPS: usize = 100;
 /// A login name has at most 32 bytes (useradd(8)).
 const LONGEST: usize = 32;
@@ -27,14 +27,14 @@ const LONGEST: usize = 32;
 pub(crate) enum Near {
     /// It is for a group that the account has and the process lacks
     Lacks(Rule),
-    /// The caller's name stands among its ports
+    /// The caller's name is among its ports
     Listed(Rule),
-    /// Its subject does not exist; and what was probably meant
+    /// Its subject does not exist; `meant` is the probable one
     Name { rule: Rule, subject: String, meant: String },
 }
 
-/// The rule that is nearest to permitting what `refusal` refuses. The files are parsed again for it, since of the rules for
-/// others nothing may have been kept.
+/// The rule that is nearest to permitting what `refusal` refuses. The files are parsed again, since the first parse may
+/// have kept only the rules for the caller.
 pub(crate) fn near(refusal: &Refusal<'_>, caller: &Caller, sources: &[Source], names: &Names) -> Option<Near> {
     let program = refusal.program.as_deref().map(|path| AskedProgram { path, unfit: None });
     let ask = Ask { endpoint: refusal.endpoint.clone(), domain: Domain::OfAddress, program };
@@ -65,7 +65,7 @@ pub(crate) fn near(refusal: &Refusal<'_>, caller: &Caller, sources: &[Source], n
     })
 }
 
-/// The groups that passwd and group give to the caller's account, and that the process does not have.
+/// The groups that the caller's account has by passwd and group, but the process lacks.
 #[must_use]
 pub fn lacked_groups(caller: &Caller, names: &Names) -> Vec<u32> {
     let has = |gid: &u32| caller.gid == *gid || caller.groups.contains(gid);
@@ -73,7 +73,7 @@ pub fn lacked_groups(caller: &Caller, names: &Names) -> Vec<u32> {
     account.into_iter().filter(|gid| !has(gid)).collect()
 }
 
-/// The subject of a rule that names nobody, as it is written: it has left a warning.
+/// The unknown subject of a rule, as it is written. It is in the warning for that line.
 fn subject(policy: &Policy, rule: &Rule) -> Option<String> {
     warnings(policy, rule).find_map(|wrong| {
         if let Wrong::UnknownUser(word) = wrong {
@@ -94,7 +94,7 @@ fn warnings<'p>(policy: &'p Policy, rule: &Rule) -> impl Iterator<Item = &'p Wro
     policy.warnings.iter().skip(first).take_while(of_this_line).map(|warning| &warning.wrong)
 }
 
-/// What `subject`, which names nobody, was probably to be, for a user with this name and these groups.
+/// The subject that was probably meant by the unknown `subject`, for a user with this name and these groups.
 fn meant(subject: &str, name: Option<&str>, groups: &[&str]) -> Option<String> {
     let is_name = |word: &str| name.is_some_and(|name| name.eq_ignore_ascii_case(word));
     let user = || name.map(ToString::to_string);
@@ -149,14 +149,14 @@ impl<'a> Form<'a> {
     }
 }
 
-/// Whether `word` is everybody or everything in the files of other programs.
+/// Whether `word` means everybody or everything in the files of other programs.
 #[must_use]
 pub fn is_everybody(word: &str) -> bool {
     const EVERYBODY: [&str; 8] = ["*", "all", "anyone", "everybody", "everyone", "others", "public", "world"];
     EVERYBODY.iter().any(|everybody| everybody.eq_ignore_ascii_case(word))
 }
 
-/// What a word in the place of a port is, if it is not a service.
+/// The meaning of a word in place of a port that is not a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listed {
     /// A user: `permit alice bob 80`
@@ -168,7 +168,7 @@ pub enum Listed {
 }
 
 impl Listed {
-    /// Which of them `word` is.
+    /// The meaning of `word`, if it has one.
     #[must_use]
     pub fn of(word: &str, names: &Names) -> Option<Listed> {
         if names.user(word).ok().flatten().is_some() {
@@ -181,7 +181,8 @@ impl Listed {
     }
 }
 
-/// Whether one name is a misspelling of the other, in capitals or not: a letter more, fewer, another, or two in the wrong order; in long names twice.
+/// Whether one name is a misspelling of the other, in any case: one letter added, missing or changed, or two neighbours
+/// swapped. In names of 7 letters or more, two such mistakes.
 #[must_use]
 pub fn is_near(one: &str, other: &str) -> bool {
     if one.eq_ignore_ascii_case(other) {
@@ -194,7 +195,7 @@ pub fn is_near(one: &str, other: &str) -> bool {
     }
     let (one, other) = (one.to_ascii_lowercase(), other.to_ascii_lowercase());
     let (one, other) = (one.as_bytes(), other.as_bytes());
-    // Rows of the table of distances: of the prefixes of `one` that end two before, one before, and here.
+    // `before`, `last` and `this` are successive rows of the edit distance table, one row for each prefix of `one`.
     let (mut before, mut last) = (Vec::new(), (0..=other.len()).collect::<Vec<usize>>());
     for (row, &byte) in one.iter().enumerate() {
         let mut this = Vec::with_capacity(last.len());

@@ -1,4 +1,4 @@
-//! The grammar of the policy, as this parser has it. One rule a line, words divided by blanks and tabs:
+//! The grammar of the policy. Each line has one rule; blanks and tabs separate its words:
 //!
 //! ```text
 //! rule    = ("permit" | "deny") subject ports ["on" address…] ["dev" IFNAME] {word} ["exec" PATH]
@@ -7,9 +7,9 @@
 //! address = IPv4 ["/" LEN] | "[" IPv6 "]" ["/" LEN]                  bits beyond LEN are an error
 //! word    = "reserved" | "reuseport" | "freebind"                    each once, in any order, in a permit only
 //! ```
-//! A word that begins with `#` begins a comment. PATH begins with `/`, runs to the end of the line (blanks at its end
-//! cut off) and may hold `#`. The keywords win over services of the same name, and so do the names of protocols. Anything but
-//! printable ASCII outside of comments and PATH is an error, and so is a last line with a rule and no line feed.
+//! A word that begins with `#` begins a comment. PATH begins with `/`, ends with the line (without trailing blanks) and
+//! may contain `#`. A keyword or a protocol is never read as a service of the same name. Other bytes than printable
+//! ASCII outside of comments and PATH are an error, and so is a last line with a rule and without a line feed.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -22,20 +22,20 @@ use portgrant_protocol::text::{printable, written};
 use portgrant_protocol::{Port, Protocol};
 
 use crate::address::{AddressError, AddressSet};
+use crate::corrections;
 use crate::error::Error;
 use crate::names::{Names, id};
 use crate::problem::{Problem, Wrong};
 use crate::rule::{Effect, Policy, Ports, Protocols, Rule, Source, Subject, UnknownService};
-use crate::scan::{feeds, split_once};
-use crate::slips;
+use crate::scan::{line_feeds, split_once};
 use crate::words::{Word, Words};
 
 /// Ports that rsh and NFS trust as source ports: a rule that touches them must say `reserved`.
 const TRUSTED: core::ops::RangeInclusive<u16> = 512..=1023;
-/// exec, login and shell: needs the word even by service name.
+/// exec, login and shell: they need the word even if they are written as services.
 const RSH: core::ops::RangeInclusive<u16> = 512..=514;
 
-/// What a word behind the ports begins.
+/// The clause that a word after the ports begins.
 #[derive(Clone, Copy)]
 enum Clause {
     On,
@@ -85,14 +85,14 @@ impl Clause {
 type NextClause = Option<(Clause, usize)>;
 
 impl Policy {
-    /// Parses `sources`. The outer error is of the tables of names, the inner one lists every malformed line.
+    /// Parses `sources`. The outer error is about the tables of names, the inner one lists every malformed line.
     #[allow(clippy::type_complexity, reason = "two kinds of failure, each with what its message needs")]
     pub fn parse(sources: Vec<Source>, names: &Names) -> Result<Result<Policy, (Policy, Vec<Problem>)>, Error> {
         Policy::parse_some(sources, names, &|_| true)
     }
 
-    /// The same, with only those rules that are `wanted`. Every line is read and checked all the same; the others leave
-    /// nothing behind but their number, whatever their number is.
+    /// The same, but keeps only the rules that are `wanted`. All lines are checked and all rules are counted; the other
+    /// rules use no memory.
     #[allow(clippy::type_complexity, reason = "as above")]
     pub fn parse_some(
         sources: Vec<Source>,
@@ -109,7 +109,7 @@ impl Policy {
     }
 }
 
-/// Parses `source`, file number `file`, into `policy` and `problems`. The error is of the tables of names.
+/// Parses `source`, file number `file`, into `policy` and `problems`. The error is about the tables of names.
 fn parse(
     file: usize,
     source: &Source,
@@ -124,7 +124,7 @@ fn parse(
     let text = source.text.as_slice();
     let valid = valid(text);
     let mut start = 0;
-    for (index, end) in feeds(text).chain([text.len()]).enumerate() {
+    for (index, end) in line_feeds(text).chain([text.len()]).enumerate() {
         let line = text.get(start..end).unwrap_or_default();
         let line_text = valid.get(start..end).unwrap_or_else(|| self::valid(line));
         start = end + 1;
@@ -154,13 +154,13 @@ fn parse(
     Ok(())
 }
 
-/// `bytes` up to the first that is not UTF-8.
+/// `bytes` up to the first byte that is not UTF-8.
 fn valid(bytes: &[u8]) -> &str {
     let up_to = |error: Utf8Error| bytes.get(..error.valid_up_to()).map(from_utf8);
     from_utf8(bytes).or_else(|error| up_to(error).unwrap_or(Ok(""))).unwrap_or_default()
 }
 
-/// Whether `line` is to be a rule, and neither blank nor a comment.
+/// Whether `line` is neither blank nor a comment.
 fn is_rule(line: &[u8]) -> bool {
     !matches!(line.trim_ascii_start().first(), None | Some(b'#'))
 }
@@ -205,7 +205,7 @@ impl Rule {
         }
     }
 
-    /// Blank again, with the memory of its lists kept.
+    /// Makes the rule blank again, and keeps the memory of its lists.
     fn clear(&mut self) {
         let (mut ports, mut addresses) = (core::mem::take(&mut self.ports), core::mem::take(&mut self.addresses));
         ports.clear();
@@ -215,7 +215,7 @@ impl Rule {
 }
 
 impl<'a> Parser<'a> {
-    /// Reads the line into `rule`, which is blank. Says whether there is one.
+    /// Reads the line into `rule`, which is blank. Returns whether the line has a rule.
     fn rule(&mut self, rule: &mut Rule) -> Result<bool, Stop> {
         let Some(word) = self.words.next()? else { return Ok(false) };
         let effect = match word.text {
@@ -231,7 +231,7 @@ impl<'a> Parser<'a> {
             return Err((word.column, Wrong::Reserved(shown(word.text))).into());
         }
         if let Some(unknown) = &mut rule.unknown_service {
-            // Without ports the rule permits nothing, however it is read.
+            // A rule without ports permits nothing.
             unknown.beside = core::mem::take(&mut rule.ports);
         }
         Ok(true)
@@ -265,7 +265,7 @@ impl<'a> Parser<'a> {
         Ok(Subject::Nobody)
     }
 
-    /// A name that the tables do not hold breaks a deny, which would deny nobody, and in a permit matches nobody.
+    /// An unknown name is an error in a deny, which would deny nobody. In a permit it matches nobody, with a warning.
     fn unknown(&mut self, effect: Effect, column: usize, wrong: Wrong) -> Result<(), Stop> {
         if effect == Effect::Deny {
             return Err((column, wrong).into());
@@ -303,25 +303,25 @@ impl<'a> Parser<'a> {
         Ok((trusted, next))
     }
 
-    /// Adds what one word stands for; says whether it is a service's name.
+    /// Adds the ports of one word. Returns whether the word is a service's name.
     fn port(&mut self, rule: &mut Rule, word: &Word<'a>) -> Result<bool, Stop> {
-        let unsaid = if rule.effect == Effect::Deny { Protocols::ALL } else { Protocols::only(Protocol::Tcp) };
+        let default = if rule.effect == Effect::Deny { Protocols::ALL } else { Protocols::only(Protocol::Tcp) };
         if word.text == "any" {
             if !rule.ports.is_empty() {
                 return Err((word.column, Wrong::Port(shown(word.text))).into());
             }
-            rule.ports.push(Ports { protocols: unsaid, first: Port::MIN, last: Port::MAX });
+            rule.ports.push(Ports { protocols: default, first: Port::MIN, last: Port::MAX });
             return Ok(false);
         }
         let (port, protocol) = match split_once(word.text, b'/') {
             Some((port, protocol)) => (port, Some(protocol_word(port, protocol, word)?)),
             None => (word.text, None),
         };
-        let protocols = protocol.map_or(unsaid, Protocols::only);
+        let protocols = protocol.map_or(default, Protocols::only);
         if port.starts_with(|c: char| c.is_ascii_digit()) {
             let (first, last) = range(port).map_err(|at| {
-                // Of a range the number that does not fit, unless all of it is meant otherwise.
-                let at = if slips::port(word.text).is_none() { at } else { 0 };
+                // The column of the invalid number in a range, or of the word if there is a correction for all of it.
+                let at = if corrections::port(word.text).is_none() { at } else { 0 };
                 (word.column + at, Wrong::Port(shown(word.text)))
             })?;
             if first > last {
@@ -368,7 +368,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Reads the clauses from `next` on; says whether `reserved` is among them.
+    /// Reads the clauses from `next` on. Returns whether `reserved` is among them.
     fn clauses(&mut self, rule: &mut Rule, mut next: NextClause) -> Result<bool, Stop> {
         let (mut seen, mut place) = (0_u8, 0);
         let bit = |clause: Clause| 1 << clause as u8;
@@ -486,8 +486,8 @@ fn protocol_word(port: &str, protocol: &str, word: &Word<'_>) -> Result<Protocol
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
         "sctp" => Ok(Protocol::Sctp),
-        // `tcp/80`, `10.0.0.0/8`: not the protocol alone is meant otherwise.
-        _ if slips::protocol(protocol).is_none() && slips::port(word.text).is_some() => {
+        // `tcp/80`, `10.0.0.0/8`: the whole word is wrong, not only the protocol.
+        _ if corrections::protocol(protocol).is_none() && corrections::port(word.text).is_some() => {
             Err((word.column, Wrong::Port(shown(word.text))))
         }
         _ => Err((word.column + port.len() + 1, Wrong::Protocol(shown(protocol)))),

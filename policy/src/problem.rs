@@ -5,7 +5,7 @@ use core::fmt;
 
 use portgrant_protocol::Protocol;
 
-use crate::slips;
+use crate::corrections;
 
 /// An error or a warning about a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,11 +16,11 @@ pub struct Problem {
     pub line: usize,
     /// From 1, in bytes
     pub column: usize,
-    /// What
+    /// What is wrong
     pub wrong: Wrong,
 }
 
-/// What is wrong with a word. Each names the word, made printable, and what was expected.
+/// What is wrong with a word. Each text names the word, made printable, and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant's Display is its description")]
 pub enum Wrong {
@@ -73,7 +73,7 @@ impl fmt::Display for Wrong {
                 f,
                 "'{line}' has no line feed at its end, so it may be cut off; if it is complete, run: echo >> {path}"
             ),
-            Wrong::Effect(word) => match slips::effect(word) {
+            Wrong::Effect(word) => match corrections::effect(word) {
                 Some(instead) => write!(f, "'{word}' is not the start of a rule; write {instead}"),
                 None => write!(f, "'{word}' is not the start of a rule; expected permit or deny"),
             },
@@ -85,7 +85,7 @@ impl fmt::Display for Wrong {
             Wrong::UnknownUser(word) => write!(f, "user '{word}' is not in /etc/passwd; expected a user, or uid:N"),
             Wrong::UnknownGroup(word) => write!(f, "group '{word}' is not in /etc/group; expected a group, or gid:N"),
             Wrong::NoPorts => f.write_str("the rule has no ports; expected any, or PORT[-PORT][/PROTOCOL]..."),
-            Wrong::Port(word) => match slips::port(word) {
+            Wrong::Port(word) => match corrections::port(word) {
                 Some(instead) => write!(f, "'{word}' is not a valid port; write {instead}"),
                 None => write!(
                     f,
@@ -93,7 +93,7 @@ impl fmt::Display for Wrong {
                 ),
             },
             Wrong::Range(word) => write!(f, "'{word}' is not a valid range; expected the smaller port first"),
-            Wrong::Protocol(word) => match slips::protocol(word) {
+            Wrong::Protocol(word) => match corrections::protocol(word) {
                 Some(instead) => write!(f, "'{word}' is not a valid protocol; write {instead}"),
                 None => write!(f, "'{word}' is not a valid protocol; expected tcp (which is mptcp too), udp or sctp"),
             },
@@ -115,7 +115,7 @@ impl fmt::Display for Wrong {
                  (a single port from 515 on does not need it if it is written as a service)"
             ),
             Wrong::NoAddress => f.write_str("'on' has no address; expected IPv4[/LEN] or [IPv6][/LEN]"),
-            Wrong::Address(word) => match slips::address(word) {
+            Wrong::Address(word) => match corrections::address(word) {
                 Some(instead) => write!(f, "'{word}' is not a valid address; write {instead}"),
                 None => write!(f, "'{word}' is not a valid address; expected IPv4[/LEN] or [IPv6][/LEN]"),
             },

@@ -102,11 +102,11 @@ pub struct UnknownService {
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// permit or deny
+    /// Whether it permits or denies
     pub effect: Effect,
-    /// for whom
+    /// The users that it is for
     pub subject: Subject,
-    /// which ports; none in a permit with an unknown service
+    /// The ports; empty in a permit with an unknown service
     pub ports: Vec<Ports>,
     /// In a permit: a port that is not a service of /etc/services, so the rule permits nothing
     pub unknown_service: Option<Box<UnknownService>>,
@@ -120,9 +120,9 @@ pub struct Rule {
     pub freebind: bool,
     /// Only for this program, byte for byte
     pub program: Option<Vec<u8>>,
-    /// Which of the policy's files
+    /// Index of its file in [`Policy::sources`]
     pub file: usize,
-    /// Which line, from 1
+    /// Its line, from 1
     pub line: usize,
 }
 
@@ -138,19 +138,18 @@ pub struct Source {
 /// All rules, and the files that they stand in.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// The rules, in the order of the files and lines; order never decides
+    /// The rules, in the order of the files and lines; the order does not affect the verdict
     pub rules: Vec<Rule>,
     /// The files, for messages
     pub sources: Vec<Source>,
-    /// How many rules were read: more than there are here, if some were not wanted
+    /// How many rules were read, the unwanted ones included
     pub count: usize,
     /// Lines that are accepted but probably not intended
     pub warnings: Vec<Problem>,
 }
 
 impl Policy {
-    /// Whether any rule is bound to the program at `path`, byte for byte. So there is one file to judge, whichever rule
-    /// stands first.
+    /// Whether any rule is only for the program at `path`, compared byte for byte.
     pub fn names_program(&self, path: &[u8]) -> bool {
         self.rules.iter().any(|rule| rule.program.as_deref() == Some(path))
     }
@@ -171,7 +170,7 @@ impl Policy {
         printable(path)
     }
 
-    /// A line, printable; tabs as blanks, so that columns stay.
+    /// A line, printable. Tabs become blanks, so that columns stay the same.
     pub fn line(&self, file: usize, line: usize) -> String {
         let text = self.sources.get(file).map_or(&[][..], |source| &source.text);
         let line = text.split(|&byte| byte == b'\n').nth(line.saturating_sub(1)).unwrap_or_default();
@@ -184,7 +183,7 @@ impl Policy {
         self.rules.iter().find(|rule| rule.effect == Effect::Deny && matches!(rule.subject, Subject::Gid(_)))
     }
 
-    /// Whether any rule denies one user or one group, which their subordinate ids must not escape.
+    /// Whether any rule denies one user or one group. If so, subordinate ids must be checked.
     pub fn denies_somebody(&self) -> bool {
         let somebody = |subject| matches!(subject, Subject::Uid(_) | Subject::Gid(_));
         self.rules.iter().any(|rule| rule.effect == Effect::Deny && somebody(rule.subject))

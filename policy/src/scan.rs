@@ -1,14 +1,14 @@
-//! Searching bytes, faster than core does for short texts and for the line feeds of long ones.
+//! Byte searches that are faster than core's, for short words and for the line feeds of long texts.
 
-/// Eight bytes with the same value. Eight bytes of a text are looked at together: the highest bit of each is set in the
-/// result if it is one that is looked for. A carry or a borrow out of such a byte concerns only those behind it.
+/// Eight bytes with the same value. The searches test eight bytes of a text at once: the highest bit of each byte is
+/// set in the result if it matches. A carry or a borrow out of a match affects only the bytes after it.
 const fn eight(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }
 
-/// Where the line feeds are.
-pub(crate) fn feeds(text: &[u8]) -> impl Iterator<Item = usize> {
-    // A byte that is a line feed becomes zero, and a zero borrows from its highest bit.
+/// The positions of the line feeds.
+pub(crate) fn line_feeds(text: &[u8]) -> impl Iterator<Item = usize> {
+    // A line feed becomes zero, and subtracting 1 from zero sets the highest bit.
     let found = |bytes: u64| (bytes ^ eight(b'\n')).wrapping_sub(eight(1)) & !(bytes ^ eight(b'\n'));
     let mut from = 0;
     core::iter::from_fn(move || {
@@ -18,7 +18,7 @@ pub(crate) fn feeds(text: &[u8]) -> impl Iterator<Item = usize> {
     })
 }
 
-/// How many bytes at the beginning of `text` are printable ASCII without the blank.
+/// The number of bytes at the start of `text` that are printable ASCII and not blank.
 pub(crate) fn graphic(text: &[u8]) -> usize {
     // Above `~`, or not above the blank.
     let found =
@@ -37,7 +37,7 @@ fn first(text: &[u8], found: impl Fn(u64) -> u64, is_it: impl Fn(u8) -> bool) ->
     rest.iter().position(|byte| is_it(*byte)).map(|at| chunks.len() * 8 + at)
 }
 
-/// What stands before and behind the first `byte`, which is ASCII. For words: std's is made for long texts.
+/// The parts before and after the first `byte`, which must be ASCII. Faster than std's for short words.
 pub(crate) fn split_once(word: &str, byte: u8) -> Option<(&str, &str)> {
     let at = word.bytes().position(|other| other == byte)?;
     Some((word.get(..at)?, word.get(at + 1..)?))
@@ -55,7 +55,7 @@ mod tests {
         #[test]
         fn every_line_feed_is_found(text in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>(), Just(b'\x0b')], 0..80)) {
             let expected: Vec<usize> = (0..text.len()).filter(|&at| text[at] == b'\n').collect();
-            prop_assert_eq!(feeds(&text).collect::<Vec<_>>(), expected);
+            prop_assert_eq!(line_feeds(&text).collect::<Vec<_>>(), expected);
         }
 
         #[test]

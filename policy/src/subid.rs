@@ -5,7 +5,7 @@
 
 use alloc::string::String;
 
-/// A file of `OWNER:FIRST:COUNT` lines, the owner a login name or a uid. A line is read when it is asked for.
+/// A file of `OWNER:FIRST:COUNT` lines, the owner a login name or a uid. A line is parsed when it is needed.
 #[derive(Debug, Default)]
 pub struct SubordinateIds {
     text: String,
@@ -17,12 +17,12 @@ impl SubordinateIds {
         SubordinateIds { text: String::from_utf8_lossy(text).into_owned() }
     }
 
-    /// Who owns `id`: each of them, where ranges overlap.
+    /// The owners of `id`: several if ranges overlap.
     pub fn owners(&self, id: u32) -> impl Iterator<Item = &str> {
         self.ranges().filter(move |range| (range.1..=range.2).contains(&id)).map(|range| range.0)
     }
 
-    /// Every range: its owner, its first and its last id. Other lines name nobody, as for newuidmap(1).
+    /// Every range: its owner, its first and its last id. Invalid lines are skipped, as by newuidmap(1).
     pub fn ranges(&self) -> impl Iterator<Item = (&str, u32, u32)> {
         self.text.split('\n').filter_map(range)
     }
@@ -32,14 +32,14 @@ fn range(line: &str) -> Option<(&str, u32, u32)> {
     let mut fields = line.split(':');
     let (owner, first, count) = (fields.next()?, fields.next()?, fields.next()?);
     let first = number(first)?;
-    // 4294967295 is not an id. What a range has beyond the last id is nobody's.
+    // 4294967295 is not an id. A range ends at the last id.
     let last = first.saturating_add(number(count)?).checked_sub(1)?.min(u64::from(u32::MAX - 1));
     let (first, last) = (u32::try_from(first).ok()?, u32::try_from(last).ok()?);
     (first <= last && !owner.is_empty() && !owner.starts_with('#')).then_some((owner, first, last))
 }
 
-/// A number as strtoul(3) reads it with base 0, by which shadow's tools read these files: also in octal or hexadecimal. What
-/// they take for a range must be one here.
+/// A number in decimal, octal or hexadecimal. shadow's tools read these files by strtoul(3) with base 0, and every
+/// range of theirs must be a range here.
 fn number(word: &str) -> Option<u64> {
     let word = word.trim_ascii_start();
     let word = word.strip_prefix('+').unwrap_or(word);

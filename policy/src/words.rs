@@ -2,9 +2,9 @@
 
 use portgrant_protocol::text::printable;
 
+use crate::corrections;
 use crate::problem::Wrong;
 use crate::scan::graphic;
-use crate::slips;
 
 /// A word, and where it begins, from 1.
 pub(crate) struct Word<'a> {
@@ -15,7 +15,7 @@ pub(crate) struct Word<'a> {
 /// A line, word by word.
 pub(crate) struct Words<'a> {
     line: &'a [u8],
-    /// The same as text, up to the first byte that is not UTF-8: no word lies beyond it, since words are ASCII
+    /// The line as text, up to the first byte that is not UTF-8. Words are ASCII, so none lies beyond it
     text: &'a str,
     at: usize,
     /// It is the first of its file
@@ -25,7 +25,7 @@ pub(crate) struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    /// The words of `line`, which stands in the file at `path`; `text` is what is UTF-8 at the beginning of `line`.
+    /// The words of `line` of the file at `path`. `text` is the line up to its first byte that is not UTF-8.
     pub(crate) fn of(line: &'a [u8], text: &'a str, is_first: bool, path: &'a [u8]) -> Words<'a> {
         Words { line, text, at: 0, is_first, path }
     }
@@ -38,16 +38,16 @@ impl<'a> Words<'a> {
         }
         let end = start + graphic(rest);
         if !matches!(self.line.get(end), None | Some(b' ' | b'\t')) {
-            return Err((end + 1, self.odd(end)));
+            return Err((end + 1, self.invalid_byte(end)));
         }
         self.at = end;
         let text = self.text.get(start..end).ok_or_else(|| (start + 1, Wrong::Character(0)))?;
         Ok(Some(Word { text, column: start + 1 }))
     }
 
-    /// What is wrong with the byte `at` this place of the line.
+    /// What is wrong with the byte at index `at`.
     #[cold]
-    fn odd(&self, at: usize) -> Wrong {
+    fn invalid_byte(&self, at: usize) -> Wrong {
         let rest = self.line.get(at..).unwrap_or_default();
         let path = || printable(self.path);
         if rest == b"\r" {
@@ -56,7 +56,7 @@ impl<'a> Words<'a> {
         if self.is_first && at == 0 && rest.starts_with(b"\xef\xbb\xbf") {
             return Wrong::ByteOrderMark { path: path() };
         }
-        match slips::typography(rest) {
+        match corrections::typography(rest) {
             Some((what, instead, bytes)) => Wrong::Typography { what, instead, bytes },
             None => Wrong::Character(rest.first().copied().unwrap_or_default()),
         }
@@ -77,7 +77,7 @@ impl<'a> Words<'a> {
         (rest, self.line.len() - rest.len())
     }
 
-    /// Where the line ends.
+    /// The column after the last byte.
     pub(crate) fn end(&self) -> usize {
         self.line.len() + 1
     }

@@ -1,4 +1,4 @@
-//! The endpoint grammar: what a caller asks for, as text and as a value.
+//! Endpoints, as text and as values: what a caller asks for.
 //!
 //! ```text
 //! endpoint = [NAME "="] [ADDRESS ":"] PORT ["/" PROTOCOL] {"," OPTION ["=" VALUE]}
@@ -9,8 +9,8 @@
 //! ```
 //!
 //! The text is parsed once, into the final type; [`Endpoint`]'s `Display` writes it back, and that text parses to the
-//! same value. A service name stays a name until [`Endpoint::resolve`], because only the reader of services(5) knows
-//! how far that file may be trusted.
+//! same value. A service name stays a name until [`Endpoint::resolve`], since the code that reads services(5) must also
+//! decide whether to trust it.
 
 mod options;
 
@@ -43,7 +43,7 @@ pub enum Address {
     V4(Ipv4Addr),
     /// An IPv6 address; `[::]` is the dual-stack wildcard, and with v6only the IPv6 one.
     V6(Ipv6Addr),
-    /// `each` (udp): a socket for every unicast and every broadcast address, and the wildcard.
+    /// `each` (udp): one socket for the wildcard, and one for each unicast and broadcast address.
     Each,
 }
 
@@ -86,7 +86,7 @@ impl Endpoint {
         core::str::from_utf8(word).map_err(|_| EndpointError::NotText(printable(word)))?.parse()
     }
 
-    /// The same, of std's type.
+    /// The same for std's type.
     #[cfg(feature = "std")]
     pub fn from_os(word: &std::ffi::OsStr) -> Result<Endpoint, EndpointError> {
         Endpoint::from_bytes(word.as_encoded_bytes())
@@ -113,7 +113,7 @@ fn unknown_service(name: &str, protocol: Protocol, services: &Services) -> Endpo
 }
 
 impl Resolved {
-    /// The descriptor's name: the one that was given, else `80/tcp`.
+    /// The descriptor's name: the given one, or by default `80/tcp`.
     pub fn name(&self) -> String {
         match &self.endpoint.name {
             Some(name) => name.clone(),
@@ -203,14 +203,15 @@ pub fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
 }
 
-/// Whether `name` can be an interface's (dev_valid_name in the kernel, less what the grammars need for themselves).
+/// Whether `name` is a valid interface name: as in the kernel (dev_valid_name), without the bytes that the grammars
+/// use.
 pub fn is_interface(name: &str) -> bool {
     (1..=MAX_INTERFACE_LEN).contains(&name.len())
         && !matches!(name, "." | "..")
         && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/,:#".contains(&byte))
 }
 
-/// Whether `name` has the form of a service's (RFC 6335, and the `_ . +` that services(5) files hold besides).
+/// Whether `name` has the form of a service name: RFC 6335, and `_ . +`, which services(5) files use as well.
 pub fn is_service(name: &str) -> bool {
     name.len() <= MAX_NAME_LEN
         && name.starts_with(|c: char| c.is_ascii_alphabetic())

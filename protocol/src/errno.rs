@@ -1,7 +1,7 @@
-//! The kernel's error numbers in words, as strerror(3) has them and as std prints them.
+//! The kernel's error numbers in the words of strerror(3), which std prints as well.
 //!
-//! The helper has no C library to ask. All programs use this table for the texts that they share, so these do not depend on
-//! how a program is linked.
+//! The helper has no C library. Every program uses this table for shared messages, so that these do not depend on how
+//! the program is linked.
 
 use core::fmt;
 
@@ -28,16 +28,16 @@ pub fn words(errno: Errno) -> Option<&'static str> {
     WORDS.split('\n').nth(index).filter(|words| !words.is_empty())
 }
 
-/// A line for each number, from error 1 on: one text, so that the helper has no table of pointers to relocate before it gives
-/// up privilege. The numbers are those of asm-generic/errno.h, which are the same on all processors that portgrant is built
-/// for; the empty ones do not exist.
+/// One line for each number, from 1 on. One text, since a table of pointers would have to be relocated before the
+/// helper gives up privilege. The numbers are those of asm-generic/errno.h, the same on all processors that portgrant
+/// is built for. An empty line is an unused number.
 const WORDS: &str = include_str!("errno.txt");
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// std asks the C library.
+    /// std gets the words from the C library.
     #[test]
     #[cfg(target_env = "gnu")]
     fn every_number_has_the_words_that_std_prints() {

@@ -1,13 +1,13 @@
 //! Where the programs of an installation are.
 
-/// The folder of the programs that nobody types, below the prefix: the launcher, the helper, and what stands beside them.
+/// The folder below the prefix for programs that users do not start themselves: the launcher, the helper and others.
 pub const FOLDER: &str = "libexec/portgrant";
 
-/// The prefixes that are tried behind the one that a program finds itself below.
+/// The prefixes that are tried after the program's own prefix.
 pub const PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
 
-/// The prefix of the program at `path`: what is above `bin` or [`FOLDER`]. Not judged by what exists, since an upgrade may be
-/// under way.
+/// The prefix of the program at `path`: the path above `bin` or [`FOLDER`]. No file is checked, since an upgrade may be
+/// replacing them.
 #[must_use]
 pub fn prefix(path: &[u8]) -> Option<&[u8]> {
     let folder = parent(path)?;

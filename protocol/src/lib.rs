@@ -1,9 +1,9 @@
-//! What all parts of portgrant share: the endpoint grammar, request and reply records, the transfer of descriptors,
-//! the `LISTEN_*` variables, exit statuses.
+//! What all parts of portgrant share: endpoints, messages and records, the transfer of descriptors, the `LISTEN_*`
+//! variables, exit statuses.
 //!
-//! Owns no policy and no privilege; it depends on no other crate of portgrant, and all of them depend on it.
-//! The privileged helper links it, so everything here is bounded and total: hostile bytes end in an error. The helper has
-//! no C library and no std, so paths and texts are bytes; the feature `std` adds the same with std's types.
+//! It has no policy and no privilege, and depends on no other crate of portgrant. The privileged helper links it, so
+//! every length is bounded, and hostile bytes end in an error, never in a panic. The helper has no C library and no
+//! std, so paths and texts are bytes; the feature `std` adds functions for std's types.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(any(test, feature = "std")), no_std)]

@@ -1,7 +1,7 @@
-//! Why something was not done: a kind for programs, and the lines of a message for people. One type in every program of
-//! portgrant and in the crate; [`crate::record`] carries it between them.
+//! Failures: a kind for programs, and a text for people. All programs of portgrant and the server crate use this one
+//! type; [`crate::record`] carries it between them.
 //!
-//! No program parses the lines: everything that a program must know is a field with a closed set of values.
+//! No program parses the text: what a program must know is in a field with a closed set of values.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -10,7 +10,7 @@ use core::fmt;
 
 use crate::status;
 
-/// What kept something from being done. A closed set; on the wire an unknown one counts as [`Kind::System`].
+/// The kind of a failure: a closed set. A reader of a record takes an unknown kind as [`Kind::System`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The command line, the request or a descriptor is wrong
@@ -23,7 +23,7 @@ pub enum Kind {
     NotThere,
     /// The helper got no privilege, or the kernel does not honour it
     NoPrivilege,
-    /// The policy cannot be read or believed, or the installation is broken
+    /// The policy cannot be read or is not trusted, or the installation is broken
     BrokenPolicy,
     /// The program was not found, or cannot be executed
     Program,
@@ -63,10 +63,10 @@ impl Kind {
     }
 }
 
-/// Why something was not done. Each text is one line of printable ASCII, fit for a terminal and a log.
+/// A failure. Each text is one line of printable ASCII, safe for a terminal and a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// What kept it from being done
+    /// The kind
     pub kind: Kind,
     /// The exit status, never 0
     pub status: u8,
@@ -78,9 +78,9 @@ pub struct Message {
     pub fix: Option<String>,
     /// The rule that decided, `file:line`
     pub rule: Option<String>,
-    /// The program that the grant is bound to: only the helper's exec verb can use it
+    /// The only program that the rule is for: only the helper's exec verb can use such a rule
     pub program: Option<String>,
-    /// The endpoint that the message speaks of, in the words of [`crate::Resolved`]
+    /// The endpoint that failed, as [`crate::Resolved`] displays it
     pub endpoint: Option<String>,
 }
 
@@ -109,7 +109,7 @@ impl Message {
         Message { fix: Some(fix.into()), ..self }
     }
 
-    /// The same, with the endpoint that it speaks of.
+    /// The same, with the endpoint that failed.
     #[must_use]
     pub fn endpoint(self, endpoint: impl Into<String>) -> Message {
         Message { endpoint: Some(endpoint.into()), ..self }
@@ -139,8 +139,8 @@ pub fn message(kind: Kind, what: impl Into<String>, why: impl fmt::Display, fix:
     Message::of(kind, what).why(format!("{why}")).fix(fix)
 }
 
-/// A text as it leaves the program. In the helper that `tests/scrambled` builds every letter is another one, so a program that
-/// looks into texts, not at kinds, is found.
+/// A text as it leaves the program. In the helper that `tests/scrambled` builds, every letter is replaced, so that a
+/// program that parses texts fails its tests.
 pub(crate) fn outgoing(text: &str) -> Cow<'_, str> {
     if !cfg!(portgrant_scrambled) {
         return Cow::Borrowed(text);

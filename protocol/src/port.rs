@@ -1,4 +1,4 @@
-//! Port numbers, and the protocols that have them.
+//! Port numbers and transport protocols.
 
 use core::fmt;
 use core::num::NonZeroU16;
@@ -20,7 +20,7 @@ impl Port {
         NonZeroU16::new(number).map(Port)
     }
 
-    /// 1 to 65535 in digits, without sign or leading zero; read into 16 bits, so nothing wider is ever narrowed.
+    /// Parses 1 to 65535 in digits, without sign or leading zero, directly into 16 bits.
     pub fn parse(word: &str) -> Option<Port> {
         if word.starts_with('0') { None } else { decimal(word.as_bytes()).and_then(NonZeroU16::new).map(Port) }
     }
@@ -47,7 +47,7 @@ pub enum Protocol {
     Udp,
     /// sctp(7), one-to-one style
     Sctp,
-    /// Multipath TCP (RFC 8684); the policy knows it as tcp
+    /// Multipath TCP (RFC 8684); tcp in the policy
     Mptcp,
 }
 
@@ -62,7 +62,7 @@ impl Protocol {
         }
     }
 
-    /// The protocol whose ports it takes: mptcp's are tcp's.
+    /// The protocol whose ports it uses: mptcp uses those of tcp.
     pub fn transport(self) -> Protocol {
         match self {
             Protocol::Tcp | Protocol::Mptcp => Protocol::Tcp,
@@ -71,7 +71,7 @@ impl Protocol {
         }
     }
 
-    /// Whether its sockets are listened on and accept connections.
+    /// Whether its sockets listen and accept connections.
     pub fn is_stream(self) -> bool {
         self != Protocol::Udp
     }

@@ -1,5 +1,5 @@
-//! The program to execute: which file a name stands for, and why it cannot be executed. Looked up as the caller, since a
-//! lookup with more rights would show them which hidden files exist.
+//! The program to execute: the file that a name stands for, and why it cannot be executed. Look it up with the caller's
+//! rights: with more, the answer would show the caller which hidden files exist.
 
 use alloc::borrow::ToOwned;
 use alloc::ffi::CString;
@@ -18,7 +18,7 @@ use crate::text::printable;
 /// Where a name is looked up without PATH (confstr(3), `_CS_PATH`).
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
-/// A program that is not executed.
+/// A program that cannot be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfit {
     /// The name that was given, or the path that was found
@@ -48,8 +48,8 @@ pub enum Why {
     System(Errno),
 }
 
-/// The file that execvp(3) would execute for `name`, with `path` for the variable PATH; but a file that is not executable is
-/// reported as such, and it is not tried with a shell. An empty element of PATH is the working directory.
+/// The file that execvp(3) would execute for `name`, where `path` is the value of PATH. A file that is not executable
+/// is an error; it is not tried with a shell. An empty element of PATH is the working directory.
 pub fn look_up(name: &CStr, path: Option<&CStr>) -> Result<CString, Unfit> {
     if name.to_bytes().contains(&b'/') || name.is_empty() {
         return judge(name.to_owned());
@@ -60,7 +60,7 @@ pub fn look_up(name: &CStr, path: Option<&CStr>) -> Result<CString, Unfit> {
         let folder = if folder.is_empty() { b"." } else { folder };
         let separator: &[u8] = if folder.ends_with(b"/") { b"" } else { b"/" };
         let candidate = CString::new([folder, separator, name.to_bytes()].concat()).unwrap_or_default();
-        // A folder that this user may not search (another user's home in an inherited PATH) says nothing about the name.
+        // A folder that this user may not search, such as another user's home in an inherited PATH, is skipped.
         if stat(&candidate).is_err() {
             continue;
         }
@@ -94,7 +94,7 @@ fn judge(path: CString) -> Result<CString, Unfit> {
 }
 
 impl Unfit {
-    /// Why execve(2) answered `errno` for the file at `path`.
+    /// Why execve(2) of the file at `path` failed with `errno`.
     pub fn of_execve(path: &CStr, errno: Errno) -> Unfit {
         let why = match errno {
             Errno::NOENT if stat(path).is_err() => Why::NoSuchFile,
@@ -198,7 +198,7 @@ impl fmt::Display for Why {
     }
 }
 
-/// As many interpreters that are scripts as the kernel follows (`exec_binprm`).
+/// How many interpreters that are scripts the kernel follows (`exec_binprm`).
 const MOST_SCRIPTS: usize = 5;
 
 /// Why the interpreter of the script at `path` cannot be executed; `None` if the fault is in `path` itself.
@@ -234,7 +234,7 @@ fn interpreter(path: &CStr) -> Option<CString> {
     words.find(|word| !word.is_empty()).and_then(|word| CString::new(word).ok())
 }
 
-/// As much of the file as the kernel looks at (BINPRM_BUF_SIZE). Empty if this user may not read it.
+/// The start of the file that the kernel checks (BINPRM_BUF_SIZE). Empty if this user may not read it.
 fn start(path: &CStr) -> Vec<u8> {
     let mut start = [0; 256];
     let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
@@ -308,7 +308,7 @@ mod tests {
         let (bin, other) = (root.join("bin"), root.join("other"));
         let both = path(&[&bin, &other]);
         assert_eq!(find("tool".as_ref(), &both), Ok(bin.join("tool")));
-        assert_eq!(find("plain".as_ref(), &both), Ok(other.join("plain")), "what is not executable is passed over");
+        assert_eq!(find("plain".as_ref(), &both), Ok(other.join("plain")), "a file that is not executable is skipped");
         assert_eq!(find(bin.join("tool").as_ref(), &path(&[])), Ok(bin.join("tool")));
         assert_eq!(find("sh".as_ref(), &[]).as_deref(), Ok(Path::new("/bin/sh")), "without PATH");
         fs::remove_dir_all(root).expect("removed");
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn the_working_directory_is_searched_only_if_path_contains_it() {
         let here = path(&[Path::new("/nonexistent"), Path::new("")]);
-        // Tests run in the crate's folder; what is there is not executable, and that it was seen is told.
+        // Tests run in the crate's folder. Its files are not executable, so status 126 shows that the file was found.
         assert_eq!(find("Cargo.toml".as_ref(), &here).expect_err("not executable").status(), 126);
         assert_eq!(find("Cargo.toml".as_ref(), &path(&[Path::new("/nonexistent")])).expect_err("unseen").status(), 127);
     }
@@ -391,11 +391,11 @@ mod tests {
         ] {
             fs::write(&tool, shell(text)).expect("a script");
             let unfit = Unfit::by_execve(&tool, errno);
-            let told = (unfit.status(), unfit.why.to_string(), unfit.fix());
+            let reported = (unfit.status(), unfit.why.to_string(), unfit.fix());
             let fix = fix.replace("TOOL", &tool.display().to_string());
-            assert_eq!(told, (status, shell(why), shell(&fix)), "{text:?}");
+            assert_eq!(reported, (status, shell(why), shell(&fix)), "{text:?}");
         }
-        // A script of a script: the last of them is to blame.
+        // The interpreter is a script as well: the last interpreter is reported.
         fs::write(&other, "#!/no/such/sh\n").expect("a script");
         fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).expect("chmod");
         fs::write(&tool, shell("#!PLAIN\n")).expect("a script");

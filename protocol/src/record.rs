@@ -1,12 +1,11 @@
-//! Replies: records of ASCII `KEY=VALUE` lines, one record a message, as in sd_notify(3).
+//! Replies: records of ASCII `KEY=VALUE` lines, one record in each message, as in sd_notify(3).
 //!
 //! ```text
 //! granted = PORTGRANT=1  STATUS=0  NAMES=name:name…                     with the descriptors, in that order
 //! failed  = PORTGRANT=1  STATUS=n  KIND=…  WHAT=…  [WHY=…]  [FIX=…]  [RULE=file:line]  [PROGRAM=path]  [ENDPOINT=…]
 //! ```
-//! Each line ends in a line feed. `STATUS` is an exit status. No key stands twice. An unknown key is ignored, and an unknown
-//! `KIND` counts as `system`: so programs of neighbouring versions understand each other. (Requests have other
-//! keys, and there an unknown key is an error.)
+//! Each line ends in a line feed. `STATUS` is an exit status. No key occurs twice. An unknown key is ignored, and an
+//! unknown `KIND` counts as `system`, so that programs of neighbouring versions understand each other.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -27,18 +26,18 @@ pub use reading::{lines, once};
 pub const MAX_LEN: usize = 4096;
 /// The most lines in a record.
 pub const MAX_LINES: usize = 64;
-/// The version that this crate speaks.
+/// The version that this crate writes and reads.
 pub const VERSION: &str = "1";
 
-/// What is answered.
+/// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// Done
+    /// The sockets are bound
     Granted {
         /// A name for each descriptor, in order
         names: Vec<String>,
     },
-    /// Not done
+    /// It failed
     Failed(Message),
 }
 
@@ -66,16 +65,16 @@ impl Reply {
     }
 }
 
-/// A message as fields. Together they stay below the record's bound, whatever paths and rules the policy holds.
+/// A message as fields. Each is cut, so that all fit into a record, whatever paths and rules the policy has.
 fn fields(message: &Message) -> impl Iterator<Item = (&'static str, String)> {
     let cut = |value: &str, most| {
-        // A text of a message is printable already, and its backslashes are its own.
+        // A printable text is not escaped again: that would escape its backslashes.
         let mut value = if is_value(value) { value.to_owned() } else { text::printable(value.as_bytes()) };
         value.truncate(most);
         value
     };
     let text = |key, value: &Option<String>, most| value.as_deref().map(|value| (key, cut(value, most)));
-    // Half of a path or of an endpoint would be another one.
+    // A path or an endpoint is not cut: half of it would be another one.
     let word = |key, value: &Option<String>, most| text(key, value, usize::MAX).filter(|field| field.1.len() <= most);
     let optional = [
         message.why.as_deref().map(|why| ("WHY", cut(&outgoing(why), 1200))),
@@ -90,7 +89,7 @@ fn fields(message: &Message) -> impl Iterator<Item = (&'static str, String)> {
     present.into_iter().chain(optional.into_iter().flatten())
 }
 
-/// A record of `fields`, for conversations with other keys; an error if it would be too long.
+/// A record of any `fields`; an error if it would be too long.
 pub fn encode(fields: impl IntoIterator<Item = (&'static str, String)>) -> Result<Vec<u8>, RecordError> {
     let mut record = format!("PORTGRANT={VERSION}\n");
     let mut count = 1;

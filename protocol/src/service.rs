@@ -1,5 +1,5 @@
-//! services(5): names for ports and ports for names, as `/etc/services` lists them. Parses bytes; who reads the file
-//! judges it.
+//! services(5): the names of ports, as `/etc/services` lists them. This module only parses; the caller reads and judges
+//! the file.
 
 use alloc::boxed::Box;
 use alloc::collections::BinaryHeap;
@@ -7,11 +7,10 @@ use alloc::vec::Vec;
 
 use crate::port::{Port, Protocol};
 
-/// Where the system keeps the names of ports.
+/// The file with the names of ports.
 pub const PATH: &str = "/etc/services";
 
-/// One name of a line: where it begins and ends in the text. A line's first name stands before its aliases, an earlier line
-/// before a later one.
+/// One name of a line: where it begins and ends in the text.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     start: usize,
@@ -28,10 +27,11 @@ pub struct Services {
 }
 
 impl Services {
-    /// The entries of `text`: `NAME PORT/PROTOCOL [ALIAS…]`, a `#` beginning a comment. Other lines, and
-    /// protocols that portgrant does not support, are skipped.
+    /// The entries of `text`: `NAME PORT/PROTOCOL [ALIAS…]`; `#` begins a comment. Other lines, and protocols that
+    /// portgrant does not support, are skipped.
     pub fn parse(text: &[u8]) -> Services {
-        // Of two entries for one name the file's first wins, as in getservbyname(3). (A heap is a tenth of sort's code.)
+        // Of two entries for one name, the first in the file wins, as in getservbyname(3). (A heap needs a tenth of the
+        // code of a sort.)
         let mut named = BinaryHeap::new();
         for line in text.split(|&byte| byte == b'\n') {
             let line = line.split(|&byte| byte == b'#').next().unwrap_or_default();
@@ -50,13 +50,13 @@ impl Services {
         Services { text: text.into(), entries: named.into_sorted_vec().into_iter().map(entry).collect() }
     }
 
-    /// The port of service `name` for `protocol` (mptcp has tcp's).
+    /// The port of service `name` for `protocol` (for mptcp that of tcp).
     pub fn port(&self, name: &str, protocol: Protocol) -> Option<Port> {
         self.named(name).find(|entry| entry.protocol == protocol.transport()).map(|entry| entry.port)
     }
 
-    /// The name of `port` for `protocol`, and no alias: the file's first, as in getservbyport(3). A name that is not
-    /// UTF-8 is skipped.
+    /// The name of `port` for `protocol`, not an alias: the first in the file, as in getservbyport(3). `None` if it is
+    /// not UTF-8.
     pub fn name(&self, port: Port, protocol: Protocol) -> Option<&str> {
         let here = |entry: &&Entry| entry.port == port && entry.protocol == protocol.transport();
         let first = self.entries.iter().filter(here).min_by_key(|entry| entry.start)?;

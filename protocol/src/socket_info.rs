@@ -1,4 +1,4 @@
-//! What the kernel reports about a descriptor: is it the socket that was announced or requested?
+//! What the kernel reports about a descriptor, and whether it is the socket that was announced or requested.
 
 use core::fmt;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -25,22 +25,22 @@ pub struct SocketInfo {
 pub enum Mismatch {
     /// It is open, but not a socket
     NotASocket,
-    /// A socket of another family (AF_UNIX, say), or of a type or protocol that is not portgrant's
+    /// A socket of another family, such as AF_UNIX, or of a type or protocol that portgrant does not use
     NotInet,
     /// A socket of another protocol
     Protocol {
-        /// what it is
+        /// The socket's protocol
         found: Protocol,
-        /// what it should be
+        /// The protocol that was expected
         expected: Protocol,
     },
-    /// A stream socket on which listen(2) was not called: accept(2) would fail for ever
+    /// A stream socket on which listen(2) was not called: accept(2) would always fail
     NotListening,
     /// A socket of another address or port
     Address {
-        /// what it is bound to
+        /// The address that the socket is bound to
         found: SocketAddr,
-        /// whether it takes IPv4 as well
+        /// Whether it accepts IPv4 as well
         dual_stack: bool,
     },
 }
@@ -69,7 +69,7 @@ impl SocketInfo {
         Ok(SocketInfo { protocol, local, listening, dual_stack })
     }
 
-    /// Whether this is the socket that `asked` asks for, ready to be served.
+    /// Checks that this is the socket for `asked`, and that it listens if it is a stream socket.
     pub fn fit(&self, asked: &Resolved) -> Result<(), Mismatch> {
         let expected = asked.endpoint.protocol;
         if self.protocol != expected {

@@ -1,10 +1,10 @@
-//! Exit statuses, the same ones on the wire (`STATUS=`). From sysexits.h and env(1).
+//! Exit statuses, also used in records (`STATUS=`). From sysexits.h and env(1).
 
-/// Everything that was asked for was done.
+/// Success.
 pub const OK: u8 = 0;
 /// The command line or the request is wrong (`EX_USAGE`).
 pub const USAGE: u8 = 64;
-/// The address is in use or not there (`EX_UNAVAILABLE`).
+/// The address is in use or does not exist (`EX_UNAVAILABLE`).
 pub const UNAVAILABLE: u8 = 69;
 /// A system call failed (`EX_OSERR`).
 pub const SYSTEM: u8 = 71;

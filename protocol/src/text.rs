@@ -1,12 +1,12 @@
-//! Bytes that somebody else chose, made fit to be shown: in messages, audit lines and records.
+//! Makes bytes from outside safe to show in messages, audit lines and records.
 
 use alloc::string::String;
 use core::fmt::Write;
 
-/// `bytes` in printable ASCII: everything else, and the backslash, as `\xNN`.
+/// `bytes` as printable ASCII. Other bytes, and the backslash, become `\xNN`.
 ///
-/// What a terminal, a log reader or a record could take for a command (escape sequences, line feeds, bidirectional
-/// marks) never gets through. At most 1,024 bytes are shown, then `...` follows.
+/// So no escape sequence, line feed or bidirectional mark reaches a terminal, a log or a record. At most 1,024 bytes
+/// are shown; `...` stands for the rest.
 pub fn printable(bytes: &[u8]) -> String {
     const SHOWN: usize = 1024;
     let plain = |byte: &u8| matches!(byte, b' '..=b'[' | b']'..=b'~');

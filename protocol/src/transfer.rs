@@ -1,4 +1,4 @@
-//! Descriptors over a Unix socket: one record, one message (SOCK_SEQPACKET, SCM_RIGHTS; see unix(7)).
+//! Sends a record and descriptors as one message over a Unix socket (SOCK_SEQPACKET, SCM_RIGHTS; see unix(7)).
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -20,19 +20,19 @@ mod receiving;
 #[cfg(any(test, feature = "client"))]
 pub use receiving::{pair, receive};
 
-/// Whether records may be sent over `socket`: a connected Unix socket of type SOCK_SEQPACKET.
+/// Checks that records can be sent over `socket`: a connected Unix socket of type SOCK_SEQPACKET.
 pub fn check(socket: BorrowedFd<'_>) -> Result<(), TransferError> {
     let unix = sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX);
     let seqpacket = sockopt::socket_type(socket) == Ok(SocketType::SEQPACKET);
     if unix && seqpacket && getpeername(socket).is_ok() { Ok(()) } else { Err(TransferError::NotAConversation) }
 }
 
-/// Sends `record` and `descriptors` as one message. A peer that is gone is an error, and raises no SIGPIPE.
+/// Sends `record` and `descriptors` as one message. If the peer is gone, that is an error without SIGPIPE.
 pub fn send(socket: BorrowedFd<'_>, record: &[u8], descriptors: &[OwnedFd]) -> Result<(), TransferError> {
     send_with(socket, record, descriptors, SendFlags::NOSIGNAL)
 }
 
-/// Sends `record` alone, and never waits: if there is no room for it, that is an error.
+/// Sends `record` alone and never waits: if the socket buffer is full, that is an error.
 pub fn send_now(socket: BorrowedFd<'_>, record: &[u8]) -> Result<(), TransferError> {
     send_with(socket, record, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
 }
@@ -58,7 +58,7 @@ fn send_with(
     if sent == record.len() { Ok(()) } else { Err(TransferError::Truncated) }
 }
 
-/// Why a record or its descriptors did not get through.
+/// Why a record and its descriptors could not be sent or received.
 #[derive(Debug)]
 pub enum TransferError {
     /// Not a connected Unix socket of type SOCK_SEQPACKET
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn descriptors_of_a_peer_that_uses_another_library_arrive_as_well() {
         let (ours, theirs) = pair().expect("socketpair");
-        // sendfd speaks through std's types; sendmsg(2) is the same for a datagram and a sequenced packet.
+        // sendfd needs std's types, so this is a UnixDatagram: sendmsg(2) is the same for both types of socket.
         let sent = UnixDatagram::from(theirs).send_with_fd(b"hello", &[null().as_raw_fd()]).expect("sent");
         let (record, descriptors) = receive(ours.as_fd()).expect("received");
         assert_eq!((sent, record.as_slice(), descriptors.len()), (5, b"hello".as_slice(), 1));

@@ -1,15 +1,15 @@
-//! Why a helper ended without an answer, as far as its exit status shows that.
+//! Why the helper ended without an answer, if its exit status shows that.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use crate::status;
 
-/// Of x86 and Arm.
+/// The number on x86 and Arm.
 const SIGSYS: i32 = 31;
 const UNIT_LINE: &str = "in a unit of systemd, add the line SystemCallFilter=capset @setuid";
 
-/// The reason, and what to do about it, if a system call filter is the likely one.
+/// The reason and the fix, if a system call filter is the likely reason.
 #[must_use]
 pub fn reason(ended: ExitStatus) -> Option<(&'static str, &'static str)> {
     if ended.signal() == Some(SIGSYS) {

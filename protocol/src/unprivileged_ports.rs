@@ -2,13 +2,13 @@
 
 use rustix::fs::{Mode, OFlags, open};
 
-/// Where the kernel says it.
+/// The sysctl that has the first of these ports.
 pub const PATH: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 
-/// What the kernel has if nobody changes it (PROT_SOCK).
+/// The kernel's default (PROT_SOCK).
 const USUAL: u32 = 1024;
 
-/// The first of them, if it can be read.
+/// The first such port, if it can be read.
 #[must_use]
 pub fn read_start() -> Option<u32> {
     let file = open(PATH, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
@@ -18,7 +18,7 @@ pub fn read_start() -> Option<u32> {
     core::str::from_utf8(text.get(..len)?).ok()?.trim().parse().ok()
 }
 
-/// The first of them.
+/// The first such port, or the default if it cannot be read.
 #[must_use]
 pub fn start() -> u32 {
     read_start().unwrap_or(USUAL)

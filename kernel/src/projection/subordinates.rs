@@ -116,7 +116,7 @@ mod tests {
             let ranges = Subordinates::read(&names).expect("given");
             let hold = |ranges: &[Range]| ranges.iter().any(|range| (range.0..=range.1).contains(&id));
             let owners = names.owners(names.subuids().expect("given").owners(id)).expect("given");
-            let unknown = !owners.strangers.is_empty() && ![10, 20, 40, 50].contains(&user);
+            let unknown = !owners.unknown_names.is_empty() && ![10, 20, 40, 50].contains(&user);
             prop_assert_eq!(hold(&ranges.of_user(user)), owners.uids.contains(&user) || unknown, "{}", subuid);
 
             let (uids, gids) = ranges.of_members(&[user]);

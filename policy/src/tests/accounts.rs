@@ -1,10 +1,10 @@
-//! As whom a caller counts: the groups of accounts, and the owners of subordinate ids.
+//! The accounts that a caller counts for: their groups, and the owners of subordinate ids.
 
 use super::*;
 
 /// A caller: uid, gid, supplementary groups. What is denied to them, and what is not.
 const SUBORDINATE: &[(u32, u32, &[u32], &str, bool)] = &[
-    // Who has a uid of alice's range is alice to every deny, and to no permit.
+    // A caller with a uid of alice's range counts as alice in every deny, and in no permit.
     (100_000, 5, &[], "permit any 80\ndeny alice any", true),
     (165_535, 5, &[], "permit any 80\ndeny uid:1000 80", true),
     (99_999, 5, &[], "permit any 80\ndeny alice any", false),
@@ -14,18 +14,18 @@ const SUBORDINATE: &[(u32, u32, &[u32], &str, bool)] = &[
     (100_000, 5, &[], "permit any 80\ndeny mallory any\ndeny alice 81", false),
     (100_000, 5, &[], "permit alice 80\npermit any 81\ndeny mallory any", true),
     (165_536, 5, &[], "permit :web 80\npermit any 81\ndeny :alice any", true),
-    // An owner by number; and where ranges overlap, each owner.
+    // The owner is a number; if ranges overlap, each owner counts.
     (165_536, 5, &[], "permit any 80\ndeny bob any", true),
     (100_005, 5, &[], "permit any 80\ndeny bob any", true),
     (100_005, 5, &[], "permit any 80\ndeny alice any", true),
     (100_006, 5, &[], "permit any 80\ndeny bob any", false),
-    // Nobody knows whose uid carol's is: perhaps that of any user whom /etc/passwd does not have.
+    // carol is not in /etc/passwd, so she may be any user who is not there.
     (300_000, 5, &[], "permit any 80\ndeny uid:5000 any", true),
     (300_000, 5, &[], "permit any 80\ndeny alice any", false),
     (300_010, 5, &[], "permit any 80\ndeny uid:5000 any", false),
     (300_000, 5, &[], "permit any 80\ndeny :staff any", true),
     (300_010, 5, &[], "permit any 80\ndeny :staff any", false),
-    // A group's members by their uids, and by their gids, the supplementary ones too.
+    // Members of a group, found by their uids and by their gids (supplementary ones too).
     (165_536, 5, &[], "permit any 80\ndeny :web any", true),
     (100_005, 5, &[], "permit any 80\ndeny gid:33 any", true),
     (100_000, 5, &[], "permit any 80\ndeny :web any", false),
@@ -35,7 +35,7 @@ const SUBORDINATE: &[(u32, u32, &[u32], &str, bool)] = &[
     (7, 5, &[6, 200_001], "permit any 80\ndeny :web any", true),
     (7, 100_000, &[], "permit any 80\ndeny :web any", false),
     (7, 100_000, &[], "permit any 80\ndeny :alice any", true),
-    // A gid is about groups alone.
+    // A subordinate gid counts only for groups.
     (7, 200_000, &[], "permit any 80\ndeny bob any", false),
 ];
 
@@ -77,7 +77,7 @@ fn a_refusal_names_the_owner_of_the_subordinate_id() {
     );
 }
 
-/// Nothing is read that could change nothing: a broken table of no importance stops nobody.
+/// A table that cannot change the verdict is not read, so it may be broken.
 #[test]
 fn subordinate_ids_are_read_only_if_a_permit_meets_a_deny() {
     for (text, expected) in [
@@ -119,7 +119,7 @@ fn a_deny_for_a_group_needs_entries_in_passwd_and_group() {
             report.fix.as_deref().unwrap_or_default(),
             format!("as root, restore the file: cp -p {missing}- {missing}")
         );
-        // No other rule needs them.
+        // Other rules do not need the tables.
         let policy = self::policy("permit any 80\ndeny uid:1002 any");
         let caller = Caller { uid: 1001, ..Caller::default() };
         assert!(caller.with_accounts(&policy, &Names::of(passwd, group, b"")).is_ok());

@@ -1,4 +1,4 @@
-//! Lines that are malformed, and lines that earn a warning, each with its place.
+//! Malformed lines, and lines with a warning, each with its place.
 
 use super::*;
 

@@ -1,5 +1,4 @@
-//! The policy as tables of request and verdict, and of malformed lines; against a second, naive evaluator under random
-//! policies in `naive`.
+//! Tables of requests and verdicts, and of malformed lines. `naive` compares random policies with a second evaluator.
 
 mod accounts;
 mod malformed;
@@ -18,7 +17,7 @@ const SERVICES: &[u8] = b"http 80/tcp www\nnntp 119/tcp\nnntps 563/tcp\nsubmissi
     domain 53/tcp\ndomain 53/udp\nsyslog 514/udp\nlogin 513/tcp\nquic 443/udp\nreserved 80/tcp\nexec 512/tcp\n\
     dup 90/tcp pair\ndup 91/tcp pair\ndup 92/udp pair\nudp 7/tcp\n";
 
-/// Alice's subordinate ids, bob's, who is in the group web, and those of somebody whom /etc/passwd does not know.
+/// Subordinate ids of alice, of bob, who is in the group web, and of carol, who is not in /etc/passwd.
 const SUBUID: &[u8] = b"alice:100000:65536\n1001:165536:65536\ncarol:300000:10\nbob:100005:1\n";
 const SUBGID: &[u8] = b"bob:200000:65536\nalice:100000:65536\n";
 
@@ -26,7 +25,7 @@ fn names() -> Names {
     Names::of(PASSWD, GROUP, SERVICES).with_subordinate_ids(SUBUID, SUBGID)
 }
 
-/// The policy `text`, in whose last line a line feed may be missing.
+/// The policy `text`. Its last line feed may be missing.
 fn policy(text: &str) -> Policy {
     let sources = vec![Source { path: "/etc/portgrant.conf".into(), text: format!("{text}\n").into_bytes() }];
     match Policy::parse(sources, &names()).expect("the tables are given") {
@@ -92,7 +91,7 @@ const VERDICTS: &[(&str, &[&str])] = &[
     ("permit any any reserved\ndeny mallory any", &["+alice 80", "-mallory 80", "-mallory 80/udp"]),
     ("permit any 1-100\ndeny alice 53-90", &["+alice 52", "-alice 53", "-alice 90", "+alice 91", "+bob 53"]),
     ("permit any 514 53 reserved\ndeny any domain", &["-alice 53", "-alice 53/udp", "+alice 514"]),
-    // A deny on a group holds by the account, whatever groups the process still has.
+    // A deny for a group applies to the account, even if the process has given up the group.
     ("permit any 80\ndeny :web any", &["-bob 80", "+alice 80"]),
     // Addresses: containment for a permit, overlap for a deny.
     (
@@ -157,9 +156,9 @@ const VERDICTS: &[(&str, &[&str])] = &[
     // Interfaces.
     ("permit alice 80 dev eth1", &["+alice 80,dev=eth1", "-alice 80", "-alice 80,dev=eth0", "-alice 80,dev=eth11"]),
     ("permit alice 80\ndeny alice 80 dev eth1", &["-alice 80", "-alice 80,dev=eth1", "+alice 80,dev=eth0"]),
-    // The holder of a datagram socket can take it off its interface.
+    // The holder of a datagram socket can remove it from its interface.
     ("permit alice 80/udp\ndeny alice 80 dev eth1", &["-alice 80/udp", "-alice 80/udp,dev=eth0"]),
-    // An address holds no datagram socket either: a deny is about every address of the families it can send from.
+    // An address does not limit a datagram socket either: a deny for any address that it can send from applies.
     (
         "permit alice 53/udp\ndeny alice 53/udp on 127.0.0.53",
         &[
@@ -191,7 +190,7 @@ const VERDICTS: &[(&str, &[&str])] = &[
     ),
     ("permit alice 53/udp\ndeny alice 53/tcp on 10.0.0.1", &["+alice 10.0.0.1:53/udp", "+alice 53/udp"]),
     ("permit alice 53/udp on 10.0.0.1", &["+alice 10.0.0.1:53/udp", "-alice 10.0.0.2:53/udp"]),
-    // Options that must be granted, and those that need not.
+    // Options that a rule must grant, and options that are always permitted.
     (
         "permit alice 80",
         &["-alice 80,reuseport", "-alice 80,freebind", "+alice 80,backlog=5,keepalive=1:2:3,linger=0,tos=8,rcvbuf=9"],
@@ -211,7 +210,7 @@ const VERDICTS: &[(&str, &[&str])] = &[
     ),
     ("permit news 119 exec /a b #c \t", &["+news 119 /a b #c"]),
     ("permit news 119 exec /x\npermit news 119", &["+news 119"]),
-    // each wants every address of both families, and is denied by any of them.
+    // `each` needs every address of both families, and a deny for any of them applies.
     ("permit alice 520/udp reserved", &["+alice each:520/udp"]),
     ("permit alice 520/udp on 0.0.0.0/0 [::]/0 reserved", &["+alice each:520/udp"]),
     ("permit alice 520/udp on 0.0.0.0/0 reserved", &["-alice each:520/udp"]),

@@ -1,4 +1,4 @@
-//! A second evaluator, and what holds of every policy.
+//! A second evaluator, and properties of every policy.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-// A second evaluator, as naive as can be: a request occupies a finite set of probes, one for each address that any
-// generated rule could tell apart, and a rule holds a set of them, tested bit by bit on the address's text.
+// The second evaluator is as simple as possible: a request occupies a finite set of probes, one for each address that
+// generated rules can distinguish. A rule contains a set of them, tested bit by bit on the address's text.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Probe {
@@ -104,7 +104,7 @@ impl Line {
         text
     }
 
-    fn naively_concerns(&self, asked: &Asked) -> bool {
+    fn naively_applies_to(&self, asked: &Asked) -> bool {
         let subject = match self.subject {
             "any" => true,
             ":web" => asked.who == "bob",
@@ -120,14 +120,14 @@ impl Line {
     fn naively_permits(&self, asked: &Asked) -> bool {
         let held = |probe: &Probe| self.on.is_empty() || self.on.iter().any(|on| naively_holds(on, *probe));
         self.permit
-            && self.naively_concerns(asked)
+            && self.naively_applies_to(asked)
             && occupied(asked.place).iter().all(held)
             && (self.dev.is_none() || self.dev == asked.dev)
             && (self.reuseport || !asked.reuseport)
     }
 
-    /// Some address is both occupied by the request and named by the rule; a wildcard occupies all of its family, and so does
-    /// every datagram socket. One of the caller's own that is bound to an IPv4 address has IPv6's as well.
+    /// Some address is both occupied by the request and named by the rule. A wildcard and every datagram socket occupy
+    /// all of their family. A caller's own datagram socket that is bound to an IPv4 address occupies IPv6 as well.
     fn naively_denies(&self, asked: &Asked) -> bool {
         let occupied = occupied(asked.place);
         let udp = asked.protocol == "udp";
@@ -143,7 +143,7 @@ impl Line {
         let named = |probe: &Probe| self.on.is_empty() || self.on.iter().any(|on| naively_holds(on, *probe));
         let dev = self.dev.is_none() || asked.dev.is_none() || self.dev == asked.dev || udp;
         !self.permit
-            && self.naively_concerns(asked)
+            && self.naively_applies_to(asked)
             && dev
             && universe().iter().any(|probe| reached(probe) && named(probe))
     }
@@ -269,7 +269,7 @@ proptest! {
         prop_assert_eq!(matches!(decision, Decision::Permit(_)), expected, "{}\n{:?}: {:?}", text, asked, decision);
     }
 
-    /// Neither that of lines nor that of files.
+    /// The order of lines and the order of files.
     #[test]
     fn the_order_of_the_rules_never_decides(
         (rules, shuffled) in prop::collection::vec(any_rule(), 0..7).prop_flat_map(|rules| (Just(rules.clone()), Just(rules).prop_shuffle())),

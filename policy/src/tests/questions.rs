@@ -1,4 +1,4 @@
-//! What other crates ask of the tables of names and of a policy.
+//! Functions of the tables of names and of a policy that other crates call.
 
 use portgrant_protocol::Protocol;
 
@@ -48,7 +48,7 @@ fn a_name_is_found_after_many_lookups() {
 fn an_owner_missing_from_passwd_is_listed_once() {
     let names = names();
     let owners = names.owners(["alice", "carol", "1001", "carol"].into_iter()).expect("given");
-    assert_eq!(owners.strangers, ["carol"]);
+    assert_eq!(owners.unknown_names, ["carol"]);
     let mut uids = owners.uids;
     uids.sort_unstable();
     assert_eq!(uids, [1000, 1001]);

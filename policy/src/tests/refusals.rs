@@ -1,4 +1,4 @@
-//! What a refusal says, and which rule it names.
+//! The message of a refusal, and the rule that it names.
 
 use super::*;
 
@@ -103,7 +103,7 @@ fn a_path_may_contain_any_byte_but_nul() {
 #[test]
 fn a_range_of_ids_includes_its_first_and_last_id() {
     let rule = policy("deny alice 80").rules.remove(0);
-    let concerns = |subject, caller: Caller| Rule { subject, ..rule.clone() }.concerns(&caller);
+    let concerns = |subject, caller: Caller| Rule { subject, ..rule.clone() }.applies_to(&caller);
     for (id, expected) in [(4, false), (5, true), (6, true), (7, true), (8, false)] {
         assert_eq!(concerns(Subject::Uids(5, 7), Caller { uid: id, ..Caller::default() }), expected, "{id}");
         assert_eq!(concerns(Subject::Gids(5, 7), Caller { gid: id, ..Caller::default() }), expected, "{id}");
@@ -120,7 +120,7 @@ fn a_refusal_near_a_rule_with_an_unknown_service_names_the_rule_and_the_word() {
         ("permit alice gopher 80", "80", true),
         ("permit alice gopher 80", "70", true),
         ("permit bob gopher 80", "80", false),
-        // Of the known ports this rule is nearer than another one's address; of others it is not.
+        // For its known ports, this rule is nearer than one with another address; for other ports it is not.
         ("permit alice gopher 80\npermit alice 80 on 10.0.0.1", "80", true),
         ("permit alice gopher 81\npermit alice 80 on 10.0.0.1", "80", false),
     ] {
@@ -212,7 +212,7 @@ fn an_exec_rule_whose_program_is_unfit_permits_nothing_and_stops_no_other_rule()
     let why = "/x: its mode is 0777: others than root may write to it, so nothing is permitted to that program by the rule \
         at /etc/portgrant.conf:2  permit alice 80 exec /x";
     assert_eq!((report.why.as_deref().unwrap_or_default(), report.status), (why, 77));
-    // What is wrong with a file is about the rules for that file alone.
+    // An unfit file affects only the rules for that file.
     let report = refused(&policy(exec), &caller("alice"), ask("/z"));
     assert!(
         report.why.as_deref().unwrap_or_default().starts_with("it is only for one program"),
@@ -250,7 +250,7 @@ fn a_refusal_first_says_what_to_ask_for_instead() {
         let report = refused(&policy, &caller("alice"), asked(endpoint));
         let said = report.fix.unwrap_or_default();
         assert!(said.starts_with(fix), "{rule}, {endpoint}: {said}");
-        // What is to be asked for is permitted.
+        // The request that the fix names is permitted.
         let asked =
             said.strip_prefix("ask for ").and_then(|said| said.split("; or ").next()?.split(", in exec").next());
         if let Some(instead) = asked.filter(|asked| !asked.contains("an address")) {

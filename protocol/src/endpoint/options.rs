@@ -1,4 +1,4 @@
-//! The options of an endpoint: which words there are, what values they take, what they go with.
+//! The options of an endpoint: their words, their values, and the addresses and protocols that they are for.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -12,7 +12,7 @@ use crate::text::printable;
 pub(super) const WORDS: &str = "reuseport, v6only, backlog=, freebind, dev=, keepalive[=], linger=, defer_accept=, \
      fastopen=, rcvbuf=, sndbuf=, tos=";
 
-/// What to set on a socket, in the field's names (socket(7), ip(7), ipv6(7), tcp(7)).
+/// What to set on a socket, named as in socket(7), ip(7), ipv6(7) and tcp(7).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Options {
     /// SO_REUSEPORT; the policy must grant it
@@ -25,7 +25,7 @@ pub struct Options {
     pub freebind: bool,
     /// SO_BINDTODEVICE: an interface's name
     pub dev: Option<String>,
-    /// SO_KEEPALIVE, and its times where they were given
+    /// SO_KEEPALIVE, and its times if they were given
     pub keepalive: Option<Option<KeepAliveTimes>>,
     /// SO_LINGER, seconds
     pub linger: Option<u16>,
@@ -52,7 +52,7 @@ pub struct KeepAliveTimes {
     pub count: u8,
 }
 
-/// What an option is not for, by name, so that a wrong combination is an error and not silently ignored.
+/// The protocols that an option is for. Another combination is an error: it is not silently ignored.
 struct Use {
     option: &'static str,
     given: bool,

@@ -1,4 +1,4 @@
-//! What the environment announces to a program: the variables of sd_listen_fds(3), read.
+//! Reads the variables of sd_listen_fds(3), which announce descriptors to a program.
 
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -12,12 +12,12 @@ use crate::text::printable;
 pub struct Announced {
     /// A name for each descriptor from [`super::FIRST`] on; `unknown` if none was given (sd_listen_fds(3)).
     pub names: Vec<String>,
-    /// `LISTEN_PIDFDID`: the process that is meant, by the inode of its pidfd (sd_pidfd_get_inode_id(3)), if the variable is set.
+    /// `LISTEN_PIDFDID`, if it is set: the inode of the pidfd of the intended process (sd_pidfd_get_inode_id(3)).
     pub pidfd_id: Option<u64>,
 }
 
-/// `environment` (`NAME=VALUE` entries) for the program: everything as it was, byte for byte, but for the variables of
-/// the convention. Those announce `names` to process `pid`, or are absent where `names` is `None`.
+/// `environment` (`NAME=VALUE` entries) for the program. The variables of the convention announce `names` to process
+/// `pid`, or are removed if `names` is `None`. All other entries stay the same, byte for byte.
 pub fn environment(environment: Vec<CString>, pid: u32, names: Option<&[String]>) -> Vec<CString> {
     let stale = |entry: &CString| {
         VARIABLES
@@ -29,7 +29,7 @@ pub fn environment(environment: Vec<CString>, pid: u32, names: Option<&[String]>
     kept
 }
 
-/// Why the environment's announcement cannot be believed. The words are made printable.
+/// Why the announcement is not valid for this process. The words are made printable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant's Display is its description")]
 pub enum AnnouncementError {
@@ -67,8 +67,8 @@ impl Announced {
         Ok(Some(Announced { names, pidfd_id }))
     }
 
-    /// Whether the process is meant whose pidfd has the inode `own`: the number of a process is given again one day, and
-    /// that inode is not. Where the kernel has no such inodes (before 6.9), `None`, nothing is held against it.
+    /// Checks that the announcement is for the process whose pidfd has the inode `own`. The kernel reuses process ids,
+    /// but not these inodes. Before Linux 6.9 there are none: `own` is `None`, and the check succeeds.
     pub fn is_meant_for(&self, own: Option<u64>) -> Result<(), AnnouncementError> {
         match (self.pidfd_id, own) {
             (Some(pidfd_id), Some(own)) if pidfd_id != own => Err(AnnouncementError::Stale { pidfd_id, own }),
@@ -144,8 +144,8 @@ mod tests {
         assert_eq!(announced.is_meant_for(Some(7001)), Ok(()));
         assert_eq!(announced.is_meant_for(None), Ok(()), "an older kernel");
         assert_eq!(announced.is_meant_for(Some(7002)), Err(AnnouncementError::Stale { pidfd_id: 7001, own: 7002 }));
-        let untold = Announced { pidfd_id: None, ..announced };
-        assert_eq!(untold.is_meant_for(Some(7002)), Ok(()), "an older service manager");
+        let without = Announced { pidfd_id: None, ..announced };
+        assert_eq!(without.is_meant_for(Some(7002)), Ok(()), "an older service manager");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Reading records. The privileged helper only writes them, and is built without this.
+//! Reading records. The privileged helper only writes records, so it is built without this module.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -9,13 +9,13 @@ use crate::message::{Kind, Message};
 use crate::{listen, status, text};
 
 impl Kind {
-    /// The kind of a word on the wire.
+    /// The kind that `word` stands for in a record.
     #[must_use]
     pub fn of_word(word: &str) -> Kind {
         Kind::WORDS.iter().find(|entry| entry.1 == word).map_or(Kind::System, |entry| entry.0)
     }
 
-    /// The kind of an answer that has only a status: the helper's record was lost, or another version sent none.
+    /// The kind of a failure that has only a status, because the record was lost or another version sent none.
     #[must_use]
     pub fn of_status(status: u8) -> Kind {
         match status {

@@ -1,7 +1,7 @@
-//! Receiving. The privileged helper only sends, and is built without this.
+//! Receiving. The privileged helper only sends, so it is built without this module.
 //!
-//! Every descriptor is received close-on-exec and owned at once, so that none can leak whatever happens next. A record
-//! or a list of descriptors that was truncated is the end of the conversation.
+//! Every descriptor is received close-on-exec and owned at once, so that none can leak. If the record or the list of
+//! descriptors was truncated, that is an error.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -18,12 +18,12 @@ use super::TransferError;
 use crate::listen;
 use crate::record::MAX_LEN;
 
-/// Two connected sockets of the kind that records travel over, both close-on-exec.
+/// Two connected sockets for records, both close-on-exec.
 pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
-/// Receives one record and the descriptors that came with it, at most [`listen::MAX`], each close-on-exec.
+/// Receives one record and its descriptors, at most [`listen::MAX`], each close-on-exec.
 pub fn receive(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>), TransferError> {
     let mut bytes = vec![0; MAX_LEN];
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(listen::MAX))];

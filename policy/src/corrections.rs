@@ -1,4 +1,4 @@
-//! Corrections for words that are not valid in a rule. Only clear cases: there is no guess if the word is ambiguous.
+//! Corrections for words that are not valid in a rule. An ambiguous word gets none.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -10,7 +10,7 @@ use portgrant_protocol::endpoint::is_service;
 
 use crate::address::AddressSet;
 
-/// Bytes that text processors put where others are meant: what stands there, and what to write.
+/// Characters that word processors put in the place of others: the bytes, their name, and what to write.
 const TYPOGRAPHY: [(&[u8], &str, &str); 4] = [
     (b"\xc2\xa0", "a no-break space", "a space"),
     (b"\xe2\x80\x93", "a long dash", "-"),
@@ -131,7 +131,7 @@ pub(crate) fn address(word: &str) -> Option<String> {
     correct(ip)
 }
 
-/// `word`, if it is an address as it stands.
+/// `word`, if it is a valid address.
 fn correct(word: &str) -> Option<String> {
     AddressSet::parse(word).ok().map(|_| word.to_string())
 }
