@@ -9,7 +9,7 @@ use portgrant_sys::{OnlyThread, Start};
 
 use crate::Error;
 
-/// Where the supervisor stands.
+/// How the supervisor is related to the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     /// In a separate session, not related to the program

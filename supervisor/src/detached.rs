@@ -1,4 +1,4 @@
-//! The usual way: this process becomes the program, and the supervisor is not related to it.
+//! The usual case: this process becomes the program, and the supervisor is not related to it.
 
 use std::cell::Cell;
 use std::ffi::CString;
@@ -36,7 +36,7 @@ pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
     match process::fork(asked.only_thread).map_err(Error::Supervisor)? {
         Fork::Child => {
             drop(here);
-            // Not the program's child: that would surprise its wait(2).
+            // The supervisor must not be a child of the program: the program's wait(2) would see it.
             if let Ok(Fork::Child) = process::fork(asked.only_thread) {
                 process::leave(supervise_detached(asked, there));
             }
@@ -44,7 +44,7 @@ pub(crate) fn run(asked: &Asked) -> Result<u8, Error> {
         }
         Fork::Parent(between) => {
             drop(there);
-            // ECHILD if the caller ignores SIGCHLD: then it has ended as well.
+            // If the caller ignores SIGCHLD, this fails with ECHILD after the child has ended.
             let _ = waitpid(Pid::from_raw(between), None);
             begin(asked, &here)
         }
@@ -73,18 +73,18 @@ pub(crate) fn begin(asked: &Asked, supervisor: &OwnedFd) -> Result<u8, Error> {
         Ok(_) => return Err(Error::Supervisor(io::ErrorKind::UnexpectedEof.into())),
         Err(errno) => return Err(failed(errno)),
     }
-    // Words of a command line end at a NUL, so none holds one.
+    // An argument of argv ends at a NUL, so it contains none.
     let c_string = |word: &std::ffi::OsStr| CString::new(word.as_bytes()).unwrap_or_default();
     let arguments: Vec<CString> = asked.arguments.iter().map(|word| c_string(word)).collect();
     let Err(errno) = nix::unistd::execve(&c_string(asked.program.as_os_str()), &arguments, &asked.environment);
     Err(Error::Program(Unfit::by_execve(&asked.program, Errno::from_raw_os_error(errno as i32))))
 }
 
-/// The supervisor's life.
+/// Runs as the supervisor.
 fn supervise_detached(asked: &Asked, program: OwnedFd) -> u8 {
-    // So that no key pressed at the program's terminal reaches it. It cannot fail in a process just forked.
+    // A key pressed at the program's terminal must not signal the supervisor. setsid(2) cannot fail in a new process.
     let _ = rustix::process::setsid();
-    // It ends with the last process, and no signal ends it before: ending the program ends the supervisor.
+    // The supervisor ends after the last supervised process. No signal but SIGKILL ends it before.
     process::block_signals();
     // If the caller ignores SIGCHLD, no child could be waited for.
     process::dispose(SIGCHLD, Disposition::Default);
@@ -98,7 +98,7 @@ fn supervise_detached(asked: &Asked, program: OwnedFd) -> u8 {
     u8::from(served.is_err())
 }
 
-/// Everything that a supervisor has, and nothing else that this process had; of its capabilities only `effective` work.
+/// Makes the supervisor, and closes and gives up everything else. Only the capabilities in `effective` stay effective.
 pub(crate) fn prepare(
     asked: &Asked,
     program: &OwnedFd,
@@ -123,7 +123,7 @@ pub(crate) fn prepare(
     };
     let [listener, memory] = kept(&supervisor);
     let more = more.iter().map(|fd| fd.as_raw_fd());
-    // Many calls at once take more than what is enough for some programs.
+    // Many calls at once need more descriptors than the program's limit may allow.
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     keep_only(&[listener, memory, program.as_raw_fd()].into_iter().chain(more).collect::<Vec<_>>(), asked.only_thread)?;
@@ -133,18 +133,19 @@ pub(crate) fn prepare(
 /// Keeps only the descriptors `kept` and standard error, and leaves the working folder.
 pub(crate) fn keep_only(kept: &[RawFd], only_thread: OnlyThread) -> io::Result<()> {
     process::close_all_but(kept, only_thread);
-    // Not the program's: a reader of it waits until every process that has it has ended.
+    // The program's standard output must be closed here: its reader waits until no process has it.
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     stdio::dup2_stdin(&null)?;
     stdio::dup2_stdout(&null)?;
     Ok(rustix::process::chdir("/")?)
 }
 
-/// Leaves `effective` at most. The program, or what it starts, may have fewer rights than its caller had, and a bind that
-/// is tried for it must not have more.
+/// Keeps at most the capabilities in `effective`. The program may have given up rights that its caller had, and a bind
+/// that is tried for it must not have more rights.
 ///
-/// CAP_NET_BIND_SERVICE and CAP_SYS_PTRACE are given up, so the kernel forbids to inspect a process that has one of them
-/// (ptrace(2)): its calls go on to the kernel. The others stay permitted, to inspect processes that have those.
+/// CAP_NET_BIND_SERVICE and CAP_SYS_PTRACE are given up for good. So a process that has one of them cannot be inspected
+/// (ptrace(2)), and its calls continue in the kernel. The other capabilities stay permitted: they are needed to inspect
+/// processes that have them.
 pub(crate) fn renounce(effective: CapabilitySet) -> io::Result<()> {
     let permitted = capabilities(None)?.permitted - (CapabilitySet::NET_BIND_SERVICE | CapabilitySet::SYS_PTRACE);
     let sets = CapabilitySets { effective: permitted & effective, permitted, inheritable: CapabilitySet::empty() };

@@ -1,4 +1,4 @@
-//! What keeps a program from being started under supervision.
+//! Why the program could not be started under supervision.
 
 use std::fmt;
 use std::io;
@@ -7,29 +7,29 @@ use nix::libc::{EBUSY, EINVAL, ENOSYS, EPERM};
 use portgrant_protocol::program::Unfit;
 use portgrant_protocol::status;
 
-/// What a unit lacks with SystemCallFilter=@system-service, and also with ~@privileged.
+/// What a unit with SystemCallFilter=@system-service, or with ~@privileged as well, must add.
 const UNIT_LINE: &str = "in a unit of systemd, add the line SystemCallFilter=pidfd_getfd seccomp capset @setuid; elsewhere, use \
                          portgrant exec, which gives the program its sockets";
-/// What a unit lacks with RestrictAddressFamilies=AF_INET AF_INET6.
+/// What a unit with RestrictAddressFamilies=AF_INET AF_INET6 must add.
 const UNIX_LINE: &str = "in a unit of systemd, add the line RestrictAddressFamilies=AF_UNIX";
 
-/// Everything that ends this program before it executes the other one.
+/// Every error before the program is executed.
 #[derive(Debug)]
 pub enum Error {
-    /// It was not called as `portgrant run` calls it
+    /// The command line is not the one that `portgrant run` writes
     Usage(&'static str),
-    /// This machine's system calls are not known here
+    /// The system calls of this architecture are not known
     Machine,
-    /// A system call that inspects the program fails, also with this very process
+    /// A system call that the supervisor needs fails, even for this process
     Forbidden {
-        /// Which
+        /// The call
         call: &'static str,
-        /// How; `None` where a filter kills whoever calls it
+        /// Its error; `None` if a filter kills the process that makes it
         source: Option<io::Error>,
     },
-    /// The filter could not be put in place
+    /// The filter could not be installed
     Filter(io::Error),
-    /// The supervisor ended, or something failed in starting it
+    /// The supervisor could not be started, or ended
     Supervisor(io::Error),
     /// The program could not be executed
     Program(Unfit),

@@ -16,8 +16,8 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::getsockname;
 use rustix::process::Signal;
 
-/// How long both attempts together may take. The helper ends by itself after 5 s and is killed after 10, so this is for one
-/// that does neither; on an overloaded machine it is better to wait than to refuse what is permitted.
+/// How long both attempts together may take. The helper ends after 5 s, or its timer kills it after 10, so this limit
+/// is for a helper that does neither. On an overloaded machine it is better to wait than to fail.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// The pause after poll(2) failed.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -31,7 +31,7 @@ pub fn bind(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<
     loop {
         match poll(&mut [PollFd::new(&asking, PollFlags::IN)], Some(&asking.left())) {
             Ok(_) | Err(Errno::INTR) => {}
-            // For example with RLIMIT_NOFILE 0 no descriptor can be polled: it would fail again at once.
+            // poll(2) would fail again at once, for example with RLIMIT_NOFILE 0. So pause.
             Err(_) => std::thread::sleep(PAUSE),
         }
         if let Some(answered) = asking.answer(path, socket) {
@@ -45,13 +45,13 @@ pub fn bind(path: &Path, endpoint: &Endpoint, socket: BorrowedFd<'_>) -> Result<
 #[derive(Debug)]
 pub(crate) struct Asking {
     helper: Child,
-    /// Where its answer comes: a record if it fails, nothing if it binds
+    /// The socket for its answer: a record if it fails, none if it binds
     answers: OwnedFd,
-    /// When the first one was started
+    /// When the first helper was started
     since: Instant,
     /// The endpoint, printable
     endpoint: String,
-    /// The first one was killed, and this is another
+    /// The first helper was killed, and this is the second
     repeated: bool,
 }
 
@@ -67,7 +67,7 @@ impl Asking {
         Ok(Asking { helper, answers, since: Instant::now(), endpoint, repeated: false })
     }
 
-    /// For how long it may still run.
+    /// How long the helper may still run.
     pub(crate) fn left(&self) -> Timespec {
         let left = TIME_LIMIT.saturating_sub(self.since.elapsed());
         Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(0), tv_nsec: left.subsec_nanos().into() }
@@ -79,10 +79,10 @@ impl Asking {
         is_it && self.helper.try_wait().is_ok()
     }
 
-    /// Its answer, once it has ended or must. Never waits.
+    /// The helper's answer, once it has answered, ended or run out of time. `None` before that.
     ///
-    /// A helper that was killed is started again, once: its own timer does that where it was stopped or got no processor
-    /// time. `path` and `socket` are those that it was started with.
+    /// A helper that was killed is started again, once: its timer kills a helper that was stopped or got no processor
+    /// time. `path` and `socket` must be those of the start.
     pub(crate) fn answer(&mut self, path: &Path, socket: BorrowedFd<'_>) -> Option<Result<(), Box<Message>>> {
         let readable = poll(&mut [PollFd::new(&self.answers, PollFlags::IN)], Some(&Timespec::default())) == Ok(1);
         let is_late = self.since.elapsed() >= TIME_LIMIT;
@@ -90,8 +90,8 @@ impl Asking {
             return None;
         }
         let record = if readable { transfer::receive(self.answers.as_fd()).ok() } else { None };
-        // The process that sent a record may be stopped since. Its end of the socket closes when it has ended, so without a record
-        // there is nothing to wait for.
+        // A helper that has sent a record may be stopped now, so kill it before wait(2). If the socket was closed
+        // without a record, it has ended.
         if is_late || record.is_some() {
             let _ = self.helper.kill();
         }
@@ -142,7 +142,7 @@ impl AsFd for Asking {
 }
 
 fn spawn(path: &Path, endpoint: &str, socket: BorrowedFd<'_>) -> io::Result<(Child, OwnedFd)> {
-    // A copy for the child: there is one thread, so nothing else is executed meanwhile.
+    // A copy that the child inherits. This process has one thread, so no other program can inherit it.
     let socket = rustix::io::dup(socket)?;
     fcntl_setfd(&socket, FdFlags::empty())?;
     let (ours, theirs) = transfer::pair()?;

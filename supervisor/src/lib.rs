@@ -1,20 +1,20 @@
-//! `portgrant run`'s other half: a supervisor without privilege that answers a program's bind(2) calls.
+//! The second part of `portgrant run`: a supervisor without privilege that answers a program's bind(2) calls.
 //!
 //! ```text
 //! portgrant run ── execve ─→ portgrant-supervisor (the same process) ── filter, execve ─→ PROGRAM
-//!                                     └─ fork, fork ─→ supervisor (in a new session), and its heir
+//!                                     └─ fork, fork ─→ supervisor (in a new session), and its standby
 //! ```
 //!
-//! The process that was started becomes the program: same pid, parent, terminal, signals, environment. Before that it
-//! forks the supervisor, out of its way, sets no_new_privs, puts a seccomp(2) filter in front of bind(2) alone, and hands
-//! over the notifications of the filter (seccomp_unotify(2)). Each bind(2) of a port below 1024 is then tried by the supervisor on
-//! **the program's own socket** (pidfd_getfd(2)), with the user's own rights, and where that is not enough by portgrant's helper
-//! and its policy. All else goes on to the kernel.
+//! The process that was started becomes the program: the pid, parent, terminal, signals and environment stay the same.
+//! First it forks the supervisor, sets no_new_privs, installs a seccomp(2) filter that reports only bind(2), and passes
+//! the filter's listener to the supervisor (seccomp_unotify(2)). The supervisor tries each bind(2) of a port below 1024
+//! on **the program's own socket** (pidfd_getfd(2)) with the user's rights. If these are not enough, it runs
+//! portgrant's helper, which decides by the policy. All other calls continue in the kernel.
 //!
-//! Where Yama lets a process be looked into by its ancestors alone (ptrace_scope 1), the supervisor is the program's
-//! parent instead, and forwards signals and the exit status.
+//! If Yama lets only ancestors inspect a process (ptrace_scope 1), the supervisor is the program's parent instead, and
+//! forwards signals and the exit status.
 //!
-//! A separate program, static and small, because it stays as long as the program does.
+//! It is a separate program, static and small, because it runs as long as the program does.
 
 #![forbid(unsafe_code)]
 
@@ -37,7 +37,7 @@ use std::io::Write;
 
 use portgrant_sys::{OnlyThread, Start};
 
-/// From the entry point to the exit status. Does not return where the process becomes the program.
+/// Runs the supervisor program, and returns the exit status. Does not return if the process becomes the program.
 pub fn run(start: Start, only_thread: OnlyThread) -> u8 {
     let _ = portgrant_sys::occupy_standard_descriptors();
     let done = arguments::parse(start, only_thread).and_then(|asked| {

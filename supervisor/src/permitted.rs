@@ -1,8 +1,8 @@
-//! What a system call filter of a service manager or a container keeps from a supervisor, found out before the program
-//! begins: each bind of it would fail otherwise, and nobody would know why.
+//! Checks, before the program starts, that no system call filter of a service manager or a container forbids a call
+//! that the supervisor needs. Otherwise each bind(2) of the program would fail without a reason.
 //!
-//! A filter is the same for this process and for the supervisor. One that kills is survived: where there is a filter at
-//! all, a child makes the calls first.
+//! This process and the supervisor have the same filter. Some filters kill the process, so if there is a filter, a
+//! child makes the calls first.
 
 use std::io::{self, IoSliceMut, Read, Write};
 use std::os::fd::AsRawFd;
@@ -21,17 +21,17 @@ use crate::{Error, filter};
 
 type Try = fn() -> io::Result<()>;
 
-/// What is tried in this process.
+/// Calls that this process tries.
 const HERE: [(&str, Try); 4] = [
     ("socket(2) for AF_UNIX", unix_socket),
     ("pidfd_open(2)", pidfd),
     ("pidfd_getfd(2)", copy_of_descriptor),
     ("process_vm_readv(2)", read_memory),
 ];
-/// What cannot be taken back, and is tried in a child alone.
+/// Calls that cannot be undone, so only the child tries them.
 const IN_CHILD: [(&str, Try); 2] = [("capset(2)", give_up), ("seccomp(2)", put_filter)];
 
-/// Whether this process may do what a supervisor does.
+/// Checks that this process may make the calls of a supervisor.
 pub(crate) fn check(only_thread: OnlyThread) -> Result<(), Error> {
     if secure_computing_mode().is_ok_and(|mode| mode == SecureComputingMode::Filter) {
         in_child(only_thread)?;
@@ -40,22 +40,22 @@ pub(crate) fn check(only_thread: OnlyThread) -> Result<(), Error> {
         .try_for_each(|&(call, attempt)| attempt().map_err(|source| Error::Forbidden { call, source: Some(source) }))
 }
 
-/// Has a child make all the calls, which first says the number of each.
+/// Lets a child make all calls. The child writes the number of each call before it makes it.
 fn in_child(only_thread: OnlyThread) -> Result<(), Error> {
-    let (mut numbers, says) = io::pipe().map_err(Error::Supervisor)?;
-    // If the caller ignores it, no end could be waited for. The program must find it as it was.
+    let (mut numbers, progress) = io::pipe().map_err(Error::Supervisor)?;
+    // If SIGCHLD is ignored, no child can be waited for. The program must get the caller's disposition back.
     let before = process::dispose(SIGCHLD, Disposition::Default);
     let child = match process::fork(only_thread).map_err(Error::Supervisor)? {
-        Fork::Child => process::leave(try_all(says)),
+        Fork::Child => process::leave(try_all(progress)),
         Fork::Parent(child) => rustix::process::Pid::from_raw(child),
     };
-    drop(says);
-    let mut said = Vec::new();
-    let read = numbers.read_to_end(&mut said);
+    drop(progress);
+    let mut tried = Vec::new();
+    let read = numbers.read_to_end(&mut tried);
     let ended = waitpid(child, WaitOptions::empty());
     process::dispose(SIGCHLD, before);
     read.map_err(Error::Supervisor)?;
-    let Some((call, _)) = said.last().and_then(|&last| HERE.iter().chain(&IN_CHILD).nth(last.into())) else {
+    let Some((call, _)) = tried.last().and_then(|&last| HERE.iter().chain(&IN_CHILD).nth(last.into())) else {
         return Ok(());
     };
     match ended.ok().flatten().map(|(_, status)| (status.terminating_signal(), status.exit_status())) {
@@ -68,9 +68,9 @@ fn in_child(only_thread: OnlyThread) -> Result<(), Error> {
 }
 
 /// The errno of the last call that failed, 0 if all succeeded.
-fn try_all(mut says: impl Write) -> u8 {
+fn try_all(mut progress: impl Write) -> u8 {
     for (number, (_, attempt)) in (0..).zip(HERE.iter().chain(&IN_CHILD)) {
-        let _ = says.write_all(&[number]);
+        let _ = progress.write_all(&[number]);
         if let Err(error) = attempt() {
             return error.raw_os_error().and_then(|errno| errno.try_into().ok()).unwrap_or(u8::MAX);
         }
@@ -101,7 +101,7 @@ fn give_up() -> io::Result<()> {
     renounce(CapabilitySet::empty())
 }
 
-/// Other reasons than a filter that kills are reported where the program's own filter is put in place.
+/// Only a filter that kills matters here. Errors are reported when the program's own filter is installed.
 fn put_filter() -> io::Result<()> {
     let _ = rustix::thread::set_no_new_privs(true);
     let _ = seccomp::install(&filter::program());

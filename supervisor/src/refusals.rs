@@ -1,9 +1,9 @@
-//! What was refused lately, kept for `portgrant explain --why-denied`: a program sees EACCES and no more, and its
-//! terminal may be nobody's.
+//! Recent refusals, kept for `portgrant explain --why-denied`: a program only gets EACCES, and nobody may see its
+//! terminal.
 //!
-//! One file of the user's own, `portgrant/refusals` in their runtime folder (XDG_RUNTIME_DIR), else in their state folder
-//! (XDG_STATE_HOME, or .local/state at home). Where there is neither, nothing is kept: the helper's line in syslog is
-//! there all the same.
+//! They are in one file of the user: `portgrant/refusals` in their runtime folder (XDG_RUNTIME_DIR), or else in their
+//! state folder (XDG_STATE_HOME, or .local/state at home). If both are missing, nothing is kept, but the helper still
+//! logs to syslog.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -19,17 +19,17 @@ const LARGE: u64 = 64 << 10;
 /// One refusal, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// When
+    /// The time
     pub at: SystemTime,
-    /// Of which process
+    /// The thread that called bind(2)
     pub pid: u32,
-    /// What it calls itself, printable
+    /// The thread's name, printable
     pub program: String,
-    /// What, why and fix, a line each
+    /// The message: what, why and fix, one line each
     pub message: String,
 }
 
-/// Where this user's are kept, by what `variable` says of the environment.
+/// The file for this user. `variable` looks up an environment variable.
 pub fn path(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let own = nix::unistd::getuid().as_raw();
     let is_own = |folder: &PathBuf| fs::metadata(folder).is_ok_and(|found| found.is_dir() && found.uid() == own);
@@ -38,7 +38,7 @@ pub fn path(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
         return Some(runtime.join("portgrant/refusals"));
     }
     let home = variable("HOME").filter(is_own)?;
-    // One that is named must be there and one's own: sudo -E keeps somebody else's.
+    // If XDG_STATE_HOME is set, the folder must exist and belong to this user: sudo -E keeps another user's.
     let state = match variable("XDG_STATE_HOME") {
         Some(state) => Some(state).filter(is_own)?,
         None => home.join(".local/state"),
@@ -46,12 +46,12 @@ pub fn path(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     Some(state.join("portgrant/refusals"))
 }
 
-/// Adds one. Best effort: if it cannot be kept, nothing else fails.
+/// Adds a refusal. Failures are ignored.
 pub fn keep(path: &Path, refusal: &Kept) {
     let Some(mut file) = open(path) else { return };
     let seconds = refusal.at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let message: String = refusal.message.lines().map(|line| format!("\t{line}\n")).collect();
-    // In one write, at the end: several supervisors may do this at once.
+    // One write at the end of the file, since several supervisors may write at once.
     let _ = file.write_all(format!("{seconds} {} {}\n{message}", refusal.pid, refusal.program).as_bytes());
     if file.metadata().is_ok_and(|found| found.len() > LARGE) {
         halve(&mut file);
@@ -74,7 +74,7 @@ fn halve(file: &mut File) {
     }
 }
 
-/// All that are kept in the file at `path`, the oldest first.
+/// The refusals in the file at `path`, the oldest first.
 pub fn read(path: &Path) -> std::io::Result<Vec<Kept>> {
     let mut refusals: Vec<Kept> = Vec::new();
     for line in fs::read_to_string(path)?.lines() {

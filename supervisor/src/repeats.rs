@@ -1,20 +1,21 @@
-//! What is refused again and again: a program that tries a port in a loop must not fill the terminal that it shares.
+//! Counts repeated refusals: a program that tries a port in a loop must not fill the terminal.
 //!
-//! The same refusal is printed once, and then counted. The number is printed when it has stopped, at the end, and each minute.
+//! A refusal is printed once, and then counted. The count is printed after 10 s without another, each minute, and at
+//! the end.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How long nothing of the kind must come for it to have stopped.
+/// After this long without another one, a refusal counts as new again.
 const QUIET: Duration = Duration::from_secs(10);
-/// How long it is counted at most before the number is printed.
+/// The count is printed after this long at the latest.
 const LONGEST: Duration = Duration::from_secs(60);
-/// How many different ones are counted at once.
+/// How many different refusals are counted at once. Others are always printed.
 const MOST: usize = 64;
 
 #[derive(Debug, Default)]
 pub(crate) struct Repeats {
-    /// By what is printed
+    /// The counts, by the text that is printed
     counts: BTreeMap<String, Count>,
 }
 
@@ -37,8 +38,8 @@ impl Count {
 }
 
 impl Repeats {
-    /// Whether `what` is to be printed now. Otherwise it is counted.
-    pub(crate) fn is_news(&mut self, what: &str, now: Instant) -> bool {
+    /// Whether `what` must be printed now. Otherwise it is counted.
+    pub(crate) fn is_new(&mut self, what: &str, now: Instant) -> bool {
         if let Some(count) = self.counts.get_mut(what) {
             (count.last, count.silenced) = (now, count.silenced + 1);
             return false;
@@ -49,12 +50,12 @@ impl Repeats {
         true
     }
 
-    /// When the next number is due.
+    /// When the next count is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.counts.values().map(Count::due).min()
     }
 
-    /// The numbers that are due at `now`, a line each; all of them if there is no `now`.
+    /// The counts that are due at `now`, one line each; all counts if `now` is `None`.
     pub(crate) fn due(&mut self, now: Option<Instant>) -> Vec<String> {
         let mut lines = Vec::new();
         self.counts.retain(|what, count| {
@@ -65,7 +66,7 @@ impl Repeats {
             if count.silenced > 0 {
                 lines.push(format!("portgrant: {what}, {} more {times}\n", count.silenced));
             }
-            // One that goes on is not news after a minute either.
+            // A refusal that still repeats is not printed again after its minute.
             let goes_on = now.filter(|now| *now < count.last + QUIET);
             goes_on.inspect(|now| *count = Count::from(*now)).is_some()
         });
@@ -80,15 +81,15 @@ mod tests {
     #[test]
     fn the_same_refusal_is_printed_once_and_then_counted() {
         let (mut repeats, start) = (Repeats::default(), Instant::now());
-        assert!(repeats.is_news("80/tcp is refused", start));
+        assert!(repeats.is_new("80/tcp is refused", start));
         for _ in 1..500 {
-            assert!(!repeats.is_news("80/tcp is refused", start));
+            assert!(!repeats.is_new("80/tcp is refused", start));
         }
-        assert!(repeats.is_news("81/tcp is refused", start), "another one");
+        assert!(repeats.is_new("81/tcp is refused", start), "another one");
         assert_eq!(repeats.due(Some(start)), [""; 0]);
         assert_eq!(repeats.next(), Some(start + QUIET));
         assert_eq!(repeats.due(Some(start + QUIET)), ["portgrant: 80/tcp is refused, 499 more times\n"]);
-        assert!(repeats.is_news("80/tcp is refused", start + QUIET) && !repeats.is_news("80/tcp is refused", start));
+        assert!(repeats.is_new("80/tcp is refused", start + QUIET) && !repeats.is_new("80/tcp is refused", start));
         assert_eq!(repeats.due(None), ["portgrant: 80/tcp is refused, 1 more time\n"]);
         assert_eq!(repeats.next(), None);
     }
@@ -99,7 +100,7 @@ mod tests {
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut lines = Vec::new();
         for second in 0..130 {
-            let news = repeats.is_news("80/tcp is refused", after(second));
+            let news = repeats.is_new("80/tcp is refused", after(second));
             assert_eq!(news, second == 0, "{second}");
             lines.extend(repeats.due(Some(after(second))));
         }

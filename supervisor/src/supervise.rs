@@ -1,12 +1,11 @@
-//! The supervisor: it answers each bind(2) of the program and of whatever the program starts, until the last of them is
-//! gone.
+//! The supervisor: answers each bind(2) of the program and of its descendants, until the last of them has ended.
 //!
-//! It has no privilege. What it does not understand, cannot read or is not concerned with goes on to the kernel, with the
-//! program's own rights; so nothing here can give anybody more than they had but the helper's bind.
+//! It has no privilege. A call that it cannot read, or that needs no help, continues in the kernel with the program's
+//! own rights. So only the helper's bind gives a program more than it had.
 //!
-//! **Its death.** With the last holder of the listener every later bind(2) would get ENOSYS, also on high ports. So there
-//! is an heir: a fork of it that holds the listener as well, waits for its end, and goes on. What it was at when it died
-//! is written in memory that both have (a memfd), so that not even that call is left hanging.
+//! **If the supervisor is killed**, and no other process has the listener, every later bind(2) would fail with ENOSYS,
+//! also on high ports. So it forks a standby process, which has the listener too, waits for the supervisor's end, and
+//! then takes over. Calls in progress are noted in a memfd that both share, so that these are answered as well.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -35,10 +34,10 @@ use crate::time_wait;
 
 /// Calls that are answered at once. More wait in the kernel, where a signal without SA_RESTART interrupts them.
 const SLOTS: usize = 64;
-/// What a slot takes in the memory that the heir has too: the notification, and how many have tried.
+/// The size of a slot in the memfd: the notification, and the number of attempts.
 const SLOT: usize = 73;
 
-/// What it needs to know.
+/// The supervisor's state.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     /// The notifications of the filter
@@ -48,28 +47,28 @@ pub(crate) struct Supervisor {
     pub(crate) helper: PathBuf,
     /// Where refusals are kept
     pub(crate) refusals: Option<PathBuf>,
-    /// Ports from here on need no privilege
+    /// Only ports below this one are handled
     pub(crate) unprivileged: u16,
-    /// Each step is printed
+    /// Whether each step is printed
     pub(crate) verbose: bool,
     /// For fork(2)
     pub(crate) only_thread: OnlyThread,
-    /// What is being answered: [`SLOTS`] of [`SLOT`] bytes
+    /// Calls in progress, shared with the standby: [`SLOTS`] slots of [`SLOT`] bytes
     pub(crate) memory: File,
     /// Whether it was reported that a process cannot be inspected
     pub(crate) reported: Cell<bool>,
-    /// What was refused just now
+    /// Recent refusals
     pub(crate) repeats: RefCell<Repeats>,
 }
 
-/// What is being answered, a slot each.
-pub(crate) type Desk = [Option<Pending>; SLOTS];
+/// Calls in progress.
+pub(crate) type Slots = [Option<Pending>; SLOTS];
 
-/// A call that the helper was asked about.
+/// A call that waits for the helper.
 pub(crate) struct Pending {
     notification: Notification,
     call: Call,
-    /// The very socket, held to see what became of it
+    /// The socket, held to see whether it was bound
     socket: OwnedFd,
     asking: Asking,
 }
@@ -77,58 +76,58 @@ pub(crate) struct Pending {
 /// Why waiting ended.
 pub(crate) enum Turn {
     /// No process has the filter any more
-    Alone,
-    /// What was waited for besides
+    Ended,
+    /// The other descriptor is ready
     Other,
 }
 
 impl Supervisor {
-    /// Answers until nobody is left to ask. `begun` is called once both are there, and again by an heir.
-    pub(crate) fn serve(&self, mut begun: impl FnMut()) -> io::Result<()> {
+    /// Answers until no process has the filter. `ready` is called once the standby runs, and again after a takeover.
+    pub(crate) fn serve(&self, mut ready: impl FnMut()) -> io::Result<()> {
         seccomp::wake_synchronously(self.listener.as_fd());
-        let mut desk = Self::desk();
-        let mut has_taken_over = false;
+        let mut slots = Self::no_slots();
+        let mut takes_over = false;
         loop {
             let before = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-            let heir = match process::fork(self.only_thread) {
+            let standby = match process::fork(self.only_thread) {
                 Ok(Fork::Child) => {
-                    // The other's, as long as that lives.
-                    desk = Self::desk();
-                    match self.inherit(&before)? {
-                        Turn::Alone => return Ok(()),
-                        Turn::Other => has_taken_over = true,
+                    // These calls are the supervisor's, as long as it runs.
+                    slots = Self::no_slots();
+                    match self.stand_by(&before)? {
+                        Turn::Ended => return Ok(()),
+                        Turn::Other => takes_over = true,
                     }
                     continue;
                 }
-                Ok(Fork::Parent(heir)) => Pid::from_raw(heir),
-                // With a limit of processes it goes on without an heir.
+                Ok(Fork::Parent(standby)) => Pid::from_raw(standby),
+                // If a limit forbids another process, try again in a second.
                 Err(_) => None,
             };
             drop(before);
-            begun();
-            if std::mem::take(&mut has_taken_over) {
-                desk = self.inherited();
+            ready();
+            if std::mem::take(&mut takes_over) {
+                slots = self.take_over();
             }
-            let news = match heir {
-                Some(heir) => pidfd_open(heir, PidfdFlags::empty())?,
-                None => a_second()?,
+            let event = match standby {
+                Some(standby) => pidfd_open(standby, PidfdFlags::empty())?,
+                None => one_second_timer()?,
             };
-            if let Turn::Alone = self.answer_until(&mut desk, news.as_fd())? {
+            if let Turn::Ended = self.answer_until(&mut slots, event.as_fd())? {
                 return Ok(());
             }
-            if heir.is_some() {
-                let _ = rustix::process::waitpid(heir, rustix::process::WaitOptions::empty());
+            if standby.is_some() {
+                let _ = rustix::process::waitpid(standby, rustix::process::WaitOptions::empty());
             }
         }
     }
 
-    /// The heir's whole life, up to the other's end.
-    fn inherit(&self, other: &OwnedFd) -> io::Result<Turn> {
+    /// The standby: waits until `other`, the supervisor, ends.
+    fn stand_by(&self, other: &OwnedFd) -> io::Result<Turn> {
         loop {
             let mut ends = [PollFd::new(other, PollFlags::IN), PollFd::new(&self.listener, PollFlags::empty())];
             wait_for(&mut ends, None)?;
             if ends[1].revents().contains(PollFlags::HUP) {
-                return Ok(Turn::Alone);
+                return Ok(Turn::Ended);
             }
             if !ends[0].revents().is_empty() {
                 return Ok(Turn::Other);
@@ -136,11 +135,12 @@ impl Supervisor {
         }
     }
 
-    /// What a predecessor was at when it was killed: tried once more, and after that left to the kernel.
-    fn inherited(&self) -> Desk {
-        let mut desk = [const { None }; SLOTS];
+    /// The calls that were in progress when the supervisor was killed. Each is tried once more; after a second kill it
+    /// continues in the kernel.
+    fn take_over(&self) -> Slots {
+        let mut slots = [const { None }; SLOTS];
         let mut reported = false;
-        for (number, slot) in desk.iter_mut().enumerate() {
+        for (number, slot) in slots.iter_mut().enumerate() {
             let mut bytes = [0; SLOT];
             if self.memory.read_exact_at(&mut bytes, at(number)).is_err() || bytes[72] == 0 {
                 continue;
@@ -156,33 +156,34 @@ impl Supervisor {
                 self.begin(number, notification, 2)
             };
         }
-        desk
+        slots
     }
 
-    /// Answers until `other` is ready, or nobody is left to ask.
-    pub(crate) fn answer_until(&self, desk: &mut Desk, other: BorrowedFd<'_>) -> io::Result<Turn> {
+    /// Answers until `other` is ready, or until no process has the filter.
+    pub(crate) fn answer_until(&self, slots: &mut Slots, other: BorrowedFd<'_>) -> io::Result<Turn> {
         loop {
-            let free = desk.iter().position(Option::is_none);
+            let free = slots.iter().position(Option::is_none);
             let asked = if free.is_some() { PollFlags::IN } else { PollFlags::empty() };
             let mut ends = vec![PollFd::new(&other, PollFlags::IN), PollFd::new(&self.listener, asked)];
-            ends.extend(desk.iter().flatten().map(|pending| PollFd::new(&pending.asking, PollFlags::IN)));
-            let left = desk.iter().flatten().map(|pending| pending.asking.left()).chain(self.silence_left()).min();
+            ends.extend(slots.iter().flatten().map(|pending| PollFd::new(&pending.asking, PollFlags::IN)));
+            let left = slots.iter().flatten().map(|pending| pending.asking.left()).chain(self.silence_left()).min();
             wait_for(&mut ends, left.as_ref())?;
             self.summarize(Some(Instant::now()));
             let (others, asked) = (!ends[0].revents().is_empty(), ends[1].revents());
             drop(ends);
-            // Before the heir's end, which it is the reason for. What the helper is asked for is for nobody any more.
+            // Checked before `others`, since it also ends the standby. Nobody waits for the pending answers any more.
             if asked.contains(PollFlags::HUP) {
                 self.summarize(None);
-                return Ok(Turn::Alone);
+                return Ok(Turn::Ended);
             }
-            // Who asks first: until it is heard, a signal may interrupt it. ENOENT: it was killed before it was heard.
+            // New calls first: a signal can interrupt a call until it is received. receive() fails with ENOENT if the
+            // caller was killed.
             if let Some(number) = free.filter(|_| asked.contains(PollFlags::IN))
                 && let Ok(notification) = seccomp::receive(self.listener.as_fd())
             {
-                desk[number] = self.begin(number, notification, 1);
+                slots[number] = self.begin(number, notification, 1);
             }
-            for (number, slot) in desk.iter_mut().enumerate() {
+            for (number, slot) in slots.iter_mut().enumerate() {
                 let answer = |pending: &mut Pending| pending.asking.answer(&self.helper, pending.socket.as_fd());
                 if let Some(answered) = slot.as_mut().and_then(answer)
                     && let Some(Pending { notification, call, socket, .. }) = slot.take()
@@ -198,17 +199,17 @@ impl Supervisor {
         }
     }
 
-    /// A desk with nothing on it.
-    pub(crate) fn desk() -> Desk {
+    /// No calls in progress.
+    pub(crate) fn no_slots() -> Slots {
         [const { None }; SLOTS]
     }
 
-    /// Whether `child`, which has ended, is a helper that is asked on `desk`. It is waited for then.
-    pub(crate) fn collect(desk: &mut Desk, child: nix::unistd::Pid) -> bool {
-        desk.iter_mut().flatten().any(|pending| pending.asking.collect(child))
+    /// Whether `child`, which has ended, is the helper of a call in progress. If so, it is waited for.
+    pub(crate) fn collect(slots: &mut Slots, child: nix::unistd::Pid) -> bool {
+        slots.iter_mut().flatten().any(|pending| pending.asking.collect(child))
     }
 
-    /// Answers at once, or asks the helper.
+    /// Answers at once, or starts the helper.
     fn begin(&self, number: usize, notification: Notification, tries: u8) -> Option<Pending> {
         self.remember(number, Some((&notification, tries)));
         let answer = match self.decide(&notification, tries) {
@@ -226,7 +227,7 @@ impl Supervisor {
     }
 
     fn answer(&self, number: usize, notification: &Notification, answer: Answer) {
-        // It fails where the target was killed meanwhile.
+        // This fails if the caller was killed meanwhile.
         let _ = seccomp::answer(self.listener.as_fd(), notification.id, answer);
         self.remember(number, None);
     }
@@ -241,21 +242,22 @@ impl Supervisor {
     }
 
     fn decide(&self, notification: &Notification, tries: u8) -> Decision {
-        let (call, socket) = match self.look(notification) {
+        let (call, socket) = match self.inspect(notification) {
             Ok(found) => found,
             Err(error) => {
                 self.not_inspected(notification.thread, &error);
                 return Decision::Answer(Answer::Continue);
             }
         };
-        // Also what has no port, and what asks for any.
-        let concerned = call.port().is_some_and(|port| port != 0 && port < self.unprivileged);
-        let Some(endpoint) = call.endpoint(socket.as_fd()).filter(|_| concerned) else {
+        // No IP address, port 0 and high ports need no help.
+        let needs_help = call.port().is_some_and(|port| port != 0 && port < self.unprivileged);
+        let Some(endpoint) = call.endpoint(socket.as_fd()).filter(|_| needs_help) else {
             return Decision::Answer(Answer::Continue);
         };
-        // The kernel asks for the right to the port first, so one that lacks it would hear EACCES instead.
+        // If the socket is bound, the answer is EINVAL. The kernel would return EACCES, since it checks the port first.
         if let Some(local) = local(&socket) {
-            // By an answer that a signal kept from the target, or by a supervisor that was killed before its answer.
+            // Unless this supervisor bound it: a signal interrupted the call before the answer, or the supervisor was
+            // killed.
             let is_ours = (tries > 1 || self.wait == Wait::Interruptible) && call.asks_for(local);
             return Decision::Answer(if is_ours { Answer::Done } else { Answer::Fail(EINVAL) });
         }
@@ -271,8 +273,9 @@ impl Supervisor {
         })
     }
 
-    /// Reads the address and takes the socket; the target is still in its call after each, so both were its own.
-    fn look(&self, notification: &Notification) -> io::Result<(Call, OwnedFd)> {
+    /// Reads the address and copies the socket. After each, it checks that the caller is still in this call, so both
+    /// are its own.
+    fn inspect(&self, notification: &Notification) -> io::Result<(Call, OwnedFd)> {
         let still = |what: io::ErrorKind| {
             let valid = seccomp::is_valid(self.listener.as_fd(), notification.id);
             if valid { Ok(()) } else { Err(io::Error::from(what)) }
@@ -284,7 +287,7 @@ impl Supervisor {
         Ok((call, socket))
     }
 
-    /// What the program gets for the helper's answer, and what people read if it is a refusal.
+    /// Turns the helper's answer into the answer to the program, and prints a refusal.
     fn result(
         &self,
         notification: &Notification,
@@ -293,7 +296,7 @@ impl Supervisor {
         answered: Result<(), Box<Message>>,
     ) -> Answer {
         let Err(refused) = answered else { return Answer::Done };
-        // By this helper, which failed afterwards, or by that of a call before this one: see `decide`.
+        // Bound by this helper, which failed afterwards, or for an earlier call: see `decide`.
         if let Some(local) = local(socket) {
             return if call.asks_for(local) { Answer::Done } else { Answer::Fail(EINVAL) };
         }
@@ -301,28 +304,28 @@ impl Supervisor {
             (Kind::InUse, Some(port)) => time_wait::explained(*refused, socket.as_fd(), port),
             _ => *refused,
         };
-        let is_news = self.repeats.borrow_mut().is_news(&refused.what, Instant::now());
+        let is_new = self.repeats.borrow_mut().is_new(&refused.what, Instant::now());
         let text = refused.text("portgrant");
-        if is_news {
+        if is_new {
             self.say(&text);
         }
         if matches!(refused.kind, Kind::InUse | Kind::NotThere) {
             return Answer::Fail(call.unfit(socket.as_fd()).unwrap_or(EADDRINUSE));
         }
-        if let Some(path) = self.refusals.as_ref().filter(|_| is_news) {
+        if let Some(path) = self.refusals.as_ref().filter(|_| is_new) {
             let (pid, program) = (notification.thread, name(notification.thread));
             refusals::keep(path, &Kept { at: SystemTime::now(), pid, program, message: text });
         }
         Answer::Fail(EACCES)
     }
 
-    /// Reports it once: each time is too often, as it may be one of many binds that need no help.
+    /// Reports this once only: a process may make many binds that need no help.
     fn not_inspected(&self, thread: u32, error: &io::Error) {
         if self.reported.replace(true) && !self.verbose {
             return;
         }
         let is_elsewhere = !user_namespace::is_first();
-        // There the kernel permits the program every port.
+        // In a user namespace with its own network, the kernel permits every port.
         let needs_no_help = is_elsewhere && network_is_ours();
         if needs_no_help && !self.verbose {
             return;
@@ -338,12 +341,12 @@ impl Supervisor {
         ));
     }
 
-    /// EPERM is not the kernel's own answer to bind(2): a cgroup program's, or a seccomp filter's.
+    /// The kernel's own answer is never EPERM: it comes from a cgroup program or a seccomp filter.
     fn forbidden(&self, endpoint: &Endpoint) {
         let message = Message::new(format!("{endpoint} cannot be bound"))
             .why("bind(2) answered EPERM: SocketBindDeny= of the service, or a seccomp filter, forbids it")
             .fix("in the unit, write SocketBindAllow= with this port, or remove SocketBindDeny= (systemd.resource-control(5))");
-        if self.repeats.borrow_mut().is_news(&message.what, Instant::now()) {
+        if self.repeats.borrow_mut().is_new(&message.what, Instant::now()) {
             self.say(&message.text("portgrant"));
         }
     }
@@ -354,20 +357,20 @@ impl Supervisor {
         }
     }
 
-    /// How long until what was refused again is summed up.
+    /// How long until the next count of refusals is due.
     fn silence_left(&self) -> Option<Timespec> {
         let next = self.repeats.borrow().next()?;
         Timespec::try_from(next.saturating_duration_since(Instant::now())).ok()
     }
 
-    /// Prints how often something was refused again, as far as it is time for that.
+    /// Prints the counts of repeated refusals that are due.
     fn summarize(&self, now: Option<Instant>) {
         for line in self.repeats.borrow_mut().due(now) {
             self.say(&line);
         }
     }
 
-    /// To standard error, which is the program's too: never where that would have to wait for its reader.
+    /// Writes to standard error, which the program shares. If that would block, the text is dropped.
     fn say(&self, text: &str) {
         let mut end = io::stderr();
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -377,11 +380,11 @@ impl Supervisor {
     }
 }
 
-/// What is to be done about a call.
+/// How a call is answered.
 enum Decision {
-    /// Nothing but this
+    /// At once
     Answer(Answer),
-    /// The helper is asked
+    /// By the helper
     Ask(Endpoint, Call, OwnedFd),
 }
 
@@ -395,15 +398,15 @@ fn local(socket: &OwnedFd) -> Option<SocketAddr> {
     local.filter(|local| local.port() != 0)
 }
 
-/// Readable in a second.
-fn a_second() -> io::Result<OwnedFd> {
+/// A timer that becomes readable after a second.
+fn one_second_timer() -> io::Result<OwnedFd> {
     let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
     let [it_interval, it_value] = [0, 1].map(|tv_sec| Timespec { tv_sec, tv_nsec: 0 });
     timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval, it_value })?;
     Ok(timer)
 }
 
-/// What a thread calls itself.
+/// The name of a thread.
 fn name(thread: u32) -> String {
     let name = std::fs::read(format!("/proc/{thread}/comm")).unwrap_or_default();
     printable(name.trim_ascii_end())

@@ -1,8 +1,7 @@
-//! The process that waits in bind(2): what it asks for, read once, and its socket.
+//! The process that waits in bind(2): its arguments, read once, and its socket.
 //!
-//! Everything in it may change while it is read, by another of its threads. So the address is copied, once, and that
-//! copy is what is decided on and what is bound; the socket is a copy of the descriptor, held from before the decision
-//! until after the bind.
+//! Another thread of the process can change its memory at any time. So the address is copied once, and that copy is
+//! decided on and bound. The descriptor is also copied, and held from before the decision until after the bind.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,10 +18,10 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::filter::{Form, form};
 
-/// `struct sockaddr_storage`: the kernel takes no longer address.
+/// The size of `struct sockaddr_storage`, the longest address that the kernel accepts.
 const LONGEST: u64 = 128;
 
-/// One call of bind(2): which descriptor, and the bytes of the address.
+/// One call of bind(2): the descriptor and the bytes of the address.
 #[derive(Debug)]
 pub(crate) struct Call {
     fd: i32,
@@ -31,8 +30,8 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Reads what thread `notification.thread` asks for. An error if its memory cannot be read (it made itself
-    /// undumpable, or is not visible) or is not a socket.
+    /// Reads the arguments of thread `notification.thread`. Fails if its memory cannot be read (it made itself
+    /// undumpable, or is not visible), or if an argument is not valid.
     pub(crate) fn read(notification: &Notification) -> io::Result<Call> {
         let mut words = notification.arguments;
         if form(notification.architecture, notification.call) == Some(Form::Socketcall) {
@@ -42,7 +41,7 @@ impl Call {
                 *word = bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
             }
         }
-        // An int each, whatever the upper half of the register holds.
+        // Both are an int; the upper half of the register is ignored.
         let [fd, length] = [words[0], words[2]].map(|word| word & u64::from(u32::MAX));
         if length > LONGEST {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -53,17 +52,17 @@ impl Call {
         Ok(Call { fd, address })
     }
 
-    /// The socket itself, by a descriptor of this process's own.
+    /// The socket, as a copy of the thread's descriptor.
     pub(crate) fn socket(&self, notification: &Notification) -> io::Result<OwnedFd> {
         let thread = i32::try_from(notification.thread).ok().and_then(rustix::process::Pid::from_raw);
         let thread = thread.ok_or(io::ErrorKind::NotFound)?;
-        // A thread may have a separate descriptor table (clone(2) without CLONE_FILES). Before Linux 6.9 only a
-        // process can be opened, by its first thread's number: that one's table is that of nearly every other.
+        // A thread may have a separate descriptor table (clone(2) without CLONE_FILES). Before Linux 6.9 only a process
+        // can be opened, by the id of its first thread; nearly all threads share that thread's table.
         const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(rustix::fs::OFlags::EXCL.bits());
         let none = PidfdFlags::empty();
         let process = match pidfd_open(thread, PIDFD_THREAD) {
             Err(Errno::INVAL) => match pidfd_open(thread, none) {
-                // Another thread. Only /proc shows its process.
+                // It is not the first thread. Only /proc shows its process.
                 Err(Errno::INVAL | Errno::NOENT) => pidfd_open(process_of(thread)?, none)?,
                 first => first?,
             },
@@ -72,7 +71,7 @@ impl Call {
         Ok(pidfd_getfd(process, self.fd, PidfdGetfdFlags::empty())?)
     }
 
-    /// The port that is asked for, where `address` is one of IPv4 or IPv6.
+    /// The requested port, if `address` is IPv4 or IPv6.
     pub(crate) fn port(&self) -> Option<u16> {
         self.place().map(|(_, port, _)| port)
     }
@@ -99,7 +98,7 @@ impl Call {
         }
     }
 
-    /// Whether this is the address that a socket bound to `local` was bound to.
+    /// Whether this call asks for `local`, the address of a bound socket.
     pub(crate) fn asks_for(&self, local: SocketAddr) -> bool {
         let ip = match local.ip().to_canonical() {
             IpAddr::V4(ip) => Address::V4(ip),
@@ -108,8 +107,8 @@ impl Call {
         self.place().is_some_and(|(address, port, _)| (address, port) == (ip, local.port()))
     }
 
-    /// The errno by which the kernel refuses the address itself, whatever the port: one that is not there, or that does
-    /// not fit a socket such as `socket`. (Of IPv6 it asks about the port first.)
+    /// The error for the address alone, if the kernel refuses it with any port: it does not exist, or does not fit
+    /// `socket`. (For IPv6 the kernel checks the port first, so the real call does not show this.)
     pub(crate) fn unfit(&self, socket: BorrowedFd<'_>) -> Option<i32> {
         let domain = sockopt::socket_domain(socket).ok()?;
         let kind = sockopt::socket_type(socket).ok()?;
@@ -125,7 +124,7 @@ impl Call {
         seccomp::bind(other.as_fd(), &address).err()?.raw_os_error()
     }
 
-    /// What the helper can be asked for this call on `socket`; `None` if that is nothing that it binds: no tcp, udp or
+    /// The endpoint to ask the helper for. `None` if the helper cannot bind it: another protocol than tcp, udp and
     /// sctp, another network namespace, or an address with a scope.
     pub(crate) fn endpoint(&self, socket: BorrowedFd<'_>) -> Option<Endpoint> {
         let (address, port, scope) = self.place()?;
@@ -136,7 +135,7 @@ impl Call {
             (SocketType::DGRAM, ipproto::UDP) => Protocol::Udp,
             _ => return None,
         };
-        // Elsewhere a scope says nothing, and the kernel does not look at it.
+        // For other addresses the kernel ignores the scope.
         let is_scoped =
             matches!(address, Address::V6(ip) if scope != 0 && (ip.is_unicast_link_local() || ip.is_multicast()));
         if is_scoped || !is_of_this_network(socket) {
@@ -152,8 +151,8 @@ impl Call {
     }
 }
 
-/// Fills `bytes` from `from` on in the memory of the thread that waits. By its number, not by way of /proc, which may be
-/// another pid namespace's or not there.
+/// Fills `bytes` from address `from` of the waiting thread's memory. It uses the thread id, since /proc may be missing
+/// or of another pid namespace.
 fn read(notification: &Notification, from: u64, bytes: &mut [u8]) -> io::Result<()> {
     let thread = i32::try_from(notification.thread).map_err(|_| io::ErrorKind::NotFound)?;
     let base = usize::try_from(from).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -163,7 +162,7 @@ fn read(notification: &Notification, from: u64, bytes: &mut [u8]) -> io::Result<
     if read == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// The process that `thread` is of.
+/// The process of `thread`.
 fn process_of(thread: rustix::process::Pid) -> io::Result<rustix::process::Pid> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", thread.as_raw_pid()))?;
     let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")).and_then(|pid| pid.trim().parse().ok());

@@ -1,5 +1,5 @@
-//! Why an address is in use although nobody listens there: a connection of before is in TIME_WAIT, and the program does not
-//! set SO_REUSEADDR.
+//! Why an address is in use although nobody listens there: an earlier connection is in TIME_WAIT, and the program does
+//! not set SO_REUSEADDR.
 
 use std::fs;
 use std::os::fd::BorrowedFd;
@@ -11,7 +11,7 @@ use rustix::net::{SocketType, sockopt};
 const TIME_WAIT: &str = "06";
 const LISTEN: &str = "0A";
 
-/// `refused`, for the port `port` of `socket`, with the reason and the fix that fit.
+/// `refused`, with this reason and its fix if they apply to `port` and `socket`.
 pub(crate) fn explained(refused: Message, socket: BorrowedFd<'_>, port: u16) -> Message {
     let is_stream = sockopt::socket_type(socket) == Ok(SocketType::STREAM);
     let is_bare = sockopt::socket_reuseaddr(socket) == Ok(false);
@@ -24,7 +24,7 @@ pub(crate) fn explained(refused: Message, socket: BorrowedFd<'_>, port: u16) -> 
         .fix("set SO_REUSEADDR before bind(2), in the program or its configuration; or wait a minute")
 }
 
-/// Whether the kernel remembers connections of the port, and nobody listens at it.
+/// Whether the port has connections in TIME_WAIT and no listener.
 fn is_only_remembered(table: &str, port: u16) -> bool {
     let end = format!(":{port:04X}");
     let states = || {

@@ -1,4 +1,4 @@
-//! How the helper is asked, with scripts in its place: it is killed, it says nothing, it cannot be waited for by poll(2).
+//! Runs scripts in place of the helper: it is killed, it sends no answer, poll(2) fails.
 
 #![allow(clippy::disallowed_methods, reason = "the test has threads; the program must not")]
 
@@ -37,7 +37,7 @@ fn udp() -> OwnedFd {
     socket(AddressFamily::INET, SocketType::DGRAM, None).expect("a socket")
 }
 
-/// A helper that notes each start, and how many there were.
+/// A helper that notes each start, and a function that counts the starts.
 fn noting(folder: &Folder, body: &str) -> (std::path::PathBuf, impl Fn() -> usize) {
     let trace = folder.join("starts");
     let script = folder
@@ -70,7 +70,7 @@ fn a_helper_that_is_killed_twice_is_reported_and_not_started_again() {
 }
 
 #[test]
-fn a_helper_that_ends_otherwise_is_not_started_again() {
+fn a_helper_that_ends_without_sigkill_is_not_started_again() {
     let _alone = alone();
     let folder = Folder::new("ended");
     for (body, status) in [("exit 77", status::REFUSED), ("exit 71", status::SYSTEM), ("kill -TERM $$", status::SYSTEM)]
@@ -106,9 +106,9 @@ fn the_helper_is_waited_for_without_spinning_if_poll_fails() {
             assert!(Instant::now() < deadline, "the helper is not started");
             thread::sleep(Duration::from_millis(5));
         }
-        // poll(2): EINVAL where there are more descriptors than the limit allows.
+        // poll(2) fails with EINVAL if there are more descriptors than the limit allows.
         setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).expect("lowered");
-        // After that word it is polled again. (To make a folder takes no descriptor.)
+        // mkdir(2) needs no descriptor.
         fs::create_dir(&go).expect("made");
         asked.join().expect("no panic")
     });

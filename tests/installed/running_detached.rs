@@ -68,7 +68,7 @@ fn the_supervisor_is_small_and_ends_with_the_last_process(world: &World) {
         world.as_user("alice").run([LAUNCHER, "run", "--", "sh", "-c", &format!("({late}) >/dev/null 2>&1 & echo up")]);
     server.succeeds().prints("up\n");
     let both = supervisors(world);
-    assert_eq!(both.len(), 2, "it and its heir");
+    assert_eq!(both.len(), 2, "it and its standby");
     let kilobytes: u64 = both.iter().map(|pid| resident_kilobytes(*pid)).sum();
     assert!(kilobytes < 2048, "{kilobytes} kB");
     let process = world.process(both[0]);
@@ -106,7 +106,7 @@ fn the_heir_takes_over_from_a_killed_supervisor(world: &World) {
         }
         let deadline = Instant::now() + PATIENCE;
         while supervisors(world).len() != 2 {
-            assert!(Instant::now() < deadline, "no heir");
+            assert!(Instant::now() < deadline, "no standby");
         }
     }
     drop(server);
@@ -142,7 +142,7 @@ fn a_call_is_answered_after_the_supervisor_was_killed(world: &World) {
         world.as_root().run(["kill", "-9", &both[which].to_string()]).succeeds();
         fs::write("/tmp/on", "").expect("written");
         await_output(&server, &format!("bound ('127.0.0.1', {port})\n"));
-        // After it has answered, it reports this, and reaps its heir and the helper.
+        // After it has answered, it reports this, and reaps its standby and the helper.
         let is_reported = || server.output().1.contains("another has taken over");
         let zombies = || world.as_root().run(["ps", "-o", "stat=", "--ppid", &both[0].to_string()]).stdout;
         let deadline = Instant::now() + PATIENCE;
