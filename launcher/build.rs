@@ -1,15 +1,15 @@
-//! Links the part of libgcc that walks the stack into the program, instead of loading libgcc_s.so for it at each start. So the
-//! programs also start in an image that has the C library and nothing else. Used by explain and kernel as well.
+//! Links libgcc's stack unwinder statically, instead of loading libgcc_s.so at each start. So the programs also start
+//! in an image that has only the C library. The crates explain and kernel use this too.
 //!
-//! std names it for backtraces. Loading it costs a start about 100 us where the machine is virtual, most of them because its
-//! constructor asks the processor what it is (CPUID traps there). rustc asks the linker for `-lgcc_s`; that name is found
-//! here first, as a script that leads to the archive. Without such an archive nothing changes.
+//! std needs it for backtraces. On a virtual machine, loading it takes about 100 us of each start, mostly for the CPUID
+//! instructions of its constructor, which trap there. rustc passes `-lgcc_s` to the linker, which finds a linker script
+//! here that names the static archive. Without such an archive nothing changes.
 
 use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-/// Links it, where the compiler has it as an archive.
+/// Links the archive if the compiler has one.
 pub(crate) fn main() {
     println!("cargo::rerun-if-changed=../launcher/build.rs");
     if env::var("CARGO_CFG_TARGET_ENV").as_deref() != Ok("gnu") || env::var("HOST") != env::var("TARGET") {
@@ -17,7 +17,7 @@ pub(crate) fn main() {
     }
     let Ok(found) = Command::new("cc").arg("-print-file-name=libgcc_eh.a").output() else { return };
     let archive = String::from_utf8_lossy(&found.stdout);
-    // A name without a folder is what the compiler says of a file that it does not have.
+    // For a missing file the compiler prints the bare name.
     if !Path::new(archive.trim()).is_absolute() {
         return;
     }

@@ -1,5 +1,5 @@
-//! Makes the table of servers (`servers/table.toml`) into constants, and says of each row with which versions it was tested
-//! (`servers/SUITE.jsonl`, written by tests/servers/run). Then does what `../build.rs` does for every program.
+//! Turns the table of servers (`servers/table.toml`) into constants, and adds to each row the versions that it was
+//! tested with (`servers/SUITE.jsonl`, written by tests/servers/run). Then does what `../build.rs` does.
 
 #[path = "../build.rs"]
 mod libgcc;
@@ -11,7 +11,7 @@ use std::{env, fs};
 
 use toml::{Table, Value};
 
-/// Debian's suites, and what people call them.
+/// Debian's suites, and their usual names.
 const SUITES: [(&str, &str); 3] = [("bookworm", "Debian 12"), ("trixie", "Debian 13"), ("sid", "Debian sid")];
 const WAYS: [(&str, &str); 4] =
     [("exec", "portgrant exec"), ("accept", "--accept"), ("run", "portgrant run"), ("kernel", "kernel mode")];
@@ -35,7 +35,7 @@ fn main() {
     libgcc::main();
 }
 
-/// With which version of which suite the server of a name was tested.
+/// For each server, the versions that it was tested with.
 fn versions() -> BTreeMap<String, Vec<(&'static str, String)>> {
     let mut versions: BTreeMap<String, Vec<_>> = BTreeMap::new();
     for (suite, debian) in SUITES {
@@ -127,7 +127,7 @@ fn adoption(value: &Value) -> String {
     format!("Adoption::Variable(Variable {{ name: {variable:?}, entry: {entry:?}, joined: {joined} }})")
 }
 
-/// What the signals do, a sentence each; signals that do the same share one.
+/// What the signals do, one sentence each. Signals with the same effect share a sentence.
 fn signals(row: &Table) -> Vec<String> {
     let mut sentences: Vec<(Vec<&str>, String)> = Vec::new();
     for (event, spoken) in EVENTS {

@@ -1,4 +1,4 @@
-//! `portgrant completions`: what bash, zsh and fish need, from the description that the command line is parsed by.
+//! `portgrant completions`: scripts for bash, zsh and fish, generated from the grammar of the command line.
 
 use std::collections::BTreeSet;
 
@@ -7,20 +7,20 @@ use clap_complete::Shell;
 
 use crate::Arguments;
 
-/// Behind what is generated for bash: the program's words are completed as another command's, and services where an endpoint
-/// is wanted. VALUED stands for the options that take the next word.
+/// Appended to the generated script for bash: completes the program's words as a command, and endpoints by service
+/// names. VALUED stands for the options that take the next word.
 const FOR_BASH: &str = include_str!("completions.bash");
 /// The same for fish.
 const FOR_FISH: &str = include_str!("completions.fish");
 
-/// The same, in what is generated for zsh.
+/// The same for zsh, as replacements in the generated script.
 const IN_ZSH: [(&str, &str); 3] = [
     ("may be left out:_default'", "may be left out:_normal'"),
     ("a rule may be for one program:_default'", "a rule may be for one program:_normal'"),
     (":ENDPOINT:_default'", r#":ENDPOINT:{compadd -- $(grep -oE "^[a-z][a-z0-9_.+-]*" /etc/services)}'"#),
 ];
 
-/// The script for the shell of that name; none for another.
+/// The script for `shell`; empty for an unknown shell.
 pub(crate) fn script(shell: &str) -> String {
     let mut grammar = Arguments::command();
     let (shell, more) = match shell {

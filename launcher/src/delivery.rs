@@ -15,30 +15,30 @@ pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(10);
 pub enum DeliveryError {
     /// There is no such file
     Missing,
-    /// It is something else
+    /// The file is not a socket
     NotASocket,
-    /// It is a socket file, and no process listens on it
+    /// No process listens on the socket
     Nobody,
     /// This user may not connect to it
     Forbidden,
     /// A Unix socket of another type than SOCK_SEQPACKET
     WrongType,
-    /// The server's socket takes no descriptors (SO_PASSRIGHTS)
+    /// The server's socket does not accept descriptors (SO_PASSRIGHTS)
     NoRights,
     /// The server closed the connection without reading
     Unread,
     /// The server did not answer, and did not close the connection
     Silent,
-    /// Its answer is not a record
+    /// The answer is not a record
     Garbled(String),
-    /// It took other sockets than those that were sent
+    /// The server did not take all sockets
     Partial {
         /// Sent
         sent: Vec<String>,
         /// Taken
         taken: Vec<String>,
     },
-    /// It rejected them
+    /// The server rejected the sockets
     TurnedAway(Box<Message>),
     /// A system call failed
     System(io::Error),

@@ -18,9 +18,9 @@ use crate::nearest;
 /// Everything that ends the launcher instead of executing a program.
 #[derive(Debug)]
 pub enum Error {
-    /// Help or the version was asked for: the text
+    /// Not an error: the text to print, such as help or the version
     Answered(String),
-    /// The answer was printed: this is the status that goes with it
+    /// The answer was printed; this is the exit status
     Printed(u8),
     /// The answer could not be printed
     Output(std::io::Error),
@@ -29,7 +29,7 @@ pub enum Error {
         /// The places where it may be
         places: Vec<PathBuf>,
     },
-    /// That program could not be executed
+    /// portgrant-explain could not be executed
     Policy {
         /// Its path
         path: PathBuf,
@@ -38,15 +38,15 @@ pub enum Error {
     },
     /// The command line is wrong
     Usage(Box<Message>),
-    /// The program is not there, or cannot be executed
+    /// The program does not exist, or cannot be executed
     Program(Unfit),
-    /// A number is taken at which a socket must go, or the system would not put it there
+    /// A socket could not get its descriptor number
     Place(PlaceError),
     /// no_new_privs could not be set
     NoNewPrivileges(std::io::Error),
-    /// `--user` names nobody
+    /// The user of `--user` does not exist
     NoSuchUser {
-        /// The word
+        /// The user's name or number
         user: String,
     },
     /// `--user` is a number without an account
@@ -56,16 +56,16 @@ pub enum Error {
     },
     /// The accounts could not be read
     Accounts {
-        /// Whose
+        /// The user
         user: String,
         /// Why not
         source: std::io::Error,
     },
-    /// `--user` of another user, by somebody who is not root
+    /// `--user` names another user, but the caller is not root
     NotRoot {
-        /// The other
+        /// The other user
         user: String,
-        /// Who asks
+        /// The caller's uid
         own: u32,
     },
     /// The ids could not be changed
@@ -87,9 +87,9 @@ pub enum Error {
         /// Why not
         source: std::io::Error,
     },
-    /// The user would have the caller's keys
+    /// The user would inherit the caller's keys
     Keyring {
-        /// Whose keyring there should be
+        /// The user who should have a keyring
         user: String,
         /// Why not
         source: std::io::Error,
@@ -108,82 +108,82 @@ pub enum Error {
         /// Its exit status
         status: u8,
     },
-    /// Something failed in another process: the helper, or the one that was to become the program
+    /// Another process failed: the helper, or the process that should become the program
     Failed(Box<Message>),
-    /// The guard of a daemon could not do something
+    /// The guard of a daemon failed
     Guard {
-        /// What
+        /// What it could not do
         doing: &'static str,
         /// Why not
         source: std::io::Error,
     },
-    /// The program ended before it was up
+    /// The program ended before it was ready
     EndedEarly {
         /// The program
         program: String,
         /// Its exit status
         status: u8,
     },
-    /// The program did not say that it was ready
+    /// The program did not report that it is ready
     NotNotified {
         /// The program
         program: String,
-        /// How long it was waited for
+        /// The time limit
         time_limit: std::time::Duration,
     },
-    /// The program does not accept on what it was given
+    /// The program does not accept on its sockets
     Ignored(Box<Message>),
     /// The watching process of --verify could not be started
     Watcher(std::io::Error),
-    /// Only the helper may execute the program, and it has no such option
+    /// Only the helper may execute the program, but the helper does not have this option
     NotWithTheHelper {
         /// The option
         option: &'static str,
         /// The program
         program: PathBuf,
     },
-    /// The grant is for another program
+    /// The rule is for another program
     ForAnother {
-        /// The refusal, which names the one it is for
+        /// The refusal, which names that program
         refusal: Box<Message>,
-        /// The program that was to be executed
+        /// The program that should be executed
         program: PathBuf,
     },
-    /// The grant is for this program when the helper executes it, which it does not for each connection
+    /// The rule needs the helper to execute the program, which it cannot do for each connection
     OnlyByHelper(Box<Message>),
-    /// The grant is for this program when the helper executes it, which passes on only what it binds itself
+    /// The rule needs the helper to execute the program, but then the launcher cannot add sockets that it has bound
     NotBeside {
         /// The refusal
         refusal: Box<Message>,
         /// The endpoints that need no rule
         free: Vec<String>,
     },
-    /// The system would not let connections be served
+    /// Connections cannot be served
     Accepting(std::io::Error),
-    /// The supervisor is not there, or cannot be executed
+    /// The supervisor does not exist, or cannot be executed
     Supervisor {
         /// Its path
         path: PathBuf,
         /// Why
         source: std::io::Error,
     },
-    /// No supervisor can work here
+    /// A supervisor cannot work here
     Unsupervised(Box<Message>),
-    /// The sockets were not taken
+    /// The server did not accept the sockets
     NotPassed {
-        /// The server's own socket
+        /// The server's Unix socket
         to: PathBuf,
         /// Why not
         source: DeliveryError,
     },
-    /// This user does not exist in this user namespace, so the helper cannot act for them
+    /// The caller's uid is not mapped in this user namespace, so the helper cannot act for the caller
     Unmapped,
-    /// There are no sockets
+    /// The sockets could not be bound
     Sockets(portgrant_server::Error),
 }
 
 impl Error {
-    /// The exit status that says it.
+    /// The exit status.
     pub fn status(&self) -> u8 {
         match self {
             Error::Answered(_) => status::OK,
@@ -225,7 +225,7 @@ impl Error {
     /// What failed, why, and what to do, with the kind and the status that go with it.
     pub fn message(&self) -> Message {
         let message = self.text();
-        // A message that came from elsewhere has its own kind, which says more than a status.
+        // A message from another process has its own kind, which says more than a status.
         let has_a_kind = matches!(self, Error::Failed(_) | Error::Sockets(_));
         let status = self.status();
         if has_a_kind { message } else { Message { kind: Kind::of_status(status), status, ..message } }

@@ -1,4 +1,4 @@
-//! The helper in the launcher's place, where it must do something itself.
+//! Executes the helper in place of the launcher.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
@@ -9,13 +9,13 @@ use portgrant_server::error::RequestError;
 
 use crate::{Error, program};
 
-/// The helper's arguments up to its options: its name, the verb, the endpoints.
+/// The first arguments of the helper: its name, the verb, the endpoints.
 pub(crate) fn words(verb: &str, listen: &[Endpoint]) -> Vec<OsString> {
     let listen = listen.iter().flat_map(|endpoint| ["-l".into(), endpoint.to_string().into()]);
     ["portgrant-binder".into(), verb.into()].into_iter().chain(listen).collect()
 }
 
-/// Becomes the helper, with the caller's environment as it was.
+/// Becomes the helper, with the caller's environment.
 pub(crate) fn execute(helper: &Path, words: &[OsString], environment: &[CString]) -> Result<Infallible, Error> {
     program::execute(helper, words, environment).map_err(|errno| {
         Error::Sockets(RequestError::Helper { helper: helper.to_owned(), source: errno.into() }.into())

@@ -1,8 +1,8 @@
-//! The launcher: it asks the helper for sockets, and becomes the program that serves on them.
+//! The launcher: asks the helper for sockets, and becomes the program that serves on them.
 //!
-//! Runs without privilege. The program inherits everything from the launcher's caller, and gets the sockets: the same
-//! signal dispositions and mask, environment, working directory, umask, limits and descriptors. So nothing here changes
-//! any of these, and everything that the launcher opens is close-on-exec.
+//! It has no privilege. Besides the sockets, the program gets everything from the launcher's caller: signal
+//! dispositions and mask, environment, working directory, umask, limits and descriptors. So the launcher changes none
+//! of these, and opens everything close-on-exec.
 
 #![forbid(unsafe_code)]
 
@@ -48,7 +48,7 @@ pub use arguments::{
 pub use delivery::DeliveryError;
 pub use error::Error;
 
-/// What execve(2) handed over.
+/// The arguments of the launcher's own execve(2).
 #[derive(Debug)]
 pub struct Start {
     /// argv
@@ -57,7 +57,7 @@ pub struct Start {
     pub environment: Vec<CString>,
 }
 
-/// From the entry point to the exit status. Does not return where another program is executed.
+/// Runs the launcher, and returns the exit status. Does not return if another program is executed.
 pub fn run(start: Start) -> u8 {
     let _ = portgrant_sys::occupy_standard_descriptors();
     if let [_, word, record] = start.arguments.as_slice()
@@ -96,7 +96,8 @@ pub fn run(start: Start) -> u8 {
     error.status()
 }
 
-/// The helper replaced this program, or `portgrant-front` did its work, and it failed: this program is executed with the record.
+/// Reports a failure of the helper, which executed this program with the record. `portgrant-front` or this program had
+/// become the helper.
 fn failed(record: &OsStr) -> u8 {
     let error = match Reply::parse(record.as_encoded_bytes()) {
         Ok(Reply::Failed(Message { kind: Kind::InUse, endpoint: Some(endpoint), .. })) => {
@@ -111,8 +112,7 @@ fn failed(record: &OsStr) -> u8 {
     error.status()
 }
 
-/// With `-v`, each step on standard error. RUST_LOG is not read: the launcher's own options decide what it prints, and
-/// the variable belongs to the program.
+/// Logs each step to standard error, for `-v`. RUST_LOG is not read, since that variable is for the program.
 fn log_steps() {
     let mut steps = env_logger::Builder::new();
     let steps = steps.target(env_logger::Target::Pipe(Box::new(stderr::Stderr)));
@@ -120,11 +120,11 @@ fn log_steps() {
         let step = record.args().to_string();
         writeln!(to, "portgrant: {}", printable(step.as_bytes()))
     });
-    // It fails only where there is a logger already.
+    // It fails only if there is already a logger.
     let _ = steps.try_init();
 }
 
-/// Further lines: who holds an address that is in use, or what is wrong with a helper that cannot be run.
+/// Further lines: the holders of an address that is in use, or what is wrong with the helper.
 fn further(error: &Error) -> String {
     let Error::Sockets(error) = error else { return String::new() };
     let of_helper = matches!(

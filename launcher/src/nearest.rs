@@ -1,6 +1,6 @@
 //! The known word that a misspelt one was probably meant to be.
 
-/// The one of `known` that `word` is likely to be.
+/// The word in `known` that `word` is probably a misspelling of.
 pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |name: &&str| strsim::osa_distance(&word.to_lowercase(), name);
     known.min_by_key(distance).filter(|name| distance(name) <= if name.len() < 4 { 1 } else { 2 })

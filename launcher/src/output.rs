@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use crate::{Error, stderr};
 
-/// For what is right.
+/// For good results.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
-/// For what is broken.
+/// For errors.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
-/// For what may be unintended.
+/// For warnings.
 pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
 /// For headings.
 pub(crate) const STRONG: Style = Style::new().bold();
@@ -48,7 +48,7 @@ fn for_stderr(text: String) -> String {
     }
 }
 
-/// Reports `message` on standard error; the launcher goes on.
+/// Reports `message` on standard error.
 pub(crate) fn say(message: &Message) {
     report(message, "");
 }
@@ -71,7 +71,7 @@ pub(crate) fn print_json(value: &Value) -> Result<(), Error> {
 
 fn write(output: &mut impl Write, text: &str) -> Result<(), Error> {
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        // The caller ignores SIGPIPE, which would have ended this process.
+        // SIGPIPE would have ended this process, but the caller ignores it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::Printed(BROKEN_PIPE)),
         written => written.map_err(Error::Output),
     }

@@ -1,5 +1,5 @@
-//! `portgrant pass`: binds one port more for a running server, as the caller, and sends it over the server's own socket. The
-//! server decides from whom it accepts sockets.
+//! `portgrant pass`: binds another port for a running server, as the caller, and sends the socket over the server's
+//! Unix socket. The server decides from whom it accepts sockets.
 
 use std::convert::Infallible;
 use std::fs;
@@ -25,7 +25,7 @@ use crate::{Error, Pass};
 /// Returns when the server has taken the sockets, as an error that means status 0.
 pub(crate) fn pass(asked: &Pass) -> Result<Infallible, Error> {
     let failed = |source| Error::NotPassed { to: asked.to.clone(), source };
-    // First: sockets that cannot be handed over need not be bound.
+    // Connect first: sockets that cannot be sent need not be bound.
     let server = reach(&asked.to).map_err(failed)?;
     debug!("{} is answered", asked.to.display());
     let sources = Sources::of(&asked.listen)?;
@@ -60,7 +60,7 @@ fn reach(path: &Path) -> Result<OwnedFd, DeliveryError> {
         // A file that is not a socket gives the same error (connect(2)).
         Errno::CONNREFUSED if !is_socket(path) => DeliveryError::NotASocket,
         Errno::CONNREFUSED => DeliveryError::Nobody,
-        // SO_SNDTIMEO: its queue of connections is full.
+        // SO_SNDTIMEO expired: the server's queue of connections is full.
         Errno::AGAIN => DeliveryError::Silent,
         errno => system(errno),
     })?;
@@ -71,7 +71,7 @@ fn is_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// Sends the refusal to the server too, as the helper does, so that the server can log the reason.
+/// Also sends the refusal to the server, as the helper does, so that the server can log the reason.
 fn refused(server: &OwnedFd, error: SocketError) -> SocketError {
     if let Some(Refused(refusal)) = error.downcast_ref()
         && let Ok(record) = Reply::Failed(refusal.clone()).encode()
@@ -111,7 +111,7 @@ fn answer(server: &OwnedFd, sent: Vec<String>) -> Result<(), DeliveryError> {
 
 fn receive(server: &OwnedFd) -> Result<Option<Reply>, DeliveryError> {
     let received = match transfer::receive(server.as_fd()) {
-        // It closed without reading everything. An answer that it sent before comes after that error.
+        // The server closed without reading everything. An answer that it sent before is received after this error.
         Err(TransferError::System(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
             match transfer::receive(server.as_fd()) {
                 Err(_) => return Err(DeliveryError::Unread),

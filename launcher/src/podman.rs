@@ -1,6 +1,6 @@
-//! Podman under `portgrant run`. Without privilege podman works in a user namespace, which newuidmap(1) makes once. Under
-//! `portgrant run` no program gains privilege, newuidmap included, and podman then advises what does not help. A process
-//! of podman's keeps the namespace, and its number is in a file, so reading that file shows whether it exists.
+//! Podman under `portgrant run`. Rootless podman works in a user namespace, which newuidmap(1) sets up once. Under
+//! `portgrant run` no program gains privilege, not even newuidmap, and podman's own advice does not help. A podman
+//! process keeps the namespace, and its pid is in a file, so that file shows whether the namespace exists.
 
 use std::ffi::CString;
 use std::fs;
@@ -11,7 +11,7 @@ use rustix::process::getuid;
 
 use crate::environment;
 
-/// What to report before `program` is started: it is podman, and its user namespace is not there.
+/// The warning if `program` is podman and its user namespace does not exist.
 pub(crate) fn warning(program: &Path, environment: &[CString]) -> Option<Message> {
     let is_podman = program.file_name().is_some_and(|name| name == "podman");
     if !is_podman || getuid().is_root() || files(environment).iter().any(|file| is_kept(file)) {
@@ -23,7 +23,7 @@ pub(crate) fn warning(program: &Path, environment: &[CString]) -> Option<Message
     Some(message)
 }
 
-/// Where podman may have written which process keeps its namespace.
+/// The files where podman may have written the pid of that process.
 fn files(environment: &[CString]) -> Vec<PathBuf> {
     let uid = getuid().as_raw();
     let temporary = environment::set(environment, "TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from);

@@ -1,5 +1,5 @@
-//! `portgrant explain`, `list`, `check` and `import`: the answers of `portgrant-explain`, which lies beside the helper, decides by the
-//! code that the helper decides by, and has no privilege.
+//! `portgrant explain`, `list`, `check` and `import` execute `portgrant-explain`. It lies beside the helper, decides by
+//! the same code, and has no privilege.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
@@ -50,7 +50,7 @@ pub(crate) fn import(asked: &Import, environment: &[CString]) -> Result<Infallib
     become_it(&words, environment)
 }
 
-/// Where it is: beside the helper, whether that is there or not.
+/// Its path: beside the helper, even if the helper is missing.
 pub(crate) fn locate() -> Result<PathBuf, Error> {
     let helpers = portgrant_server::helper::places()?;
     let places = |name| helpers.iter().map(move |helper| helper.with_file_name(name));

@@ -1,4 +1,4 @@
-//! `portgrant explain --why-denied`: what the supervisors of `portgrant run` kept of what was refused.
+//! `portgrant explain --why-denied`: prints recent refusals that the supervisors of `portgrant run` have kept.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use crate::{Error, Format, Writing, environment as variables};
 
-/// How many are printed.
+/// How many refusals are printed.
 const LATEST: usize = 20;
 
-/// Prints the latest, the oldest of them first.
+/// Prints the latest refusals, the oldest first.
 pub(crate) fn print(format: Format, environment: &[CString]) -> Result<Infallible, Error> {
     let kept = match path(|name| variables::set(environment, name).map(PathBuf::from)).map(|path| read(&path)) {
         Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(Error::Output(error)),

@@ -1,4 +1,4 @@
-//! `portgrant run`: a program that binds for itself, under the supervisor that has its bind(2) calls answered.
+//! `portgrant run`: runs a program that binds for itself under the supervisor, which answers its bind(2) calls.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
@@ -49,7 +49,7 @@ pub(crate) fn run(asked: &Run, environment: Vec<CString>) -> Result<Infallible, 
         .map_err(|errno| Error::Supervisor { path: supervisor, source: errno.into() })
 }
 
-/// Whether any of it is not for everybody. What the policy refuses ends here, before the program has begun.
+/// Whether any endpoint needs the helper. A refusal ends the launcher here, before the program starts.
 fn needs_help(listen: &[Endpoint], helper: &Path) -> Result<bool, Error> {
     let services = Services::system()?;
     let mut needs = false;
@@ -60,7 +60,7 @@ fn needs_help(listen: &[Endpoint], helper: &Path) -> Result<bool, Error> {
                 granted(helper, endpoint, &socket)?;
                 needs = true;
             }
-            // In use, not there: what the crate that knows all of it says.
+            // In use or not there: the server crate finds the message.
             Ok((_, Err(_))) | Err(_) => {
                 drop(Bind::endpoint(endpoint.clone()).socket()?);
                 needs = true;
@@ -70,13 +70,13 @@ fn needs_help(listen: &[Endpoint], helper: &Path) -> Result<bool, Error> {
     Ok(needs)
 }
 
-/// Bound and closed again: the program will ask for itself.
+/// Checks that the policy permits it: the socket is bound and closed again. The program will bind its own.
 fn granted(helper: &Path, endpoint: &Endpoint, socket: &OwnedFd) -> Result<(), Error> {
     debug!("asking {} whether {endpoint} will be granted", helper.display());
     helper::bind(helper, endpoint, socket.as_fd()).map_err(Error::Failed)
 }
 
-/// A socket as the program may make one, and how its bind(2) ends. Not listening: nobody's connection is lost by it.
+/// A socket like the program's, and the result of its bind(2). It does not listen, so no connection is lost.
 fn trial(endpoint: &Endpoint, services: &Services) -> Result<(OwnedFd, Result<(), Errno>), Errno> {
     let ip = match endpoint.address {
         Address::V4(ip) => IpAddr::V4(ip),
@@ -96,18 +96,19 @@ fn trial(endpoint: &Endpoint, services: &Services) -> Result<(OwnedFd, Result<()
     let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(protocol))?;
     if endpoint.protocol.is_stream() {
-        // Connections of before, in TIME_WAIT, are the program's affair.
+        // Earlier connections in TIME_WAIT must not matter here.
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     let bound = net::bind(&socket, &SocketAddr::new(ip, port));
     Ok((socket, bound))
 }
 
-/// Where the supervisor must stand for it to look into the program: Yama decides (ptrace(2), ptrace_scope).
+/// The option for the supervisor's place. With Yama it may have to be the program's parent to inspect it (ptrace(2),
+/// ptrace_scope).
 fn place() -> Result<Option<OsString>, Error> {
     let scope = match fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope") {
         Ok(scope) => scope,
-        // Without /proc Yama answers only whether it is there: a parent may look with 0 as well as with 1.
+        // Without /proc, only Yama's presence can be found out. A parent may inspect its child with scope 0 and 1.
         Err(_) if set_ptracer(PTracer::None).is_ok() => "1".to_owned(),
         Err(_) => "0".to_owned(),
     };
@@ -117,7 +118,7 @@ fn place() -> Result<Option<OsString>, Error> {
             debug!("kernel.yama.ptrace_scope is 1: the supervisor stays as the program's parent");
             return Ok(Some("--parent".into()));
         }
-        // Nor would root's: it gives that capability up, to have no more rights than the program that it binds for.
+        // Not for root either: the supervisor gives that capability up, so that it has no more rights than the program.
         scope @ "2" => (
             scope,
             "only a process with CAP_SYS_PTRACE may inspect another, and the supervisor has no privilege",

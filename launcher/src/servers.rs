@@ -1,5 +1,6 @@
-//! How each known server accepts a socket that it did not bind. One table for two commands: `portgrant recipe` prints it,
-//! `portgrant exec --as SERVER` follows it. The table is `servers/table.toml`; build.rs makes it constants.
+//! How each known server accepts a socket that it did not bind. `portgrant recipe` prints this table, and
+//! `portgrant exec --as SERVER` follows it. Its source is `servers/table.toml`, which build/servers.rs turns into
+//! constants.
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -10,33 +11,33 @@ use portgrant_server::Message;
 /// A server, and how it takes sockets.
 #[derive(Debug)]
 pub(crate) struct Server {
-    /// The word for it
+    /// Its name
     pub(crate) name: &'static str,
-    /// Other words for it
+    /// Its other names
     pub(crate) aliases: &'static [&'static str],
     /// How it takes sockets, in one sentence without its subject
     pub(crate) takes: &'static str,
-    /// What is done for it
+    /// How `--as` passes the sockets
     pub(crate) adoption: Adoption,
-    /// Which sockets it can serve on
+    /// The sockets that it can serve on
     pub(crate) serves: Serves,
-    /// Who runs it, where the package made an account for that
+    /// The account that the package made for it
     pub(crate) user: Option<&'static str>,
-    /// What is typed for `portgrant exec`, a line each
+    /// The command for `portgrant exec`
     pub(crate) exec: Option<&'static str>,
-    /// What is typed for a process for each connection
+    /// The command for a process for each connection
     pub(crate) accept: Option<&'static str>,
-    /// What is typed in kernel mode, and behind `portgrant run --`
+    /// The command for kernel mode and for `portgrant run --`
     pub(crate) run: Option<&'static str>,
-    /// Its own command that has it read its configuration again
+    /// The server's own command that reloads its configuration
     pub(crate) reload: Option<&'static str>,
-    /// What stands in which file, a name and the content
+    /// Its files: name and content
     pub(crate) files: &'static [(&'static str, &'static str)],
-    /// What signals do, a sentence each
+    /// What signals do, one sentence each
     pub(crate) signals: &'static [&'static str],
-    /// What goes wrong, and what else to know
+    /// Pitfalls and other notes
     pub(crate) notes: &'static [&'static str],
-    /// The first version that does it
+    /// The first version that can do it
     pub(crate) since: &'static str,
     /// The versions that tests/servers started by this recipe; empty if it started none
     pub(crate) tried: &'static str,
@@ -45,15 +46,15 @@ pub(crate) struct Server {
 /// Every server, in the order of the table.
 const SERVERS: &[Server] = include!(concat!(env!("OUT_DIR"), "/servers.rs"));
 
-/// How sockets reach a program. Each is announced once: of one that is announced twice gunicorn dies, and others may keep
-/// a copy open that they know nothing of.
+/// How sockets reach a program. Each socket is announced in one way only: gunicorn fails if a socket is announced
+/// twice, and other servers may keep an unused copy open.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Adoption {
     /// From descriptor 3 on, announced by LISTEN_*
     ListenFds,
     /// From descriptor 3 on, announced by the server's own variable instead
     Variable(Variable),
-    /// From descriptor 3 on; instead the number stands among its arguments, as in this sample
+    /// From descriptor 3 on, announced by the number in an argument, as in this sample
     Argument(&'static str),
     /// The one socket as descriptors 0 and 1, inetd's `wait`
     Standard,
@@ -65,24 +66,24 @@ pub(crate) enum Adoption {
     Never,
 }
 
-/// A server's own variable. In `entry`, `FD` stands for the number, `ADDRESS` for `127.0.0.1` or `[::1]`, `BARE` for it
-/// without brackets, `PORT` for the port.
+/// A server's own variable. In `entry`, `FD` stands for the number, `ADDRESS` for `127.0.0.1` or `[::1]`, `BARE` for
+/// the address without brackets, `PORT` for the port.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Variable {
     /// Its name
     pub(crate) name: &'static str,
-    /// What it holds for each socket
+    /// Its text for each socket
     pub(crate) entry: &'static str,
-    /// How the entries make one value
+    /// How the entries of several sockets are joined
     pub(crate) joined: Joined,
 }
 
-/// How the entries of several sockets are separated.
+/// How the entries of several sockets are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Joined {
-    /// In one variable, with this between them
+    /// In one variable, separated by this text
     By(&'static str),
-    /// In a variable each: its name ends in 0, 1, …
+    /// In one variable for each socket; the names end in 0, 1, …
     Numbered,
 }
 
@@ -99,7 +100,7 @@ pub(crate) enum Serves {
     Ipv4Streams,
 }
 
-/// A socket as the program finds it.
+/// A socket of the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Descriptor {
     pub(crate) name: String,
@@ -115,7 +116,7 @@ impl Server {
 }
 
 impl Variable {
-    /// Names and values that announce `descriptors`.
+    /// The variables that announce `descriptors`: names and values.
     pub(crate) fn announce(&self, descriptors: &[Descriptor]) -> Vec<(String, String)> {
         let entries = descriptors.iter().map(|descriptor| self.entry_of(descriptor));
         match self.joined {
@@ -124,7 +125,7 @@ impl Variable {
         }
     }
 
-    /// Whether `name` is this variable's, or one of its row's.
+    /// Whether `name` is this variable, or one of its numbered ones.
     pub(crate) fn is_named(&self, name: &[u8]) -> bool {
         name.strip_prefix(self.name.as_bytes()).is_some_and(|number| match self.joined {
             Joined::By(_) => number.is_empty(),
@@ -145,17 +146,17 @@ pub(crate) fn servers() -> impl Iterator<Item = &'static Server> {
     SERVERS.iter()
 }
 
-/// The server that bears `name`, its own or another.
+/// The server with this name or alias.
 pub(crate) fn named(name: &str) -> Option<&'static Server> {
     servers().find(|server| server.name == name || server.aliases.contains(&name))
 }
 
-/// The words that clap takes for a server, and completions offer.
+/// The server names that clap accepts and completions offer.
 pub(crate) fn names() -> PossibleValuesParser {
     PossibleValuesParser::new(servers().map(|server| PossibleValue::new(server.name).aliases(server.aliases)))
 }
 
-/// The same for `--as`. Servers that cannot be helped are accepted, for a message that says so, and not offered.
+/// The same for `--as`. Servers that accept no socket are parsed, for a clear message, but not offered.
 pub(crate) fn names_to_follow() -> PossibleValuesParser {
     let never = |server: &Server| matches!(server.adoption, Adoption::Never);
     let value = |server: &'static Server| PossibleValue::new(server.name).aliases(server.aliases).hide(never(server));
@@ -185,7 +186,7 @@ pub(crate) fn unknown(word: &str) -> Message {
     }
 }
 
-/// The known server whose name is most like `word`, if it is like it at all.
+/// The known server whose name is most similar to `word`, if any is similar.
 fn nearest(word: &str) -> Option<&'static str> {
     let names = || servers().flat_map(|server| [server.name].into_iter().chain(server.aliases.iter().copied()));
     let likeness = |name: &&str| strsim::jaro_winkler(&word.to_lowercase(), name);

@@ -1,4 +1,4 @@
-//! Where the sockets of a command come from: this process binds those that need no rule, the helper all others.
+//! The sources of a command's sockets: this process binds those that need no rule, the helper all others.
 
 use std::path::{Path, PathBuf};
 
@@ -19,24 +19,24 @@ pub(crate) struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    /// Decides it, and finds the helper where one is needed. Binds nothing.
+    /// Decides who binds each endpoint, and finds the helper if it is needed. Binds nothing.
     pub(crate) fn of(listen: &'a [Endpoint]) -> Result<Sources<'a>, Error> {
         let free = unprivileged::are_free(&ports(listen)?, || portgrant_server::helper::locate().ok());
         let is_needed = free.iter().any(|free| !free);
-        if is_needed && unprivileged::is_nobody_here() {
+        if is_needed && unprivileged::is_unmapped() {
             return Err(Error::Unmapped);
         }
         let helper = is_needed.then(portgrant_server::helper::locate).transpose()?;
         Ok(Sources { listen: listen.iter().zip(free).collect(), helper })
     }
 
-    /// The helper. It is an error to need it where every endpoint is bound without.
+    /// The helper. An error if no endpoint needs it.
     pub(crate) fn helper(&self) -> Result<&Path, Error> {
         let missing = || portgrant_server::Error::from(RequestError::HelperMissing { places: Vec::new() });
         self.helper.as_deref().ok_or_else(|| missing().into())
     }
 
-    /// Those that need no rule.
+    /// The endpoints that need no rule.
     pub(crate) fn free(&self) -> impl Iterator<Item = &'a Endpoint> {
         self.listen.iter().filter(|(_, free)| *free).map(|(endpoint, _)| *endpoint)
     }
@@ -81,7 +81,7 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// The numbers of their ports, as far as /etc/services knows them.
+/// The port numbers; `None` for a service that is not in /etc/services.
 fn ports(listen: &[Endpoint]) -> Result<Vec<Option<u16>>, Error> {
     let is_named = |endpoint: &Endpoint| matches!(endpoint.port, AskedPort::Service(_));
     let services = if listen.iter().any(is_named) { Services::system()? } else { Services::default() };

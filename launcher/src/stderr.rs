@@ -1,8 +1,7 @@
-//! Standard error: everything that the launcher reports to people goes through here.
+//! Standard error: all messages of the launcher go through here.
 //!
-//! Whoever reports something writes it, and waits where nobody reads. A launcher that serves must not wait: after
-//! [`detach`] a separate thread writes. A terminal that was stopped (Ctrl-S) and a pipe that is full then delay messages
-//! and nothing else.
+//! By default a write waits if nobody reads. A launcher that serves connections must not wait, so after [`detach`] a
+//! separate thread writes. Then a stopped terminal (Ctrl-S) or a full pipe only delays messages.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -10,17 +9,17 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
-/// How many messages wait for their reader at most. What comes then is counted and dropped.
+/// How many messages may wait. More are counted and dropped.
 const MOST: usize = 256;
-/// How long the end of the process waits for the messages before it.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// The thread that writes needs next to nothing.
+/// How long the end of the process waits for messages that are not written yet.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+/// The stack size of the thread that writes.
 const STACK: usize = 64 * 1024;
 
 /// The thread that writes, if there is one.
 static PRINTER: RwLock<Option<&'static Printer>> = RwLock::new(None);
 
-/// Writes `text`, in one piece among what others write.
+/// Writes `text` in one write.
 pub(crate) fn print(text: &str) {
     match printer() {
         Some(printer) => printer.add(text),
@@ -28,7 +27,7 @@ pub(crate) fn print(text: &str) {
     }
 }
 
-/// From now on nobody waits for standard error.
+/// From now on a separate thread writes.
 pub(crate) fn detach() -> io::Result<()> {
     let printer: &'static Printer = Box::leak(Box::default());
     thread::Builder::new().name("standard error".to_owned()).stack_size(STACK).spawn(move || printer.run())?;
@@ -36,13 +35,13 @@ pub(crate) fn detach() -> io::Result<()> {
     Ok(())
 }
 
-/// Undoes [`detach`]: the launcher ends, and what it has to say about that must be read.
+/// Undoes [`detach`]: the launcher ends, and its last messages must be written.
 pub(crate) fn attach() {
     flush();
     *PRINTER.write().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// Waits until everything is written, but not for long.
+/// Waits until everything is written, for a limited time.
 pub(crate) fn flush() {
     if let Some(printer) = printer() {
         printer.flush();
@@ -54,11 +53,11 @@ fn printer() -> Option<&'static Printer> {
 }
 
 fn write(text: &str) {
-    // There is nobody left to notify.
+    // A failure cannot be reported anywhere.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// For what writes to an [`io::Write`]. Each write is one message.
+/// Standard error as an [`io::Write`]. Each write is one message.
 pub(crate) struct Stderr;
 
 impl Write for Stderr {
@@ -81,9 +80,9 @@ struct Printer {
 #[derive(Default)]
 struct Queue {
     texts: VecDeque<String>,
-    /// How many found no room since the last one that did
+    /// How many messages were dropped since the last one that was added
     lost: u64,
-    /// One of them is being written
+    /// Whether a message is being written
     writing: bool,
 }
 
@@ -119,7 +118,7 @@ impl Printer {
 
     fn flush(&self) {
         let is_busy = |queue: &mut Queue| queue.writing || !queue.texts.is_empty();
-        let _ = self.changed.wait_timeout_while(self.lock(), LAST_WORDS, is_busy);
+        let _ = self.changed.wait_timeout_while(self.lock(), FLUSH_LIMIT, is_busy);
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

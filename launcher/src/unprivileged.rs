@@ -1,5 +1,5 @@
-//! Which ports this process may bind without the helper. The kernel says so in advance; nothing is tried, because root could
-//! bind every port, and root needs a rule like everybody else.
+//! Which ports this process may bind without the helper. The kernel's settings decide, not an attempt: root could bind
+//! every port, but root needs a rule like everybody else.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,8 +11,7 @@ use portgrant_sys::network_is_ours;
 use rustix::process::getuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// Whether each of `ports` needs no rule. A port that is not known needs one. Where the helper is, is asked only where it
-/// matters.
+/// Whether each of `ports` needs no rule. An unknown port needs one. `helper` is called only if its place matters.
 pub(crate) fn are_free(ports: &[Option<u16>], helper: impl FnOnce() -> Option<PathBuf>) -> Vec<bool> {
     let start = unprivileged_ports::start();
     let is_open = |port: &Option<u16>| port.is_some_and(|port| u32::from(port) >= start);
@@ -20,8 +19,8 @@ pub(crate) fn are_free(ports: &[Option<u16>], helper: impl FnOnce() -> Option<Pa
     ports.iter().map(|port| is_open(port) || (owns_all && port.is_some())).collect()
 }
 
-/// Whether this process has the network for itself, by a user namespace (unshare -rn, bwrap, a rootless container): then it
-/// binds what it likes there, and what the machine's policy says is not about that network.
+/// Whether a user namespace of this process owns the network (unshare -rn, bwrap, a rootless container). Then the
+/// process may bind every port there, and the machine's policy is not about that network.
 ///
 /// In a container with its own helper, the policy of the container's root decides.
 pub(crate) fn owns_this_network(helper: impl FnOnce() -> Option<PathBuf>) -> bool {
@@ -41,7 +40,7 @@ pub(crate) fn owns_this_network(helper: impl FnOnce() -> Option<PathBuf>) -> boo
 }
 
 /// Whether this process's user is not mapped into its user namespace.
-pub(crate) fn is_nobody_here() -> bool {
+pub(crate) fn is_unmapped() -> bool {
     let uid = getuid().as_raw();
     if uid != user_namespace::OVERFLOW_ID || user_namespace::is_first() {
         return false;

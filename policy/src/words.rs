@@ -62,13 +62,13 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// What is left of the line, and where it begins.
+    /// The rest of the line, and the column where it begins.
     pub(crate) fn rest(&self) -> (&'a [u8], usize) {
         let (rest, start) = self.skip_blanks();
         (rest.trim_ascii_end(), start + 1)
     }
 
-    /// What is left of the line behind its blanks, and where it begins, from 0.
+    /// The rest of the line after its blanks, and the index where it begins.
     fn skip_blanks(&self) -> (&'a [u8], usize) {
         let mut rest = self.line.get(self.at..).unwrap_or_default();
         while let [b' ' | b'\t', others @ ..] = rest {

@@ -1,8 +1,8 @@
 //! A connection: its two addresses, and the variables that pass them to the program.
 //!
-//! The variables are those of UCSPI-TCP: an IPv4 connection is `PROTO=TCP`; an IPv6 one is `PROTO=TCP6`, its variables
-//! stand as `TCP6...` and as `TCP...` both, as ucspi-tcp with the IPv6 patch has them. IPv4 on an IPv6 socket is IPv4. There is no `TCPREMOTEINFO`: nobody asks ident.
-//! `REMOTE_ADDR` and `REMOTE_PORT` are systemd's.
+//! The variables are those of UCSPI-TCP. IPv4 has `PROTO=TCP` and `TCP...`; IPv6 has `PROTO=TCP6`, `TCP6...` and
+//! `TCP...`, as in ucspi-tcp with the IPv6 patch. IPv4 on an IPv6 socket counts as IPv4. `TCPREMOTEINFO` is never set,
+//! since ident is not asked. `REMOTE_ADDR` and `REMOTE_PORT` are systemd's.
 
 use std::ffi::CString;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 
 use portgrant_protocol::Protocol;
 
-/// What an accepted socket is, and whose.
+/// An accepted socket and its two ends.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) socket: OwnedFd,
@@ -19,18 +19,19 @@ pub(super) struct Connection {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) names: HostNames,
-    /// Variables that the rules for clients set, which take the place of others
+    /// Variables that the access rules set; they replace others
     pub(super) settings: Vec<CString>,
 }
 
-/// What the ends are called, where that was asked and is confirmed.
+/// The names of the two ends, if they were looked up and confirmed.
 #[derive(Debug, Default)]
 pub(super) struct HostNames {
     pub(super) local: Option<String>,
     pub(super) remote: Option<String>,
 }
 
-/// Who counts as one caller: an IPv4 address, or an IPv6 /64, which is what one site has to choose its addresses from.
+/// The clients that count as one for limits: an IPv4 address, or an IPv6 /64, since one site can use all addresses of a
+/// /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Source(IpAddr);
 
@@ -59,7 +60,7 @@ impl Connection {
         variables.extend(self.interface().map(|name| format!("TCP6INTERFACE={name}")));
         variables.push(format!("REMOTE_ADDR={remote}"));
         variables.push(format!("REMOTE_PORT={}", self.remote.port()));
-        // No address holds a NUL, and no interface's name does.
+        // Addresses and interface names contain no NUL.
         variables.into_iter().filter_map(|variable| CString::new(variable).ok()).collect()
     }
 
@@ -94,8 +95,8 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// Whether an entry of the environment is one of the variables that a program takes for its connection's. The caller's
-/// own would be believed where a connection has none (`TCPREMOTEHOST`, a udp service), so none stays.
+/// Whether an environment entry is one of the variables that describe a connection. The launcher's own are removed:
+/// otherwise the program would take them for its connection's, for example `TCPREMOTEHOST` without a lookup.
 pub(super) fn is_connections(entry: &[u8]) -> bool {
     const PREFIXES: [&[u8]; 4] = [b"TCPLOCAL", b"TCPREMOTE", b"TCP6LOCAL", b"TCP6REMOTE"];
     const NAMES: [&[u8]; 4] = [b"PROTO=", b"TCP6INTERFACE=", b"REMOTE_ADDR=", b"REMOTE_PORT="];

@@ -1,12 +1,12 @@
-//! A udp socket that goes to one program at a time, as inetd's `wait` has it: the program starts when a datagram waits,
-//! and reads this one and as many more as it likes; nobody else looks at the socket until it has ended.
+//! A udp socket for one program at a time, like a `wait` service of inetd: the program starts when a datagram waits,
+//! and reads it and any others. Nobody else uses the socket until the program has ended.
 //!
-//! A program that ends without having read what waits would be started again at once, for ever. It rests between, each
-//! time twice as long. One that reads is never slowed down: it is as fast as its callers.
+//! A program that ends without reading would be started again at once, for ever. So there is a delay, which doubles
+//! each time. A program that reads is never delayed.
 //!
 //! A program may leave the socket in a state that poll(2) calls ready although nothing can be read: with errors in its
-//! error queue (IP_RECVERR, see ip(7)), or shut down for reading, which stops no datagram from coming (Linux 6.18). So the
-//! socket is watched for what happens to it (EPOLLET), never for the state that it is in.
+//! error queue (IP_RECVERR, see ip(7)), or shut down for reading, after which datagrams still arrive (Linux 6.18). So
+//! the loop waits for new events (EPOLLET), not for the state.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -19,9 +19,9 @@ use nix::sys::time::TimeSpec;
 
 const FIRST_REST: Duration = Duration::from_millis(100);
 const LONGEST_REST: Duration = Duration::from_secs(10);
-/// How often the socket is asked for a datagram while it answers with errors instead.
+/// How often reading is tried while it returns errors.
 const ATTEMPTS: usize = 64;
-/// How many errors are taken out of the error queue at a time. Its size is bounded by SO_RCVBUF.
+/// How many errors are removed from the error queue at a time. SO_RCVBUF limits its size.
 const ERRORS: usize = 1024;
 /// Room for the ancillary data of a datagram, in bytes. The program's socket options decide what it contains.
 const CONTROL: usize = 4096;
@@ -30,12 +30,12 @@ const CONTROL: usize = 4096;
 pub(super) struct Datagrams {
     socket: OwnedFd,
     name: String,
-    /// Whether the loop waits for a datagram: no program has the socket, and it does not rest
+    /// Whether the loop waits for a datagram: no program has the socket, and there is no delay
     awaited: bool,
-    /// What waited when the program was started
+    /// The datagram that waited when the program was started
     waited: Option<Datagram>,
-    /// How often in a row there was nothing to do, or the program did not do it
-    vain: u32,
+    /// How often in a row there was no datagram, or the program did not read it
+    fruitless: u32,
     /// When to look at the socket again
     rest: Option<Instant>,
 }
@@ -52,9 +52,9 @@ struct Datagram {
 pub(super) enum Look {
     /// A datagram waits
     Datagram,
-    /// None does. The next event will come by itself
+    /// No datagram waits. Wait for the next event
     Nothing,
-    /// The socket answers with errors, again and again: look again only after this
+    /// The socket keeps returning errors: look again only after this time
     Rest(Duration),
 }
 
@@ -63,20 +63,20 @@ pub(super) enum Look {
 pub(super) enum Afterwards {
     /// Wait for the next datagram
     Wait,
-    /// The program has not read: look again only after this
+    /// The program has not read: look again only after this time
     Rest(Duration),
 }
 
 impl Datagrams {
     pub(super) fn new(socket: OwnedFd, name: String) -> Datagrams {
-        Datagrams { socket, name, awaited: true, waited: None, vain: 0, rest: None }
+        Datagrams { socket, name, awaited: true, waited: None, fruitless: 0, rest: None }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether the loop waits for a datagram here. If not, the event is an old one.
+    /// Whether the loop waits for a datagram. If not, the event is an old one.
     pub(super) fn is_awaited(&self) -> bool {
         self.awaited
     }
@@ -86,8 +86,8 @@ impl Datagrams {
         self.awaited = true;
     }
 
-    /// Whether a datagram really waits. The kernel says so also of one that turns out broken when it is read, and of
-    /// errors, which are taken from the socket here: nobody is left whom they could concern.
+    /// Whether a datagram really waits. The event may also come from a datagram with a wrong checksum or from errors.
+    /// Errors are removed here: the program that they were for has ended.
     pub(super) fn look(&mut self, now: Instant) -> Look {
         for _ in 0..ATTEMPTS {
             match self.first() {
@@ -95,13 +95,13 @@ impl Datagrams {
                     (self.waited, self.awaited) = (Some(datagram), false);
                     return Look::Datagram;
                 }
-                // A datagram may have come behind the error that was taken.
+                // A datagram may have come after the error that was removed.
                 Err(Errno::EAGAIN) if self.drain_errors() => {}
                 Err(Errno::EAGAIN) => {
-                    self.vain = 0;
+                    self.fruitless = 0;
                     return Look::Nothing;
                 }
-                // SO_ERROR would have reported this error; it is reported once.
+                // A pending error of the socket (SO_ERROR), which is returned only once.
                 Err(_) => {}
             }
         }
@@ -112,33 +112,33 @@ impl Datagrams {
     /// The program has ended, or could not be started.
     pub(super) fn ended(&mut self, now: Instant) -> Afterwards {
         if self.waited.is_none() || self.first().ok() != self.waited {
-            self.vain = 0;
+            self.fruitless = 0;
             return Afterwards::Wait;
         }
         Afterwards::Rest(self.rest(now))
     }
 
-    /// When the rest is over, while there is one.
+    /// When the delay ends, if there is one.
     pub(super) fn rests_until(&self) -> Option<Instant> {
         self.rest
     }
 
-    /// Whether a rest was to end by now; then it has.
+    /// Ends the delay if its time is over. Returns whether it did.
     pub(super) fn wakes(&mut self, now: Instant) -> bool {
         self.rest.take_if(|until| *until <= now).is_some()
     }
 
-    /// Looks at the socket again later, after twice the time of the rest before.
+    /// Begins a delay, twice as long as the one before.
     pub(super) fn rest(&mut self, now: Instant) -> Duration {
-        let rest = FIRST_REST.saturating_mul(1 << self.vain.min(16)).min(LONGEST_REST);
-        self.vain += 1;
+        let rest = FIRST_REST.saturating_mul(1 << self.fruitless.min(16)).min(LONGEST_REST);
+        self.fruitless += 1;
         self.rest = Some(now + rest);
         rest
     }
 
-    /// The datagram that the next read will get, left where it is.
+    /// The datagram that the next read will return. It stays in the queue.
     fn first(&self) -> Result<Datagram, Errno> {
-        // Set for this moment only: the program may not expect it. A datagram keeps its first time stamp.
+        // The option is set only for this call: the program may not expect it. A datagram keeps its first time stamp.
         let _ = setsockopt(&self.socket, ReceiveTimestampns, &true);
         let datagram = self.peek();
         let _ = setsockopt(&self.socket, ReceiveTimestampns, &false);
@@ -151,14 +151,14 @@ impl Datagrams {
         let mut start = [0];
         let mut start = [IoSliceMut::new(&mut start)];
         let message = recvmsg::<()>(self.socket.as_raw_fd(), &mut start, Some(&mut control), flags)?;
-        // An error if it did not fit: then it counts as a datagram all the same.
+        // This fails if the ancillary data did not fit. It counts as a datagram all the same.
         let arrived = message.cmsgs().ok().and_then(|mut messages| {
             messages.find_map(|one| if let ControlMessageOwned::ScmTimestampns(at) = one { Some(at) } else { None })
         });
         Ok(Datagram { length: message.bytes, arrived })
     }
 
-    /// Empties the error queue. Whether anything was in it.
+    /// Empties the error queue. Returns whether there was an error.
     fn drain_errors(&self) -> bool {
         let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
         let next = || recvmsg::<()>(self.socket.as_raw_fd(), &mut [], None, flags).ok();

@@ -1,9 +1,9 @@
-//! Connections on which nothing happens, and their end.
+//! Ends idle connections (`--idle-timeout`).
 //!
-//! The bytes go past the launcher, so it keeps the socket once more and asks the kernel how long nothing was received
-//! and nothing was sent (TCP_INFO). It ends a connection by shutdown(2), which every holder of the socket sees: the
-//! program reads the end of its input, and writing fails with EPIPE. What keeping it costs: while the program runs, the
-//! client does not see that the program has closed the connection.
+//! The launcher does not see the bytes, so it keeps a copy of the socket and asks the kernel when something was last
+//! received or sent (TCP_INFO). It ends a connection by shutdown(2): the program reads the end of its input, and
+//! writing fails with EPIPE. The copy has a price: if the program closes the connection but keeps running, the client
+//! does not notice.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::table::Table;
 #[derive(Debug)]
 pub(super) struct Idle {
     limit: Duration,
-    /// The soonest that a connection can reach the limit
+    /// The earliest time at which a connection can reach the limit
     next: Option<Instant>,
 }
 
@@ -25,7 +25,7 @@ impl Idle {
         Idle { limit, next: None }
     }
 
-    /// When to look next.
+    /// When to check next.
     pub(super) fn next(&self) -> Option<Instant> {
         self.next
     }
@@ -51,7 +51,7 @@ impl Idle {
                 self.next = Some(self.next.map_or(reaches, |next| next.min(reaches)));
             } else if let Some(socket) = kept.take() {
                 debug!("idle {pid}: nothing sent or received for {} s", idle.as_secs());
-                // It fails only where the connection is gone already.
+                // It fails only if the connection has already ended.
                 let _ = shutdown(&socket, Shutdown::Both);
             }
         }

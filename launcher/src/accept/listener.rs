@@ -1,4 +1,4 @@
-//! A listening socket, and the connections that come on it.
+//! A listening socket and its connections.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,14 +14,14 @@ use super::connection::{Connection, HostNames};
 pub(super) struct Listener {
     socket: OwnedFd,
     protocol: Protocol,
-    /// The address of every connection's own end, unless the socket is bound to a wildcard
+    /// The local address of every connection, unless the socket is bound to a wildcard
     local: SocketAddr,
     /// Whether connections may wait: since the kernel reported some, until accept(2) finds none
     ready: bool,
 }
 
 impl Listener {
-    /// The launcher alone holds this socket, so that not blocking is nobody else's concern.
+    /// Only the launcher holds this socket, so making it non-blocking affects nobody else.
     pub(super) fn new(socket: OwnedFd, protocol: Protocol, local: SocketAddr) -> Result<Listener, Errno> {
         ioctl_fionbio(&socket, true)?;
         Ok(Listener { socket, protocol, local, ready: true })
@@ -32,14 +32,14 @@ impl Listener {
         self.ready
     }
 
-    /// The kernel says that there are connections.
+    /// The kernel reports connections.
     pub(super) fn wake(&mut self) {
         self.ready = true;
     }
 
-    /// The next connection; `None` if there is none, or if it was gone before it could be accepted. The socket is
-    /// blocking, as programs expect it, and close-on-exec. An error is the listener's own, a lack of descriptors or
-    /// memory, or somebody's who forbids it: it would come again at once, as the connection stays where it is.
+    /// The next connection; `None` if there is none, or if it ended before it was accepted. Its socket is blocking, as
+    /// programs expect, and close-on-exec. An error means that descriptors or memory have run out, or that accepting is
+    /// forbidden. The connection stays in the queue, so the next call would fail at once.
     pub(super) fn accept(&mut self) -> Result<Option<Connection>, Errno> {
         match acceptfrom_with(&self.socket, SocketFlags::CLOEXEC) {
             Ok((socket, remote)) => {
@@ -67,8 +67,8 @@ impl Listener {
     }
 }
 
-/// What befell a connection before it could be accepted (accept(2), "Error handling"), or a signal this process. Not
-/// EPERM: a security module or a seccomp filter says so before the connection is taken from the queue.
+/// Whether an error is only about one connection (accept(2), "Error handling") or a signal. EPERM is not: a security
+/// module or a seccomp filter returns it before the connection is taken from the queue.
 fn is_of_one_connection(errno: Errno) -> bool {
     matches!(
         errno,

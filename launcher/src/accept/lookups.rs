@@ -1,7 +1,7 @@
-//! The names of the two ends of a connection (`--lookup`), asked for while others are served.
+//! Looks up the names of the two ends of a connection (`--lookup`), while other connections are served.
 //!
-//! The server crate's [`Names`] asks, in a separate thread; its futures are polled here, when they wake this one. No name is
-//! believed that does not have the address, and none is waited for beyond its time limit.
+//! The server crate's [`Names`] asks in a separate thread; its futures wake this loop, which polls them. A name is used
+//! only if it has the address, and each lookup has a time limit.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,32 +21,33 @@ type Lookup = Pin<Box<dyn Future<Output = HostNames> + Send>>;
 
 pub(super) struct Lookups {
     names: Names,
-    bell: Arc<Bell>,
+    wakeups: Arc<Wakeups>,
     under_way: HashMap<u64, (Connection, Lookup)>,
-    /// The number of the next one
+    /// The number of the next lookup
     next: u64,
 }
 
-/// Wakes the loop, and says for which lookups.
-struct Bell {
+/// Wakes the loop, and lists the lookups to poll.
+struct Wakeups {
     eventfd: OwnedFd,
-    rung: Mutex<Vec<u64>>,
+    woken: Mutex<Vec<u64>>,
 }
 
-struct Rope {
+struct LookupWaker {
     number: u64,
-    bell: Arc<Bell>,
+    wakeups: Arc<Wakeups>,
 }
 
 impl Lookups {
     pub(super) fn new() -> Result<Lookups, Error> {
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let eventfd = eventfd.map_err(|errno| Error::Accepting(errno.into()))?;
-        let bell = Arc::new(Bell { eventfd, rung: Mutex::default() });
-        Ok(Lookups { names: Names::from_system()?, bell, under_way: HashMap::new(), next: 0 })
+        let wakeups = Arc::new(Wakeups { eventfd, woken: Mutex::default() });
+        Ok(Lookups { names: Names::from_system()?, wakeups, under_way: HashMap::new(), next: 0 })
     }
 
-    /// The connection with its names, where they are known already; else [`answered`](Lookups::answered) has it later.
+    /// The connection with its names, if they are already known. Otherwise [`answered`](Lookups::answered) returns it
+    /// later.
     pub(super) fn ask(&mut self, connection: Connection) -> Option<Connection> {
         let number = self.next;
         self.next += 1;
@@ -59,22 +60,22 @@ impl Lookups {
         self.poll(number)
     }
 
-    /// The connections whose names are known by now.
+    /// The connections whose lookups have ended.
     pub(super) fn answered(&mut self) -> Vec<Connection> {
-        // The counter back to 0 before the list is taken: a ring in between wakes the loop once more.
-        let _ = read(&self.bell.eventfd, &mut [0; 8]);
-        let rung = std::mem::take(&mut *self.bell.rung.lock().unwrap_or_else(PoisonError::into_inner));
-        rung.into_iter().filter_map(|number| self.poll(number)).collect()
+        // Reset the counter before the list is taken: a wake in between then wakes the loop again.
+        let _ = read(&self.wakeups.eventfd, &mut [0; 8]);
+        let woken = std::mem::take(&mut *self.wakeups.woken.lock().unwrap_or_else(PoisonError::into_inner));
+        woken.into_iter().filter_map(|number| self.poll(number)).collect()
     }
 
-    /// Nobody waits for the others any more.
+    /// Drops the connections that wait for a lookup.
     pub(super) fn clear(&mut self) {
         self.under_way.clear();
     }
 
     fn poll(&mut self, number: u64) -> Option<Connection> {
         let (_, lookup) = self.under_way.get_mut(&number)?;
-        let waker = Waker::from(Arc::new(Rope { number, bell: Arc::clone(&self.bell) }));
+        let waker = Waker::from(Arc::new(LookupWaker { number, wakeups: Arc::clone(&self.wakeups) }));
         let Poll::Ready(names) = lookup.as_mut().poll(&mut Context::from_waker(&waker)) else { return None };
         let (connection, _) = self.under_way.remove(&number)?;
         Some(Connection { names, ..connection })
@@ -83,15 +84,15 @@ impl Lookups {
 
 impl AsFd for Lookups {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bell.eventfd.as_fd()
+        self.wakeups.eventfd.as_fd()
     }
 }
 
-impl Wake for Rope {
+impl Wake for LookupWaker {
     fn wake(self: Arc<Self>) {
-        self.bell.rung.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
-        // It fails only where the counter is full, and then the loop is awake.
-        let _ = write(&self.bell.eventfd, &1u64.to_ne_bytes());
+        self.wakeups.woken.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
+        // It fails only if the counter is full, and then the loop is awake.
+        let _ = write(&self.wakeups.eventfd, &1u64.to_ne_bytes());
     }
 }
 

@@ -1,5 +1,5 @@
-//! `portgrant exec --accept`: a program for each connection, as tcpserver, inetd's `nowait` and systemd's `Accept=yes`
-//! have it, and for a udp socket a program while datagrams wait, as inetd's `wait`.
+//! `portgrant exec --accept`: a program for each connection, like tcpserver, inetd's `nowait` and systemd's
+//! `Accept=yes`; for a udp socket one program at a time, like inetd's `wait`.
 //!
 //! The launcher stays, without privilege, and owns the sockets. It never reads or writes on a connection.
 
@@ -43,8 +43,8 @@ use self::table::Table;
 use crate::adoption::Image;
 use crate::{Accept, Error, Exec, stderr};
 
-/// Finds errors before anything is bound that the first connection would find: a script without its interpreter, or rules
-/// that cannot be read.
+/// Checks, before anything is bound, for errors that the first connection would meet: a script whose interpreter is
+/// missing, or access rules that cannot be read.
 pub(crate) fn check(asked: &Accept, path: &Path) -> Result<(), Error> {
     Access::new(asked)?;
     let unfit = Unfit::by_execve(path, Errno::NOENT);
@@ -98,7 +98,7 @@ fn prepare(asked: &Exec, image: &Image, sockets: Sockets) -> Result<Supervisor, 
     let of_source = accept.max_per_source.and_then(|limit| usize::try_from(limit).ok());
     let table = Table::new(accept.limit(), of_source);
     let idle = accept.idle_timeout.map(|seconds| Idle::new(Duration::from_secs(seconds.into())));
-    // Its thread has the signals blocked that are taken above.
+    // Created after the signals were blocked, so that its thread blocks them too.
     let lookups = if accept.lookup { Some(Lookups::new()?) } else { None };
     let admission = Admission { access: Access::new(accept)?, rate: accept.max_rate.map(Rate::new) };
     let supervisor = Supervisor::new((listeners, datagrams), program, signals, table, idle, lookups, admission);

@@ -1,4 +1,4 @@
-//! A repeated problem is reported only now and then: clients must not be able to fill a log.
+//! Limits how often a repeated problem is reported: clients must not be able to fill a log.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use portgrant_server::Message;
 
 use crate::output::say;
 
-/// How long one of a kind silences the next.
+/// After a notice, others of its kind are only counted for this long.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// What it is about.
+/// The problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     /// The program could not be started
@@ -35,7 +35,7 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    /// Prints it on standard error, or counts it if one of its kind was printed just before.
+    /// Prints the notice on standard error, or counts it if one of its kind was printed shortly before.
     pub(super) fn say(&mut self, kind: Kind, now: Instant, message: impl FnOnce() -> Message) {
         if let Some(silenced) = self.silenced(kind, now) {
             let mut message = message();
@@ -46,7 +46,7 @@ impl Notices {
         }
     }
 
-    /// How many were silenced since the last one, where it is time for the next.
+    /// How many were only counted since the last one, if it is time to print the next.
     fn silenced(&mut self, kind: Kind, now: Instant) -> Option<u64> {
         let Some((last, silenced)) = self.printed.get_mut(&kind) else {
             self.printed.insert(kind, (now, 0));

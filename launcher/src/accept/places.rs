@@ -1,5 +1,5 @@
-//! The places of `exec --accept` as a model, all of whose states are visited: at most so many connections at once, at most so
-//! many of one source, and whatever a start comes to, its place is free again. Each way to each state is played on the real
+//! A model of the limits of `exec --accept`: on all connections, and on those of one source. Whether a start succeeds
+//! or fails, its place must become free again. The test visits all states, and plays a path to each on the real
 //! [`Table`], with the calls that the supervisor makes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -12,7 +12,7 @@ use super::table::{Service, Table};
 /// The bounds that are tried: connections at once, and those of one source.
 const BOUNDS: [(usize, Option<usize>); 4] = [(1, None), (2, Some(1)), (3, Some(2)), (3, None)];
 const SOURCES: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
-/// How many steps a way has at most.
+/// The longest path.
 const LONGEST: usize = 9;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,7 +21,7 @@ enum Step {
     Connect(usize),
     /// The start of the connection that has waited longest succeeds
     Start,
-    /// No process can be created (EAGAIN): it is tried again later
+    /// No process can be created now (EAGAIN): the start is tried again later
     Rest,
     /// The program cannot be started at all
     GiveUp,
@@ -34,7 +34,7 @@ enum Step {
 const STEPS: [Step; 7] =
     [Step::Connect(0), Step::Connect(1), Step::Start, Step::Rest, Step::GiveUp, Step::End, Step::OrphanEnds];
 
-/// Connections that are accepted and not started, and those whose program runs: by source, in order.
+/// The sources of connections that wait for their start, and of those whose program runs, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 struct Model {
     held: VecDeque<usize>,
@@ -50,11 +50,12 @@ impl Model {
         self.held.len() + self.running.len()
     }
 
-    /// What comes of a step; `None` if it cannot be.
+    /// The state after a step; `None` if the step is impossible.
     fn after(&self, step: Step, (limit, of_source): (usize, Option<usize>)) -> Option<Model> {
         let mut next = self.clone();
         match step {
-            // What finds no room stays with the kernel. Several wait where their names are looked up.
+            // Without room, a connection stays in the kernel's queue. With name lookups, several can wait for their
+            // start.
             Step::Connect(_) if self.all() >= limit => return None,
             Step::Connect(source) if of_source.is_some_and(|most| self.of(source) >= most) => {}
             Step::Connect(source) => next.held.push_back(source),
@@ -75,7 +76,7 @@ fn source(number: usize) -> Source {
     Source::of(SOURCES[number].parse().expect("an address"))
 }
 
-/// Plays a way on the real table, and compares it with the model after each step.
+/// Plays a path on the real table, and compares the table with the model after each step.
 fn play(way: &[Step], bounds: (usize, Option<usize>)) {
     let (mut table, mut model) = (Table::new(bounds.0, bounds.1), Model::default());
     let (mut pids, mut next_pid) = (VecDeque::new(), 100);
@@ -121,7 +122,7 @@ fn play(way: &[Step], bounds: (usize, Option<usize>)) {
 fn each_start_frees_its_place_whether_it_succeeds_or_fails() {
     for bounds in BOUNDS {
         let begin = Model::default();
-        // Each state with one shortest way to it.
+        // Each state with a shortest path to it.
         let mut ways: HashMap<Model, Vec<Step>> = HashMap::from([(begin.clone(), Vec::new())]);
         let mut ahead = VecDeque::from([begin]);
         let mut played = BTreeMap::<usize, usize>::new();
@@ -140,7 +141,7 @@ fn each_start_frees_its_place_whether_it_succeeds_or_fails() {
                 }
             }
         }
-        // From each state the way back: everything starts, or is given up, and ends.
+        // From each state back to the empty one: every start is given up, and every program ends.
         for (model, way) in &ways {
             let mut way = way.clone();
             way.extend(std::iter::repeat_n(Step::GiveUp, model.held.len()));

@@ -1,10 +1,9 @@
-//! The program, ready to be started once more: everything that is the same each time is made once.
+//! Starts the program for each connection. Everything that is the same each time is made once.
 //!
-//! posix_spawn(3) does not copy the launcher (the child shares its memory until execve(2)), so a start costs the same
-//! however large the launcher is. The launcher waits until then; `tests/measure/accepting` shows that further threads,
-//! which could start programs meanwhile, gain nothing.
-//! std's `Command` would reset SIGPIPE and the signal mask. (glibc's own two signals, 32 and 33, are ignored in what
-//! its posix_spawn(3) starts; no program can use them.)
+//! posix_spawn(3) does not copy the launcher: the child shares its memory until execve(2), and the launcher waits. So
+//! the time does not depend on the launcher's size. More threads gain nothing (`tests/measure/accepting`). std's
+//! `Command` would reset SIGPIPE and the signal mask. (In programs that glibc's posix_spawn(3) starts, signals 32 and
+//! 33 are ignored: glibc uses them itself.)
 
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -21,29 +20,30 @@ pub(super) struct Program {
     path: PathBuf,
     file: CString,
     arguments: Vec<CString>,
-    /// The program's; a connection's variables stand behind it for the length of a start
+    /// The program's environment. During a start, a connection's variables are at its end
     environment: Vec<CString>,
     /// How many variables are the same for all connections
     same: usize,
     attributes: PosixSpawnAttr,
-    /// What is done for a socket of this number: the next one has the same, most of the time
+    /// The file actions for a socket with this number, which the next socket usually has as well
     placed: Option<(RawFd, PosixSpawnFileActions)>,
 }
 
 impl Program {
-    /// `callers` is the signal state that the program gets: that of the caller.
+    /// `callers` is the signal state of the launcher's caller, which the program gets.
     pub(super) fn new(
         path: &Path,
         words: &[OsString],
         environment: Vec<CString>,
         callers: &Callers,
     ) -> Result<Program, Errno> {
-        // Words of a command line end at a NUL, so none holds one.
+        // An argument of argv ends at a NUL, so it contains none.
         let c_string = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
         let mut attributes = PosixSpawnAttr::init()?;
         attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
         attributes.set_sigmask(&callers.mask)?;
-        // As they are. glibc asks for every signal that is not named here what it is, and then sets it as well.
+        // These have their default effect already. Naming them is faster: glibc makes two system calls for every other
+        // signal.
         attributes.set_sigdefault(&callers.not_ignored)?;
         Ok(Program {
             path: path.to_owned(),
@@ -60,8 +60,8 @@ impl Program {
         &self.path
     }
 
-    /// Starts it with `socket` as descriptors 0 and 1. `settings` take the place of variables of the same names. What
-    /// execve(2) says in the child is the error here.
+    /// Starts the program with `socket` as descriptors 0 and 1. `settings` replace variables of the same names. If
+    /// execve(2) fails in the child, its error is returned.
     pub(super) fn start(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -85,7 +85,7 @@ impl Program {
     }
 }
 
-/// What stands before the `=`.
+/// The part before the `=`.
 fn name(entry: &CString) -> &[u8] {
     entry.to_bytes().split(|&byte| byte == b'=').next().unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! `--max-rate`: how many connections are accepted in a second. If more come, none is accepted for a while, and they wait
-//! where they are, in the backlog. The one that was too many is kept here.
+//! `--max-rate`: how many connections are accepted in a second. If more come, none is accepted for a while; they wait
+//! in the backlog. The connection that exceeded the rate is kept here.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) struct Rate<T = Connection> {
     limit: MaxRate,
-    /// The current second, and how many there were
+    /// When the current second began, and how many connections it had
     second: Option<(Instant, u32)>,
     resting: Option<Instant>,
     kept: Option<T>,
@@ -21,7 +21,7 @@ impl<T> Rate<T> {
         Rate { limit, second: None, resting: None, kept: None }
     }
 
-    /// The connection, if there may be one more now. If not, it is kept, and the rest begins.
+    /// The connection, if the rate permits it. If not, it is kept, and the pause begins.
     pub(super) fn admit(&mut self, connection: T, now: Instant) -> Option<T> {
         let (since, count) = self.second.filter(|(since, _)| now.duration_since(*since) < SECOND).unwrap_or((now, 0));
         if count >= self.limit.most {
@@ -45,13 +45,13 @@ impl<T> Rate<T> {
         self.resting
     }
 
-    /// The connection that was kept, once the rest is over.
+    /// The connection that was kept, when the pause is over.
     pub(super) fn wake(&mut self, now: Instant) -> Option<T> {
         self.resting.take_if(|until| *until <= now)?;
         self.kept.take()
     }
 
-    /// Nobody is served any more.
+    /// Drops the kept connection: the launcher ends.
     pub(super) fn clear(&mut self) {
         self.kept = None;
     }

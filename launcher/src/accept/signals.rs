@@ -1,7 +1,7 @@
-//! The signals that the launcher takes while programs run, read from a descriptor (signalfd(2)).
+//! The signals that the launcher handles while programs run, read from a descriptor (signalfd(2)).
 //!
-//! What the caller ignored (nohup) or blocked is not taken: it stays without effect, as it would be for the program
-//! itself. The programs get the caller's mask and dispositions.
+//! Signals that the caller ignored (nohup) or blocked are not handled: they have no effect, as on the program itself.
+//! The programs get the caller's mask and dispositions.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,9 +15,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::stderr;
 
-/// End the launcher, and are passed on first.
+/// Signals that end the launcher. They are forwarded first.
 const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
-/// Are passed on.
+/// Signals that are forwarded.
 const FORWARDED: [Signal; 2] = [Signal::SIGUSR1, Signal::SIGUSR2];
 
 pub(super) struct Signals {
@@ -28,13 +28,13 @@ pub(super) struct Signals {
 /// The signal state for the programs: that of the caller.
 #[derive(Debug, Clone)]
 pub(super) struct Callers {
-    /// What is blocked
+    /// The blocked signals
     pub(super) mask: SigSet,
-    /// What has its default effect; where that is not known for sure, the set is empty
+    /// The signals that are not ignored; empty if these are not known
     pub(super) not_ignored: SigSet,
 }
 
-/// What came.
+/// A received signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Received {
     /// A child has ended, or several have
@@ -54,13 +54,13 @@ pub(super) enum Sender {
 }
 
 impl Signals {
-    /// From here on they no longer end the launcher by themselves.
+    /// Blocks the signals, so that they no longer end the launcher directly.
     pub(super) fn take() -> Result<Signals, Errno> {
         let ignored_mask = ignored_mask();
         let ignored = named(ignored_mask.unwrap_or(0));
         if ignored.contains(&Signal::SIGCHLD) {
-            // The kernel would forget how children ended, and say nothing. A handler that is never called undoes it;
-            // execve(2) then resets it, so that the programs can wait for children of theirs.
+            // If SIGCHLD is ignored, the kernel keeps no exit status and sends no signal. A handler (never called)
+            // undoes that; execve(2) resets it to the default, so that programs can wait for their children.
             let _ = signal_hook::flag::register(libc::SIGCHLD, Arc::new(AtomicBool::new(false)));
         }
         let mut mask = SigSet::empty();
@@ -73,19 +73,19 @@ impl Signals {
             }
         }
         let mut blocked = taken;
-        // Standard error may be a pipe that nobody reads any more: no reason to end.
+        // Standard error may be a pipe without a reader, which must not end the launcher.
         blocked.add(Signal::SIGPIPE);
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None)?;
         let descriptor = SignalFd::with_flags(&taken, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         Ok(Signals { descriptor, callers: Callers { mask, not_ignored: not_ignored(ignored_mask) } })
     }
 
-    /// What the caller had.
+    /// The caller's signal state.
     pub(super) fn callers(&self) -> &Callers {
         &self.callers
     }
 
-    /// The next one, if there is one.
+    /// The next received signal, if any.
     pub(super) fn next(&self) -> Option<Received> {
         let info = self.descriptor.read_signal().ok().flatten()?;
         let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())?;
@@ -103,31 +103,31 @@ impl AsFd for Signals {
     }
 }
 
-/// Ends the launcher as the signal would have, so that its parent (a shell with a script, a service manager) knows.
+/// Ends the launcher by the signal, so that its parent (a shell, a service manager) sees the reason.
 pub(super) fn end_by(signal: Signal) -> ! {
     stderr::flush();
     let mut set = SigSet::empty();
     set.add(signal);
     let _ = set.thread_unblock();
     let _ = raise(signal);
-    // The first process of a pid namespace does not end by that.
+    // Only reached as the first process of a pid namespace, which the signal does not end.
     std::process::exit(128 + signal as i32)
 }
 
-/// The set of the signals that are ignored, from /proc: sigaction(2) would need unsafe code.
-/// `None` if there is no /proc.
+/// The ignored signals, from /proc, since sigaction(2) would need unsafe code. `None` if there is no /proc.
 fn ignored_mask() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
     u64::from_str_radix(mask.trim(), 16).ok()
 }
 
-/// Those of a set that have a name: all but the real-time ones.
+/// The signals of a set, without real-time signals, which have no names.
 fn named(mask: u64) -> BTreeSet<Signal> {
     Signal::iterator().filter(|&signal| mask >> (signal as i32 - 1) & 1 == 1).collect()
 }
 
-/// All signals but these; none if it is not known which are, or where one is that cannot be left out by its name.
+/// All signals except `ignored`. Empty if these are not known, or if one of them is a real-time signal, which cannot be
+/// removed by its name.
 fn not_ignored(ignored: Option<u64>) -> SigSet {
     const NAMED: u64 = u64::MAX >> 33;
     let Some(ignored) = ignored.filter(|mask| mask & !NAMED == 0) else { return SigSet::empty() };

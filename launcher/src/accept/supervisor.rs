@@ -1,4 +1,4 @@
-//! The one loop: it accepts connections, starts programs, waits for their ends, and forwards signals.
+//! The event loop: accepts connections, starts programs, reaps them, and forwards signals.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -32,12 +32,12 @@ use super::wake::Wake;
 
 /// How many connections are accepted before signals and ended programs get their turn.
 const BATCH: usize = 64;
-/// How long nothing is accepted after the system has run out of something, unless a program ends before.
+/// How long nothing is accepted after descriptors, memory or processes have run out, unless a program ends earlier.
 const SHORTAGE: Duration = Duration::from_millis(250);
 /// How long programs may take to end when the launcher ends.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
-/// How long they are waited for after SIGKILL: one that the launcher may not signal goes on without it.
-const LAST_PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait after SIGKILL. A program that the launcher may not signal keeps running.
+const KILL_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Supervisor {
     pub(super) epoll: OwnedFd,
@@ -51,8 +51,8 @@ pub(super) struct Supervisor {
     idle: Option<Idle>,
     lookups: Option<Lookups>,
     admission: Admission,
-    /// Connections whose names are known by now, or whose program could not be started for lack of something. They are
-    /// counted
+    /// Connections that wait for their start: after a name lookup, or after a start that failed for lack of resources.
+    /// They are counted in the table
     held: VecDeque<Connection>,
     /// Nothing is accepted until then
     shortage: Option<Instant>,
@@ -65,7 +65,7 @@ pub(super) struct Supervisor {
 /// The launcher is ending.
 struct Ending {
     by: Signal,
-    /// How far it has come
+    /// The step of the shutdown
     stage: Stage,
     until: Instant,
 }
@@ -89,8 +89,7 @@ impl Supervisor {
         admission: Admission,
     ) -> Result<Supervisor, rustix::io::Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        // An event each time that something comes, not for as long as something waits: connections in front of a full
-        // table would wake the loop again and again.
+        // Edge-triggered: connections that wait for room in the table must not wake the loop again and again.
         epoll::add(&epoll, &signals, Wake::Signals.data(), EventFlags::IN | EventFlags::ET)?;
         if let Some(lookups) = &lookups {
             epoll::add(&epoll, lookups, Wake::Lookups.data(), EventFlags::IN | EventFlags::ET)?;
@@ -120,7 +119,7 @@ impl Supervisor {
         })
     }
 
-    /// Until a signal ends it, when no program runs any more; then it ends this process by that.
+    /// Serves until a signal asks it to end and no program runs. Then it ends this process by that signal.
     pub(super) fn serve(mut self) -> Result<Infallible, rustix::io::Errno> {
         debug!("status: {}", self.table);
         let mut events = Vec::with_capacity(64);
@@ -159,7 +158,7 @@ impl Supervisor {
         }
     }
 
-    /// How long to sleep at most; `None` for as long as nothing happens.
+    /// How long to sleep at most; `None` means until the next event.
     fn timeout(&self) -> Option<Timespec> {
         if self.may_accept() && self.listeners.iter().any(Listener::is_ready) {
             return Some(Timespec::default());
@@ -172,7 +171,7 @@ impl Supervisor {
         Timespec::try_from(next.saturating_duration_since(Instant::now())).ok()
     }
 
-    /// What is to be done at a certain time.
+    /// Does what is due by now.
     fn due(&mut self, now: Instant) {
         self.shortage.take_if(|until| *until <= now);
         if let Some(connection) = self.admission.rate.as_mut().and_then(|rate| rate.wake(now))
@@ -200,7 +199,7 @@ impl Supervisor {
         self.shortage.is_none() && !rests && self.held.is_empty() && self.table.has_room()
     }
 
-    /// The next connection whose program is to be started. What finds no room stays with the kernel, in the backlog.
+    /// The next connection to start a program for. Without room, connections stay in the backlog.
     fn next(&mut self) -> Option<Connection> {
         if self.ending.is_some() {
             return None;
@@ -232,7 +231,7 @@ impl Supervisor {
         order.into_iter().find(|&number| self.listeners.get(number).is_some_and(Listener::is_ready))
     }
 
-    /// The connection, unless its client may not connect, there may not be one more like it, or it has to wait.
+    /// The connection, unless its client may not connect, a limit is reached, or it must wait.
     fn admit(&mut self, mut connection: Connection) -> Option<Connection> {
         let now = Instant::now();
         if let Err(message) = self.admission.access.refresh() {
@@ -254,7 +253,7 @@ impl Supervisor {
         self.counted(connection)
     }
 
-    /// The connection, unless there are too many in this second. Then it waits, and all that come.
+    /// The connection, unless the rate is exceeded. Then this one and all later ones wait.
     fn paced(&mut self, connection: Connection, now: Instant) -> Option<Connection> {
         let Some(rate) = &mut self.admission.rate else { return Some(connection) };
         let admitted = rate.admit(connection, now);
@@ -270,7 +269,7 @@ impl Supervisor {
         admitted
     }
 
-    /// The connection, unless there may not be one more of its source, or its names have to be waited for.
+    /// The connection, unless its source has reached the limit, or its names must be looked up first.
     fn counted(&mut self, connection: Connection) -> Option<Connection> {
         let source = connection.source();
         if self.table.admits(source) {
@@ -289,7 +288,7 @@ impl Supervisor {
         None
     }
 
-    /// What has come of a start.
+    /// Handles the outcome of a start.
     fn settle(&mut self, connection: Connection, outcome: Result<Pid, Errno>) {
         match outcome {
             Ok(pid) => self.started(pid, connection),
@@ -354,7 +353,7 @@ impl Supervisor {
         self.newest.clear();
     }
 
-    /// Every child that has ended, also one that is nobody's: the first process of a pid namespace gets the orphans.
+    /// Reaps every ended child. The first process of a pid namespace also gets orphans.
     fn reap(&mut self) {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             if status.pid().is_none() {
@@ -381,12 +380,12 @@ impl Supervisor {
     fn forward(&mut self, signal: Signal) {
         debug!("passing {signal} on");
         for pid in self.table.pids() {
-            // One that has become another user's may not be signalled.
+            // This fails for a program that has become another user.
             let _ = kill(pid, signal);
         }
     }
 
-    /// The first time the programs are asked to end, the second time they are not asked.
+    /// The first such signal asks the programs to end, the second kills them.
     fn end(&mut self, signal: Signal, sender: Sender) {
         let now = Instant::now();
         if self.ending.is_some() {
@@ -404,7 +403,7 @@ impl Supervisor {
         }
         match sender {
             Sender::Process => self.forward(signal),
-            // The terminal has sent it to the programs that were there. The newest may have been started since.
+            // The programs got the signal from the terminal, except perhaps those that were started since.
             Sender::Terminal => {
                 for pid in self.table.pids().filter(|pid| self.newest.contains(pid)) {
                     let _ = kill(pid, signal);
@@ -417,14 +416,14 @@ impl Supervisor {
     fn escalate(&mut self, now: Instant) {
         let Some(ending) = &mut self.ending else { return };
         let until = match ending.stage {
-            Stage::Asked => now + LAST_PATIENCE,
+            Stage::Asked => now + KILL_LIMIT,
             Stage::Killed => ending.until,
         };
         (ending.stage, ending.until) = (Stage::Killed, until);
         self.forward(Signal::SIGKILL);
     }
 
-    /// The signal to end by, as soon as there is nothing to wait for.
+    /// The signal to end by, when no program is left to wait for.
     fn ended(&self) -> Option<Signal> {
         let ending = self.ending.as_ref()?;
         let given_up = ending.stage == Stage::Killed && ending.until <= Instant::now();

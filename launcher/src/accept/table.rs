@@ -1,4 +1,4 @@
-//! The programs that run, and how many more may.
+//! The programs that run, and the limits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
@@ -12,16 +12,16 @@ use super::connection::Source;
 pub(super) enum Service {
     /// A connection
     Connection {
-        /// Whose
+        /// The client
         source: Source,
-        /// The socket once more, where it is watched for idleness
+        /// A copy of the socket, if idle connections are ended
         kept: Option<OwnedFd>,
     },
     /// The datagrams of the socket with this number
     Datagrams(usize),
 }
 
-/// The programs by their pids: a pid is a program's own until it is waited for.
+/// The programs by pid. A pid is not reused until it is reaped.
 #[derive(Debug)]
 pub(super) struct Table {
     running: BTreeMap<Pid, Service>,
@@ -32,24 +32,24 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// `limit` connections at once, and of one source `limit_of_source`.
+    /// At most `limit` connections at once, and `limit_of_source` from one source.
     pub(super) fn new(limit: usize, limit_of_source: Option<usize>) -> Table {
         let (running, of_source) = (BTreeMap::new(), HashMap::new());
         Table { running, connections: 0, of_source, limit, limit_of_source }
     }
 
-    /// Whether one more connection may be.
+    /// Whether the limit permits another connection.
     pub(super) fn has_room(&self) -> bool {
         self.connections < self.limit
     }
 
-    /// Whether one more of this source may be.
+    /// Whether the limit of `source` permits another connection.
     pub(super) fn admits(&self, source: Source) -> bool {
         let here = self.of_source.get(&source).copied().unwrap_or(0);
         self.limit_of_source.is_none_or(|limit| here < limit)
     }
 
-    /// Counts a connection, from before its program starts.
+    /// Counts a connection, before its program starts.
     pub(super) fn count(&mut self, source: Source) {
         self.connections += 1;
         if self.limit_of_source.is_some() {
@@ -57,7 +57,7 @@ impl Table {
         }
     }
 
-    /// Counts it no more.
+    /// Uncounts a connection.
     pub(super) fn release(&mut self, source: Source) {
         self.connections -= 1;
         if let Some(here) = self.of_source.get_mut(&source) {
@@ -73,8 +73,7 @@ impl Table {
         self.running.insert(pid, service);
     }
 
-    /// A process has ended. Returns what it was there for, if it was one of these: the caller's own children and orphans
-    /// (as the first process of a namespace gets them) are not.
+    /// A process has ended. Returns its service if it is in this table. The caller's own children and orphans are not.
     pub(super) fn ended(&mut self, pid: Pid) -> Option<Service> {
         let service = self.running.remove(&pid)?;
         if let Service::Connection { source, .. } = &service {
@@ -87,7 +86,7 @@ impl Table {
         self.running.keys().copied()
     }
 
-    /// The connections that are watched, to be taken from where the watch is over.
+    /// The sockets that are watched for idleness. The caller takes those that it no longer watches.
     pub(super) fn kept(&mut self) -> impl Iterator<Item = (Pid, &mut Option<OwnedFd>)> {
         self.running.iter_mut().filter_map(|(&pid, service)| match service {
             Service::Connection { kept, .. } if kept.is_some() => Some((pid, kept)),
@@ -102,7 +101,7 @@ impl Table {
 }
 
 impl std::fmt::Display for Table {
-    /// As tcpserver says it: `3/40`.
+    /// In the form of tcpserver: `3/40`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.connections, self.limit)
     }

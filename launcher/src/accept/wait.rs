@@ -1,4 +1,5 @@
-//! inetd's `wait`: a program has a udp socket until it ends, and then the loop waits for the next datagram.
+//! Udp sockets like a `wait` service of inetd: a program has the socket until it ends; then the loop waits for the next
+//! datagram.
 
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -20,7 +21,7 @@ impl Supervisor {
         if look == Look::Nothing {
             return;
         }
-        // What happens to it while a program has it, or while it rests, is nothing for this loop.
+        // While a program has the socket, or during a delay, its events are not for this loop.
         let _ = epoll::delete(&self.epoll, &*socket);
         if let Look::Rest(rest) = look {
             return debug!("{} has errors alone, and rests for {} ms", socket.name(), rest.as_millis());
@@ -59,7 +60,7 @@ impl Supervisor {
 
     pub(super) fn await_datagram(&mut self, number: usize) {
         let Some(socket) = self.datagrams.get_mut(number) else { return };
-        // What waits already is an event at once.
+        // A datagram that already waits causes an event at once.
         let flags = EventFlags::IN | EventFlags::ET;
         match epoll::add(&self.epoll, &*socket, Wake::Datagrams(number).data(), flags) {
             Ok(()) => socket.begin_wait(),

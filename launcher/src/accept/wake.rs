@@ -1,8 +1,8 @@
-//! What wakes the loop: the words that epoll(7) keeps with each descriptor.
+//! The sources that wake the loop, as the data word that epoll(7) keeps for each descriptor.
 
 use rustix::event::epoll::EventData;
 
-/// What wakes the loop, as epoll's word of 64 bits.
+/// A source that wakes the loop, as epoll's 64-bit data word.
 pub(super) enum Wake {
     Signals,
     Lookups,

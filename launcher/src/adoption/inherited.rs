@@ -1,5 +1,5 @@
-//! Descriptors that a service manager passed to this process (LISTEN_FDS): where they are in the way, and `--keep-listen`,
-//! which passes them on before the sockets.
+//! Descriptors that a service manager passed to this process (LISTEN_FDS): the error if they are where a socket must
+//! go, and `--keep-listen`, which passes them on before the sockets.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::RawFd;
@@ -12,7 +12,7 @@ use super::usage;
 use crate::servers::Adoption;
 use crate::{Error, Exec, environment as variables};
 
-/// What `--keep-listen` cannot be used with: only a program that reads LISTEN_* in this very process can get them.
+/// Refuses options that do not work with `--keep-listen`: LISTEN_* is only for a program in this same process.
 pub(super) fn check(asked: &Exec, adoption: Adoption, option: &str) -> Result<(), Error> {
     let other = match adoption {
         Adoption::ListenFds if asked.life.daemon => "--daemon",
@@ -37,12 +37,13 @@ pub(super) fn check(asked: &Exec, adoption: Adoption, option: &str) -> Result<()
 /// What to do if the announcement is for another process.
 const FOR_THIS_PROCESS: &str = "start portgrant as the main process of the service, or leave out --keep-listen";
 
-/// The names of what the environment announces to this process, if `count` sockets more can be announced beside it.
+/// The names of the descriptors that the environment announces to this process. Fails if `count` more would be too
+/// many.
 pub(super) fn names(environment: &[CString], count: usize) -> Result<Vec<String>, Error> {
     let wrong = |why: String, fix: &str| usage(Message::new("--keep-listen cannot be used here").why(why).fix(fix));
     let announced = match announced(environment) {
         Ok(Some(announced)) => announced,
-        // As at the first start of a service whose descriptor store is still empty.
+        // For example at the first start of a service, whose descriptor store is still empty.
         Ok(None) => return Ok(Vec::new()),
         Err(error) => {
             let fix = match error {
@@ -64,7 +65,7 @@ pub(super) fn names(environment: &[CString], count: usize) -> Result<Vec<String>
     Ok(announced.names)
 }
 
-/// What it means that a number is taken where a socket must go.
+/// The error if a descriptor is open where a socket must go.
 pub(super) fn in_the_way(error: PlaceError, environment: &[CString]) -> Error {
     let PlaceError::Occupied(number) = error else { return Error::Place(error) };
     let is_announced = |count: usize| usize::try_from(number - listen::FIRST).is_ok_and(|distance| distance < count);

@@ -1,5 +1,5 @@
-//! Adoption: how the program learns of its sockets. Decided before anything is bound, from the command line alone, where
-//! that says how many sockets there will be; `each` does not.
+//! Adoption: how the program gets its sockets. It is decided from the command line, before anything is bound, unless
+//! the number of sockets is unknown (`each`).
 
 mod inherited;
 mod placeholders;
@@ -32,14 +32,14 @@ pub(crate) struct Image {
     pub(crate) path: PathBuf,
     /// argv
     pub(crate) arguments: Vec<OsString>,
-    /// Where the sockets go
+    /// The numbers of the sockets
     pub(crate) places: Places,
     environment: Vec<CString>,
     announced: Option<Vec<String>>,
 }
 
 impl Image {
-    /// envp for the process `pid`, which becomes the program: LISTEN_PID names it.
+    /// envp for the process `pid`, which becomes the program and is named in LISTEN_PID.
     pub(crate) fn environment(&self, pid: u32) -> Vec<CString> {
         listen::environment(self.environment.clone(), pid, self.announced.as_deref())
     }
@@ -53,20 +53,20 @@ impl Image {
 /// The options of the command line about adoption, parsed and free of contradictions.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
-    /// The word of `--as`, or else that of the convention
+    /// The option that decides, for messages
     option: String,
     adoption: Adoption,
     program: &'a [OsString],
     settings: Vec<Setting<'a>>,
-    /// The names of descriptors that the caller announced, and that the program gets before the sockets
+    /// The names of descriptors that the caller announced. The program gets them before the sockets
     kept: Vec<String>,
-    /// The name that the program is given for itself
+    /// The program's argv0, if it is set
     argv0: Option<&'a OsStr>,
-    /// The number of the first socket, if it is not the usual one. Nothing announces such sockets
+    /// The number of the first socket, if it is set. Such sockets are not announced
     first: Option<RawFd>,
 }
 
-/// `--setenv`: a variable of the program's.
+/// `--setenv`: a variable for the program.
 #[derive(Debug)]
 struct Setting<'a> {
     name: &'a [u8],
@@ -104,7 +104,7 @@ impl<'a> Wanted<'a> {
             None => Adoption::ListenFds,
         };
         if let Adoption::Standard | Adoption::StandardParked = adoption {
-            // inetd's convention has room for one.
+            // inetd's convention is for one socket.
             let fix =
                 format!("expected one socket, which becomes descriptor 0; without {option} they begin at descriptor 3");
             one_socket(&option, &asked.listen, &fix)?;
@@ -117,17 +117,17 @@ impl<'a> Wanted<'a> {
         let (argv0, first) = (asked.argv0.as_deref(), asked.first_fd.filter(|first| *first != listen::FIRST));
         let kept = Vec::new();
         let wanted = Wanted { option, adoption, program: &asked.program, settings, kept, argv0, first };
-        wanted.number_is_told()?;
+        wanted.require_placeholder()?;
         Ok(wanted)
     }
 
-    /// With the descriptors that `environment` announces to this process, if `--keep-listen` asks for that.
+    /// Adds the descriptors that `environment` announces to this process, if `--keep-listen` is given.
     pub(crate) fn keeping(self, asked: &Exec, environment: &[CString]) -> Result<Wanted<'a>, Error> {
         let kept = if asked.keep_listen { inherited::names(environment, asked.listen.len())? } else { Vec::new() };
         Ok(Wanted { kept, ..self })
     }
 
-    /// Whether there is room for `count` sockets; else what is in the way.
+    /// Checks that `count` sockets can get their numbers.
     pub(crate) fn room(&self, count: usize, environment: &[CString]) -> Result<(), Error> {
         self.places().free(count).map_err(|error| inherited::in_the_way(error, environment))
     }
@@ -143,7 +143,7 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// The program's file. A PATH that is set for the program is the one that it is looked up in, as env(1) does.
+    /// The program's file. It is looked up in the PATH that `--setenv` sets, if any, as in env(1).
     pub(crate) fn find(&self, environment: &[CString]) -> Result<PathBuf, Unfit> {
         let name = self.program.first().map_or(OsStr::new(""), OsString::as_os_str);
         match self.settings.iter().rev().find(|setting| setting.name == b"PATH") {
@@ -152,8 +152,8 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// The descriptors that `listen` will become, in that order. `None` if `each` is among them: how many sockets it has
-    /// depends on the host. A connection is descriptor 0, whichever socket it comes from.
+    /// The descriptors for `listen`, in order. `None` if `each` is among them, since the host decides how many sockets
+    /// it has. With `--accept` there is only descriptor 0, the connection.
     pub(crate) fn descriptors(&self, listen: &[Endpoint]) -> Result<Option<Vec<Descriptor>>, Error> {
         if let Adoption::Connection = self.adoption {
             let local = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
@@ -185,7 +185,7 @@ impl<'a> Wanted<'a> {
         matches!(self.adoption, Adoption::Variable(_)) || texts.any(placeholders::is_in)
     }
 
-    /// What the program gets, with these sockets: `path` with its arguments, in `environment`.
+    /// The image of `path`, with its arguments and `environment`, for these sockets.
     pub(crate) fn image(
         &self,
         path: &Path,
@@ -228,13 +228,13 @@ impl<'a> Wanted<'a> {
         Ok(Image { path: path.to_owned(), arguments, places: self.places(), environment, announced })
     }
 
-    /// The arguments behind the program's name.
+    /// The arguments after the program's name.
     fn arguments(&self) -> impl Iterator<Item = &'a [u8]> {
         self.program.iter().skip(1).map(|argument| argument.as_bytes())
     }
 
     /// Fails if a server that reads the number from its arguments gets none: it would bind its default port.
-    fn number_is_told(&self) -> Result<(), Error> {
+    fn require_placeholder(&self) -> Result<(), Error> {
         let Adoption::Argument(sample) = self.adoption else { return Ok(()) };
         if self.arguments().any(placeholders::is_in) {
             return Ok(());
@@ -264,7 +264,7 @@ impl<'a> Setting<'a> {
     }
 }
 
-/// What is done for `server`, if these sockets are for it.
+/// The adoption for `server`. Fails if it cannot serve on these sockets.
 fn helped(server: &'static Server, listen: &[Endpoint]) -> Result<Adoption, Error> {
     let option = format!("--as {}", server.name);
     match server.adoption {
@@ -318,7 +318,7 @@ fn one_socket(option: &str, listen: &[Endpoint], fix: &str) -> Result<(), Error>
     usage(Message::new(what).fix(fix))
 }
 
-/// The sockets that came.
+/// The descriptors of the sockets that were bound.
 pub(crate) fn received(sockets: &Sockets, places: Places) -> Result<Vec<Descriptor>, Error> {
     let described = places.numbers().zip(sockets.iter()).map(|(number, socket)| {
         let info = socket.info()?;
@@ -350,9 +350,9 @@ fn number(name: Option<&[u8]>, descriptors: &[Descriptor]) -> Result<RawFd, Erro
     usage(message)
 }
 
-/// NAME=VALUE, as the environment has it.
+/// An entry of the environment, NAME=VALUE.
 fn entry(name: &[u8], value: &[u8]) -> CString {
-    // Words of a command line end at a NUL, so none holds one.
+    // An argument of argv ends at a NUL, so it contains none.
     CString::new([name, b"=", value].concat()).unwrap_or_default()
 }
 

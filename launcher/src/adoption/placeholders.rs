@@ -1,16 +1,16 @@
-//! `{fd}` and `{fd:NAME}` in the bytes of an argument; `{{fd}}` and `{{fd:NAME}}` are those characters with one pair of
-//! braces. `{fd: 3}` and `{fd:3}` are none: no socket has such a name. All else stays as it is, byte for byte.
+//! Replaces `{fd}` and `{fd:NAME}` in an argument. `{{fd}}` and `{{fd:NAME}}` become the same text with single braces.
+//! `{fd: 3}` and `{fd:3}` are not placeholders: no socket has such a name. All other bytes stay the same.
 
 use std::os::fd::RawFd;
 
-/// `text` with the numbers in. `number` is asked for each placeholder, with its name if it has one.
+/// `text` with its placeholders replaced. `number` returns the number for each, given its name if it has one.
 pub(super) fn fill<E>(text: &[u8], mut number: impl FnMut(Option<&[u8]>) -> Result<RawFd, E>) -> Result<Vec<u8>, E> {
     let mut filled = Vec::with_capacity(text.len());
     let mut rest = text;
     while let [byte, behind @ ..] = rest {
         rest = if let Some(literal) = literal(rest) {
             filled.extend_from_slice(literal);
-            // One brace before it, and one behind.
+            // Skip the inner text and its two outer braces.
             rest.get(literal.len() + 2..).unwrap_or_default()
         } else if let Some(found) = placeholder(rest) {
             filled.extend(number(found.name)?.to_string().bytes());
@@ -33,7 +33,7 @@ struct Placeholder<'a> {
     behind: &'a [u8],
 }
 
-/// The placeholder that `text` begins with.
+/// The placeholder at the start of `text`.
 fn placeholder(text: &[u8]) -> Option<Placeholder<'_>> {
     let inside = text.strip_prefix(b"{fd")?;
     if let Some(behind) = inside.strip_prefix(b"}") {
@@ -49,7 +49,7 @@ fn placeholder(text: &[u8]) -> Option<Placeholder<'_>> {
     Some(Placeholder { name: Some(name), behind: behind.strip_prefix(b"}")? })
 }
 
-/// The placeholder within the doubled braces that `text` begins with.
+/// The text inside the outer braces, if `text` begins with a placeholder in double braces.
 fn literal(text: &[u8]) -> Option<&[u8]> {
     let inner = text.strip_prefix(b"{")?;
     let behind = placeholder(inner)?.behind;
@@ -108,7 +108,7 @@ mod tests {
         assert!(is_in(b"x{fd:b}") && is_in(b"{{fd}") && !is_in(b"{{fd}} {fd {fdx}"));
     }
 
-    /// Bytes that are likely to nearly be placeholders.
+    /// Bytes that are often almost placeholders.
     fn braces() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             Just(b"{".to_vec()),
@@ -130,7 +130,7 @@ mod tests {
 
         #[test]
         fn every_text_can_be_escaped(text in braces()) {
-            // A brace more around each placeholder, found by the code itself: what comes out is the text.
+            // Put braces around each placeholder that the code finds: filling must return the original text.
             let mut escaped = Vec::new();
             let mut rest = &text[..];
             while let [byte, behind @ ..] = rest {

@@ -1,4 +1,4 @@
-//! Where the sockets stand when the program is executed.
+//! The descriptor numbers of the sockets when the program is executed.
 
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -6,19 +6,19 @@ use portgrant_protocol::listen::{self, PlaceError};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
-/// Where the sockets stand when the program is executed.
+/// The descriptor numbers of the sockets when the program is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Places {
     /// From this number on, in order
     From(RawFd),
     /// The one socket as 0 and 1
     Standard,
-    /// The same, and 3 is open: /dev/null, where the caller has nothing there
+    /// The same, and 3 is open: /dev/null, unless the caller has 3 open
     StandardParked,
 }
 
 impl Places {
-    /// Where they stand if nobody says otherwise: from 3 on.
+    /// The default: from 3 on.
     pub(crate) const USUAL: Places = Places::From(listen::FIRST);
 
     /// The number of each socket.
@@ -29,7 +29,7 @@ impl Places {
         }
     }
 
-    /// Whether there is room for `count` sockets. Asked before anything is bound.
+    /// Checks that `count` sockets can be placed. Call it before anything is bound.
     pub(crate) fn free(self, count: usize) -> Result<(), PlaceError> {
         match self {
             Places::From(first) => listen::free(first, count),
@@ -37,12 +37,13 @@ impl Places {
         }
     }
 
-    /// Puts `sockets` there, to be inherited across execve(2). What is returned is to stay open until then.
+    /// Puts `sockets` at their numbers, to be inherited across execve(2). The returned descriptors must stay open until
+    /// then.
     pub(crate) fn place(self, sockets: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, PlaceError> {
         match (self, sockets.first()) {
             (Places::Standard | Places::StandardParked, Some(socket)) => {
                 listen::place_inetd(socket)?;
-                // It may have stood at 3.
+                // The socket itself may be descriptor 3.
                 drop(sockets);
                 self.park().map(|()| Vec::new())
             }
@@ -51,7 +52,7 @@ impl Places {
         }
     }
 
-    /// Opens what must be open besides the sockets.
+    /// Opens descriptor 3 if it must be open.
     pub(crate) fn park(self) -> Result<(), PlaceError> {
         if self != Places::StandardParked {
             return Ok(());

@@ -1,4 +1,4 @@
-//! `portgrant exec --accept`'s options, and what they go with.
+//! The options of `portgrant exec --accept`, and which options go together.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use portgrant_server::Message;
 use super::life::{absolute, parsed};
 use crate::Error;
 
-/// How many programs run at once by default: tcpserver's number.
+/// How many programs run at once by default, as in tcpserver.
 const MAX_CONNS: u32 = 40;
 
 /// Options about clients. They do not work for udp, where only the program sees the clients.
@@ -56,7 +56,7 @@ pub struct Accept {
     pub no_lookup: bool,
 }
 
-/// How many connections are accepted in a second, and how long all wait if more come.
+/// How many connections are accepted in a second, and how long the pause is if more come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaxRate {
     pub(crate) most: u32,

@@ -8,7 +8,7 @@ use portgrant_protocol::text::printable;
 use portgrant_protocol::{AskedPort, Endpoint, program};
 use portgrant_server::Message;
 
-use super::{Arguments, slips};
+use super::{Arguments, corrections};
 use crate::nearest::nearest;
 
 /// The message for clap's error, in plain words. The caller's words are made printable.
@@ -24,18 +24,18 @@ pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Message 
         }
         ErrorKind::ValueValidation => {
             let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-            // Of bytes that are not UTF-8 clap keeps a replacement; the reason names them as they are.
+            // clap replaces bytes that are not UTF-8; the reason shows the original bytes.
             let raw = error.get(ContextKind::InvalidValue).map(ToString::to_string).unwrap_or_default();
             let shown = if raw.contains('\u{fffd}') { "this".to_owned() } else { format!("'{value}'") };
             let before = if word.contains("--listen") { "-l " } else { "" };
-            let fix = match slips::endpoints(&raw) {
+            let fix = match corrections::endpoints(&raw) {
                 Some(found) => {
                     let found: Vec<String> = found.iter().map(|text| format!("{before}{}", shell_word(text))).collect();
                     format!("write {}", found.join(" "))
                 }
-                None => match slips::port_of_host(&raw) {
+                None => match corrections::port_of_host(&raw) {
                     Some(port) => format!("write {before}{port} for every address, or an address that ip addr prints"),
-                    None if slips::ports(&raw).is_some() => {
+                    None if corrections::ports(&raw).is_some() => {
                         format!("an endpoint has one port: write {before}PORT for each port that the program uses")
                     }
                     None => "portgrant exec --help lists the valid forms".to_owned(),
@@ -98,7 +98,7 @@ pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Message 
     }
 }
 
-/// The command that is asked for.
+/// The requested command.
 fn command_of(arguments: &[OsString]) -> &str {
     let words = arguments.iter().skip(1).filter_map(|word| word.to_str());
     words.into_iter().find(|word| !word.starts_with('-')).unwrap_or_default()
@@ -125,7 +125,7 @@ fn is_option(word: &OsString) -> bool {
     word.as_encoded_bytes().starts_with(b"-")
 }
 
-/// An endpoint that begins with a number or an address, and so is hardly a program.
+/// Whether `word` is an endpoint with a numeric port, so probably not a program.
 fn is_number(word: &OsString) -> bool {
     Endpoint::from_os(word).is_ok_and(|endpoint| matches!(endpoint.port, AskedPort::Number(_)))
 }
@@ -138,7 +138,7 @@ fn other_option(word: &str, arguments: &[OsString]) -> String {
     let known = || command.into_iter().flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_long);
     let option = word.split('=').next().unwrap_or_default();
     let near = || option.strip_prefix("--").and_then(|long| nearest(long, known())).map(|near| format!("--{near}"));
-    match slips::option(name, word).map(str::to_owned).or_else(near) {
+    match corrections::option(name, word).map(str::to_owned).or_else(near) {
         Some(other) => format!("write {other} instead"),
         None if ["exec", "run"].contains(&name) => {
             format!("see portgrant {name} --help; the program's own options stand behind the program")
@@ -151,7 +151,7 @@ fn other_option(word: &str, arguments: &[OsString]) -> String {
 fn other_command(word: &str, arguments: &[OsString]) -> String {
     let grammar = Arguments::command();
     let known = grammar.get_subcommands().map(clap::Command::get_name);
-    if let Some(command) = slips::command(word) {
+    if let Some(command) = corrections::command(word) {
         return format!("write portgrant {command}");
     }
     let rest = arguments.iter().position(|argument| printable(argument.as_encoded_bytes()) == word);
@@ -168,7 +168,7 @@ fn other_command(word: &str, arguments: &[OsString]) -> String {
     format!("expected {}", commands())
 }
 
-/// PATH, as an environment has it.
+/// PATH as an environment.
 fn path() -> Vec<CString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     CString::new([b"PATH=", path.as_encoded_bytes()].concat()).into_iter().collect()
@@ -179,7 +179,7 @@ fn shell_words(words: &[OsString]) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// `word` as a shell takes it for one word.
+/// `word`, quoted for a shell if necessary.
 fn shell_word(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-[]{}".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {

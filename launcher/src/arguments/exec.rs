@@ -1,4 +1,4 @@
-//! `portgrant exec`'s options, and which of them go together.
+//! The options of `portgrant exec`, and which options go together.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -56,7 +56,7 @@ pub struct Exec {
 }
 
 impl Exec {
-    /// What clap cannot say: which values go together.
+    /// Checks what clap cannot: which values go together.
     pub(super) fn check(&self, arguments: &[OsString]) -> Result<(), Error> {
         self.has_its_seconds(arguments)?;
         distinct(&self.listen)?;
@@ -73,8 +73,8 @@ impl Exec {
         Ok(())
     }
 
-    /// Whether the helper may execute the program itself, which a rule with `exec` asks for: else the option that it
-    /// knows nothing of.
+    /// Checks that the helper can execute the program itself, as a rule with `exec` requires. The error is an option
+    /// that the helper does not have.
     pub(crate) fn suits_the_helper(&self) -> Result<(), &'static str> {
         let life = &self.life;
         let unknown = [
@@ -87,7 +87,7 @@ impl Exec {
         unknown.into_iter().find(|(given, _)| *given).map_or(Ok(()), |(_, option)| Err(option))
     }
 
-    /// `--verify 5`: a number that was to be the option's would be the program.
+    /// Refuses `--verify 5`: the number would be taken for the program.
     fn has_its_seconds(&self, arguments: &[OsString]) -> Result<(), Error> {
         let before = arguments.len().checked_sub(self.program.len() + 1).and_then(|at| arguments.get(at));
         let option = before.and_then(|word| word.to_str()).filter(|word| ["--verify", "--notify"].contains(word));

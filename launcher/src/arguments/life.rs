@@ -1,4 +1,4 @@
-//! The options of a program's life: as whom it runs, where, from when on, and who looks after it.
+//! The options for a program's life: its user, its folder, when it starts, and who watches it.
 
 use std::ffi::OsString;
 use std::io;
@@ -52,7 +52,7 @@ pub struct Life {
 /// Where a daemon's output goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Log {
-    /// To syslog, a message a line
+    /// To syslog, one message for each line
     Syslog {
         /// As syslog(3) numbers them: 3 is `daemon`
         facility: u8,
@@ -77,7 +77,7 @@ const FACILITIES: [&str; 12] =
     ["kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp"];
 
 impl Life {
-    /// What clap cannot say: which of them go together.
+    /// Checks what clap cannot: which options go together.
     pub(super) fn check(&self) -> Result<(), Error> {
         let reason = match (self.wait && self.daemon, self.verify.is_some(), self.notify.is_some()) {
             (true, true, _) => "--verify",
@@ -89,7 +89,7 @@ impl Life {
         Err(Error::Usage(Box::new(message.fix("leave one of them out"))))
     }
 
-    /// An option that is about the start of one program, if one is given.
+    /// The first given option that only works for a single program.
     pub(super) fn of_one_program(&self) -> Option<&'static str> {
         let given = [("--wait", self.wait), ("--verify", self.verify.is_some()), ("--notify", self.notify.is_some())];
         given.into_iter().find_map(|(option, given)| given.then_some(option))
@@ -103,7 +103,7 @@ fn seconds() -> impl TypedValueParser<Value = Duration> {
     })
 }
 
-/// Before --chdir changes what a relative path means.
+/// A path, made absolute before --chdir changes the working folder.
 pub(super) fn absolute() -> impl TypedValueParser<Value = PathBuf> {
     parsed(|word| std::path::absolute(word).map_err(|_| "expected the path of a file"))
 }

@@ -1,9 +1,10 @@
-//! The command line: its grammar and its help. A file a command.
+//! The command line: its grammar and its help. Each command has a file.
 
 mod accept;
 mod check;
 mod complaint;
 mod completions;
+mod corrections;
 mod doctor;
 mod exec;
 mod explain;
@@ -13,7 +14,6 @@ mod list;
 mod pass;
 mod recipe;
 mod run;
-mod slips;
 mod who;
 
 use std::ffi::OsString;
@@ -44,7 +44,7 @@ pub use recipe::Recipe;
 pub use run::Run;
 pub use who::{Place, Who};
 
-/// Modest: what is looked for with the eye stands out, and no more.
+/// Only headings and words to type are styled.
 const STYLES: Styles = Styles::plain()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -124,7 +124,7 @@ pub enum Command {
     Completions(Completions),
 }
 
-/// How an answer is written.
+/// The output format.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Format {
     /// Text for people, or JSON for programs
@@ -135,7 +135,7 @@ pub struct Format {
     json: bool,
 }
 
-/// What an answer is written for.
+/// The reader of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Writing {
     /// For people
@@ -151,7 +151,7 @@ impl Format {
     }
 }
 
-/// Endpoints are parsed here, so that a wrong one is reported at once, with the word.
+/// Parses an endpoint, so that a wrong one is reported with the word.
 fn endpoint() -> impl TypedValueParser<Value = Endpoint> {
     OsStringValueParser::new().try_map(|word| Endpoint::from_os(&word))
 }
@@ -181,7 +181,7 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
     Ok(parsed)
 }
 
-/// No two sockets of one command can have the same address and port, unless they share it. A service is the same as its number.
+/// Refuses two sockets with the same address and port, unless they share it. A service counts as its number.
 fn distinct(listen: &[Endpoint]) -> Result<(), Error> {
     let is_named = |asked: &Endpoint| matches!(asked.port, AskedPort::Service(_));
     // What cannot be read is reported where it is needed.
@@ -215,8 +215,8 @@ fn usage(message: Message) -> Result<(), Error> {
     Err(Error::Usage(Box::new(message)))
 }
 
-/// The commonest command line. clap builds all commands and options at each start, which takes a seventh of the time until
-/// such a program begins.
+/// Parses the most common command line without clap. clap builds all commands and options, which takes a seventh of the
+/// time until such a program starts.
 fn plain_exec(arguments: &[OsString]) -> Option<Exec> {
     let Plain { listen, inetd, no_new_privs, program } = Plain::read(arguments.iter().map(|word| word.as_bytes()))?;
     let program = arguments.get(program..)?.to_vec();

@@ -29,7 +29,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The program makes its own sockets, so an endpoint here is only an address.
+    /// Refuses names and options: the program makes its own sockets, so an endpoint is only an address here.
     pub(super) fn check(&self) -> Result<(), Error> {
         let with_more = |asked: &&Endpoint| {
             asked.options != Options::default() || asked.name.is_some() || asked.address == Address::Each

@@ -18,7 +18,7 @@ of your own processes; root sees all.
 
 Exit status: 0 if a socket holds the port, 1 if none does (TIME_WAIT does not count).")]
 pub struct Who {
-    /// What is asked about; without a protocol, tcp and udp
+    /// The ports to check
     #[arg(help = "The port to check: [ADDRESS:]PORT[/PROTOCOL]; without a protocol, tcp and udp", value_name = "PORT", required = true, value_parser = place)]
     pub places: Vec<Place>,
     #[command(flatten)]
@@ -26,18 +26,18 @@ pub struct Who {
     pub format: Format,
 }
 
-/// An endpoint, and whether it says its protocol.
+/// An endpoint, and whether its protocol was given.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// What is asked about
+    /// The endpoint
     pub endpoint: Endpoint,
-    /// Only this protocol is
+    /// Whether the protocol was given
     pub has_protocol: bool,
 }
 
 fn place(word: &str) -> Result<Place, portgrant_protocol::EndpointError> {
     let endpoint: Endpoint = word.parse()?;
-    // A name may hold no slash, an address none either.
+    // Neither a name nor an address can contain a slash.
     let has_protocol = printable(word.as_bytes()).split(',').next().is_some_and(|place| place.contains('/'));
     Ok(Place { endpoint, has_protocol })
 }

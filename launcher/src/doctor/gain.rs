@@ -1,4 +1,4 @@
-//! What keeps this process, and with it the helper that it starts, from gaining privilege (execve(2), capabilities(7)).
+//! Reasons why this process, and the helper that it starts, cannot gain privilege (execve(2), capabilities(7)).
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! The helper: where it is, whose, with which privilege, of which version.
+//! Checks the helper: its place, owner, privilege and version.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::{Finding, State, place, shown};
 
 const ABOUT: &str = "helper";
-/// More than any policy gives reason to say.
+/// The most output that is read: more than any policy causes.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// Everything about the helper at `path`, or about its absence.
@@ -42,7 +42,7 @@ fn missing() -> Finding {
     Finding::new(State::Broken, ABOUT, format!("{what}: {why}")).fix(fix)
 }
 
-/// What stands in the helper's place, or in the way to it, where it was not found.
+/// What is wrong at the helper's path or above it, if the helper was not found.
 pub(super) fn misplaced() -> Option<Finding> {
     let broken = |text| Finding::new(State::Broken, ABOUT, text);
     for place in places().ok()? {
@@ -76,7 +76,7 @@ pub(super) fn misplaced() -> Option<Finding> {
     Some(broken(text).fix(format!("unset {VARIABLE}, so that the installed helper is found")))
 }
 
-/// Asks a program of this installation for its version, which must be this one's.
+/// Checks that a program of this installation has the launcher's version.
 pub(super) fn version(about: &'static str, path: &Path) -> Finding {
     let name = shown(path);
     let broken = |text| Finding::new(State::Broken, about, text);
@@ -109,7 +109,7 @@ pub(super) fn version(about: &'static str, path: &Path) -> Finding {
     }
 }
 
-/// What a program writes to its standard output, and how it ends: that is not known where SIGCHLD is ignored.
+/// A program's standard output, and its exit status, which is unknown if SIGCHLD is ignored.
 pub(super) fn output_of(program: &Path, words: &[&str]) -> io::Result<(Vec<u8>, Option<ExitStatus>)> {
     let mut command = Command::new(program);
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -120,7 +120,7 @@ pub(super) fn output_of(program: &Path, words: &[&str]) -> io::Result<(Vec<u8>, 
     read.map(|_| (output, ended))
 }
 
-/// What the kernel makes of the file's mode, owner and capability (execve(2), capabilities(7)).
+/// The privilege that the kernel gives for the file's mode, owner and capability (execve(2), capabilities(7)).
 fn privilege(path: &Path) -> Finding {
     const ABOUT: &str = "privilege";
     let name = shown(path);

@@ -1,8 +1,7 @@
-//! `portgrant doctor`: is this installation right for the caller? It changes nothing; each finding that is
-//! not well says what to do.
+//! `portgrant doctor`: checks whether this installation works for the caller. It changes nothing; each problem has a
+//! fix.
 //!
-//! The kernel and the helper decide by the same facts: here they are checked from outside, before anything
-//! has failed.
+//! It checks the same facts as the kernel and the helper, from outside, before anything has failed.
 
 mod gain;
 mod helper;
@@ -21,19 +20,19 @@ use serde_json::{Value, json};
 use crate::output::{self, BAD, DOUBTFUL, GOOD, answered, in_style};
 use crate::{Doctor, Error, Writing, unprivileged};
 
-/// How something is.
+/// The state of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
     Fine,
-    /// Good to know
+    /// Information
     Note,
-    /// It works, and may be meant otherwise
+    /// It works, but is probably not intended
     Warning,
     /// It does not work, or is not safe
     Broken,
 }
 
-/// One line, and its remedy.
+/// One line, and its fix.
 #[derive(Debug)]
 struct Finding {
     state: State,
@@ -43,7 +42,7 @@ struct Finding {
     fix: Option<String>,
 }
 
-/// 0 where nothing is broken, else 78.
+/// Exits with 0 if nothing is broken, else 78.
 pub(crate) fn doctor(asked: &Doctor) -> Result<Infallible, Error> {
     let mut findings = all();
     // A folder above both programs is reported once.
@@ -59,10 +58,10 @@ pub(crate) fn doctor(asked: &Doctor) -> Result<Infallible, Error> {
     Err(answered(count(&findings, State::Broken) == 0, status::BROKEN))
 }
 
-/// All findings. Where a user namespace is the cause of everything, only that is one.
+/// All findings. If a user namespace explains everything, it is the only one.
 fn all() -> Vec<Finding> {
     let helper = portgrant_server::helper::locate();
-    if unprivileged::is_nobody_here() {
+    if unprivileged::is_unmapped() {
         let message = Error::Unmapped.message();
         let finding = Finding::new(State::Broken, "namespace", message.what);
         return vec![finding.fix(message.fix.unwrap_or_default())];
@@ -79,8 +78,8 @@ fn all() -> Vec<Finding> {
     findings
 }
 
-/// What stands under an error of a helper that is missing or cannot be run: the first thing that is broken about it.
-/// Empty if the error says it all.
+/// Further lines for an error about a helper that is missing or cannot be run: the first broken finding. Empty if there
+/// is none.
 pub(crate) fn beneath() -> String {
     let helper = portgrant_server::helper::locate().ok();
     let findings = match &helper {

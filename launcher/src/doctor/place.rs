@@ -1,4 +1,4 @@
-//! Whether a file is root's alone, and every folder above it: else somebody else decides what stands there.
+//! Checks that only root can change a file and every folder above it. Otherwise another user could replace the file.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,8 @@ use portgrant_protocol::user_namespace;
 
 use super::{Finding, State, shown};
 
-/// What is wrong with `path` and the folders above it, seen from where it stands and from where a symlink leads.
+/// What is wrong with `path` and the folders above it, both for the path as given and for the file that a symlink
+/// names.
 pub(super) fn judge(about: &'static str, path: &Path) -> Vec<Finding> {
     let real = fs::canonicalize(path);
     let real = match real {
@@ -41,7 +42,7 @@ fn wrong(about: &'static str, place: &Path) -> Option<Finding> {
     }
     if found.mode() & 0o022 != 0 {
         let text = format!("{name} has mode {:04o}: users other than root can change it", found.mode() & 0o7777);
-        // Sticky: a folder that is everybody's by intent.
+        // A sticky folder is writable for everybody on purpose.
         let shared = found.is_dir() && found.mode() & 0o1000 != 0;
         let mend = if shared { "install it outside of" } else { "chmod go-w" };
         return Some(broken(text).fix(format!("as root, {mend} {name}")));

@@ -1,4 +1,4 @@
-//! The policy and the tables of names that rules use, as `portgrant-explain check` finds them.
+//! Checks the policy and the tables of names that rules use, by `portgrant-explain check`.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::{Finding, State, helper, place};
 
 const ABOUT: &str = "policy";
 const NAMES: &str = "names";
-/// More than these are for `portgrant check`.
+/// At most this many findings are printed; `portgrant check` prints all.
 const MOST: usize = 8;
 
 pub(super) fn findings() -> Vec<Finding> {
@@ -22,7 +22,7 @@ pub(super) fn findings() -> Vec<Finding> {
     }
 }
 
-/// Of the tables that are there; of those that are missing nobody can say whose they are.
+/// Findings about the tables of names that exist.
 fn tables(answer: &Value) -> Vec<Finding> {
     let all = answer["tables"].as_array().map(Vec::as_slice).unwrap_or_default();
     let named = |exists: bool| {
@@ -77,7 +77,7 @@ fn is_about_names(finding: &Value) -> bool {
     finding["code"] == "untrusted-table"
 }
 
-/// What `check` found; its text is printable already.
+/// A finding of `check`. Its text is already printable.
 fn finding_of(finding: &Value) -> Finding {
     let word = |key: &str| finding[key].as_str().unwrap_or_default();
     let state = match finding["kind"].as_str() {

@@ -1,4 +1,4 @@
-//! The machine: which ports are for everybody, the log, and what this kernel has.
+//! Checks the machine: the ports that everybody may bind, the log, and the kernel's features.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -43,7 +43,7 @@ pub(super) fn ipv6() -> Finding {
 fn ports() -> Finding {
     const ABOUT: &str = "ports";
     const WHERE: &str = "net.ipv4.ip_unprivileged_port_start";
-    // Where a container is, its own root cannot set it either.
+    // Read-only in a container: its root cannot change it.
     let is_fixed =
         statvfs(unprivileged_ports::PATH).is_ok_and(|place| place.f_flag.contains(StatVfsMountFlags::RDONLY));
     let fix = match is_fixed {

@@ -1,4 +1,5 @@
-//! The descriptors that came across execve(2), which are the program's and not the launcher's: ours are close-on-exec.
+//! The descriptors that the caller passed across execve(2). They are for the program; the launcher's own are
+//! close-on-exec.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
@@ -7,20 +8,21 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use rustix::fs::{major, minor};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
-/// Closes the inherited ones beyond standard error, in a process that stays beside the program.
+/// Closes the inherited descriptors above 2, in a process that runs beside the program.
 pub(crate) fn close_inherited() {
     for number in inherited().into_iter().filter(|&number| number > 2) {
         let _ = nix::unistd::close(number);
     }
 }
 
-/// Those that are terminals, by their device numbers: nothing is opened, and no name is believed.
+/// The inherited descriptors that are terminals, by device number: nothing is opened, and no name is trusted.
 pub(crate) fn terminals() -> Vec<RawFd> {
     let drivers = Drivers::read();
     inherited().into_iter().filter(|&number| drivers.have(number)).collect()
 }
 
-/// One that can act for the process that made it: an io_uring instance keeps credentials (io_uring_register(2)).
+/// An inherited io_uring instance, if any: it can keep the credentials of the process that made it
+/// (io_uring_register(2)).
 pub(crate) fn io_uring() -> Option<RawFd> {
     let is_ring =
         |number: &RawFd| fs::read_link(link(*number)).is_ok_and(|to| to.as_os_str() == "anon_inode:[io_uring]");
@@ -63,13 +65,14 @@ impl Drivers {
     fn read() -> Drivers {
         match fs::read_to_string("/proc/tty/drivers") {
             Ok(text) => Drivers(text.lines().filter_map(driver).collect()),
-            // Hidden, as with subset=pid: consoles, serial lines, /dev/tty, both ends of pseudo-terminals.
+            // The file is hidden (subset=pid): assume consoles, serial lines, /dev/tty and both ends of
+            // pseudo-terminals.
             Err(_) => Drivers([4, 5].into_iter().chain(128..=143).map(|major| [major, 0, u32::MAX]).collect()),
         }
     }
 
     fn have(&self, number: RawFd) -> bool {
-        // Through the link, so what is open there.
+        // This follows the link to the open file.
         let Ok(file) = fs::metadata(link(number)) else { return false };
         let (major, minor) = (major(file.rdev()), minor(file.rdev()));
         file.file_type().is_char_device()
@@ -77,7 +80,7 @@ impl Drivers {
     }
 }
 
-/// `serial /dev/ttyS 4 64-95 serial`, or one minor number alone.
+/// A line like `serial /dev/ttyS 4 64-95 serial`, or with a single minor number.
 fn driver(line: &str) -> Option<[u32; 3]> {
     let mut fields = line.split_ascii_whitespace().skip(2);
     let (major, minors) = (fields.next()?.parse().ok()?, fields.next()?);

@@ -1,5 +1,5 @@
-//! A separate session keyring for the user (keyrings(7)). Otherwise the caller's is inherited, and its holder possesses
-//! every key that is linked to it: an encryption key, a Kerberos ticket.
+//! A separate session keyring for the user (keyrings(7)). Otherwise the user would inherit the caller's, and possess
+//! every key that is linked to it, such as an encryption key or a Kerberos ticket.
 
 use std::fs;
 
@@ -9,14 +9,15 @@ use keyutils_raw::{
 use nix::errno::Errno;
 use nix::unistd::getuid;
 
-/// What the kernel lets be seen with a key's own permission for its group or for everybody.
+/// The permission to view a key as its group or as any user.
 const VIEW_BY_OTHERS: u32 = 0x0101;
 
-/// Called as the user, whose keyring it must be. Read back: it is the session's, and nothing is linked to it.
+/// Gives the process a new session keyring, which belongs to the current user. Reads it back: it must be the session
+/// keyring, and nothing may be linked to it.
 ///
-/// If there can be none (a kernel without keyrings, a seccomp filter), that is not an error as long as nothing leaks.
+/// If there cannot be one (a kernel without keyrings, a seccomp filter), that is not an error as long as no key leaks.
 pub(crate) fn renew() -> Result<(), Errno> {
-    // The authority to instantiate a key for request_key(2); an error if there is none.
+    // Gives up an authority to instantiate a key for request_key(2). Fails if there is none.
     let _ = keyctl_assume_authority(None);
     let refusal = match keyctl_join_session_keyring(None) {
         Ok(joined) => {
@@ -35,8 +36,8 @@ pub(crate) fn renew() -> Result<(), Errno> {
     }
 }
 
-/// Whether a line of /proc/keys, which lists what this process may view, is a key of somebody else's that it may view only
-/// because the key hangs on its session keyring. A keyring alone gives nothing away.
+/// Whether a line of /proc/keys, which lists the keys that this process may view, is a key of another user that it may
+/// view only because the key is linked to its session keyring. Keyrings themselves are not counted.
 fn is_possessed(key: &str, own: u32) -> bool {
     let fields: Vec<&str> = key.split_ascii_whitespace().collect();
     let [_, _, _, _, permissions, uid, _, kind, ..] = fields.as_slice() else { return false };

@@ -28,7 +28,7 @@ use crate::{Error, Exec, accept, helper, program};
 use daemon::Guard;
 use verify::Verification;
 
-/// Becomes the program. Errors that can be known are found before anything is bound.
+/// Becomes the program. All checks that are possible before the bind come before it.
 pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible, Error> {
     let wanted = Wanted::of(asked)?;
     let environment = user::settle(&asked.life, environment)?;
@@ -59,12 +59,12 @@ struct Launch<'a> {
     wanted: Wanted<'a>,
     /// The program's file
     path: PathBuf,
-    /// Who binds the sockets
+    /// The processes that bind the sockets
     sources: Sources<'a>,
 }
 
 impl Launch<'_> {
-    /// Asks for the sockets and executes the program. `image` is what will be executed, if that is known without the sockets.
+    /// Asks for the sockets and executes the program. `image` is given if it does not depend on the sockets.
     fn provide(
         &self,
         image: Option<Image>,
@@ -81,7 +81,7 @@ impl Launch<'_> {
                 if self.asked.accept.accept {
                     self.accept(&image, sockets, guard)
                 } else {
-                    self.live(&image, sockets, guard)
+                    self.start_program(&image, sockets, guard)
                 }
             }
             Err(error) => match error.downcast_ref() {
@@ -92,7 +92,8 @@ impl Launch<'_> {
                     let free = self.sources.free().map(ToString::to_string).collect();
                     Err(Error::NotBeside { refusal: Box::new(refusal.clone()), free })
                 }
-                // The refusal names one of perhaps several rules for programs: the helper says whether any is for this one.
+                // The refusal names only one of the rules for programs. The helper decides whether any rule is for this
+                // one.
                 Some(Refused(refusal)) if refusal.program.is_some() => {
                     let image = match image {
                         Some(image) => image,
@@ -110,18 +111,18 @@ impl Launch<'_> {
         }
     }
 
-    /// This process, or a guarded one, stays and starts the program for each connection.
+    /// This process, or a child of the guard, stays and starts the program for each connection.
     fn accept(&self, image: &Image, sockets: Sockets, guard: Option<Guard>) -> Result<Infallible, Error> {
         match guard {
             Some(guard) => {
-                guard.run(Vec::new(), None, |_, begun| accept::serve(self.asked, image, sockets, || begun.tell()))
+                guard.run(Vec::new(), None, |_, begun| accept::serve(self.asked, image, sockets, || begun.report()))
             }
             None => accept::serve(self.asked, image, sockets, || {}),
         }
     }
 
     /// Executes the program: as a daemon, at the first connection, watched by another process, or at once in this process.
-    fn live(&self, image: &Image, sockets: Sockets, guard: Option<Guard>) -> Result<Infallible, Error> {
+    fn start_program(&self, image: &Image, sockets: Sockets, guard: Option<Guard>) -> Result<Infallible, Error> {
         let (names, sockets) = sockets.into_fds();
         let verification =
             self.asked.life.verify.map(|time_limit| Verification::of(&self.asked.listen, &names, &sockets, time_limit));
@@ -138,8 +139,7 @@ impl Launch<'_> {
         become_program(sockets)
     }
 
-    /// The last step. It returns only if it failed; then nothing stays bound, because the sockets are closed with this
-    /// process.
+    /// The last step. Returns only if it failed. The end of this process then closes the sockets.
     fn hand_over(&self, image: &Image, names: &[String], sockets: Vec<OwnedFd>) -> Result<Infallible, Error> {
         for (number, name) in image.places.numbers().zip(names) {
             debug!("descriptor {number} is {name}");
@@ -155,8 +155,8 @@ impl Launch<'_> {
             .map_err(|errno| Unfit::by_execve(&image.path, errno).into())
     }
 
-    /// If the grant is bound to this program, only the helper may start it. The helper decides again. It passes on arguments and
-    /// environment unchanged, except LISTEN_*.
+    /// For a rule with `exec`, only the helper may execute the program. The helper decides again, and passes on
+    /// arguments and environment unchanged, except LISTEN_*.
     fn executed_by_helper(&self, image: &Image, guard: Option<Guard>) -> Result<Infallible, Error> {
         let (asked, helper) = (self.asked, self.sources.helper()?);
         let program = || self.path.clone();
@@ -164,7 +164,7 @@ impl Launch<'_> {
         debug!("the grant is bound to this program: {} executes it itself", helper.display());
         let inetd = image.places != Places::USUAL;
         let mut words = helper::words("exec", &asked.listen);
-        // The helper executes this program again if it fails then.
+        // If the helper fails, it executes this program again.
         if let Ok(own) = std::env::current_exe() {
             words.extend(["--on-failure".into(), own.into()]);
         }
@@ -183,7 +183,7 @@ impl Launch<'_> {
     }
 }
 
-/// Whether the grant is bound to the program at `path`.
+/// Whether the rule is for the program at `path`.
 fn is_bound_to(refusal: &Message, path: &Path) -> bool {
     refusal.program.as_ref().is_some_and(|bound| *bound == printable(path.as_os_str().as_bytes()))
 }

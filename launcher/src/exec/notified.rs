@@ -1,4 +1,4 @@
-//! `--notify`: the guard's end of sd_notify(3), on which the program says that it is ready.
+//! `--notify`: the guard's socket for sd_notify(3), where the program reports that it is ready.
 
 use std::ffi::CString;
 use std::io::{self, IoSliceMut};
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, bind, recvmsg, setsockopt, sockopt};
 
-/// The caller's service manager set this variable; the program must not notify it now.
+/// Variables of the caller's service manager. The program must notify the guard instead.
 const OUTER: [&[u8]; 3] = [b"NOTIFY_SOCKET=", b"WATCHDOG_USEC=", b"WATCHDOG_PID="];
 
-/// An abstract socket with a name that the kernel gave it. Anybody may send there, so the sender is checked.
+/// An abstract socket whose name the kernel chose. Anybody can send to it, so the sender is checked.
 pub(crate) struct Notified {
     socket: UnixDatagram,
     name: Vec<u8>,
@@ -53,7 +53,7 @@ impl Notified {
         self.ready
     }
 
-    /// There is room for the sender's ids alone: descriptors that are sent along are closed by the kernel.
+    /// The buffer only has room for the sender's ids, so the kernel closes descriptors that are sent along.
     fn receive(&self) -> Option<(Vec<u8>, Option<UnixCredentials>)> {
         let mut bytes = vec![0; 4096];
         let mut space = nix::cmsg_space!(UnixCredentials);

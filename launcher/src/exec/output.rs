@@ -1,7 +1,7 @@
 //! `--log`: where a daemon's standard output and standard error go. The guard sends it to syslog line by line.
 //!
-//! syslog(3) of the C library waits for a log daemon that does not read; who forwards signals must not. So a line that the
-//! log does not take now is tried again, and the program waits at its pipe meanwhile.
+//! The C library's syslog(3) waits for a log daemon that does not read. The guard must not wait, since it forwards
+//! signals. So it tries such a line again later, and meanwhile the program's pipe fills up.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,39 +16,39 @@ use rustix::stdio;
 
 use crate::arguments::Log;
 
-/// Where local programs send to (syslog(3)).
+/// The log daemon's socket (syslog(3)).
 const SOCKET: &str = "/dev/log";
-/// What is longer becomes several messages.
+/// A longer line becomes several messages.
 const LONGEST: usize = 2048;
 /// syslog's severities.
 const NOTICE: u8 = 5;
 const INFO: u8 = 6;
-/// How long a log that is not there is left alone.
+/// The pause before another try, if nothing listens at the socket.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-/// Whether everything that was written has been passed on.
+/// Whether all output was passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
-    /// It was
+    /// All of it
     Open,
-    /// The log takes no more for the moment
+    /// The log accepts no more for the moment
     Stuck,
 }
 
-/// Whether lines of standard error go to our own as well.
+/// Whether the program's standard error is also copied to the launcher's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Echo {
-    /// Somebody waits at it for the start to succeed
+    /// Yes: a user waits for the start
     Stderr,
-    /// Nobody does
+    /// No
     None,
 }
 
 /// The program's output, both ends of it.
 pub(crate) enum Output {
-    /// The caller's own
+    /// The caller's descriptors
     Inherit,
-    /// Thrown away
+    /// Discarded
     None,
     /// To syslog
     Syslog { stdout: Lines, stderr: Lines, log: Syslog },
@@ -68,7 +68,7 @@ impl Output {
         })
     }
 
-    /// In the process that becomes the program: sets up its descriptors 0, 1 and 2.
+    /// Sets descriptors 0, 1 and 2, in the process that becomes the program.
     pub(crate) fn place(&self) -> io::Result<()> {
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         stdio::dup2_stdin(&null)?;
@@ -82,7 +82,7 @@ impl Output {
         Ok(())
     }
 
-    /// In the process that guards it, once `pid` is the program's.
+    /// Closes the program's ends, in the guard. `pid` is the program's.
     pub(crate) fn begin(&mut self, pid: u32) {
         if let Output::Syslog { stdout, stderr, log } = self {
             log.pid = pid;
@@ -90,7 +90,7 @@ impl Output {
         }
     }
 
-    /// What is to be waited for.
+    /// The pipes to wait for.
     pub(crate) fn pipes(&self) -> impl Iterator<Item = &File> {
         let pipes = match self {
             Output::Inherit | Output::None => [None, None],
@@ -99,7 +99,7 @@ impl Output {
         pipes.into_iter().flatten()
     }
 
-    /// Where there is room again when the log goes on being read.
+    /// The socket to wait for if the log is stuck.
     pub(crate) fn log(&self) -> Option<&UnixDatagram> {
         match self {
             Output::Inherit | Output::None => None,
@@ -107,14 +107,14 @@ impl Output {
         }
     }
 
-    /// Passes on what is there.
+    /// Passes on the output that is available.
     pub(crate) fn pump(&mut self, echo: Echo) -> Flow {
         let Output::Syslog { stdout, stderr, log } = self else { return Flow::Open };
         let flows = [stdout.pump(log, Echo::None), stderr.pump(log, echo)];
         if flows.contains(&Flow::Stuck) { Flow::Stuck } else { Flow::Open }
     }
 
-    /// What the program left: a last line without its end, too.
+    /// Passes on the rest after the program's end, also a last line without a line feed.
     pub(crate) fn finish(&mut self, echo: Echo) {
         let deadline = Instant::now() + RECOVERY;
         while self.pump(echo) == Flow::Stuck && Instant::now() < deadline {
@@ -126,7 +126,7 @@ impl Output {
         }
     }
 
-    /// A line of portgrant's own.
+    /// Logs a line of portgrant.
     pub(crate) fn note(&mut self, text: &str) {
         if let Output::Syslog { log, .. } = self {
             let _ = log.send(NOTICE, text.as_bytes());
@@ -178,7 +178,7 @@ impl Lines {
                 _ if self.buffer.len() > LONGEST => (LONGEST, LONGEST),
                 _ => return Flow::Open,
             };
-            if !self.tell(length, log, echo) {
+            if !self.log_line(length, log, echo) {
                 return Flow::Stuck;
             }
             self.buffer.drain(..next);
@@ -186,11 +186,11 @@ impl Lines {
     }
 
     fn rest(&mut self, log: &mut Syslog, echo: Echo) {
-        self.tell(self.buffer.len(), log, echo);
+        self.log_line(self.buffer.len(), log, echo);
     }
 
     /// An empty line is not logged.
-    fn tell(&self, length: usize, log: &mut Syslog, echo: Echo) -> bool {
+    fn log_line(&self, length: usize, log: &mut Syslog, echo: Echo) -> bool {
         let line = self.buffer.get(..length).unwrap_or_default();
         if line.is_empty() {
             return true;
@@ -206,14 +206,14 @@ impl Lines {
     }
 }
 
-/// Whether standard error takes a line at once: who forwards signals must not wait for a reader that is slow.
+/// Whether standard error accepts a line at once: the guard must not wait for a slow reader.
 fn takes_more() -> bool {
     let stderr = io::stderr();
     let mut watched = [PollFd::new(&stderr, PollFlags::OUT)];
     poll(&mut watched, Some(&Timespec::default())).is_ok_and(|count| count > 0)
 }
 
-/// `<3>text`, as sd-daemon(3) has it.
+/// The severity of a line like `<3>text` (sd-daemon(3)).
 fn severity(line: &[u8]) -> Option<(u8, &[u8])> {
     match line {
         [b'<', digit @ b'0'..=b'7', b'>', text @ ..] => Some((digit - b'0', text)),
@@ -232,7 +232,7 @@ pub(crate) struct Syslog {
 }
 
 impl Syslog {
-    /// False if the daemon does not keep up. Without a daemon the line is lost, and counted: a dead log must not
+    /// Returns false if the daemon does not keep up. Without a daemon the line is lost and counted: a dead log must not
     /// end a server.
     fn send(&mut self, severity: u8, text: &[u8]) -> bool {
         self.reach();
@@ -248,7 +248,7 @@ impl Syslog {
             Err(_) => {
                 self.socket = None;
                 self.reach();
-                // A daemon that was started again is there under the same name.
+                // After a restart of the daemon, its socket has the same name.
                 self.lost += u64::from(self.put(severity, text).is_err());
                 true
             }
@@ -278,7 +278,7 @@ impl Syslog {
     }
 }
 
-/// The program's bytes, without those that would act on a terminal or begin another line.
+/// The program's bytes, with control characters escaped.
 fn plain(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     for chunk in text.utf8_chunks() {

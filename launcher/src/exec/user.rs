@@ -1,9 +1,8 @@
-//! As whom and where the program runs: `--user` and `--chdir`.
+//! The program's user and working folder: `--user` and `--chdir`.
 //!
-//! Runs with root's privilege where root started it, and has none of it afterwards. That comes before anything is asked:
-//! the helper's caller is then the user who the program runs as. Only the account is read (NSS: files, LDAP, sssd), as
-//! sudo and systemd do; no PAM session is opened. What else crosses from one user to the other is listed in
-//! ARCHITECTURE.md.
+//! If root started the launcher, this code runs with root's privilege and gives it up. It comes before the helper is
+//! asked, so that the helper's caller is the program's user. Only the account is read (NSS: files, LDAP, sssd), as by
+//! sudo and systemd; no PAM session is opened. ARCHITECTURE.md lists what else the other user inherits.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -28,10 +27,10 @@ use super::{descriptors, keyring, terminal};
 use crate::arguments::Log;
 use crate::{Error, Life};
 
-/// What of the environment is the account's.
+/// The environment variables that are set for the account.
 const OF_THE_ACCOUNT: [&[u8]; 4] = [b"HOME=", b"USER=", b"LOGNAME=", b"SHELL="];
 
-/// Becomes the user and enters the folder that `life` names; the environment as it is then.
+/// Becomes the user and enters the folder of `life`. Returns the new environment.
 pub(crate) fn settle(life: &Life, environment: Vec<CString>) -> Result<Vec<CString>, Error> {
     let environment = match &life.user {
         Some(user) => become_user(user, life, environment)?,
@@ -47,14 +46,14 @@ pub(crate) fn settle(life: &Life, environment: Vec<CString>) -> Result<Vec<CStri
 fn become_user(name: &OsStr, life: &Life, environment: Vec<CString>) -> Result<Vec<CString>, Error> {
     let user = account(name)?;
     if is_already(&user) {
-        // No privilege is needed for that; groups are what the caller may not change.
+        // Already this user, so only capabilities are given up; without privilege the groups cannot change.
         if !user.uid.is_root() {
             give_up_capabilities().map_err(|errno| failed(&user, errno))?;
         }
         return Ok(environment);
     }
     let is_another = ids().is_ok_and(|(uids, _)| uids != [user.uid; 3]);
-    // Without that capability the groups cannot be set, and nobody is crossed over to.
+    // Without CAP_SETGID the change of user will fail, so nothing has to be kept apart.
     if is_another && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SETGID)) {
         keep_apart(&user, life)?;
     }
@@ -72,7 +71,7 @@ fn become_user(name: &OsStr, life: &Life, environment: Vec<CString>) -> Result<V
     Ok(of_the_account(&user, environment))
 }
 
-/// What of the caller's must not reach a process of another user's, while there is privilege to see to it.
+/// Removes what the other user must not inherit from the caller, while there is still privilege.
 fn keep_apart(user: &User, life: &Life) -> Result<(), Error> {
     let name = printable(user.name.as_bytes());
     if let Some(number) = descriptors::io_uring() {
@@ -81,8 +80,8 @@ fn keep_apart(user: &User, life: &Life) -> Result<(), Error> {
             .fix(format!("close it for this command, in a shell with {number}>&-"));
         return Err(Error::Usage(Box::new(message)));
     }
-    // A setuid program that the user starts would keep its capabilities although it gave up its uid. Where the bit is
-    // locked it stays.
+    // With these bits, a setuid program of the user would keep its capabilities after it gave up its uid. A locked bit
+    // stays.
     let kept = CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::KEEP_CAPS;
     let _ = capabilities_secure_bits().and_then(|bits| set_capabilities_secure_bits(bits - kept));
     if life.daemon && life.log == Log::Inherit && descriptors::terminals().iter().any(|number| [1, 2].contains(number))
@@ -95,8 +94,8 @@ fn keep_apart(user: &User, life: &Life) -> Result<(), Error> {
     if !life.daemon && terminal::separate(user.uid)? {
         return Ok(());
     }
-    // A daemon has no terminal as its standard input, output and error once it is executed; and without one of these,
-    // others are replaced.
+    // A daemon's standard descriptors are replaced anyway. Without a standard terminal, other inherited terminals are
+    // replaced here.
     let null = File::options().read(true).write(true).open("/dev/null");
     let replaced = null.and_then(|null| {
         let mut beyond = descriptors::terminals().into_iter().filter(|&number| number > 2);
@@ -105,8 +104,8 @@ fn keep_apart(user: &User, life: &Life) -> Result<(), Error> {
     replaced.map_err(|source| Error::Terminal { doing: "replace the terminal", source })
 }
 
-/// A name comes before a number: there are accounts whose name is one. `uid:N` is always a number, as in the policy. A uid
-/// without an account has neither a group nor a name, so nobody can become it here.
+/// Looks up a name first, then a number: an account's name may consist of digits. `uid:N` is always a number, as in the
+/// policy. A uid without an account has no group and no name, so it is an error.
 fn account(name: &OsStr) -> Result<User, Error> {
     let shown = printable(name.as_bytes());
     let failed = |errno: Errno| Error::Accounts { user: shown.clone(), source: errno.into() };
@@ -118,7 +117,7 @@ fn account(name: &OsStr) -> Result<User, Error> {
     {
         return Ok(user);
     }
-    // Digits alone, and not the number that means none to setresuid(2).
+    // Only digits, and not 4294967295, which means "no change" to setresuid(2).
     let uid = decimal(number.unwrap_or(text).as_bytes()).filter(|&uid| uid != u32::MAX).ok_or_else(unknown)?;
     User::from_uid(Uid::from_raw(uid)).map_err(failed)?.ok_or(Error::NoAccount { uid })
 }
@@ -127,27 +126,27 @@ fn is_already(user: &User) -> bool {
     ids().is_ok_and(|(uids, gids)| uids == [user.uid; 3] && gids == [user.gid; 3]) && !user.uid.is_root()
 }
 
-/// Groups while there is privilege to set them, the uid last. Leaving uid 0 clears the capabilities, but not those that
-/// a root with unusual securebits or inheritable ones keeps (see capabilities(7)): so they are given up by name. The
-/// bounding set stays, as with sudo: without it neither the helper nor a setuid program that the user starts would work.
+/// Sets the groups first, while there is privilege, and the uid last. Leaving uid 0 clears the capabilities, except
+/// inheritable ones, or with unusual securebits (capabilities(7)), so they are also given up explicitly. The bounding
+/// set stays, as with sudo: otherwise the helper and setuid programs would not work.
 fn change(user: &User, groups: &[Gid]) -> Result<(), Errno> {
     setgroups(groups)?;
     setresgid(user.gid, user.gid, user.gid)?;
     setresuid(user.uid, user.uid, user.uid)?;
-    // Until the program is executed it is ours alone: with fs.suid_dumpable=1 the user could trace it.
+    // With fs.suid_dumpable=1 the user could trace this process before the program is executed.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
     if user.uid.is_root() { Ok(()) } else { give_up_capabilities() }
 }
 
-/// The ambient ones go with the permitted ones.
+/// Clearing the permitted set also clears the ambient set.
 fn give_up_capabilities() -> Result<(), Errno> {
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     set_capabilities(None, sets).map_err(|errno| Errno::from_raw(errno.raw_os_error()))
 }
 
-/// Read back, and regaining is tried.
+/// Reads the ids and capabilities back, and checks that root's cannot be regained.
 fn has_become(user: &User, groups: &[Gid]) -> bool {
     let sorted = |groups: &[Gid]| {
         let mut numbers: Vec<u32> = groups.iter().map(|gid| gid.as_raw()).collect();
@@ -178,12 +177,12 @@ fn failed(user: &User, errno: Errno) -> Error {
     Error::Become { user: name, source: errno.into() }
 }
 
-/// As sudo and systemd's `User=` have it: a program that looks for its files at HOME must not find root's.
+/// Sets the account's variables, like sudo and systemd's `User=`: a program must not find root's files at HOME.
 fn of_the_account(user: &User, environment: Vec<CString>) -> Vec<CString> {
     let name = OsString::from(&user.name);
     let values = [user.dir.as_os_str(), &name, &name, user.shell.as_os_str()];
     let ours = OF_THE_ACCOUNT.iter().zip(values).map(|(variable, value)| [*variable, value.as_bytes()].concat());
     let is_kept = |entry: &CString| !OF_THE_ACCOUNT.iter().any(|variable| entry.as_bytes().starts_with(variable));
-    // No field of an account holds a NUL.
+    // The fields of an account contain no NUL.
     environment.into_iter().filter(is_kept).chain(ours.filter_map(|entry| CString::new(entry).ok())).collect()
 }

@@ -1,4 +1,4 @@
-//! `--wait`: the program begins when somebody wants something of it.
+//! `--wait`: starts the program at the first connection or datagram.
 
 use std::os::fd::OwnedFd;
 
@@ -10,8 +10,7 @@ use crate::Error;
 
 /// Waits for the first connection or datagram on any of `sockets`, and leaves it there for the program.
 ///
-/// Nothing is set on the sockets, and no signal is caught: one that ends a process ends this one, and with it go its
-/// sockets.
+/// Nothing is set on the sockets, and no signal is caught: a signal ends this process, which closes the sockets.
 pub(crate) fn first_arrival(sockets: &[OwnedFd]) -> Result<(), Error> {
     debug!("waiting for the first connection or datagram");
     let mut watched: Vec<PollFd<'_>> = sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();

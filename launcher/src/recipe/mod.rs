@@ -14,7 +14,7 @@ use portgrant_server::Message;
 use crate::servers::{Server, named};
 use crate::{Error, Recipe};
 
-/// Its answer is the text to print.
+/// Returns the text to print, as [`Error::Answered`].
 pub(crate) fn recipe(asked: &Recipe) -> Result<Infallible, Error> {
     let server = asked.server.as_deref().and_then(named);
     match (&asked.write, server) {
@@ -23,7 +23,7 @@ pub(crate) fn recipe(asked: &Recipe) -> Result<Infallible, Error> {
     }
 }
 
-/// Writes the files of `server`. The text names them, and the next command to type. No file is ever replaced.
+/// Writes the files of `server`. Returns a text that names them and the next command. No existing file is replaced.
 fn write(server: &Server, folder: &Path) -> Result<String, Error> {
     let name = server.name;
     if server.files.is_empty() {

@@ -1,4 +1,4 @@
-//! Recipes as they are printed. Headings stand at the margin and end in a colon; what is to be copied is indented by four.
+//! The text of recipes. Headings are at the margin and end in a colon; text to copy is indented by four.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use crate::servers::{Adoption, Descriptor, Server, Serves, Variable, servers};
 /// Columns of a printed line.
 const WIDTH: usize = 96;
 
-/// Every server, a line each.
+/// A list of all servers, one line each.
 pub(crate) fn list() -> String {
     let width = servers().map(|server| server.name.len()).max().unwrap_or(0) + 2;
     let line = |server: &Server| wrapped(&format!("  {:width$}", server.name), width + 2, server.takes);
@@ -54,12 +54,12 @@ pub(crate) fn of(server: &Server) -> String {
     text
 }
 
-/// What to type once its files are in `folder`.
+/// The commands after the files were written to `folder`.
 pub(crate) fn next(server: &Server, folder: &str) -> String {
     format!("\nIn {folder}:\n{}", commands(server))
 }
 
-/// What to type, for each way that works.
+/// The commands, for each way that works.
 fn commands(server: &Server) -> String {
     let user = server.user.map(|user| format!(", as {user}")).unwrap_or_default();
     let run = server.run.map(after_run);
@@ -73,7 +73,7 @@ fn commands(server: &Server) -> String {
     ways.map(|(command, heading)| format!("\n{heading}{user}:\n\n{}", indented(command))).collect()
 }
 
-/// The command with `portgrant run --` before its last line, and the lines that this one goes on from.
+/// The command with `portgrant run --` before its last command, which may have several lines joined by backslashes.
 fn after_run(command: &str) -> String {
     let command = command.trim_end();
     let last = command.rmatch_indices('\n').map(|(at, _)| at).find(|&at| !command[..at].ends_with('\\'));
@@ -81,7 +81,7 @@ fn after_run(command: &str) -> String {
     format!("{before}portgrant run -- {last}")
 }
 
-/// What `--as` does for it.
+/// What `--as` does for `server`.
 fn with_as(server: &Server) -> String {
     let option = format!("--as {}", server.name);
     let sockets = match server.serves {
@@ -113,7 +113,7 @@ fn with_as(server: &Server) -> String {
     }
 }
 
-/// What two sockets make of `variable`.
+/// An example of `variable` with two sockets.
 fn sample(variable: &Variable, serves: Serves) -> String {
     let (written, second) = match serves {
         Serves::Ipv4Streams => ("127.0.0.1:443", Ipv4Addr::LOCALHOST.into()),

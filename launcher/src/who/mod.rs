@@ -1,5 +1,5 @@
-//! `portgrant who`: who holds a port, and what that is in the way of. The kernel's table of sockets comes from the server
-//! crate (sock_diag(7)), the processes behind them from /proc.
+//! `portgrant who`: who holds a port, and which binds that blocks. The server crate reads the kernel's table of sockets
+//! (sock_diag(7)); the processes come from /proc.
 
 mod process;
 
@@ -18,10 +18,10 @@ use crate::output::{self, DOUBTFUL, GOOD, STRONG, answered, in_style};
 use crate::{Error, Who, Writing};
 use process::Process;
 
-/// As fuser(1) and pgrep(1) have it.
+/// The exit status if nobody holds the port, as in fuser(1) and pgrep(1).
 const NOBODY: u8 = 1;
 
-/// 0 where somebody holds any of it, else 1.
+/// Exits with 0 if any of the ports is held, else with 1.
 pub(crate) fn who(asked: &Who) -> Result<Infallible, Error> {
     let mut answers = Vec::new();
     for place in &asked.places {
@@ -36,7 +36,7 @@ pub(crate) fn who(asked: &Who) -> Result<Infallible, Error> {
     Err(answered(answers.iter().any(Answer::is_held), NOBODY))
 }
 
-/// What stands under `Address already in use`; empty if the kernel does not say.
+/// The lines below `Address already in use`; empty if the holder cannot be found.
 pub(crate) fn beneath(endpoint: &str) -> String {
     let answer = endpoint.parse().ok().and_then(|endpoint| Answer::of(endpoint).ok());
     let lines = answer.filter(Answer::is_held).map(|answer| answer.text()).unwrap_or_default();
@@ -57,28 +57,28 @@ fn each_protocol(place: &Place) -> Result<Vec<Endpoint>, Error> {
                 .collect()
         }
     };
-    // An unknown name is an error.
+    // For an unknown name, tcp reports the error.
     let protocols = if known.is_empty() { vec![Protocol::Tcp] } else { known };
     Ok(protocols.into_iter().map(|protocol| Endpoint { protocol, ..place.endpoint.clone() }).collect())
 }
 
 /// Everything at one endpoint.
 struct Answer {
-    /// In the caller's words, with its protocol
+    /// The endpoint as the caller wrote it, with its protocol
     asked: String,
     protocol: Protocol,
-    /// What listens or is bound, and who
+    /// The sockets that listen or are bound, and their processes
     sockets: Vec<Socket>,
-    /// How many connections are in which state
+    /// The number of connections in each state
     connections: BTreeMap<String, usize>,
-    /// How many closed connections the kernel still remembers, and for how many seconds at most
+    /// The number of closed connections in TIME_WAIT, and the seconds until the last of them ends
     time_wait: (usize, u64),
 }
 
 struct Socket {
     holder: Holder,
     processes: Vec<Process>,
-    /// The control group that it was made in, where no process is seen
+    /// The control group that made the socket, if no process of it is visible
     group: Option<String>,
 }
 
@@ -109,7 +109,7 @@ impl Answer {
         !self.sockets.is_empty() || !self.connections.is_empty()
     }
 
-    /// Whether somebody holds it whom this user may not see.
+    /// Whether a process that this user may not see holds it.
     fn is_hidden(&self) -> bool {
         !geteuid().is_root() && self.sockets.iter().any(|socket| socket.processes.is_empty())
     }
@@ -141,7 +141,7 @@ impl Answer {
         out
     }
 
-    /// The addresses at which there are several sockets, and how many.
+    /// The addresses with several sockets, and how many.
     fn shared(&self) -> Vec<(String, usize)> {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for socket in &self.sockets {
@@ -159,7 +159,7 @@ impl Answer {
     }
 }
 
-/// /proc is gone through once for all of them.
+/// Finds the processes of all sockets in one pass over /proc.
 fn with_processes(holders: Vec<Holder>) -> Vec<Socket> {
     let inodes = holders.iter().filter_map(|holder| holder.inode).map(u64::from).collect();
     let mut by_inode: HashMap<u64, Vec<Process>> = process::holding(&inodes);

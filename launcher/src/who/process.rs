@@ -1,6 +1,6 @@
 //! Processes that have sockets open, and the control groups that they are in: proc(5), cgroups(7).
 //!
-//! Names are their owners' own choice, so each is made printable.
+//! Any process chooses its own name, so names are made printable.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -22,14 +22,14 @@ pub(super) struct Process {
     pid: i32,
     /// proc_pid_comm(5)
     program: String,
-    /// What it executes, where that may be seen
+    /// The path of its program, if this user may see it
     path: Option<String>,
     user: Option<String>,
     /// The service manager's unit, or else the control group; none for the root group
     group: Option<String>,
 }
 
-/// The processes that have sockets of these numbers open, as far as this user may see it.
+/// The processes that hold sockets with these inodes, as far as this user may see them.
 pub(super) fn holding(inodes: &HashSet<u64>) -> HashMap<u64, Vec<Process>> {
     let mut found: HashMap<u64, Vec<Process>> = HashMap::new();
     if inodes.is_empty() {
@@ -51,7 +51,7 @@ pub(super) fn holding(inodes: &HashSet<u64>) -> HashMap<u64, Vec<Process>> {
     found
 }
 
-/// The names of control groups by their numbers, which are those of cgroup2's folders.
+/// The names of control groups by id, which is the inode of the group's folder in cgroup2.
 pub(super) fn control_groups(numbers: &HashSet<u64>) -> HashMap<u64, String> {
     let mut found = HashMap::new();
     let mounts =
@@ -84,7 +84,7 @@ pub(super) fn control_groups(numbers: &HashSet<u64>) -> HashMap<u64, String> {
     found
 }
 
-/// A unit of the service manager's by its own name, another control group by its path.
+/// The unit's name for a unit of the service manager, the path for another control group.
 fn group(path: &Path) -> String {
     const UNITS: [&str; 4] = ["service", "scope", "socket", "slice"];
     let is_unit = |part: &Path| part.extension().and_then(|end| end.to_str()).is_some_and(|end| UNITS.contains(&end));
@@ -95,13 +95,13 @@ fn group(path: &Path) -> String {
 impl Process {
     fn of(process: &procfs::process::Process) -> Process {
         let pid = process.pid();
-        // Bytes, not text: a process may call itself anything.
+        // Read as bytes: the name may not be UTF-8.
         let program = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
         let user = process.uid().ok();
         let name = user.and_then(|uid| User::from_uid(Uid::from_raw(uid)).ok().flatten());
         let name = name.map(|user| printable(user.name.as_bytes())).or(user.map(|uid| format!("uid {uid}")));
         let groups = process.cgroups().ok();
-        // cgroup2's, else the one that a service manager keeps under version 1.
+        // The group in cgroup2, or else systemd's own hierarchy of version 1.
         let of = |is: &dyn Fn(&procfs::ProcessCGroup) -> bool| groups.as_ref()?.0.iter().find(|group| is(group));
         let systemd = |group: &procfs::ProcessCGroup| group.controllers.iter().any(|name| name == "name=systemd");
         let in_group = |group: &&procfs::ProcessCGroup| group.pathname != "/";

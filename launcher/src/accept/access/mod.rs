@@ -27,12 +27,12 @@ pub(super) struct Access {
     file: Option<AccessFile>,
 }
 
-/// What is to be done with a client.
+/// The decision about a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The program is started, with these variables besides
+    /// Start the program, with these additional variables
     Allow(Vec<CString>),
-    /// The connection is closed, for this reason
+    /// Close the connection, for this reason
     Deny(String),
 }
 
@@ -43,7 +43,8 @@ struct AccessFile {
     rules: Rules,
 }
 
-/// What changes with a file. Its size as well: what is cut off and written within a tick of the clock has the same times.
+/// Metadata that changes when the file does. The size is included, since two writes in one clock tick have the same
+/// times.
 type Stamp = [i64; 7];
 
 impl Access {
@@ -52,7 +53,8 @@ impl Access {
         Ok(Access { allow: asked.allow.clone(), deny: asked.deny.clone(), file })
     }
 
-    /// Reads the file again if it has changed. Rules that cannot be read are reported and change nothing.
+    /// Reads the file again if it has changed. If the new rules cannot be read, that is an error and the old rules
+    /// stay.
     pub(super) fn refresh(&mut self) -> Result<(), Box<Message>> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let stamp = stamp(&file.path).map_err(|error| unreadable(&file.path, &error.to_string()))?;
@@ -87,7 +89,7 @@ impl Access {
 impl AccessFile {
     fn read(path: &Path) -> Result<AccessFile, Box<Message>> {
         let failed = |error: std::io::Error| unreadable(path, &error.to_string());
-        // Before the text, so that a change while it is read shows later.
+        // Taken before the text is read, so that a later change is noticed.
         let stamp = stamp(path).map_err(failed)?;
         let meta = fs::metadata(path).map_err(failed)?;
         if !meta.is_file() || meta.len() > LARGEST {
@@ -95,7 +97,7 @@ impl AccessFile {
         }
         let text = fs::read_to_string(path).map_err(failed)?;
         if text.is_empty() {
-            // It may be in the middle of a rewrite, and must not admit everybody meanwhile.
+            // The file may just be rewritten. Without rules everybody would be admitted.
             return Err(unreadable(path, "it is empty"));
         }
         let rules = Rules::parse(&text).map_err(|(line, why)| {
@@ -127,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// A file of rules of this test's own.
+    /// A separate file of rules for this test.
     fn access(name: &str, text: &str) -> (PathBuf, Access) {
         let path = std::env::temp_dir().join(format!("portgrant-access-{}-{name}", std::process::id()));
         fs::write(&path, text).expect("written");

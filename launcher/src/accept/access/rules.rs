@@ -1,7 +1,7 @@
-//! Rules as tcprules(1) has them, a line each: `ADDRESS:allow` or `ADDRESS:deny`, with variables behind a comma.
+//! Rules as in tcprules(1), one in each line: `ADDRESS:allow` or `ADDRESS:deny`, then variables after a comma.
 //!
 //! ADDRESS is an IPv4 or IPv6 address, the start of an IPv4 address up to a dot (`10.1.`), with a range in it
-//! (`10.1-3.`), or nothing, which is everybody. And it may be a prefix (`10.0.0.0/8`), which tcprules does not know. The
+//! (`10.1-3.`), or nothing, which is everybody. A prefix (`10.0.0.0/8`) works too; tcprules does not have these. The
 //! longest prefix that contains a client decides; of two equal ones the first.
 
 use std::collections::{BTreeSet, HashMap};
@@ -11,13 +11,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use portgrant_protocol::text::printable;
 
-/// How many rules ranges may become.
+/// At most this many rules, after ranges are expanded.
 const MOST: usize = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     by_prefix: HashMap<IpNet, Rule>,
-    /// The lengths of IPv4's and IPv6's prefixes
+    /// The prefix lengths that occur, for IPv4 and IPv6
     lengths: [BTreeSet<u8>; 2],
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Rule {
 }
 
 impl Rules {
-    /// An error is a line, and what is wrong with it.
+    /// An error is the line's number and what is wrong with it.
     pub(super) fn parse(text: &str) -> Result<Rules, (usize, String)> {
         let mut rules = Rules::default();
         for (index, line) in text.lines().enumerate() {
@@ -63,7 +63,8 @@ impl Rules {
     }
 }
 
-/// Address, what follows the instruction, and whether that is `allow`. An IPv6 address contains colons.
+/// The address, the text after the instruction, and whether the instruction is `allow`. An IPv6 address contains
+/// colons.
 fn divided(line: &str) -> Option<(&str, &str, bool)> {
     let at = |word: &str| {
         let found = line.match_indices(word).map(|(at, _)| (at, at + word.len()));
@@ -97,7 +98,7 @@ fn variables(mut text: &str) -> Result<Vec<CString>, String> {
     if text.is_empty() { Ok(variables) } else { Err(FORM.to_owned()) }
 }
 
-/// What an address stands for.
+/// The prefixes of an address word.
 fn prefixes(word: &str) -> Result<Vec<IpNet>, String> {
     if let Some((user, _)) = word.split_once('@') {
         let user = printable(user.as_bytes());

@@ -1,4 +1,4 @@
-//! The guard's child, which becomes the program. Nothing is opened here: it could stand where a socket must go.
+//! The guard's child, which becomes the program. It opens no descriptors: they could occupy the number of a socket.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -17,12 +17,12 @@ use super::system;
 use super::watch::Watch;
 use crate::{Error, output};
 
-/// Between the guard and the process that becomes the program; each a pipe, its reader first. Opened early, where no
-/// socket must go.
+/// Two pipes, reader first, between the guard and its child. They are opened early, so that they do not occupy the
+/// number of a socket.
 pub(super) struct Handshake {
-    /// Its end says that the program was executed
+    /// Closed when the program is executed
     pub(super) executing: (OwnedFd, OwnedFd),
-    /// A byte says that it may be
+    /// A byte lets the child execute the program
     pub(super) go: (OwnedFd, OwnedFd),
 }
 
@@ -34,39 +34,39 @@ impl Handshake {
     }
 }
 
-/// Becomes the program, which `become_program` executes with the mask `callers`; ends the process where that fails.
+/// Becomes the program by `become_program`, with the signal mask `callers`. If that fails, the process ends.
 pub(super) fn run(
     watch: Watch,
     handshake: Handshake,
     callers: SigSet,
     become_program: impl FnOnce(&Begun) -> Result<Infallible, Error>,
 ) -> ! {
-    let Handshake { executing: (_, teller), go } = handshake;
-    let begun = Begun(RefCell::new(Some(teller.into())));
+    let Handshake { executing: (_, reports), go } = handshake;
+    let begun = Begun(RefCell::new(Some(reports.into())));
     let Err(error) = in_place(watch, go, callers).and_then(|()| become_program(&begun));
     match begun.0.take() {
-        Some(mut teller) => {
+        Some(mut reports) => {
             // A record is written and read in one piece (PIPE_BUF).
             let record = Reply::Failed(error.message()).encode().unwrap_or_default();
-            let _ = teller.write_all(&record);
+            let _ = reports.write_all(&record);
         }
         None => output::say(&error.message()),
     }
     leave(error.status())
 }
 
-/// Tells the guard that the program has started: execve(2) closes it, or the code that stays in the new process does.
+/// Reports to the guard that the program has started: by execve(2), which closes the pipe, or by [`Begun::report`].
 pub(crate) struct Begun(RefCell<Option<File>>);
 
 impl Begun {
-    /// It has begun, and nothing executes another program in this process any more.
-    pub(crate) fn tell(&self) {
+    /// Reports the start of a child that serves itself and executes nothing.
+    pub(crate) fn report(&self) {
         drop(self.0.take());
     }
 }
 
-/// A separate process group: a signal to the guard's group is forwarded by the guard, once. Nothing begins before the
-/// guard is ready, or where it is gone already.
+/// Prepares the child. It gets a separate process group, so that a signal to the guard's group reaches it only once,
+/// through the guard. It waits until the guard is ready, and ends if the guard has ended.
 fn in_place(watch: Watch, (go, guards): (OwnedFd, OwnedFd), callers: SigSet) -> Result<(), Error> {
     let _ = rustix::process::setpgid(None, None);
     set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
@@ -76,6 +76,6 @@ fn in_place(watch: Watch, (go, guards): (OwnedFd, OwnedFd), callers: SigSet) -> 
         leave(status::SYSTEM);
     }
     watch.output.place().map_err(|source| Error::Guard { doing: "log", source })?;
-    // What came while it was blocked was the guard's: it is pending there, not here (fork(2)).
+    // Signals that are pending in the guard are not pending here (fork(2)).
     callers.thread_set_mask().map_err(|errno| system("unblock signals", errno))
 }

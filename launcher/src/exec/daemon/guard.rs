@@ -1,4 +1,4 @@
-//! The guard: it starts the program as its child, and stays until the program ends.
+//! The guard: starts the program as its child, and stays until the program ends.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -35,7 +35,7 @@ use crate::exec::output::{Echo, Flow, Output};
 use crate::exec::verify::{self, Verdict, Verification};
 use crate::{Error, Life};
 
-/// How long a program whose start failed may take to end by itself.
+/// How long a program may take to end after its start failed, before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The guard before its program runs.
@@ -70,7 +70,7 @@ impl Guard {
         Ok(Guard { watch, handshake, callers, waits: life.wait })
     }
 
-    /// Who waits for it.
+    /// The process that waits for the start.
     pub(crate) fn starter(&self) -> Starter {
         self.watch.starter.clone()
     }
@@ -83,7 +83,7 @@ impl Guard {
         }
     }
 
-    /// Starts the program, which `become` makes of a new process, and stays until its end.
+    /// Starts a new process, which becomes the program by `become`, and stays until the program ends.
     pub(crate) fn run(
         mut self,
         sockets: Vec<OwnedFd>,
@@ -110,15 +110,15 @@ impl Guard {
     }
 
     fn guarded(mut self, pid: u32, verification: Option<Verification>) -> Result<Guarded, Error> {
-        // Where SIGCHLD is ignored no status is kept.
+        // If SIGCHLD is ignored, the kernel keeps no exit status.
         let kept = signal_hook::flag::register(signal_hook::consts::SIGCHLD, Arc::new(AtomicBool::new(false)));
         kept.map_err(|source| Error::Guard { doing: "keep the program's status", source })?;
         let ended = rustix::process::Pid::from_raw(pid.cast_signed())
             .ok_or(Errno::SRCH)
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
             .map_err(|errno| system("watch the program", errno))?;
-        let Handshake { executing: (executing, teller), go: (_, go) } = self.handshake;
-        drop(teller);
+        let Handshake { executing: (executing, reports), go: (_, go) } = self.handshake;
+        drop(reports);
         self.watch.output.begin(pid);
         let _ = rustix::io::write(go, &[0]);
         descriptors::close_inherited();
@@ -129,16 +129,16 @@ impl Guard {
     }
 }
 
-/// A program that runs, and what is still to be learnt of it.
+/// A running program, and what is not known about its start yet.
 struct Guarded {
     watch: Watch,
     pid: u32,
     ended: OwnedFd,
-    /// Readable when it was executed (the end) or could not be (why)
+    /// Ends when the program was executed; has the reason if that failed
     executing: Option<File>,
     verification: Option<Verification>,
     began: Instant,
-    /// Why it must end, and when it is made to
+    /// Why the program must end, and when it is killed
     stopping: Option<(Error, Instant)>,
 }
 
@@ -168,10 +168,10 @@ impl Guarded {
     fn sleep(&self, flow: Flow) {
         let mut watched =
             vec![PollFd::new(&self.watch.signals, PollFlags::IN), PollFd::new(&self.ended, PollFlags::IN)];
-        // Whether it is gone makes no difference any more where the program is being stopped.
-        let teller = self.watch.starter.teller();
-        let teller = teller.as_ref().filter(|_| self.stopping.is_none());
-        watched.extend(teller.map(|teller| PollFd::new(teller, PollFlags::empty())));
+        // While the program is being stopped, the starter's end does not matter.
+        let pipe = self.watch.starter.pipe();
+        let pipe = pipe.as_ref().filter(|_| self.stopping.is_none());
+        watched.extend(pipe.map(|pipe| PollFd::new(pipe, PollFlags::empty())));
         watched.extend(self.executing.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         watched.extend(self.watch.notified.as_ref().map(|notified| PollFd::new(notified, PollFlags::IN)));
         match flow {
@@ -180,8 +180,8 @@ impl Guarded {
         }
         let busy = flow == Flow::Stuck || self.watch.starter.is_waiting() || self.stopping.is_some();
         let pace = busy.then(|| Timespec::try_from(verify::PACE).ok()).flatten();
-        // If poll(2) fails, everything is still checked, at the same pace, and nothing blocks. It fails where the limit of
-        // open files was lowered below the number of these descriptors (EINVAL), for example.
+        // If poll(2) fails, everything is checked at the same pace, without blocking. For example, it fails with EINVAL
+        // if RLIMIT_NOFILE is below the number of these descriptors.
         if poll(&mut watched, pace.as_ref()).is_err_and(|errno| errno != Errno::INTR) {
             thread::sleep(verify::PACE);
         }
@@ -192,7 +192,7 @@ impl Guarded {
         let _ = kill(Pid::from_raw(self.pid.cast_signed()), signal);
     }
 
-    /// Its children would keep the sockets of a start that failed.
+    /// Kills the program and its children, which would keep the sockets of a start that failed.
     fn kill_group(&self) {
         let _ = killpg(Pid::from_raw(self.pid.cast_signed()), Signal::SIGKILL);
     }
@@ -206,7 +206,7 @@ impl Guarded {
         }
     }
 
-    /// What has changed since the last look.
+    /// Handles what has changed since the last call.
     fn progress(&mut self) -> Result<(), Error> {
         self.read_execution()?;
         let ready = self.watch.notified.as_mut().is_none_or(Notified::is_ready);
@@ -254,7 +254,7 @@ impl Guarded {
                 };
                 let _ = waitpid(Pid::from_raw(self.pid.cast_signed()), None);
                 if !self.watch.starter.is_waiting() {
-                    // With --wait nobody is there any more to read it.
+                    // With --wait the starter has already ended, so the log gets the message.
                     self.watch.output.note(&message.to_string());
                 }
                 Err(Error::Failed(Box::new(message)))
@@ -282,7 +282,7 @@ impl Guarded {
         self.stopping = Some((why, Instant::now() + GRACE));
     }
 
-    /// What the end of the program means.
+    /// The error for the end of the program.
     fn outcome(mut self, status: u8) -> Error {
         if let Some((why, _)) = self.stopping.take() {
             return why;

@@ -1,4 +1,4 @@
-//! The process that the caller started: it waits for the guard's word, and ends with the status of the start.
+//! The process that the caller started: waits for the guard's report, and ends with the status of the start.
 
 use std::cell::{Ref, RefCell};
 use std::fs::File;
@@ -14,7 +14,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 
 use crate::Error;
 
-/// The numbers where the sockets must go, taken for as long as the guard opens its own things.
+/// Occupies the numbers where the sockets must go, while the guard opens its own descriptors.
 pub(super) fn room(listen: &[Endpoint]) -> Vec<OwnedFd> {
     let each = listen.iter().any(|endpoint| endpoint.address == Address::Each);
     let most = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
@@ -25,7 +25,8 @@ pub(super) fn room(listen: &[Endpoint]) -> Vec<OwnedFd> {
     std::iter::from_fn(place).take_while(|place| place.as_raw_fd() < beyond).collect()
 }
 
-/// Waits for the status of the start: 0 at once; another status when the guard has reported the reason and ended.
+/// Waits for the status of the start. Returns 0 at once; another status after the guard has reported the reason and
+/// ended.
 pub(super) fn status(news: OwnedFd, guard: u32) -> u8 {
     let (mut last, mut byte, mut news) = (None, [0], File::from(news));
     while news.read_exact(&mut byte).is_ok() {
@@ -39,7 +40,7 @@ pub(super) fn status(news: OwnedFd, guard: u32) -> u8 {
     last.unwrap_or_else(|| ended.map_or(status::SYSTEM, |ended| status_of(ended).unwrap_or(status::SYSTEM)))
 }
 
-/// As shells have it.
+/// The status as a shell shows it.
 pub(super) fn status_of(ended: WaitStatus) -> Option<u8> {
     match ended {
         WaitStatus::Exited(_, code) => u8::try_from(code).ok(),
@@ -52,28 +53,28 @@ pub(super) fn status_of(ended: WaitStatus) -> Option<u8> {
     }
 }
 
-/// Who waits for the daemon to come up.
+/// The guard's connection to the starter.
 #[derive(Clone)]
 pub(crate) struct Starter(Rc<RefCell<Option<File>>>);
 
 impl Starter {
-    /// The starter reads from the other end of `teller`.
-    pub(super) fn told_through(teller: OwnedFd) -> Starter {
-        Starter(Rc::new(RefCell::new(Some(teller.into()))))
+    /// The starter reads from the other end of `reports`.
+    pub(super) fn reporting_to(reports: OwnedFd) -> Starter {
+        Starter(Rc::new(RefCell::new(Some(reports.into()))))
     }
 
-    /// An error's status is sent before its message is written; the starter waits for the end of both.
+    /// On an error, sends the status before the message is written. The starter waits until the guard has ended.
     pub(crate) fn settle<T>(self, outcome: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &outcome
-            && let Some(teller) = self.0.borrow().as_ref()
+            && let Some(reports) = self.0.borrow().as_ref()
         {
-            let _ = rustix::io::write(teller, &[error.status().max(1)]);
+            let _ = rustix::io::write(reports, &[error.status().max(1)]);
         }
         outcome
     }
 
     /// Its end closes when the starter ends.
-    pub(super) fn teller(&self) -> Ref<'_, Option<File>> {
+    pub(super) fn pipe(&self) -> Ref<'_, Option<File>> {
         self.0.borrow()
     }
 
@@ -82,15 +83,15 @@ impl Starter {
     }
 
     pub(super) fn is_gone(&self) -> bool {
-        self.0.borrow().as_ref().is_some_and(|teller| {
-            let mut watched = [PollFd::new(teller, PollFlags::empty())];
+        self.0.borrow().as_ref().is_some_and(|reports| {
+            let mut watched = [PollFd::new(reports, PollFlags::empty())];
             poll(&mut watched, Some(&Timespec::default())).is_ok_and(|count| count > 0)
         })
     }
 
-    pub(super) fn tell_up(&self) {
-        if let Some(teller) = self.0.borrow_mut().take() {
-            let _ = rustix::io::write(teller, &[status::OK]);
+    pub(super) fn report_ready(&self) {
+        if let Some(reports) = self.0.borrow_mut().take() {
+            let _ = rustix::io::write(reports, &[status::OK]);
         }
     }
 }

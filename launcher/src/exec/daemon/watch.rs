@@ -1,4 +1,4 @@
-//! What the guard has from its beginning to its end, and its child until it becomes the program.
+//! The state of the guard, which its child has too until it becomes the program.
 
 use std::os::fd::OwnedFd;
 
@@ -15,7 +15,7 @@ use crate::Error;
 use crate::exec::notified::Notified;
 use crate::exec::output::Output;
 
-/// What the guard has from its beginning to its end.
+/// The state of the guard.
 pub(super) struct Watch {
     pub(super) starter: Starter,
     pub(super) signals: SignalFd,
@@ -50,7 +50,7 @@ impl Watch {
             .filter_map(|info| Signal::try_from(info.ssi_signo.cast_signed()).ok())
     }
 
-    /// Notifies the starter, and closes the descriptors that it lent.
+    /// Reports to the starter that the program is ready, and closes the starter's standard descriptors.
     pub(super) fn up(&mut self) -> Result<(), Error> {
         if self.starter.is_waiting() {
             let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty());
@@ -60,7 +60,7 @@ impl Watch {
                 false => stdio::dup2_stdout(&null).and_then(|()| stdio::dup2_stderr(&null)),
             });
             let_go.map_err(|errno| system("let go of the terminal", errno))?;
-            self.starter.tell_up();
+            self.starter.report_ready();
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The messages between relay and monitor: two bytes each, over a socket pair that no other process has.
+//! The messages between relay and monitor: two bytes each, over a socket pair that only they have.
 
 use std::os::fd::OwnedFd;
 
@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 pub(super) enum Order {
     /// Start the program, or continue it after it was stopped
     Resume { foreground: bool },
-    /// A signal that came to the relay, for the program alone or for its process group
+    /// Send a signal that the relay received to the program or to its process group
     Send { signal: Signal, to: Recipient },
 }
 
@@ -36,11 +36,11 @@ pub(super) enum End {
     Killed(u8),
 }
 
-/// What a look into the channel finds.
+/// The result of reading the channel.
 pub(super) enum Received<T> {
     Message(T),
     Nothing,
-    /// Whoever was there is gone
+    /// The other process has ended
     HungUp,
 }
 
@@ -53,7 +53,7 @@ pub(super) trait Message: Sized {
     fn to_bytes(self) -> [u8; 2];
     fn from_bytes(bytes: [u8; 2]) -> Option<Self>;
 
-    /// A few bytes a second at most, to somebody who does nothing but read them: there is room.
+    /// The buffer is never full: there are few messages, and the receiver always reads them.
     fn send(self, channel: &OwnedFd) {
         let _ = send(channel, &self.to_bytes(), SendFlags::NOSIGNAL);
     }

@@ -1,15 +1,16 @@
 //! A pseudo-terminal for a program that runs as another user than the one at the terminal.
 //!
-//! Who holds a terminal can read what is typed at it, and with TIOCSTI (ioctl_tty(2)) type themselves: so can whatever
-//! the program leaves behind. So three processes take the place of one, as under sudo's use_pty:
+//! A process that has a terminal open can read what is typed, and insert input by TIOCSTI (ioctl_tty(2)). So could
+//! processes that the program leaves behind. So there are three processes, as with sudo's use_pty:
 //!
 //! ```text
-//! the launcher, as who started it ── fork ─→ monitor, the same user ── fork ─→ the program, as the other user
+//! the launcher, as the caller      ── fork ─→ monitor, the same user ── fork ─→ the program, as the other user
 //!   relay: their terminal ↔ the pty            leads the session of the pty      a separate process group
 //! ```
-//! The relay is what their shell sees: it stops, goes on and ends as the program does. The monitor is the program's
-//! parent in the same session, or the program could not be stopped from the keyboard (its process group would be an
-//! orphan). When the program ends both go, and with the relay's end of the pty everything that has the other end hangs up.
+//! The caller's shell sees the relay, which stops, continues and ends as the program does. The monitor is the program's
+//! parent in the same session: otherwise its process group would be orphaned, and the keyboard could not stop the
+//! program. When the program ends, relay and monitor end too. This closes the relay's end of the pty, so processes that
+//! still have the other end get a hang-up.
 
 mod messages;
 mod modes;
@@ -33,11 +34,11 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 use super::descriptors;
 use crate::Error;
 
-/// Whether there is a terminal. If so, **this returns in another process**, which has one of its own that belongs to
-/// `owner`; the one that called it stays, and returns an error when the program has ended, with nothing to say.
+/// If there is a terminal, **this returns `Ok(true)` in a new process**, which has a separate terminal that belongs to
+/// `owner`. The calling process stays, and returns an error without a message when the program has ended.
 pub(crate) fn separate(owner: Uid) -> Result<bool, Error> {
     let Some(terminal) = Terminal::of_the_caller()? else { return Ok(false) };
-    // Before the forks: whatever comes from now on is for the relay to forward.
+    // Blocked before the forks: the relay forwards every signal from now on.
     let callers = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
         .map_err(|errno| failed("block signals", Errno::from_raw_os_error(errno as i32)))?;
@@ -59,7 +60,7 @@ pub(crate) fn separate(owner: Uid) -> Result<bool, Error> {
 struct Terminal(OwnedFd);
 
 impl Terminal {
-    /// None only if no descriptor of this process, and not /dev/tty either, is a terminal.
+    /// `None` only if neither a standard descriptor nor /dev/tty is a terminal.
     fn of_the_caller() -> Result<Option<Terminal>, Error> {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let standard = [isatty(io::stdin()), isatty(io::stdout()), isatty(io::stderr())];
@@ -77,14 +78,14 @@ impl Terminal {
         refusal.map_or(Ok(None), |errno| Err(failed("open the terminal", errno)))
     }
 
-    /// Whether what is typed there is for this process group. A terminal that controls another session, or none, has no
-    /// foreground as seen from here.
+    /// Whether this process group is in the foreground. For a terminal of another session, or of none, the answer is
+    /// yes.
     fn is_foreground(&self) -> bool {
         tcgetpgrp(&self.0).map_or(true, |group| group == getpgrp())
     }
 }
 
-/// Whether there is a controlling terminal, as /proc says: /dev/tty may be missing.
+/// Whether there is a controlling terminal. /proc is asked, since /dev/tty may be missing.
 fn controls() -> bool {
     let own = procfs::process::Process::myself().and_then(|process| process.stat());
     own.is_ok_and(|stat| stat.tty_nr != 0)
@@ -100,18 +101,18 @@ impl Pty {
     fn open(owner: Uid) -> Result<Pty, Error> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let relays = openpt(flags).map_err(|errno| failed("open /dev/ptmx", errno))?;
-        // By its other end, not by a name: which file system is mounted at /dev/pts makes no difference.
+        // Opened through the other end, not by name, so that the mount at /dev/pts does not matter.
         let programs = unlockpt(&relays).and_then(|()| ioctl_tiocgptpeer(&relays, flags));
         let programs = programs.map_err(|errno| failed("open a pseudo-terminal", errno))?;
         rustix::io::ioctl_fionbio(&relays, true).map_err(|errno| failed("set up a pseudo-terminal", errno))?;
-        // So that the program can open it by its name as well. It has it open in any case.
+        // Lets the program open the terminal by name. It has it open in any case.
         let _ = nix::unistd::fchown(&programs, Some(owner), None);
         Ok(Pty { relays, programs })
     }
 }
 
-/// Gives up everything that relay and monitor do not need. Such a process keeps its user id, which the program's user cannot signal or
-/// trace, and CAP_KILL.
+/// Gives up everything that relay and monitor do not need. They keep CAP_KILL and their user id, so that the program's
+/// user cannot signal or trace them.
 fn give_up_all_but_kill(stderr: impl AsFd) -> Result<(), Errno> {
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     stdio::dup2_stdin(&null)?;

@@ -6,21 +6,21 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 
 use super::Terminal;
 
-/// The modes while bytes pass as they are.
+/// The terminal modes during the relay.
 pub(super) struct Modes {
     output: Output,
-    /// Those from before, while it is so
+    /// The caller's modes, while the terminal is raw
     before: Option<Termios>,
-    /// Whether the program's terminal has got them
+    /// Whether they were copied to the program's terminal
     are_copied: bool,
 }
 
-/// Who writes to the terminal.
+/// The writers to the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Output {
-    /// This process alone: the program's terminal has done what there is to do (OPOST)
+    /// Only this process: the program's terminal has already processed the output (OPOST)
     Own,
-    /// Others as well, who expect the line feeds of theirs to begin a line
+    /// Other processes too, whose line feeds must still be processed
     Shared,
 }
 
@@ -33,8 +33,8 @@ impl Modes {
         self.before.is_some()
     }
 
-    /// The program's terminal gets the modes of the other once. To be called when they are meant for it: a shell that
-    /// edits a line has its own while this process is in the background.
+    /// Copies the caller's modes to the program's terminal, once. Call it in the foreground: otherwise the terminal has
+    /// the modes of a shell that edits a line.
     pub(super) fn copy(&mut self, terminal: &Terminal, pty: &OwnedFd) {
         if !self.are_copied
             && let Ok(modes) = tcgetattr(&terminal.0)
@@ -50,7 +50,7 @@ impl Modes {
         let Ok(before) = tcgetattr(&terminal.0) else { return };
         let mut raw = before.clone();
         raw.make_raw();
-        // How a serial line sends bytes is not for us to change.
+        // Keep the settings of a serial line.
         raw.control_modes = before.control_modes;
         if self.output == Output::Shared {
             raw.output_modes = before.output_modes;
@@ -60,7 +60,7 @@ impl Modes {
         }
     }
 
-    /// Not where somebody else has the terminal now: those are their modes.
+    /// Restores the modes, unless another process group has the terminal now.
     pub(super) fn restore(&mut self, terminal: &Terminal) {
         if let Some(before) = self.before.take()
             && terminal.is_foreground()

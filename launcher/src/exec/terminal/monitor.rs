@@ -1,4 +1,4 @@
-//! The process between: it leads the session that has the pseudo-terminal, and is the program's parent.
+//! The monitor: leads the session of the pseudo-terminal, and is the program's parent.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -24,8 +24,8 @@ use super::{failed, give_up_all_but_kill};
 use crate::Error;
 use crate::exec::descriptors;
 
-/// Begins the session. **This returns in the process that becomes the program**, with the terminal wherever its caller
-/// had one, and their signal mask.
+/// Begins the session. **This returns in the process that becomes the program**, with the pseudo-terminal in the place
+/// of each inherited terminal, and with the caller's signal mask.
 pub(super) fn lead(pty: OwnedFd, channel: OwnedFd, callers: &SigSet) -> Result<(), Error> {
     setsid().map_err(|errno| failed("begin a session", errno))?;
     ioctl_tiocsctty(&pty).map_err(|errno| failed("get the pseudo-terminal to control it", errno))?;
@@ -33,7 +33,7 @@ pub(super) fn lead(pty: OwnedFd, channel: OwnedFd, callers: &SigSet) -> Result<(
     match fork()? {
         Fork::Child => {
             drop((channel, ready));
-            // It ended without a byte: the monitor is gone.
+            // The pipe ended without a byte: the monitor has ended.
             if File::from(go).read_exact(&mut [0]).is_err() {
                 leave(status::SYSTEM);
             }
@@ -56,14 +56,14 @@ struct Monitor {
     channel: OwnedFd,
     signals: SignalFd,
     program: rustix::process::Pid,
-    /// A byte there lets the program begin
+    /// A byte there starts the program
     ready: Option<OwnedFd>,
     is_stopped: bool,
 }
 
 impl Monitor {
     fn new(pty: OwnedFd, channel: OwnedFd, program: u32, ready: OwnedFd) -> Result<Monitor, Errno> {
-        // Where SIGCHLD is ignored no status is kept.
+        // If SIGCHLD is ignored, the kernel keeps no exit status.
         let kept = signal_hook::flag::register(libc::SIGCHLD, Arc::new(AtomicBool::new(false)));
         kept.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
         let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
@@ -86,9 +86,9 @@ impl Monitor {
                 let is_kernels = info.ssi_code == libc::SI_KERNEL;
                 match signal {
                     Some(Signal::SIGCHLD) => self.look(),
-                    // What the keyboard sends is for the process group in the foreground, which may be this one's; a
-                    // hang-up is the session leader's, and the relay sends what is for the program. And the program may
-                    // have made this process group its own.
+                    // Ignored: signals of the keyboard, which go to the foreground process group, perhaps this one; and
+                    // the hang-up for the session leader. The relay sends the signals that are for the program. A
+                    // signal from this process itself comes back if the program has joined this process group.
                     Some(Signal::SIGCONT) | None => {}
                     Some(_) if is_kernels || info.ssi_pid == std::process::id() => {}
                     Some(signal) => self.send(signal, Recipient::Program),
@@ -98,7 +98,7 @@ impl Monitor {
                 Received::Message(Order::Resume { foreground }) => self.resume(foreground),
                 Received::Message(Order::Send { signal, to }) => self.send(signal, to),
                 Received::Nothing => {}
-                // The relay was killed. Who is stopped does not hear of it before they go on.
+                // The relay was killed. A stopped program gets SIGHUP only after SIGCONT.
                 Received::HungUp => {
                     self.send(Signal::SIGHUP, Recipient::Group);
                     self.send(Signal::SIGCONT, Recipient::Group);
@@ -108,8 +108,8 @@ impl Monitor {
         }
     }
 
-    /// Whatever has become of the program. With it goes the monitor: its session has no terminal then, and the kernel
-    /// sends SIGHUP to the process group in the foreground.
+    /// Handles a change of the program's state. The monitor ends with the program: the kernel then takes the terminal
+    /// from the session, and sends SIGHUP to the foreground process group.
     fn look(&mut self) {
         while let Ok(Some((_, ended))) = waitpid(Some(self.program), WaitOptions::NOHANG | WaitOptions::UNTRACED) {
             let byte = |number: i32| u8::try_from(number).unwrap_or(status::SYSTEM);
@@ -131,7 +131,7 @@ impl Monitor {
     fn resume(&mut self, foreground: bool) {
         let begins = self.ready.take();
         if begins.is_some() || self.is_stopped {
-            // The program's group is in the foreground of its terminal as long as the relay is in the foreground of its terminal.
+            // The program is in the foreground of its terminal exactly if the relay is in the foreground of its own.
             let group = getpgid(Some(self.program)).unwrap_or(self.program);
             let _ = tcsetpgrp(&self.pty, if foreground { group } else { getpgrp() });
         }
@@ -144,7 +144,7 @@ impl Monitor {
         self.is_stopped = false;
     }
 
-    /// It is not reaped yet, so its number is nobody else's.
+    /// The program is not reaped yet, so its pid is not reused.
     fn send(&self, signal: Signal, to: Recipient) {
         let _ = match to {
             Recipient::Program => kill(Pid::from_raw(self.program.as_raw_pid()), signal),

@@ -1,5 +1,5 @@
-//! The process that was started, which stays: it passes bytes, the window's size and signals between the terminal of
-//! the caller and the program's, and represents the program to the caller's shell.
+//! The relay, the process that the caller started: passes bytes, the window size and signals between the caller's
+//! terminal and the program's, and represents the program to the caller's shell.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,16 +23,16 @@ use super::modes::{Modes, Output, copy_size};
 use super::{Terminal, failed, give_up_all_but_kill};
 use crate::Error;
 
-/// How long poll(2) is left alone after it failed.
+/// The pause after poll(2) failed.
 const PAUSE: Duration = Duration::from_millis(100);
-/// What waits for the other side, at most; a side that is this far ahead is not read any more.
+/// How many bytes may wait for the other side. If there are more, this side is not read.
 const AHEAD: usize = 64 << 10;
-/// What a program may have left in its terminal: more than the kernel holds.
+/// How much to read after the program's end: more than the kernel's buffer.
 const LEFT: usize = 1 << 20;
-/// How long a terminal may take nothing of what the program wrote last.
+/// How long to wait for a terminal that does not accept the program's last output.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// Until the program has ended. Ends by the signal that the program ended by, or returns its status.
+/// Relays until the program has ended. Then ends by the program's signal, or returns its status.
 pub(super) fn run(terminal: Terminal, pty: OwnedFd, channel: OwnedFd, monitor: u32) -> Error {
     let mut relay = match Relay::new(terminal, pty, channel, monitor) {
         Ok(relay) => relay,
@@ -51,14 +51,14 @@ pub(super) fn run(terminal: Terminal, pty: OwnedFd, channel: OwnedFd, monitor: u
 struct Relay {
     terminal: Terminal,
     modes: Modes,
-    /// The end of the program's terminal that this process has; none once its own terminal is gone
+    /// This process's end of the program's terminal. `None` after the caller's terminal has hung up
     pty: Option<OwnedFd>,
     channel: OwnedFd,
     signals: SignalFd,
     /// The monitor, and how it ended
     monitor: (u32, u8),
-    /// Whether another program of a pipeline may want the terminal, or a script that goes on: then it is left to them
-    /// until this program asks for it.
+    /// Whether another program of a pipeline, or a script that continues, may want the terminal. If so, the relay takes
+    /// it only when this program asks for it.
     is_shared: bool,
     typed: Vec<u8>,
     shown: Vec<u8>,
@@ -95,7 +95,8 @@ impl Relay {
             }
             while let Ok(Some(info)) = self.signals.read_signal() {
                 let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
-                // The kernel's come from the keyboard, to all of a process group, in which the program is not.
+                // A signal of the kernel comes from the keyboard and is for the whole process group. The program is in
+                // another group.
                 let to = if info.ssi_code == libc::SI_KERNEL { Recipient::Group } else { Recipient::Program };
                 if let Some(signal) = signal {
                     self.take(signal, to);
@@ -106,7 +107,7 @@ impl Relay {
                 Received::Message(Report::Stopped(signal)) => self.stopped(signal),
                 Received::Nothing => {}
                 Received::HungUp => {
-                    self.bury();
+                    self.reap();
                     return End::Exited(self.monitor.1);
                 }
             }
@@ -114,7 +115,7 @@ impl Relay {
         }
     }
 
-    /// What is known of the terminal afterwards.
+    /// Waits for the next event. Returns the events of the caller's terminal.
     fn sleep(&self) -> PollFlags {
         let mut watched = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.channel, PollFlags::IN)];
         if let Some(pty) = &self.pty {
@@ -125,8 +126,8 @@ impl Relay {
             programs.set(PollFlags::OUT, !self.typed.is_empty());
             watched.extend([PollFd::new(pty, programs), PollFd::new(&self.terminal.0, ours)]);
         }
-        // If it is interrupted or fails, everything is checked, and nothing blocks. A failure would come again at once
-        // (RLIMIT_NOFILE of 0, say).
+        // After an interruption or a failure everything is checked, without blocking. poll(2) would fail again at once,
+        // for example with RLIMIT_NOFILE 0. So pause.
         if poll(&mut watched, None).is_err_and(|errno| errno != Errno::INTR) {
             std::thread::sleep(PAUSE);
         }
@@ -135,7 +136,7 @@ impl Relay {
 
     fn take(&mut self, signal: Signal, to: Recipient) {
         if signal == Signal::SIGCHLD {
-            self.bury();
+            self.reap();
         } else if signal == Signal::SIGCONT {
             self.resume();
         } else if signal == Signal::SIGWINCH {
@@ -145,8 +146,8 @@ impl Relay {
         }
     }
 
-    /// As the first process of a container, or as a subreaper, it gets orphans.
-    fn bury(&mut self) {
+    /// Reaps children. As the first process of a container, or as a subreaper, the relay also gets orphans.
+    fn reap(&mut self) {
         while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
             if pid.as_raw_pid().cast_unsigned() == self.monitor.0 {
                 let status = ended.exit_status().or(ended.terminating_signal().map(|signal| 128 + signal));
@@ -161,7 +162,7 @@ impl Relay {
         }
     }
 
-    /// The program begins, or goes on. What is typed is for it where this process is in the foreground.
+    /// Starts or continues the program. If this process is in the foreground, the program gets the input.
     fn resume(&mut self) {
         self.resize();
         match &self.pty {
@@ -176,7 +177,7 @@ impl Relay {
         Order::Resume { foreground: self.modes.are_raw() }.send(&self.channel);
     }
 
-    /// The program was stopped: because it wants the terminal that it can have, or for its user.
+    /// The program was stopped: it wants the terminal and can have it now, or a user stopped it.
     fn stopped(&mut self, signal: Signal) {
         let asks = matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU) && !self.modes.are_raw();
         if asks && self.terminal.is_foreground() {
@@ -186,28 +187,28 @@ impl Relay {
             self.modes.restore(&self.terminal);
             stop(signal);
         }
-        // Later, or at once where nobody could make this process go on (an orphaned process group).
+        // This runs after SIGCONT, or at once in an orphaned process group, which cannot be stopped.
         self.resume();
     }
 
-    /// Reads and writes what can be.
+    /// Reads and writes as much as possible without blocking.
     fn exchange(&mut self) {
         let Some(pty) = &self.pty else { return };
         if self.modes.are_raw() && self.typed.len() < AHEAD {
             match read(&self.terminal.0, &mut self.typed) {
                 Ok(0) => return self.hang_up(),
-                // The foreground is somebody else's by now.
+                // Another process group is in the foreground now.
                 Err(Errno::IO) if !self.terminal.is_foreground() => self.modes.restore(&self.terminal),
                 Err(errno) if !is_for_later(errno) => return self.hang_up(),
                 Ok(_) | Err(_) => {}
             }
         }
-        // What the program does not read any more is lost with it.
+        // The program does not read any more: drop the input.
         if write(pty, &mut self.typed).is_err() {
             self.typed.clear();
         }
         if self.shown.len() < AHEAD {
-            // EIO: nobody has it open, so the end is near.
+            // EIO: no process has the other end open. The program is about to end.
             let _ = read(pty, &mut self.shown);
         }
         if write(&self.terminal.0, &mut self.shown).is_err() {
@@ -215,7 +216,7 @@ impl Relay {
         }
     }
 
-    /// The terminal is gone, so the program's is closed: the kernel then signals its processes.
+    /// The caller's terminal has hung up, so this closes the program's: the kernel then signals its processes.
     fn hang_up(&mut self) {
         self.pty = None;
         self.modes.restore(&self.terminal);
@@ -223,7 +224,7 @@ impl Relay {
         self.shown.clear();
     }
 
-    /// What the program wrote last, and not what somebody whom it left behind goes on writing.
+    /// Shows the program's last output, but not endless output of processes that it left behind.
     fn finish(&mut self) {
         let mut left = LEFT;
         while let Some(pty) = &self.pty {
@@ -248,7 +249,7 @@ impl Relay {
     }
 }
 
-/// Appends what is there; 0 is the end.
+/// Appends the available bytes. Returns 0 at the end.
 fn read(from: &OwnedFd, to: &mut Vec<u8>) -> Result<usize, Errno> {
     let mut bytes = [0; 4096];
     let length = rustix::io::read(from, &mut bytes)?;
@@ -274,8 +275,8 @@ fn is_for_later(errno: Errno) -> bool {
     matches!(errno, Errno::AGAIN | Errno::INTR)
 }
 
-/// As the program was stopped: by the keyboard, with all of its process group, or by somebody. Returns when this process
-/// goes on, and at once where the signal stops nothing.
+/// Stops this process as the program was stopped: by the keyboard, with its whole process group, or alone. Returns when
+/// this process continues, or at once if the signal does not stop it.
 fn stop(signal: Signal) {
     let mut set = SigSet::empty();
     set.add(signal);
@@ -285,13 +286,13 @@ fn stop(signal: Signal) {
     let _ = set.thread_block();
 }
 
-/// Ends this process by the signal that the program ended by; where that does not end it, the status that says so.
+/// Ends this process by the program's signal. If the signal does not end it, returns the status for that signal.
 fn die_of(number: u8) -> u8 {
     let signal = i32::from(number);
-    // The first process of a pid namespace does not end by its own signals.
+    // The first process of a pid namespace is not ended by its own signals.
     if std::process::id() != 1 {
         let _ = signal_hook::low_level::emulate_default_handler(signal);
-        // Those that signal-hook does not know: all that have a name stay blocked but this one, and the others do not.
+        // A signal that signal-hook does not know: unblock it, and all real-time signals, and raise it.
         let blocked = Signal::iterator().filter(|&named| named as i32 != signal);
         let _ = SigSet::from_iter(blocked).thread_set_mask();
         let _ = signal_hook::low_level::raise(signal);

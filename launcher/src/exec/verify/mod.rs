@@ -1,11 +1,12 @@
-//! `--verify`: whether the program really accepts on what it was given.
+//! `--verify`: checks that the program really accepts on its sockets.
 //!
-//! Servers that compare addresses, or that a wrapper stands before, ignore an inherited socket without a word: it listens,
-//! clients connect, and nobody ever answers. So this makes one connection to each listener, sends nothing, and looks in
-//! the kernel's table whether it was accepted: while it waits in the queue, no file belongs to it (inode 0).
+//! Some servers silently ignore an inherited socket, because they compare addresses or are started by a wrapper. Then
+//! clients connect, and nobody answers. So this makes one connection to each listener, sends nothing, and looks in the
+//! kernel's table whether it was accepted: while a connection waits in the queue, its inode is 0.
 //!
-//! Only a connection that has reached this very listener and was not taken is evidence against the program. Where none
-//! reaches it (loopback is down, the address is not there, a filter drops it), nothing is known, and nothing is ended.
+//! Only a connection that has reached this listener and was not accepted counts against the program. If none can reach
+//! it (loopback is down, the address does not exist, a filter drops it), nothing is known, and the program is not
+//! ended.
 
 mod probe;
 mod report;
@@ -25,23 +26,23 @@ use tables::Tables;
 
 pub(crate) use watcher::start_watcher;
 
-/// How often the kernel's tables are looked into.
+/// How often the kernel's tables are read.
 pub(crate) const PACE: Duration = Duration::from_millis(100);
-/// How long a program that has closed a socket may take to show where it listens instead; and how long a datagram
-/// socket, which nobody can be seen to read, must be held.
+/// How long a program that has closed a socket has to listen elsewhere; and how long a datagram socket must stay open,
+/// since reading cannot be observed.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// What is known so far.
+/// The result so far.
 pub(crate) enum Verdict {
-    /// Not enough
+    /// Not known yet
     Pending,
-    /// Each socket is served, or could not be tried, which was reported
+    /// Each socket is served, or could not be checked, which was reported
     Serving,
-    /// Some are not, and why
+    /// Some are not served, with the reason
     Ignored(Message),
 }
 
-/// The sockets that a program was given, and what was found out about each.
+/// The program's sockets, and the state of each.
 pub(crate) struct Verification {
     given: Vec<Given>,
     time_limit: Duration,
@@ -51,15 +52,15 @@ pub(crate) struct Verification {
 struct Given {
     name: String,
     info: SocketInfo,
-    /// As links in /proc/PID/fd and the kernel's tables have it
+    /// Its inode, as in /proc/PID/fd and the kernel's tables
     inode: u64,
-    /// The backlog that it has now, if somebody asked for one
+    /// Its backlog, if the caller asked for one
     backlog: Option<u32>,
     state: State,
 }
 
 enum State {
-    /// With what kept the last connection from being made
+    /// Not connected yet, with the reason of the last failure
     Unknown(Option<String>),
     Probed(Probe),
     Served,
@@ -68,20 +69,20 @@ enum State {
     },
 }
 
-/// What there is to say at the end of the time.
+/// The result for a socket at the end of the time limit.
 enum Finding {
     Served,
     Closed,
     /// A connection waits in its queue
     Waiting,
-    /// None has reached it, and why
+    /// No connection has reached it, with the reason
     Untried(String),
 }
 
 impl Verification {
-    /// Of `sockets`, while this process still has them. They are not kept.
+    /// A verification of `sockets`. Call it while this process still has them; they are not kept.
     pub(crate) fn of(asked: &[Endpoint], names: &[String], sockets: &[OwnedFd], time_limit: Duration) -> Verification {
-        // A socket for each endpoint, in their order, but for `each`.
+        // Without `each`, endpoints and sockets are in the same order.
         let is_plain = asked.iter().all(|endpoint| endpoint.address != Address::Each);
         let wants_backlog = |at: usize| is_plain && asked.get(at).is_some_and(|asked| asked.options.backlog.is_some());
         let given = names.iter().zip(sockets).enumerate().filter_map(|(at, (name, socket))| {
@@ -93,7 +94,7 @@ impl Verification {
         Verification { given: given.collect(), time_limit, begun: None }
     }
 
-    /// Looks once; to be called again after [`PACE`] while nothing is decided.
+    /// Checks once. Call it again after [`PACE`] while the verdict is pending.
     pub(crate) fn look(&mut self, program: u32) -> Verdict {
         let begun = *self.begun.get_or_insert_with(Instant::now);
         let tables = Tables::read();

@@ -1,4 +1,4 @@
-//! A connection of our own to a listener, and what has become of it.
+//! A test connection to a listener.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use super::SETTLING;
 use super::tables::{self, Tables};
 
-/// A connection of our own, which the program has not accepted yet.
+/// A test connection that the program has not accepted yet.
 pub(super) struct Probe {
     socket: OwnedFd,
     local: SocketAddr,
@@ -21,20 +21,20 @@ pub(super) struct Probe {
     spoke: bool,
 }
 
-/// What has become of it.
+/// The state of a test connection.
 pub(super) enum Fate {
-    /// The program took it
+    /// The program accepted it
     Accepted,
-    /// It is in the queue of this very listener
+    /// It is in the queue of this listener
     Waiting,
-    /// It has not reached the listener, as far as can be seen
+    /// It has apparently not reached the listener
     Nowhere(String),
-    /// It is over
+    /// It has failed
     Failed(String),
 }
 
 impl Probe {
-    /// To the address itself, of a wildcard to loopback; else why not.
+    /// Connects to the listener's address, or to loopback for a wildcard.
     pub(super) fn connect(info: &SocketInfo) -> Result<Probe, String> {
         let loopback: &[IpAddr] = match info.local.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
@@ -70,12 +70,13 @@ impl Probe {
         Ok(Probe { socket, local, target, made: Instant::now(), spoke: false })
     }
 
-    /// A socket of the server's that belongs to a file has been accepted; so has one that answers.
+    /// The connection is accepted if the server's end has an inode, or if the server answers.
     pub(super) fn fate(&self, tables: &Tables, info: &SocketInfo, inode: u64) -> Fate {
         let mut byte = [0];
         match rustix::net::recv(&self.socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok(_) => return Fate::Accepted,
-            // The kernel resets what waits in the queue of a listener that is closed.
+            // The kernel resets connections in the queue of a listener that is closed. This listener is open, so the
+            // server did it.
             Err(Errno::CONNRESET) if Tables::read().holds(info, inode) => return Fate::Accepted,
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(errno) => return Fate::Failed(failed(self.target, errno)),
@@ -96,8 +97,8 @@ impl Probe {
         }
     }
 
-    /// With TCP_DEFER_ACCEPT there is no connection before there is something to read. An empty line is what servers of
-    /// text protocols overlook.
+    /// With TCP_DEFER_ACCEPT a connection is not accepted before data arrives. So this sends an empty line, which
+    /// servers of text protocols ignore.
     pub(super) fn wake_deferred(&mut self, tables: &Tables) {
         let end = tables.other_end(self.local, self.target);
         let deferred = end.is_none_or(|entry| entry.state == TcpState::SynRecv);

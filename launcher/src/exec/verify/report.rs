@@ -1,4 +1,4 @@
-//! What `--verify` has found, for people: who does not accept, where it listens instead, and what to do.
+//! The messages of `--verify`: who does not accept, where the program listens instead, and what to do.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use procfs::process::{FDTarget, Process, all_processes};
 use super::tables::{self, Tables};
 use super::{Finding, Given};
 
-/// Programs that stay before the one that they start: no `exec` in a script makes them go.
+/// Wrappers that stay as the parent of the program that they start, even with `exec` in a script.
 const STAYING: [&str; 16] = [
     "timeout",
     "flock",
@@ -32,14 +32,14 @@ const STAYING: [&str; 16] = [
     "unshare",
 ];
 
-/// The program and what it started, as far as this user may see it.
+/// The program and its descendants, as far as this user may see them.
 pub(super) struct Suspects {
     program: u32,
-    /// Who has one of the sockets that nobody accepts on
+    /// The processes that hold a socket that is not served
     holders: Vec<(u64, String)>,
-    /// Who listens elsewhere
+    /// The processes that listen elsewhere
     instead: Vec<Instead>,
-    /// What the program is called, and whether it has started others
+    /// The program's name
     name: String,
     has_children: bool,
 }
@@ -82,7 +82,7 @@ fn family(program: u32) -> Vec<(u32, String, BTreeSet<u64>)> {
     let all: Vec<(Process, procfs::process::Stat)> =
         all.filter_map(|process| process.stat().ok().map(|stat| (process, stat))).collect();
     let mut pids = BTreeSet::from([program.cast_signed()]);
-    // A pid may be smaller than its parent's, so until nobody is added.
+    // A child's pid may be smaller than its parent's, so repeat until none is added.
     loop {
         let known = pids.len();
         let children = all.iter().filter(|(_, stat)| pids.contains(&stat.ppid)).map(|(_, stat)| stat.pid);
@@ -149,7 +149,7 @@ fn advice(ignored: &[&(&Given, Finding)], suspects: &Suspects) -> String {
     }
 }
 
-/// A socket that no connection of ours has reached: it is not the program's fault, as far as anybody knows.
+/// The message for a socket that no test connection has reached: probably not the program's fault.
 pub(super) fn untried(given: &Given, why: &str) -> Message {
     let holder = tables::holder(&given.info, given.inode);
     let mut why = why.to_owned();
@@ -164,7 +164,7 @@ pub(super) fn untried(given: &Given, why: &str) -> Message {
         .fix("check the interface and its addresses (ip addr) and the packet filter (nft list ruleset), or leave out --verify")
 }
 
-/// A backlog that somebody asked for, and the program's own in its place.
+/// The message if the program has replaced the backlog that the caller asked for.
 pub(super) fn replaced_backlog(given: &Given) -> Option<Message> {
     let before = given.backlog?;
     let now = tables::queue(&given.info, given.inode)?.most;

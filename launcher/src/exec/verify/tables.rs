@@ -1,4 +1,4 @@
-//! The kernel's sockets: who listens, and who has what is connected.
+//! The kernel's tables of sockets: listeners and connections.
 
 use std::net::SocketAddr;
 
@@ -27,22 +27,22 @@ impl Tables {
         self.tcp.iter().filter(|entry| entry.state == TcpState::Listen)
     }
 
-    /// Whether anybody still has it, and it listens. This process has closed its own.
+    /// Whether the socket is still open in any process, and listens. This process has closed its copy.
     pub(super) fn holds(&self, info: &SocketInfo, inode: u64) -> bool {
         match info.protocol {
             Protocol::Tcp => self.listening().any(|entry| entry.inode == inode),
-            // The listening socket is one below it, with another inode.
+            // The listening tcp socket below it has another inode.
             Protocol::Mptcp => self.listening().any(|entry| {
                 entry.local_address.ip().to_canonical() == info.local.ip()
                     && entry.local_address.port() == info.local.port()
             }),
             Protocol::Udp => self.udp.iter().any(|entry| entry.inode == inode),
-            // The kernel's table of them has no inodes that could be compared.
+            // The kernel's sctp table has no comparable inodes.
             Protocol::Sctp => true,
         }
     }
 
-    /// The server's end of a connection from `local` to `target`. One in TIME_WAIT is over.
+    /// The server's end of a connection from `local` to `target`, unless it is in TIME_WAIT.
     pub(super) fn other_end(&self, local: SocketAddr, target: SocketAddr) -> Option<&TcpNetEntry> {
         let is = |address: SocketAddr, other: SocketAddr| {
             address.port() == other.port() && address.ip().to_canonical() == other.ip().to_canonical()

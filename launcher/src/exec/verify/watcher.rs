@@ -1,4 +1,4 @@
-//! A separate process that watches the program, if no guard stays.
+//! A separate process for `--verify`, if there is no guard.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -15,10 +15,10 @@ use crate::Error;
 
 /// Starts a process that watches while this one becomes the program, and reports on standard error.
 ///
-/// It is not the program's child, which the program might wait for: the process between them ends at once, and the watcher
-/// belongs to init (or to another subreaper). It has a separate session, and closes inherited descriptors.
+/// It is not a child of the program, which might wait for it: an intermediate process ends at once, and init (or
+/// another subreaper) becomes the parent. It has a separate session, and closes inherited descriptors.
 pub(crate) fn start_watcher(verification: Verification) -> Result<(), Error> {
-    // Before the forks: later the pid could belong to another process.
+    // Opened before the forks: later the pid could belong to another process.
     let program = pidfd_open(getpid(), PidfdFlags::empty()).map_err(|errno| Error::Watcher(errno.into()))?;
     let pid = std::process::id();
     match fork()? {
@@ -52,7 +52,8 @@ fn look_on(mut verification: Verification, program: &OwnedFd, pid: u32) {
     }
 }
 
-/// A port that the program closes must become free, and a reader of its output must see the end of it.
+/// Closes all other descriptors: a port that the program closes must become free, and a reader of its output must see
+/// the end.
 fn close_all_but(kept: &[RawFd]) {
     let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let open: Vec<RawFd> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -65,7 +66,7 @@ fn has_ended(process: &OwnedFd, within: Duration) -> bool {
     let limit = Timespec::try_from(within).ok();
     match poll(&mut [PollFd::new(process, PollFlags::IN)], limit.as_ref()) {
         Ok(count) => count > 0,
-        // It would fail again at once (for example with RLIMIT_NOFILE 0).
+        // poll(2) would fail again at once, for example with RLIMIT_NOFILE 0. So pause.
         Err(_) => {
             thread::sleep(within);
             false

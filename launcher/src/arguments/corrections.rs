@@ -8,10 +8,10 @@ use portgrant_protocol::{Endpoint, Port};
 
 use crate::nearest::nearest;
 
-/// As many endpoints are written for a range of ports.
+/// A range of at most this many ports is written as endpoints.
 const MOST: u16 = 16;
 
-/// Options of other programs, or of another command, and what is meant by them in `command`.
+/// What to write instead of an option of another program or another command.
 pub(super) fn option(command: &str, word: &str) -> Option<&'static str> {
     let option = word.split('=').next().unwrap_or_default();
     let meant = |words: &[&str]| words.contains(&option);
@@ -31,7 +31,7 @@ pub(super) fn option(command: &str, word: &str) -> Option<&'static str> {
     meanings.into_iter().find(|(fits, words, _)| *fits && meant(words)).map(|(.., meaning)| meaning)
 }
 
-/// Words that other programs have for what a command of this one does.
+/// The command that does what `word` means in other programs.
 pub(super) fn command(word: &str) -> Option<&'static str> {
     const OTHERS: [(&[&str], &str); 7] = [
         (&["start", "launch", "listen", "execute", "bind"], "exec"),
@@ -45,7 +45,7 @@ pub(super) fn command(word: &str) -> Option<&'static str> {
     OTHERS.into_iter().find(|(words, _)| words.contains(&word)).map(|(_, command)| command)
 }
 
-/// The port of `word`, if a host's name stands before it.
+/// The port of `word`, if it is `HOST:PORT` with a host name.
 pub(super) fn port_of_host(word: &str) -> Option<&str> {
     let (host, port) = word.split_once(':')?;
     let is_name = host.contains(|c: char| c.is_ascii_alphabetic()) && host.contains('.');
@@ -53,7 +53,7 @@ pub(super) fn port_of_host(word: &str) -> Option<&str> {
     (is_host && port.parse::<Endpoint>().is_ok()).then_some(port)
 }
 
-/// The endpoints that `word` was to be. PORT stands if none was given.
+/// The endpoints that `word` probably means. PORT stands for a missing port.
 pub(super) fn endpoints(word: &str) -> Option<Vec<String>> {
     if let Some((name, rest)) = word.split_once('=').filter(|(name, _)| is_name(name)) {
         return match endpoints(rest)?.as_slice() {
@@ -215,7 +215,7 @@ fn address_alone(word: &str) -> Option<Vec<String>> {
     address.parse::<Ipv6Addr>().ok().map(|_| vec![format!("[{address}]:{port}")])
 }
 
-/// `::1:80` is an address as well, and hardly meant as one.
+/// Whether an IPv6 address ends in a port: `::1:80` is a valid address, but probably means `[::1]:80`.
 fn ends_in_a_port(word: &str) -> bool {
     let ending = word.rsplit_once(':').filter(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
     ending.is_some_and(|(_, port)| port.len() > 1 && Port::parse(port).is_some())
