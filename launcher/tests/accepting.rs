@@ -1,4 +1,4 @@
-//! `exec --accept` without privilege: what would keep it busy for ever, and a standard error that nobody reads.
+//! `exec --accept` without privilege: conditions that could make it spin, and a standard error that nobody reads.
 
 #[path = "../../server/tests/stand_in/mod.rs"]
 mod stand_in;
@@ -17,15 +17,15 @@ use stand_in::Folder;
 
 const PORTGRANT: &str = env!("CARGO_BIN_EXE_portgrant");
 const TIME_LIMIT: Duration = Duration::from_secs(30);
-/// How long processor time is counted, and how much of it an idle launcher may use meanwhile.
+/// How long processor time is measured, and how much of it an idle launcher may use.
 const WATCHED: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_millis(200);
 
-/// A launcher that accepts on a port of 127.0.0.1, and what it says. Dropped, it is killed.
+/// A launcher that accepts on a port of 127.0.0.1, and its standard error. It is killed when dropped.
 struct Launcher {
     child: Child,
     port: u16,
-    /// What it reports: where it is read, and where it is written
+    /// Its standard error: the end that the test reads, and the end that the launcher writes
     reports: (PipeReader, PipeWriter),
     _folder: Folder,
 }
@@ -83,7 +83,7 @@ impl Launcher {
         }
     }
 
-    /// The processor time of the launcher alone, its programs not counted (proc_pid_stat(5)).
+    /// The processor time of the launcher, without its programs (proc_pid_stat(5)).
     fn processor_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
         let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
@@ -99,7 +99,7 @@ impl Launcher {
         assert!(used < IDLE, "it used {used:?} of processor time within {WATCHED:?}");
     }
 
-    /// Leaves no room in its standard error.
+    /// Fills its standard error.
     fn fill_reports(&mut self) {
         ioctl_fionbio(&self.reports.1, true).expect("not blocking");
         while self.reports.1.write_all(&[b'x'; 1]).is_ok() {}
@@ -162,8 +162,9 @@ fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Sends until it is answered: again at once where nobody has the port yet, and otherwise seldom, because each datagram starts
-/// a program, and the programs of a slow machine would delay each other. An answer to an earlier question is not this one's.
+/// Sends until an answer comes. If the port is not bound yet, it sends again at once; otherwise rarely, since each
+/// datagram starts a program, and on a slow machine the programs would delay each other. Answers to earlier questions
+/// are ignored.
 #[track_caller]
 fn ask(client: &UdpSocket, text: &str) {
     let mut answer = [0; 512];
@@ -198,7 +199,7 @@ s.detach()
 
 #[test]
 fn an_error_that_a_program_leaves_in_the_error_queue_does_not_keep_the_launcher_busy() {
-    // IP_RECVERR, and a datagram to a port where nobody is.
+    // IP_RECVERR, and a datagram to a port that nobody has bound.
     let more = "s.setsockopt(socket.IPPROTO_IP, 11, 1)\ns.sendto(b'x', ('127.0.0.1', 1))";
     let launcher = Launcher::start("queue", &[], "/udp", &["python3", "-c", &answering(more)]);
     let client = launcher.client();
@@ -210,7 +211,7 @@ fn an_error_that_a_program_leaves_in_the_error_queue_does_not_keep_the_launcher_
 
 #[test]
 fn a_udp_socket_that_a_program_shuts_down_does_not_keep_the_launcher_busy() {
-    // ENOTCONN, and shut down all the same (Linux 6.18).
+    // It returns ENOTCONN, but the socket is shut down (Linux 6.18).
     let more = "try: s.shutdown(socket.SHUT_RD)\nexcept OSError: pass";
     let launcher = Launcher::start("shut-down", &[], "/udp", &["python3", "-c", &answering(more)]);
     let client = launcher.client();
@@ -222,7 +223,7 @@ fn a_udp_socket_that_a_program_shuts_down_does_not_keep_the_launcher_busy() {
 
 #[test]
 fn a_program_that_asks_for_more_with_a_datagram_is_started_for_the_next_one() {
-    // IP_PKTINFO and IP_RECVTTL, which stay on the socket when it has ended.
+    // IP_PKTINFO and IP_RECVTTL stay set on the socket after the program has ended.
     let more = "s.setsockopt(socket.IPPROTO_IP, 8, 1)\ns.setsockopt(socket.IPPROTO_IP, 12, 1)";
     let launcher = Launcher::start("told", &[], "/udp", &["python3", "-c", &answering(more)]);
     let client = launcher.client();
@@ -302,7 +303,7 @@ fn messages_for_which_standard_error_has_no_room_are_counted() {
         assert_eq!(launcher.connect().read(&mut [0]).expect("served"), 0);
     }
     soon("all programs are waited for", || !launcher.has_children());
-    // Room for what waits.
+    // Make room for the waiting messages.
     let mut space = vec![0; 65536];
     launcher.reports.0.read_exact(&mut space).expect("it was full");
     let mut said = String::from_utf8_lossy(&space).into_owned();

@@ -1,4 +1,4 @@
-//! Completions, in the shells that are there.
+//! Completions, in the shells that are installed.
 
 use std::process::{Command, Output};
 
@@ -8,7 +8,7 @@ fn completions(shell: &str) -> Output {
     Command::new(PORTGRANT).args(["completions", shell]).output().expect("it runs")
 }
 
-/// What `shell` says to `script`, in which $PORTGRANT is the launcher; `None` if that shell is not there.
+/// The output of `shell` for `script`, in which $PORTGRANT is the launcher. `None` if the shell is not installed.
 fn said(shell: &str, script: &str) -> Option<String> {
     let ended = Command::new(shell).args(["-c", script]).env("PORTGRANT", PORTGRANT).output();
     let Ok(Output { status, stdout, stderr }) = ended else {
@@ -20,7 +20,7 @@ fn said(shell: &str, script: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// What bash offers for the last of `words`, in the way that readline asks for it.
+/// The completions that bash offers for the last of `words`, asked as readline does.
 fn offered(words: &str) -> Vec<String> {
     let script = format!(
         r#"source <("$PORTGRANT" completions bash); COMP_WORDS=(portgrant {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
@@ -46,7 +46,7 @@ fn bash_completes_commands_options_servers_and_services() {
             "{option}: an account of /etc/passwd"
         );
     }
-    // What cannot be helped has a recipe, and no --as.
+    // Servers that accept no socket have a recipe, but are not offered for --as.
     assert_eq!(offered("recipe postf"), ["postfix"]);
     assert!(!offered("exec -l 80 --as postf").contains(&"postfix".to_owned()));
 }

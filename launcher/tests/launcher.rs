@@ -1,4 +1,4 @@
-//! The program as people run it, with scripts in the helper's place where none needs privilege.
+//! The installed program, with scripts in place of the helper, so that no privilege is needed.
 
 #[path = "../../server/tests/stand_in/mod.rs"]
 mod stand_in;
@@ -32,7 +32,7 @@ fn outcome(command: &mut Command) -> (i32, String, String) {
     (status.code().expect("it ends by itself"), text(stdout), text(stderr))
 }
 
-/// A helper that leaves a trace where it is run, and the trace.
+/// A helper that creates a file when it runs, and the file.
 fn tracing_helper(folder: &Folder) -> (std::path::PathBuf, std::path::PathBuf) {
     let trace = folder.join("was-run");
     (folder.script("tracing", &format!("echo \"$*\" >>'{}'; exit 71", trace.display())), trace)
@@ -100,7 +100,7 @@ fn help_and_version_exit_with_0() {
         assert!(output.contains(expected), "{words:?}: {output}");
         assert!(output.lines().all(|line| line.len() <= 100), "{output}");
     }
-    // A reader that is gone ends it as it would any program: by SIGPIPE, not by a panic.
+    // If the reader has closed its pipe, the program ends by SIGPIPE, not by a panic.
     let (_, _, complaint) = outcome(&mut shell(nowhere, "\"$0\" exec --help | true; sleep 0.1"));
     assert_eq!(complaint, "");
 }
@@ -168,7 +168,7 @@ fn the_program_gets_its_sockets_from_descriptor_3_on() {
 #[test]
 fn with_inetd_the_socket_is_descriptors_0_and_1_and_nothing_is_announced() {
     let folder = Folder::new("inetd");
-    // In a subshell: the shell that is checked redirects nothing itself.
+    // In a subshell, so that the shell itself redirects nothing.
     let program = "(for n in 0 1 3 4; do readlink /proc/$$/fd/$n || echo none; done; \
                    echo ${LISTEN_FDS-unset} ${LISTEN_PID-unset}) >&2; exit 5";
     let (status, _, message) = outcome(portgrant(&folder.granting_helper()).env("LISTEN_FDS", "7").args([
@@ -210,7 +210,7 @@ fn the_program_inherits_everything_else_from_the_caller() {
         assert_eq!(with, printed(&folder, before, "", program), "{before}, {program}");
         assert!(!with.is_empty());
     }
-    // The environment byte for byte and in its order, but for what announces the socket.
+    // The environment is the same, byte for byte and in order, except for the variables that announce the socket.
     let with = printed(&folder, "exec", &launcher, "cat /proc/self/environ");
     let kept: String = with.split_inclusive('\0').filter(|entry| !entry.starts_with("LISTEN_")).collect();
     assert_eq!(kept, printed(&folder, "exec", "", "cat /proc/self/environ"));
@@ -222,7 +222,8 @@ fn closed_standard_descriptors_stay_closed_for_the_program() {
     let folder = Folder::new("closed");
     let program = "for n in 0 1 2 3 4 5 6; do test -e /proc/$$/fd/$n && echo $n >&7; done; exit 0";
     let (one, two) = (free_port(), free_port());
-    // With -v: the messages would go to a socket, were one received as descriptor 2, and end the launcher with SIGPIPE.
+    // With -v: if a socket were received as descriptor 2, messages would be written to it, and SIGPIPE would end the
+    // launcher.
     let script =
         format!("exec 7>&1; \"$0\" -v exec -l 127.0.0.1:{one} -l 127.0.0.1:{two} -- sh -c '{program}' <&- >&- 2>&-");
     assert_eq!(outcome(&mut shell(&folder.granting_helper(), &script)), (0, "3\n4\n".to_owned(), String::new()));
@@ -236,7 +237,7 @@ fn a_descriptor_in_the_place_of_a_socket_is_reported_before_anything_is_asked() 
     assert_eq!(status, 64);
     assert!(complaint.contains("descriptor 4 is open already") && complaint.contains("4>&-"), "{complaint}");
     assert!(!trace.exists(), "the helper was never asked");
-    // With --inetd nothing goes there.
+    // With --inetd this number is not needed.
     let inetd = format!("exec \"$0\" exec --inetd -l 127.0.0.1:{} -- true 3</dev/null", free_port());
     assert_eq!(outcome(&mut shell(&folder.granting_helper(), &inetd)), (0, String::new(), String::new()));
 }
@@ -278,11 +279,11 @@ fn a_grant_that_is_bound_to_the_program_is_left_to_the_helper() {
     let words = "exec\n-l\nweb=80,tos=1\n-l\n[::1]:53/udp\n--on-failure\n";
     assert_eq!(output, format!("{words}{PORTGRANT}\n--no-new-privs\n--\n/bin/sh\n-c\na  b\n"));
 
-    // The refusal names one rule: there may be another one, for this program.
+    // The refusal names one rule, but another may be for this program.
     let (status, output, complaint) = outcome(portgrant(&helper).args(asked).args(["/bin/cat"]));
     assert_eq!((status, complaint.as_str()), (0, ""));
     assert!(output.ends_with("--\n/bin/cat\n"), "{output}");
-    // That cannot be asked where arguments depend on numbers that are known only afterwards.
+    // The helper cannot be tried if arguments depend on numbers that are not known yet.
     let (status, output, complaint) =
         outcome(portgrant(&helper).args(["exec", "-l", "each:53/udp", "--", "/bin/cat", "{fd:53/udp}"]));
     assert_eq!((status, output.as_str()), (77, ""));
@@ -295,7 +296,7 @@ fn a_failure_of_the_helper_in_the_launchers_place_is_reported_by_the_launcher() 
     let record = "PORTGRANT=1\nSTATUS=77\nKIND=refused\nWHAT=80/tcp is refused\nWHY=no rule\nFIX=ask\nLATER=yes\n";
     let message = "portgrant: 80/tcp is refused\n  why: no rule\n  fix: ask\n";
     assert_eq!(answer(record), (77, String::new(), message.to_owned()));
-    // Of a later version: the kind is unknown here, and the text is shown.
+    // From a later version: the kind is unknown here, but the text is shown.
     let later = "PORTGRANT=1\nSTATUS=69\nKIND=frozen\nWHAT=80/tcp is frozen\nSINCE=noon\n";
     assert_eq!(answer(later), (69, String::new(), "portgrant: 80/tcp is frozen\n".to_owned()));
     // The launcher looks up which process holds an address that is in use.

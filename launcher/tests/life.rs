@@ -1,4 +1,4 @@
-//! A program's life under the launcher, without privilege: waiting, in the background, looked on.
+//! A program's life under the launcher, without privilege: --wait, --daemon and --verify.
 
 #[path = "life/daemon.rs"]
 mod daemon;
@@ -22,7 +22,7 @@ const PORTGRANT: &str = env!("CARGO_BIN_EXE_portgrant");
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 fn portgrant(helper: &Path) -> Command {
-    // What started the tests may ignore signals (nohup, a job in the background).
+    // The process that started the tests may ignore signals (nohup, a job in the background).
     let mut command = Command::new("env");
     command.args(["--default-signal", PORTGRANT]).env("PORTGRANT_BINDER", helper).stdin(Stdio::null());
     command
@@ -66,7 +66,7 @@ fn children(pid: u32) -> Vec<u32> {
     children.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
 }
 
-/// Ends it, whatever becomes of the test.
+/// Ends the process when the test ends, even if it fails.
 struct Ending(u32);
 
 impl Drop for Ending {
@@ -88,7 +88,7 @@ fn spawned(command: &mut Command) -> Killed {
     Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs"))
 }
 
-/// Answers everybody with `served`, and says READY=1 where somebody wants to know.
+/// Answers each client with `served`, and sends READY=1 if NOTIFY_SOCKET is set.
 const SERVER: &str = "
 import os, socket
 listener = socket.socket(fileno=3)
@@ -276,7 +276,7 @@ fn verify_reports_a_closed_socket_and_the_address_bound_instead() {
     assert!(text.contains(&format!("configured for: -l 127.0.0.2:{port}")), "{text}");
 }
 
-/// What a program sees of itself that came from its caller.
+/// Prints what a program inherits from its caller.
 const LOOK: &str = "import os, sys\nstatus = open('/proc/self/status').read()\n\
     print([line for line in status.splitlines() if line[:6] in ('SigBlk', 'SigIgn')], oct(os.umask(0)), os.getcwd(),\n\
       sorted(int(n) for n in os.listdir('/proc/self/fd') if int(n) > 2 and os.path.exists('/proc/self/fd/' + n)),\n\

@@ -1,4 +1,4 @@
-//! `portgrant pass`, to the crate's mailbox and to other files.
+//! `portgrant pass` to the server crate's mailbox, and to other files.
 
 #[path = "../../server/tests/stand_in/mod.rs"]
 mod stand_in;
@@ -28,7 +28,7 @@ fn endpoint() -> String {
     format!("127.0.0.1:{}", free_port())
 }
 
-/// What `portgrant pass` says to a mailbox, and what came there.
+/// The result of `portgrant pass`, and what the mailbox received.
 fn to_mailbox(helper: &Path, endpoints: &[&str], path: &Path) -> ((i32, String, String), Result<Sockets, Error>) {
     let mailbox = Mailbox::bind(path).expect("bound");
     thread::scope(|scope| {
@@ -89,7 +89,7 @@ fn a_path_without_a_server_is_reported_before_anything_is_bound() {
     assert!(!trace.exists(), "the helper was never asked");
 }
 
-/// A server that takes one connection, and does with it what `serve` does.
+/// A server that accepts one connection, and calls `serve` with it.
 fn serving(path: &Path, serve: impl FnOnce(OwnedFd) + Send + 'static) -> thread::JoinHandle<()> {
     let listener = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("a socket");
     bind(&listener, &SocketAddrUnix::new(path).expect("short")).expect("bound");
@@ -132,7 +132,7 @@ fn each_answer_of_the_server_is_reported() {
         (
             "unread",
             Box::new(|peer| {
-                // It must have come, or its being unread cannot be told from its not being sent.
+                // Wait until the record has arrived: otherwise it might be not sent instead of unread.
                 let mut watched = [rustix::event::PollFd::new(&peer, rustix::event::PollFlags::IN)];
                 rustix::event::poll(&mut watched, None).expect("polled");
             }),

@@ -1,4 +1,4 @@
-//! What people see in a terminal, and what everything else gets.
+//! Output in a terminal, and output elsewhere.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -8,13 +8,13 @@ use pty_process::blocking::{Command, open};
 const PORTGRANT: &str = env!("CARGO_BIN_EXE_portgrant");
 const ESCAPE: char = '\u{1b}';
 
-/// What comes out of a terminal in which the launcher was started with `words` and `variables`, besides TERM.
+/// The output of the launcher in a terminal, started with `words` and `variables`, and TERM.
 fn in_a_terminal(words: &[&str], variables: &[(&str, &str)]) -> String {
     let (mut terminal, inside) = open().expect("a terminal");
     let command = Command::new(PORTGRANT).args(words).env_clear().env("TERM", "xterm");
     let mut child = command.envs(variables.iter().copied()).spawn(inside).expect("it runs");
     let mut seen = Vec::new();
-    // At the end the kernel says EIO, and what came before is there all the same.
+    // At the end read(2) fails with EIO; the output before it was read.
     let _ = terminal.read_to_end(&mut seen);
     child.wait().expect("it ends");
     String::from_utf8(seen).expect("text").replace('\r', "")

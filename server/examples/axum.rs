@@ -1,5 +1,5 @@
-//! An axum server on a port below 1024, in ten lines: `axum`, or `portgrant exec -l 80 -- axum`; another ENDPOINT as its
-//! argument. For time-outs, bounds and a graceful end see the example `web`.
+//! An axum server on a port below 1024, in ten lines: `axum [ENDPOINT]`, or `portgrant exec -l 80 -- axum`. For
+//! timeouts, limits and a graceful end see the example `web`.
 
 use axum::{Router, routing::get};
 

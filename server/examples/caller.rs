@@ -1,4 +1,4 @@
-//! A service that inetd starts once for each connection: it shows clients their names and its own.
+//! A service that inetd starts for each connection: it shows the client both names of the connection.
 //!
 //! ```text
 //! finger  stream  tcp  nowait  alice  /usr/local/bin/caller  caller
@@ -16,7 +16,7 @@ use portgrant_server::error::AdoptionError;
 fn main() -> ExitCode {
     match Connection::inetd() {
         Ok(client) => answer(&client).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
-        // Nobody waits for an answer, and an administrator need not hear of it.
+        // The client has gone, which is not worth a message to the administrator.
         Err(error) if matches!(error.downcast_ref(), Some(AdoptionError::PeerGone { .. })) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("caller: {error}");

@@ -1,7 +1,7 @@
-//! A chat on several ports, tokio's way: `chat [ROOM=ENDPOINT…]`; each port is a room, and bears its name.
+//! A chat on several ports, with tokio: `chat [ROOM=ENDPOINT…]`. Each port is a room with that name.
 //!
-//! Started by portgrant or by a service manager it serves on the sockets that it is handed. Started by hand it asks for
-//! what is given, or for `lobby=98`. What one says, the others of the room hear; telnet or `nc -C` will do.
+//! If portgrant or a service manager starts it, it serves on the sockets that it gets. Otherwise it asks for the
+//! endpoints in its arguments, or for `lobby=98`. Each line goes to all others in the room; use telnet or `nc -C`.
 //!
 //! ```text
 //! $ portgrant exec -l lobby=98 -l workshop=[::1]:99 -- chat &
@@ -27,12 +27,12 @@ use tokio::sync::broadcast::{self, Receiver, Sender, WeakSender, error::RecvErro
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// The most people at once. Others get a line that says so.
+/// The most users at once. Others get a line that says so.
 const PEOPLE: usize = 256;
-/// The longest line, its end included, and how many may wait for one who reads slowly before some are lost.
+/// The longest line, its end included, and how many lines may wait for a slow reader before some are lost.
 const LINE: u64 = 512;
 const LINES: usize = 64;
-/// How long somebody may say nothing, and how long a line may take to be sent to them.
+/// How long a user may be silent, and how long sending a line may take.
 const SILENCE: Duration = Duration::from_secs(3600);
 const WRITE: Duration = Duration::from_secs(10);
 const LAST_LINES: CloseLimits = CloseLimits { time: Duration::from_secs(2), bytes: 64 << 10 };
@@ -92,7 +92,7 @@ async fn serve(mut listeners: AsyncListeners) -> Result<(), Error> {
         match event {
             Ok(Event::Connection(client)) if people.len() < PEOPLE => {
                 let room = rooms.entry(Arc::clone(&client.name)).or_insert_with(|| broadcast::channel(LINES).0);
-                // Here, so that all hear of each other in the order in which they come.
+                // Announced here, so that the order of arrival is the same for everybody.
                 let others = room.send(said(client.peer, "comes")).unwrap_or(0);
                 people.spawn(visit(client, others, room.subscribe(), room.downgrade()));
             }
@@ -105,7 +105,7 @@ async fn serve(mut listeners: AsyncListeners) -> Result<(), Error> {
             Err(error) => return Err(error),
         }
     }
-    // Nobody can say anything any more, which everybody hears.
+    // Dropping the rooms ends every conversation.
     drop((listeners, rooms));
     let _ = timeout(WRITE + LAST_LINES.time, people.join_all()).await;
     Ok(())
@@ -115,7 +115,7 @@ fn said(by: SocketAddr, what: &str) -> Said {
     (by, Arc::from(format!("{by} {what}\r\n")))
 }
 
-/// One person, from coming to going.
+/// Serves one user.
 async fn visit(client: Connection<TcpStream>, others: usize, heard: Receiver<Said>, room: WeakSender<Said>) {
     let Connection { name, mut stream, peer, .. } = client;
     let say = |what: &str| drop(room.upgrade().map(|room| room.send(said(peer, what))));
@@ -125,7 +125,8 @@ async fn visit(client: Connection<TcpStream>, others: usize, heard: Receiver<Sai
         let _ = timeout(WRITE, stream.write_all(format!("bye: {why}\r\n").as_bytes())).await;
     }
     say("goes");
-    // It blocks, so it has a separate thread, and "bye" arrives although more lines were waiting.
+    // close_gracefully blocks, so it runs in a separate thread. With it, "bye" arrives even if unread lines were
+    // waiting.
     if let Ok(stream) = stream.into_std() {
         let _ = tokio::task::spawn_blocking(move || close_gracefully(stream, LAST_LINES)).await;
     }
@@ -149,7 +150,7 @@ async fn talk(
                 Ok(Ok(false)) if line.len() as u64 == LINE => return "that line was too long",
                 Ok(Ok(false)) => return "you closed",
                 Ok(Ok(true)) => {
-                    // Their terminals are not for others to steer.
+                    // Control characters must not reach the terminals of others.
                     let text = String::from_utf8_lossy(line.trim_ascii_end()).replace(char::is_control, "?");
                     line.clear();
                     say(&format!("says {text}"));
@@ -170,7 +171,8 @@ async fn talk(
     }
 }
 
-/// Appends to `line` up to a line's end: whether one came. Dropped in between, it goes on there.
+/// Appends to `line` up to the end of a line. Returns whether the end came. If it is cancelled, the next call
+/// continues.
 async fn read_line(reader: &mut (impl AsyncBufReadExt + Unpin), line: &mut Vec<u8>) -> io::Result<bool> {
     let room = LINE.saturating_sub(line.len() as u64);
     reader.take(room).read_until(b'\n', line).await?;

@@ -1,7 +1,8 @@
 //! A server that goes into the background, or stays: `daemon [--foreground] PIDFILE ENDPOINT`.
 //!
-//! In the background its exit status is 0 once it serves, and what went wrong before is on standard error. In the
-//! foreground it notifies a service manager. Each client gets one line; SIGHUP counts a generation up, SIGTERM ends it.
+//! In the background, the exit status is 0 when it serves; an error before that is printed on standard error. In the
+//! foreground it notifies a service manager. Each client gets one line. SIGHUP adds 1 to the generation, SIGTERM ends
+//! the server.
 
 use std::io::{self, Write};
 use std::net::TcpListener;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One that wants to know its own failure's status says so; the rest is `foreground`.
+/// The part that runs in the background. The rest is as in `foreground`.
 fn background(pid_file: &str, endpoint: &str) -> Result<ExitCode, Error> {
     let inherited = Sockets::inherited()?;
     let starting = Daemon::new().pid_file(pid_file).start()?;
@@ -61,7 +62,7 @@ fn foreground(endpoint: &str) -> Result<ExitCode, Error> {
     serve(signals, manager)
 }
 
-/// Everything that can fail: the sockets, the signals, the threads.
+/// Everything that can fail at the start: the sockets, the signals, the threads.
 fn begin(inherited: Option<Sockets>, endpoint: &str) -> Result<(Signals, Arc<AtomicU32>), Error> {
     let sockets = match inherited {
         Some(sockets) => sockets,

@@ -1,8 +1,9 @@
-//! A name server on every address of the host that answers which of them was asked: `dns [ENDPOINT]`.
+//! A name server on every address of the host, which answers with the address that was asked: `dns [ENDPOINT]`.
 //!
-//! Any name has one address: the one that the question came to. Started by portgrant or a service manager it serves on
-//! the sockets that it is handed. Started by hand it asks for ENDPOINT, or for `each:53/udp`: a socket for each address,
-//! and for those that come later. With `53/udp` it has one socket that learns the addresses, and answers the same.
+//! Every name has one address: the one to which the question was sent. If portgrant or a service manager starts it, it
+//! serves on the sockets that it gets. Otherwise it asks for ENDPOINT, or for `each:53/udp`: a socket for each address,
+//! also for addresses that are added later. With `53/udp` one socket reports the address of each question, and the
+//! answers are the same.
 //!
 //! ```text
 //! $ dns &
@@ -53,7 +54,7 @@ fn serve(mut listeners: Listeners) -> Result<(), Error> {
 fn reply(datagram: &Datagram) {
     let (peer, asked) = (datagram.arrival.peer, datagram.arrival.asked);
     println!("{peer} asked {asked}");
-    // A broadcast is answered by the address that the answer leaves from.
+    // The answer to a broadcast has the address that it is sent from.
     let own = datagram.arrival.from.unwrap_or(asked);
     if let Some(answer) = answer(&datagram.bytes, own)
         && let Err(error) = datagram.try_reply(&answer)
@@ -62,8 +63,8 @@ fn reply(datagram: &Datagram) {
     }
 }
 
-/// The answer to a query (RFC 1035): `own` for type A or AAAA, whichever it is, and no record for any other. `None` for
-/// anything but a query of one question: it gets no answer, so that two servers never answer each other.
+/// The answer to a query (RFC 1035): `own` for the type that fits it, A or AAAA, and no record for other types. `None`
+/// for anything but a query with one question: without an answer, two servers never answer each other.
 fn answer(query: &[u8], own: IpAddr) -> Option<Vec<u8>> {
     let (header, rest) = query.split_at_checked(12)?;
     let [flags, .., one] = [header[2], header[4], header[5]];
@@ -77,7 +78,7 @@ fn answer(query: &[u8], own: IpAddr) -> Option<Vec<u8>> {
         IpAddr::V6(own) if question[name..] == [0, 28, 0, 1] => &[&[0, 16][..], &own.octets()].concat(),
         IpAddr::V4(_) | IpAddr::V6(_) => &[],
     };
-    // Its id, a response that is authoritative, recursion desired if it was; one question, no or one answer.
+    // The query's id; flags: response, authoritative, and RD as in the query; one question, and one answer or none.
     let counts = [0, 1, 0, u8::from(!record.is_empty()), 0, 0, 0, 0];
     let mut answer = [&header[..2], &[0x84 | flags & 1, 0], &counts, question].concat();
     if !record.is_empty() {
@@ -87,7 +88,7 @@ fn answer(query: &[u8], own: IpAddr) -> Option<Vec<u8>> {
     Some(answer)
 }
 
-/// The length of the name that `bytes` begins with, its end included. A question's name is not compressed.
+/// The length of the name at the start of `bytes`, its end included. The name of a question is not compressed.
 fn name_length(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {

@@ -1,6 +1,6 @@
 //! An echo server (RFC 862) on tcp and udp: `echod [--workers N] ENDPOINT…`.
 //!
-//! One call gets each socket, however it has to come: inherited, bound by this process, or from the helper.
+//! One call returns each socket, whether it is inherited, bound by this process, or bound by the helper.
 //!
 //! ```text
 //! $ portgrant exec -l 7 -- echod 7 &      # or just: echod 7
@@ -62,7 +62,7 @@ fn sockets(endpoints: &[String], workers: usize) -> Result<Vec<Socket>, Error> {
     Ok(all)
 }
 
-/// A thread a socket; none of them ends.
+/// One thread for each socket. The threads do not end.
 fn serve(sockets: Vec<Socket>) -> Result<(), Error> {
     let mut threads = Vec::new();
     for socket in sockets {
@@ -78,7 +78,7 @@ fn serve(sockets: Vec<Socket>) -> Result<(), Error> {
             thread::spawn(move || datagrams(&socket))
         } else {
             let listener = socket.into_tcp()?;
-            // A client that vanishes is noticed after two minutes, also while something is on its way to it.
+            // A client that vanishes is noticed after two minutes, even if data is being sent to it.
             let keep_alive = KeepAlive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 6 };
             let options = StreamOptions::new().keep_alive(keep_alive).user_timeout(keep_alive.notices_within());
             options.apply(&listener)?;

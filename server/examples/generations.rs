@@ -1,8 +1,8 @@
 //! A web server that replaces itself without refusing a connection:
-//! `generations [--daemon] [--pid-file FILE] [--control FILE] [--workers N] [--start SECONDS] [--drain SECONDS]
-//! [--upgrade-on-hangup] ENDPOINT…`, and `generations --upgrade CONTROL`, which asks one to do so and prints the result.
+//! `generations [--daemon] [--pid-file FILE] [--control FILE] [--workers N] [--start SECONDS] [--drain SECONDS] [--upgrade-on-hangup] ENDPOINT…`.
+//! `generations --upgrade CONTROL` asks a running server to replace itself, and prints the result.
 //!
-//! An ENDPOINT `@FILE` stands for those in the file's lines, which each generation reads again.
+//! An ENDPOINT `@FILE` stands for the endpoints in FILE, one in each line. Each generation reads the file again.
 //!
 //! ```text
 //! $ portgrant exec -l 80 -- generations --control /tmp/control 80 &
@@ -32,9 +32,9 @@ use portgrant_server::{CloseLimits, Error, Event, Listeners, Notify, Socket, clo
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-/// What another version of this program would have differently.
+/// The part that another version of this program would change.
 const VERSION: &str = "version 1";
-/// How long a client may keep silent between two requests; and once this process is to end.
+/// How long a client may be silent between two requests, and how long after this process was asked to end.
 const IDLE: Duration = Duration::from_secs(30);
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
@@ -125,7 +125,7 @@ fn run(generation: Generation, options: &Options) -> ExitCode {
     };
     let (drain, greeting) = (serving.drain(), Arc::<str>::from(greeting));
     for listeners in workers {
-        // Each loop has a token: nothing is accepted after the last one is gone.
+        // Each accept loop has a token. After the last token is dropped, nothing is accepted.
         let (drain, token, greeting) = (drain.clone(), drain.token(), Arc::clone(&greeting));
         thread::spawn(move || accept(listeners, &drain, &token, &greeting));
     }
@@ -135,7 +135,7 @@ fn run(generation: Generation, options: &Options) -> ExitCode {
     }
 }
 
-/// Everything that can fail.
+/// Everything that can fail at the start.
 fn begin(generation: &mut Generation, options: &Options) -> Result<(Vec<Listeners>, String), Error> {
     match &options.pid_file {
         Some(path) if options.daemon => generation.daemon(Daemon::new().pid_file(path).keep_output())?,
@@ -189,7 +189,7 @@ fn add(listeners: &mut Listeners, socket: Socket) -> Result<(), Error> {
     }
 }
 
-/// The process that began it all, which a memfd passes on from generation to generation.
+/// The pid of the first generation, which a memfd passes on to each later one.
 fn origin(generation: &mut Generation) -> Result<u32, Error> {
     let failed = |source: io::Error| Error::system("cannot read or write a memfd", source);
     let state: OwnedFd = match generation.state("origin") {
@@ -242,7 +242,7 @@ fn next_order(serving: &mut Serving) -> Result<Order, Error> {
         if let Some(manager) = serving.manager() {
             manager.watchdog()?;
         }
-        // Also after a signal there may be an order.
+        // poll(2) may also be interrupted by a signal: check for an order anyway.
         let _ = poll(&mut [PollFd::new(&*serving, PollFlags::IN)], Some(&pause));
     }
 }
@@ -260,7 +260,7 @@ fn accept(mut listeners: Listeners, drain: &Drain, token: &Token, greeting: &Arc
             Ok(event) => eprintln!("generations: {event:?}"),
             Err(error) => {
                 eprintln!("generations: {error}");
-                // The other ports go on.
+                // The other ports are still served.
                 if !matches!(error.downcast_ref(), Some(ListenerError::Failed { .. })) {
                     return;
                 }
@@ -275,7 +275,7 @@ fn converse(stream: TcpStream, token: &Token, greeting: &str) {
     }
 }
 
-/// Answers requests until the client, its silence, or this process's end ends it.
+/// Answers requests until the client ends, is silent for too long, or this process ends.
 fn answers(stream: TcpStream, token: &Token, greeting: &str) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -285,7 +285,7 @@ fn answers(stream: TcpStream, token: &Token, greeting: &str) -> io::Result<TcpSt
             break;
         }
         let Some((path, keeps)) = request(&mut requests)? else { break };
-        // Open requests are answered, with a note that it is the last answer.
+        // Requests in progress are answered, with `Connection: close`.
         let keeps = keeps && !token.is_stopping();
         answer(&stream, &path, keeps, greeting)?;
         if !keeps {
@@ -296,8 +296,8 @@ fn answers(stream: TcpStream, token: &Token, greeting: &str) -> io::Result<TcpSt
     Ok(stream)
 }
 
-/// Whether another request comes. Once this process is to end, a client has a moment for one more: it may have sent it
-/// already.
+/// Whether another request comes. After this process was asked to end, a client has a moment for one more: the request
+/// may already be on its way.
 fn is_asked(stream: &TcpStream, token: &Token) -> io::Result<bool> {
     let limit = |time: Duration| Timespec::try_from(time).map_err(|_| io::ErrorKind::InvalidInput);
     if !token.is_stopping() {
@@ -312,7 +312,7 @@ fn is_asked(stream: &TcpStream, token: &Token) -> io::Result<bool> {
     Ok(asked)
 }
 
-/// The path, and whether the connection is to go on; `None` at its end.
+/// The path, and whether the client keeps the connection; `None` at its end.
 fn request(requests: &mut impl BufRead) -> io::Result<Option<(String, bool)>> {
     let mut head = requests.take(8192);
     let mut first = String::new();

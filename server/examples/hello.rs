@@ -1,7 +1,7 @@
 //! A web server with threads that says which user it runs as: `hello [--inetd | [--workers N] ENDPOINT]`.
 //!
-//! Started by portgrant or by a service manager it serves on the sockets that it is handed. Started by hand it binds or
-//! asks for ENDPOINT, or port 80; with `--workers`, N sockets that share it.
+//! If portgrant or a service manager starts it, it serves on the sockets that it gets. Otherwise it binds or asks for
+//! ENDPOINT, or port 80; with `--workers`, N sockets share the port.
 //!
 //! ```text
 //! $ portgrant exec -l 127.0.0.1:80 -- hello &
@@ -9,8 +9,9 @@
 //! hello from uid 1000 at 127.0.0.1:80
 //! ```
 //!
-//! A fixed number of threads accept for themselves, and who comes when all are busy waits in the kernel's queue: no
-//! client makes it grow. A silent one holds a thread for some seconds only; where thousands are silent, see `web`.
+//! A fixed number of threads accept connections. If all are busy, new clients wait in the kernel's queue, so clients
+//! cannot make the server grow. A silent client holds a thread only for some seconds; for thousands of silent clients
+//! see `web`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::iter;
@@ -24,10 +25,10 @@ use portgrant_server::{CloseLimits, Error, KeepAlive, Server, Sockets, StreamOpt
 
 /// Clients at once, on all sockets together.
 const THREADS: usize = 64;
-/// How long a request's head may be, and how long it may take from the end of the one before.
+/// The longest head of a request, and how long it may take after the previous request.
 const HEAD: u64 = 8192;
 const TIME_LIMIT: Duration = Duration::from_secs(5);
-/// How many requests one connection may have, so that others have their turn.
+/// How many requests one connection may have, so that other clients get a thread.
 const REQUESTS: usize = 1000;
 
 fn main() -> ExitCode {
@@ -66,7 +67,7 @@ fn sockets(endpoint: &str) -> Result<Sockets, Error> {
     }
 }
 
-/// The same number of threads for each socket. None of them ends.
+/// The same number of threads for each socket. The threads do not end.
 fn serve(sockets: Sockets) -> Result<(), Error> {
     let keep_alive = KeepAlive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 6 };
     let options = StreamOptions::new().keep_alive(keep_alive).user_timeout(keep_alive.notices_within());
@@ -101,9 +102,9 @@ fn accept(listener: &TcpListener) {
     }
 }
 
-/// Requests and answers, up to the last; then the client gets all of it before the connection goes.
+/// Answers all requests of a client. The connection is closed so that the client gets the last answer.
 fn converse(client: TcpStream) -> Result<(), Error> {
-    // It can only fail for one that is gone, and so will what follows.
+    // This can only fail if the client has gone. Then the next call fails as well.
     let _ = client.set_nodelay(true);
     let _ = client.set_write_timeout(Some(TIME_LIMIT));
     let mut reader = BufReader::new(Patient { client: &client, until: Instant::now() });
@@ -118,7 +119,7 @@ fn converse(client: TcpStream) -> Result<(), Error> {
     close_gracefully(client, CloseLimits { time: TIME_LIMIT, ..CloseLimits::default() }).map(drop)
 }
 
-/// Reads up to a moment: a client that sends one byte now and then does not prolong it.
+/// Reads until a deadline: a client that sends single bytes does not extend it.
 struct Patient<'a> {
     client: &'a TcpStream,
     until: Instant,
@@ -135,7 +136,7 @@ impl Read for Patient<'_> {
     }
 }
 
-/// What matters of a request (RFC 9112); every path gets the one answer.
+/// The parts of a request that are used (RFC 9112). Every path gets the same answer.
 struct Request {
     status: &'static str,
     has_body: bool,
@@ -143,7 +144,7 @@ struct Request {
 }
 
 impl Request {
-    /// `None` if the client closed instead, or went on too long without a line's end.
+    /// `None` if the client closed the connection, or if a line was too long.
     fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         let mut head = String::new();
         let mut reader = reader.take(HEAD);
@@ -163,9 +164,9 @@ impl Request {
                 None if line == "\r\n" || line == "\n" => return Ok(Some(request)),
                 None if reader.limit() == 0 => return Ok(Some(Request::wrong("431 Request Header Fields Too Large"))),
                 None => return Ok(Some(Request::wrong("400 Bad Request"))),
-                // White space there can hide what follows from one of two servers in a row.
+                // With white space here, a proxy and this server could read the header differently (request smuggling).
                 Some((name, _)) if name.contains([' ', '\t']) => return Ok(Some(Request::wrong("400 Bad Request"))),
-                // Its body is not read, so that nothing of it is ever taken for another request.
+                // The body is not read, so the connection must end: the body must not be taken for a request.
                 Some(("content-length" | "transfer-encoding", _)) => request.keeps_alive = false,
                 Some(("connection", value)) if value.contains("close") => request.keeps_alive = false,
                 Some(_) => {}
@@ -177,7 +178,7 @@ impl Request {
         Request { status, has_body: true, keeps_alive: false }
     }
 
-    /// In one piece, and so mostly in one segment.
+    /// One write, so usually one segment.
     fn answer(&self, mut client: &TcpStream, keeps: bool) -> io::Result<()> {
         let mut local = client.local_addr()?;
         local.set_ip(local.ip().to_canonical());

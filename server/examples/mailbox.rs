@@ -1,7 +1,7 @@
-//! A server that takes one more socket while it runs: `mailbox PATH`.
+//! A server that accepts further sockets while it runs: `mailbox PATH`.
 //!
-//! It starts with nothing, makes its socket file at PATH, and greets on every listener that is sent there. Any program
-//! that speaks portgrant's records can send one, the helper among them: its `pass --to FD`, with FD connected to PATH.
+//! It starts without sockets, creates its socket file at PATH, and greets clients on every listener that is sent there.
+//! `portgrant pass --to PATH` sends one; so can any other program that writes portgrant's records.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         }
     };
     loop {
-        // Whatever one peer gets wrong, the next one is welcome.
+        // After an error of one peer, the next one is served.
         if let Err(error) = mailbox.receive().and_then(greet_on_each) {
             eprintln!("mailbox: {error}");
         }

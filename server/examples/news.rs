@@ -1,14 +1,14 @@
-//! A news server for a few groups: `news HOST GROUP,GROUP… [ENDPOINT]`. Articles live in memory, and end with it.
+//! A news server for a few groups: `news HOST GROUP,GROUP… [ENDPOINT]`. Articles are kept in memory only.
 //!
-//! Anybody may read and post. Started by portgrant or by a service manager it serves on the sockets that it is handed,
-//! else it asks for ENDPOINT, or for port 119. HOST is its name, in Path and in Message-IDs.
+//! Anybody may read and post. If portgrant or a service manager starts it, it serves on the sockets that it gets;
+//! otherwise it asks for ENDPOINT, or for port 119. HOST is its name in Path and in Message-IDs.
 //!
 //! ```text
 //! $ portgrant exec -l 119 -- news news.example.test local.general,local.test &
 //! $ tin -r -g 127.0.0.1 local.test
 //! ```
 //!
-//! NNTP is RFC 3977 with its READER, POST, OVER and NEWNEWS, articles RFC 5536 as far as a server must know.
+//! It implements NNTP (RFC 3977) with READER, POST, OVER and NEWNEWS, and the parts of RFC 5536 that a server needs.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -26,7 +26,7 @@ mod spool;
 /// The longest line of a command and of an article, its end included.
 const COMMAND: usize = 512;
 const TEXT: usize = 1000;
-/// The biggest article, and how much more is read of one, so that its author hears what is wrong with it.
+/// The largest article, and how much more is read of a larger one, so that its author gets the error.
 const ARTICLE: usize = 256 << 10;
 const MORE: usize = 4 * ARTICLE;
 
@@ -53,14 +53,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Where one client is.
+/// The state of one client.
 struct Session<'a> {
     spool: &'a Spool,
     group: Option<String>,
     current: Option<u64>,
 }
 
-/// A reply: a line, or a line and the text that follows it, or the last line of all.
+/// A reply: a line, a line with a text, or the last line of the connection.
 enum Reply {
     Line(String),
     Text(String, Vec<String>),
@@ -155,7 +155,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Enters a group, and lists those of its numbers that are asked for.
+    /// Enters a group, and lists its numbers in the requested range.
     fn group(&mut self, name: &str, listed: Option<RangeInclusive<u64>>) -> Reply {
         let Some(high) = self.spool.highest(name) else { return line("411 there is no such group") };
         let articles = self.spool.by_number(name, &(0..=high));
@@ -180,7 +180,7 @@ impl<'a> Session<'a> {
         if part == Part::Nothing { Reply::Line(reply) } else { Reply::Article(reply, article, part) }
     }
 
-    /// The one article that is meant; by its Message-ID it has the number 0.
+    /// The requested article. If it is named by Message-ID, its number is 0.
     fn find(&self, arguments: &[&str]) -> Result<(u64, Arc<Article>), &'static str> {
         let (number, none) = match *arguments {
             [] => (self.current, "420 no article is current"),
@@ -255,7 +255,7 @@ fn range(text: &str) -> Option<RangeInclusive<u64>> {
     Some(first.parse().ok()?..=if last.is_empty() { u64::MAX } else { last.parse().ok()? })
 }
 
-/// `20261122 110000`, or with a year of two digits, which is not in the future.
+/// `20261122 110000`. A year of two digits is never in the future.
 fn moment(date: &str, time: &str) -> Option<Timestamp> {
     let this_year = Timestamp::now().strftime("%y").to_string();
     let century = match date.get(..2)? {
@@ -280,7 +280,7 @@ fn send<'a>(client: &mut Client, lines: impl Iterator<Item = &'a [u8]>) -> io::R
     client.reply(".")
 }
 
-/// Takes lines up to the dot.
+/// Reads lines up to the dot.
 fn text(client: &mut Client) -> io::Result<Result<Vec<Vec<u8>>, Reply>> {
     let (mut lines, mut taken, mut is_wrong) = (Vec::new(), 0, false);
     loop {

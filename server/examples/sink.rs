@@ -1,15 +1,15 @@
-//! A mail server that keeps what it gets: `sink FOLDER DOMAIN [ENDPOINT]`; each message is a file in FOLDER/new.
+//! A mail server that only stores mail: `sink FOLDER DOMAIN [ENDPOINT]`. Each message becomes a file in FOLDER/new.
 //!
-//! It takes mail for anybody at DOMAIN, from anybody, and never sends any. Started by portgrant or by a service manager
-//! it serves on the sockets that it is handed, else it asks for ENDPOINT, or for port 25.
+//! It accepts mail from anybody for any address at DOMAIN, and never sends mail. If portgrant or a service manager
+//! starts it, it serves on the sockets that it gets; otherwise it asks for ENDPOINT, or for port 25.
 //!
 //! ```text
 //! $ portgrant exec -l 25 -- sink ~/Maildir example.test &
 //! $ swaks --server 127.0.0.1 --to alice@example.test
 //! ```
 //!
-//! SMTP is RFC 5321 with SIZE, 8BITMIME and PIPELINING. A line ends in CR LF and in nothing else: who takes a bare LF
-//! for an end as well lets one message be smuggled in within another.
+//! It implements SMTP (RFC 5321) with SIZE, 8BITMIME and PIPELINING. A line must end in CR LF: a server that also
+//! accepts a bare LF lets a client smuggle one message inside another.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -28,11 +28,11 @@ mod lines;
 /// The longest line of a command and of a message, its end included (RFC 5321, 4.5.3.1).
 const COMMAND: usize = 512;
 const TEXT: usize = 1000;
-/// The biggest message, and how much more is read of one, so that its client hears what is wrong with it.
+/// The largest message, and how much more is read of a larger one, so that its client gets the error.
 const MESSAGE: usize = 10 << 20;
 const MORE: usize = 4 * MESSAGE;
 const RECIPIENTS: usize = 100;
-/// How many commands one client may get wrong.
+/// How many wrong commands one client may send.
 const ERRORS: usize = 20;
 
 fn main() -> ExitCode {
@@ -65,17 +65,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Something that may stand in a header, and means nothing else there. (Quoted local parts may not.)
+/// Whether `text` is safe in a header. (Quoted local parts are not accepted.)
 fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>()\"\\".contains(&byte))
 }
 
-/// A host's, which becomes a part of files' names.
+/// Whether `text` is a host name. It becomes a part of file names.
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
 }
 
-/// The session of one client so far.
+/// The state of one client.
 struct Session<'a> {
     mailbox: &'a Mailbox,
     peer: IpAddr,
@@ -84,7 +84,7 @@ struct Session<'a> {
     to: Vec<String>,
 }
 
-/// A reply, and whether the client is let go after it.
+/// A reply, and whether the connection ends after it.
 enum Reply {
     Line(&'static str),
     Last(&'static str),
@@ -223,7 +223,7 @@ fn path<'a>(text: &'a str, word: &str) -> Option<(&'a str, &'a str)> {
     fits.then_some((address, parameters))
 }
 
-/// Takes the lines of a message up to the dot, and says what is wrong with it.
+/// Reads the lines of a message up to the dot. Returns the reply if something is wrong with it.
 fn text(client: &mut Client, message: &mut Message) -> io::Result<Option<Reply>> {
     let mut wrong = None;
     let mut taken = 0;
@@ -232,7 +232,7 @@ fn text(client: &mut Client, message: &mut Message) -> io::Result<Option<Reply>>
             Ending::Crlf if client.line == b"." => return Ok(wrong.map(Reply::Line)),
             Ending::Crlf => {}
             Ending::TooLong => wrong = Some("554 5.6.0 a line of it is too long"),
-            // What follows may be commands to the client and text to us, or the other way round: none of it is read.
+            // The client and this server may disagree where the message ends, so nothing more is read.
             Ending::Bare => return Ok(Some(BARE)),
         }
         taken += client.line.len();
@@ -245,14 +245,14 @@ fn text(client: &mut Client, message: &mut Message) -> io::Result<Option<Reply>>
     }
 }
 
-/// Where messages go, and for whom.
+/// The folder for messages, and the domain.
 struct Mailbox {
     folder: PathBuf,
     domain: String,
     number: AtomicU64,
 }
 
-/// A message that comes in, in FOLDER/tmp; it goes with this value unless it is kept.
+/// An incoming message in FOLDER/tmp. It is removed when dropped, unless it was kept.
 struct Message {
     path: PathBuf,
     kept: PathBuf,
@@ -269,7 +269,7 @@ impl Mailbox {
         Ok(Mailbox { folder, domain: domain.to_owned(), number: AtomicU64::new(0) })
     }
 
-    /// Begins a message with where it comes from, as maildir(5) and RFC 5321 (4.4) have it.
+    /// Begins a message with its trace headers (RFC 5321, 4.4), in a file named as in maildir(5).
     fn begin(&self, session: &Session) -> io::Result<Message> {
         let (now, number) = (Timestamp::now(), self.number.fetch_add(1, Ordering::Relaxed));
         let unique = format!("M{:06}P{}Q{number}", now.subsec_microsecond(), std::process::id());
@@ -292,7 +292,7 @@ impl Message {
         self.file.write_all(line).and_then(|()| self.file.write_all(b"\n")).map_err(|_| "452 4.3.1 no room for it")
     }
 
-    /// Readers of FOLDER/new see whole messages only, and each message stays there.
+    /// Moves the message to FOLDER/new. Readers see only complete messages, and no message is overwritten.
     fn keep(mut self) -> io::Result<()> {
         self.file.flush()?;
         self.file.get_ref().sync_all()?;

@@ -1,7 +1,7 @@
-//! A web server of axum's: `web [ENDPOINT…]`, or on port 80.
+//! A web server with axum: `web [ENDPOINT…]`; the default is port 80.
 //!
-//! Each socket is inherited, bound or asked for, whichever it takes. The one that is called `status` shows how it goes;
-//! any other is the site. SIGTERM lets requests that are there be answered, and ends.
+//! Each socket is inherited, bound, or requested from the helper. The socket with the name `status` shows a counter;
+//! every other one serves the site. At SIGTERM, requests in progress are answered; then the server ends.
 //!
 //! ```text
 //! $ portgrant exec -l http=80 -l status=127.0.0.1:81 -- web http=80 status=127.0.0.1:81 &
@@ -9,8 +9,8 @@
 //! hello, 127.0.0.1
 //! ```
 //!
-//! Routes are axum's. The loop around them is not `axum::serve`, which waits for a request's head without end, takes
-//! any number of connections, and ends on the first port's terms.
+//! Only the routes are axum's. `axum::serve` has no timeout for a request's head, and no limit on connections, so the
+//! loop here replaces it.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -37,11 +37,11 @@ use tokio::time::timeout;
 
 /// How many clients at once; others wait in the kernel's queue.
 const CONNECTIONS: usize = 1024;
-/// How long a client may take to send a request's head, and so also how long it may say nothing.
+/// How long a client may take to send a request's head, and so how long it may be silent.
 const HEAD: Duration = Duration::from_secs(10);
-/// How long a connection lasts, whatever goes on in it.
+/// The longest duration of a connection.
 const LIFE: Duration = Duration::from_secs(300);
-/// How long requests that are there at the end may take.
+/// How long requests in progress may take at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 #[tokio::main]
@@ -98,7 +98,7 @@ fn listeners(endpoints: &[String]) -> Result<AsyncListeners, Error> {
     AsyncListeners::new(listeners)
 }
 
-/// What comes next, once there is a place for it.
+/// The next event, when there is room for another client.
 async fn next(
     listeners: &mut AsyncListeners,
     places: &Arc<Semaphore>,
@@ -106,7 +106,7 @@ async fn next(
     let place = Arc::clone(places).acquire_owned().await.expect("nobody closes it");
     loop {
         match listeners.event().await {
-            // The other ports go on.
+            // The other ports are still served.
             Err(error) if matches!(error.downcast_ref(), Some(ListenerError::Failed { .. })) => {
                 eprintln!("web: {error}");
             }
@@ -115,7 +115,7 @@ async fn next(
     }
 }
 
-/// The pages, and what is counted.
+/// The pages, and the counter.
 struct Site {
     pages: TowerToHyperService<Router>,
     status: TowerToHyperService<Router>,
@@ -155,7 +155,7 @@ impl Site {
     }
 }
 
-/// [`Connection::peer`]: IPv4 where it is, also on a socket for both.
+/// The client's address is [`Connection::peer`]: IPv4 as such, also on a dual-stack socket.
 async fn hello(Extension(peer): Extension<SocketAddr>) -> String {
     format!("hello, {}\n", peer.ip())
 }

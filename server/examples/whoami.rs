@@ -1,7 +1,7 @@
 //! Shows each client its address and name: `whoami [ENDPOINT [SECONDS]]`.
 //!
-//! The name is the address's by /etc/hosts or DNS, and only where it has that address; SECONDS is the longest that it is
-//! looked for, else 5. Started by portgrant or by a service manager it serves on the sockets that it is handed.
+//! The name comes from /etc/hosts or DNS, and is shown only if it has that address. The lookup takes at most SECONDS (5
+//! if not given). If portgrant or a service manager starts it, it serves on the sockets that it gets.
 //!
 //! ```text
 //! $ portgrant exec -l 79 -- whoami &

@@ -1,4 +1,4 @@
-//! accept(2), and which of its errors would come again at once.
+//! accept(2), and its errors that would occur again at once.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,15 +9,15 @@ use rustix::io::Errno;
 
 use crate::canonical;
 
-/// How long nothing is accepted after an error that would come again at once.
+/// The pause after an error that would occur again at once.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 /// Waits for the next client of `listener`, for a server that has a thread for each listener.
 ///
-/// `for client in listener.incoming().flatten()` skips the error of a client that is gone again, as this does. But out of
-/// descriptors (EMFILE) accept(2) fails again at once, since the client stays in the queue, and that loop then takes a
-/// whole processor. This function waits for a tenth of a second and tries again, as often as it takes.
-/// [`Listeners`](crate::Listeners) waits as well, and reports it.
+/// `for client in listener.incoming().flatten()` skips the error of a client that has already gone, as this function
+/// does. But if there are no more descriptors (EMFILE), accept(2) fails again at once, since the client stays in the
+/// queue, and that loop uses a whole processor. This function waits for a tenth of a second and tries again until it
+/// succeeds. [`Listeners`](crate::Listeners) waits as well, and reports the error.
 ///
 /// ```no_run
 /// use std::io::Write;
@@ -31,11 +31,10 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// The peer's address is IPv4 where the client is, also on a socket for both.
+/// The peer's address is IPv4 for an IPv4 client, also on a dual-stack socket.
 ///
-/// # Errors
-/// What ends this listener for good: it was shut down, say. [`io::ErrorKind::WouldBlock`] where it does not block and
-/// nobody is there.
+/// # Errors Errors after which this listener cannot accept any more, for example because it was shut down.
+/// [`io::ErrorKind::WouldBlock`] if it is non-blocking and no client waits.
 pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     loop {
         match listener.accept() {
@@ -47,8 +46,8 @@ pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     }
 }
 
-/// Out of descriptors, of this process or of all, or of memory; or a security module or a seccomp filter forbids it. The
-/// client stays where it is.
+/// Whether descriptors (of this process or of the system) or memory have run out, or a security module or a seccomp
+/// filter forbids the call. The client stays in the queue.
 pub(crate) fn would_recur(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
@@ -56,8 +55,8 @@ pub(crate) fn would_recur(error: &io::Error) -> bool {
     )
 }
 
-/// Nobody there any more, or an error of the connection's own that accept(2) passes on (see there): the next may fare
-/// better.
+/// Whether the client has gone, or the error is about its connection alone (see accept(2)), so that the next call may
+/// succeed.
 pub(crate) fn is_the_clients(error: &io::Error) -> bool {
     const OWN: &[Errno] = &[
         Errno::AGAIN,

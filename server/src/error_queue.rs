@@ -7,11 +7,11 @@ use nix::sys::socket::{MsgFlags, recvmsg};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// How many errors are dropped at a time. SO_RCVBUF bounds how many there are.
+/// How many errors are dropped at a time. SO_RCVBUF limits their number.
 const MOST: usize = 1024;
 
-/// Drops what is in the error queue of `socket`: ICMP errors where IP_RECVERR is set (ip(7)), timestamps of what was sent
-/// and the like. While anything is in there, poll(2) reports POLLERR.
+/// Empties the error queue of `socket`: ICMP errors if IP_RECVERR is set (ip(7)), timestamps of sent data, and others.
+/// While the queue has an entry, poll(2) reports POLLERR.
 pub(crate) fn drain(socket: &impl AsFd) {
     let number = socket.as_fd().as_raw_fd();
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
@@ -21,8 +21,7 @@ pub(crate) fn drain(socket: &impl AsFd) {
 
 /// Call this if a datagram `socket` was reported as ready and nothing could be read.
 ///
-/// # Errors
-/// ESHUTDOWN where somebody shut it down for reading: it would be ready for ever.
+/// # Errors ESHUTDOWN if the socket was shut down for reading: it would always be ready.
 pub(crate) fn settle(socket: &impl AsFd) -> io::Result<()> {
     drain(socket);
     let mut ends = [PollFd::new(socket, PollFlags::RDHUP)];

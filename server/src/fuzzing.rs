@@ -1,4 +1,4 @@
-//! What the fuzz targets reach beyond the public functions. Built with `--cfg fuzzing` alone, by `fuzz/run`.
+//! Private functions for the fuzz targets. Only built with `--cfg fuzzing`, by `fuzz/run`.
 #![allow(missing_docs, reason = "for the targets in fuzz/, which say what must hold")]
 
 use std::sync::Once;
@@ -31,13 +31,13 @@ pub fn descriptor_numbers(value: &str) -> Option<Vec<i32>> {
     numbers(value)
 }
 
-/// What a client sends to a server that reads characters.
+/// Bytes of a client to a server that reads single characters.
 #[cfg(feature = "telnet")]
 pub fn telnet_by_character(bytes: &[u8]) {
     crate::telnet::fuzz(bytes);
 }
 
-/// What a generation of a server says to the other, or a peer that asks for an upgrade.
+/// A record between two generations of a server, or of a peer that asks for an upgrade.
 #[cfg(feature = "restart")]
 pub fn conversation(bytes: &[u8]) {
     crate::restart::fuzz(bytes);

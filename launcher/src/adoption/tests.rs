@@ -3,7 +3,7 @@ use clap::Parser;
 use super::*;
 use crate::{Arguments, Command};
 
-/// What `portgrant exec WORDS`, up to and with the program, makes of `environment`; or the message.
+/// The image of `portgrant exec WORDS` with this environment, or the error message.
 fn image(words: &[&str], environment: &[&str]) -> Result<Image, String> {
     let words: Vec<OsString> = words.iter().map(OsString::from).collect();
     adopted(&words, environment)

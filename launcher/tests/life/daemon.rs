@@ -93,7 +93,7 @@ fn the_guard_forwards_signals_and_ends_with_the_programs_status() {
          echo ready >{0}; while :; do sleep 0.05; done",
         heard.display()
     );
-    // A subreaper stands in for init, and sees the guard's status.
+    // This test is a subreaper in place of init, so it gets the guard's status.
     let reaper = "import ctypes, os, subprocess, sys\nctypes.CDLL(None).prctl(36, 1)\n\
         assert subprocess.call(sys.argv[1:]) == 0\nprint(os.waitstatus_to_exitcode(os.wait()[1]))";
     let mut command = Command::new("env");
@@ -127,7 +127,7 @@ fn the_program_does_not_outlive_its_guard() {
     let guard = number_in(&pid_file).expect("a pid");
     signal(guard, Signal::SIGKILL);
     soon("the program ends", || !listens(&endpoint));
-    // Nobody was left to remove the file; nobody holds it either.
+    // The guard could not remove its pid file, but the lock is free.
     assert!(pid_file.exists());
     assert_eq!(start(), (0, String::new(), String::new()), "it is taken over");
     let guard = number_in(&pid_file).expect("a pid");
@@ -142,7 +142,7 @@ fn many_sockets_get_their_numbers_although_the_guard_has_files_open() {
     let endpoints: Vec<String> = (0..20).map(|_| format!("127.0.0.1:{}/udp", free_port())).collect();
     let look = "import os, socket, sys; \
         print([socket.socket(fileno=n).getsockname()[1] for n in range(3, 23)], file=open(sys.argv[1], 'w'))";
-    // Whatever this test inherited must not stand in the way.
+    // Descriptors that this test inherited must not be in the way.
     let tidy = "import os, sys; os.closerange(3, 256); os.execv(sys.argv[1], sys.argv[1:])";
     let mut command = Command::new("python3");
     command.env("PORTGRANT_BINDER", folder.granting_helper()).args(["-c", tidy, PORTGRANT]);
@@ -198,9 +198,10 @@ fn the_guard_does_not_spin_if_poll_fails_and_still_forwards_signals() {
     // poll(2) fails with EINVAL for more descriptors than may be open.
     let limited = Command::new("prlimit").args(["--nofile=0", "--pid", &guard.to_string()]).status();
     assert!(limited.expect("prlimit(1)").success());
-    // The signal wakes it from the poll(2) that was under way.
+    // The signal interrupts the poll(2) that was in progress.
     signal(guard, Signal::SIGWINCH);
-    // A process that rests gives the processor up by itself; one that spins is interrupted (proc_pid_status(5)).
+    // A process that waits makes voluntary context switches; one that spins makes involuntary ones
+    // (proc_pid_status(5)).
     let rests = || {
         let status = fs::read_to_string(format!("/proc/{guard}/status")).expect("it runs");
         let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).expect("there");

@@ -1,5 +1,5 @@
-//! What `news` and `sink` have in common: a thread a client, lines that come within their time and length, replies, and
-//! an end that lets a client finish.
+//! Shared by `news` and `sink`: one thread for each client, lines with limits of time and length, replies, and a
+//! graceful end.
 
 use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -18,12 +18,12 @@ use portgrant_server::{
 
 /// The most clients at once. Others get a line that asks them to come back.
 const CLIENTS: usize = 64;
-/// How long a client may take for a line, and how long it may leave one unread.
+/// How long a client may take to send a line, or to read one.
 const LINE: Duration = Duration::from_secs(300);
-/// How long clients that are in the middle of something may take at the end.
+/// How long clients may take at the end to finish a transaction.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
-/// What was inherited, else what is asked for.
+/// The inherited sockets, or else the endpoint.
 pub(crate) fn listeners(endpoint: &str) -> Result<Listeners, Error> {
     let sockets = match Sockets::inherited()? {
         Some(sockets) => sockets,
@@ -83,7 +83,7 @@ fn stop(signals: &mut Signals, stopper: &Stopper) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     Crlf,
-    /// In LF alone, or CR stands within it; whatever its length
+    /// In LF without CR, or with a CR inside the line, whatever its length
     Bare,
     /// Beyond the limit; the rest of the line is dropped
     TooLong,
@@ -91,9 +91,9 @@ pub(crate) enum Ending {
 
 /// One client.
 pub(crate) struct Client {
-    /// Who it is; IPv4 where it is, also on a socket for both
+    /// Its address; IPv4 as such, also on a dual-stack socket
     pub(crate) peer: IpAddr,
-    /// The line that was read last, without its end
+    /// The last line, without its end
     pub(crate) line: Vec<u8>,
     reader: BufReader<Patient>,
     replies: Vec<u8>,
@@ -108,15 +108,15 @@ impl Client {
     }
 
     fn talk(mut self, talk: &dyn Fn(&mut Client) -> io::Result<()>) {
-        // Who is gone needs no outcome.
+        // Errors are ignored: the client has gone.
         let set = self.reader.get_ref().stream.set_write_timeout(Some(LINE));
         if set.and_then(|()| talk(&mut self)).and_then(|()| self.send()).is_ok() {
             let _ = close_gracefully(self.reader.into_inner().stream, CloseLimits::default());
         }
     }
 
-    /// Adds a line to what is to be sent. Replies to commands that came together are sent together, once there is no
-    /// further line to read, or there are many.
+    /// Adds a line to the replies. Replies to pipelined commands are sent together, when no further line has arrived,
+    /// or when there are many.
     pub(crate) fn reply(&mut self, line: impl Display) -> io::Result<()> {
         self.reply_bytes(format!("{line}").as_bytes())
     }
@@ -128,19 +128,19 @@ impl Client {
         if self.replies.len() > 64 << 10 { self.send() } else { Ok(()) }
     }
 
-    /// What comes now may come to its end although the server ends.
+    /// Begins a transaction that may finish although the server ends.
     pub(crate) fn hold_on(&mut self) {
         self.reader.get_mut().is_held = true;
     }
 
-    /// That was it.
+    /// Ends the transaction.
     pub(crate) fn let_go(&mut self) {
         self.reader.get_mut().is_held = false;
     }
 
     /// Reads a line of at most `limit` bytes, its end included.
     ///
-    /// Errors: TimedOut where it took too long, or the server ends; UnexpectedEof where the client closed.
+    /// Errors: TimedOut if it took too long or the server ends; UnexpectedEof if the client closed the connection.
     pub(crate) fn read_line(&mut self, limit: usize) -> io::Result<Ending> {
         if !self.reader.buffer().contains(&b'\n') {
             self.send()?;
@@ -159,7 +159,7 @@ impl Client {
             }
             before = last;
         }
-        // A line that is too long may be bare as well, which is worse.
+        // A line may be both too long and bare. Bare is the more serious error.
         let is_crlf = before == b'\r' && returns == 1;
         self.line.truncate(self.line.len().saturating_sub(if is_crlf { 2 } else { 1 }));
         Ok(match pieces {
@@ -174,7 +174,7 @@ impl Client {
     }
 }
 
-/// Reads up to a moment, however slowly the bytes come, or up to the server's end.
+/// Reads until a deadline, however slowly the bytes come, or until the server ends.
 struct Patient {
     stream: TcpStream,
     until: Instant,

@@ -1,4 +1,4 @@
-//! What `news` has to read: articles in memory, their header (RFC 5536) and their overview (RFC 3977, 8.1).
+//! The articles of `news`, in memory: their header (RFC 5536) and their overview (RFC 3977, 8.1).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-/// How much and how many are kept, the newest.
+/// How many bytes and articles are kept; the oldest are removed.
 const BYTES: usize = 64 << 20;
 const ARTICLES: usize = 10_000;
 
-/// All groups and articles. Every answer is a copy, so that nobody waits for another's client.
+/// All groups and articles. Answers are copies, so that no client waits for another.
 pub(crate) struct Spool {
     pub(crate) host: String,
     begun: Timestamp,
@@ -37,7 +37,7 @@ pub(crate) struct Article {
     bytes: usize,
 }
 
-/// What is sent of an article.
+/// The part of an article that is sent.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Part {
     Whole,
@@ -64,7 +64,7 @@ impl Spool {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// LIST ACTIVE: name, highest and lowest number, whether one may post.
+    /// LIST ACTIVE: name, highest and lowest number, and whether posting is allowed.
     pub(crate) fn active(&self, wildmat: &str) -> Vec<String> {
         let kept = self.kept();
         let line = |(name, high): (&String, &u64)| {
@@ -84,7 +84,7 @@ impl Spool {
         if since <= self.begun { self.active("*") } else { Vec::new() }
     }
 
-    /// The Message-IDs of what came since then.
+    /// The Message-IDs of articles since `since`.
     pub(crate) fn news_since(&self, wildmat: &str, since: Timestamp) -> Vec<String> {
         let is_in = |article: &&Arc<Article>| article.numbers.iter().any(|(group, _)| matches(wildmat, group));
         let kept = self.kept();
@@ -92,7 +92,7 @@ impl Spool {
         articles.map(|article| article.id.clone()).collect()
     }
 
-    /// A group's highest number so far.
+    /// The highest number of a group so far.
     pub(crate) fn highest(&self, group: &str) -> Option<u64> {
         self.kept().groups.get(group).copied()
     }
@@ -101,14 +101,14 @@ impl Spool {
         self.kept().articles.iter().find(|article| article.id == id).cloned()
     }
 
-    /// Those of a group, by their numbers.
+    /// The articles of a group with these numbers.
     pub(crate) fn by_number(&self, group: &str, numbers: &RangeInclusive<u64>) -> Vec<(u64, Arc<Article>)> {
         let kept = self.kept();
         let articles = kept.of_group(group).filter(|(number, _)| numbers.contains(number));
         articles.map(|(number, article)| (number, Arc::clone(article))).collect()
     }
 
-    /// Files an article, if it is one, and removes the oldest if there is no room. Returns the reply.
+    /// Stores a valid article, and removes the oldest if there is no room. Returns the reply.
     pub(crate) fn accept(&self, lines: &[Vec<u8>], peer: IpAddr) -> &'static str {
         let Some(head) = lines.iter().position(Vec::is_empty) else { return "441 it has no body" };
         let header = Header::new(&lines[..head]);
@@ -131,7 +131,7 @@ impl Spool {
         "240 it is here"
     }
 
-    /// The article with its numbers, and with what a server adds to a header.
+    /// The article with its numbers, and with the headers that a server adds.
     fn injected(&self, kept: &Kept, header: &Header, body: &[Vec<u8>], peer: IpAddr) -> Option<Article> {
         let (came, host) = (Timestamp::now(), &self.host);
         let value = |name| header.value(name);
@@ -162,7 +162,7 @@ impl Spool {
     }
 }
 
-/// The fields of a header: each a line, and those that go on with white space.
+/// The fields of a header, each with its folded lines.
 struct Header(Vec<Vec<Vec<u8>>>);
 
 impl Header {
@@ -185,7 +185,7 @@ impl Header {
         is_twice || once[..3].iter().any(|name| self.value(name).is_none())
     }
 
-    /// Of the field of that name, in lower case: its value, in one line.
+    /// The value of the field `wanted` (in lower case), in one line.
     fn value(&self, wanted: &str) -> Option<String> {
         let field = self.0.iter().find(|field| name(&field[0]).as_deref() == Some(wanted))?;
         let text = String::from_utf8_lossy(&field.concat()).replace(char::is_control, " ");
@@ -198,7 +198,7 @@ impl Header {
     }
 }
 
-/// The name that stands before the colon, in lower case.
+/// The name before the colon, in lower case.
 fn name(line: &[u8]) -> Option<String> {
     let length = line.iter().position(|&byte| byte == b':')?;
     let is_name = length > 0 && line[..length].iter().all(u8::is_ascii_graphic);
@@ -234,13 +234,13 @@ impl Article {
     }
 }
 
-/// RFC 3977's wildmat: patterns with `*` and `?`, the last that fits counts, and one with `!` says no.
+/// RFC 3977's wildmat: patterns with `*` and `?`. The last one that matches decides; with `!` it means no.
 fn matches(wildmat: &str, name: &str) -> bool {
     let fitting = wildmat.rsplit(',').find(|pattern| fits(pattern.trim_start_matches('!'), name));
     fitting.is_some_and(|pattern| !pattern.starts_with('!'))
 }
 
-/// `ends[n]`: whether the pattern so far fits the first n bytes of `name`. No pattern takes long.
+/// `ends[n]`: whether the pattern so far matches the first n bytes of `name`. The time is bounded for every pattern.
 fn fits(pattern: &str, name: &str) -> bool {
     let mut ends = vec![false; name.len() + 1];
     ends[0] = true;

@@ -37,7 +37,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// #               let _ = listener;
 ///             }
 ///         }
-///         Err(error) => eprintln!("{error}"), // that peer's affair; the next one is welcome
+///         Err(error) => eprintln!("{error}"), // an error of this peer; the next one is served
 ///     }
 /// }
 /// # #[allow(unreachable_code)]

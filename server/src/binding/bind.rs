@@ -123,15 +123,15 @@ pub(crate) fn bind(asked: &Resolved) -> Result<Socket, Error> {
     Ok(Socket::new(asked.name(), fd).of(Origin::Bound))
 }
 
-/// The wildcard, and every unicast and broadcast address. They can stand side by side only with SO_REUSEPORT, which is
-/// cleared before anything leaves: until then only this user could bind beside them.
+/// The wildcard, and every unicast and broadcast address. Such sockets can only be bound together with SO_REUSEPORT,
+/// which is cleared before they are returned. Until then, only this user could bind the same address.
 fn bind_each(asked: &Resolved) -> Result<Vec<OwnedFd>, Error> {
     let options = &asked.endpoint.options;
     let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, asked.port.get(), 0, 0).into();
     let mut sockets = vec![bind_at(asked, &any, false, true)?];
     for place in interfaces::places(options.dev.as_deref())? {
         match bind_at(asked, &place.at(asked.port.get()), true, true) {
-            // Gone since it was listed, or not known to be unique yet (ipv6(7)): the wildcard serves it.
+            // The address was removed since it was listed, or is still tentative (ipv6(7)): the wildcard serves it.
             Err(error) if matches!(error.downcast_ref(), Some(BindError::NotThere { .. })) => {}
             bound => sockets.push(bound?),
         }
@@ -277,7 +277,7 @@ fn failed(asked: &Resolved, errno: Errno) -> BindError {
         Errno::ADDRNOTAVAIL if any_v6 => BindError::NoIpv6 { endpoint, port: asked.port.get() },
         Errno::ADDRNOTAVAIL => BindError::NotThere { endpoint },
         Errno::ACCESS => BindError::Privileged { endpoint },
-        // The kernel itself answers EACCES. A program in it (cgroup BPF) and seccomp answer this.
+        // The kernel's own answer is EACCES. EPERM comes from a cgroup BPF program or seccomp.
         Errno::PERM => BindError::Forbidden { endpoint },
         errno => BindError::Other { endpoint, source: errno.into() },
     }
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn time_wait_blocks_a_port_only_without_reuseaddr_and_is_reported() {
-        // As this crate binds: the server closes first, so its port is in TIME_WAIT, and it starts again.
+        // This crate's way: the server closes first, so its port is in TIME_WAIT, and it can still start again.
         let endpoint = format!("127.0.0.1:{}", free_port());
         let time_wait = |listener: TcpListener| {
             let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
@@ -367,7 +367,7 @@ mod tests {
         };
         time_wait(Bind::to(&endpoint).and_then(|bind| bind.tcp()).expect("bound"));
         let again = Bind::to(&endpoint).and_then(|bind| bind.tcp()).expect("bound again");
-        // As a careless server binds: the next one has to wait, even if it sets SO_REUSEADDR itself.
+        // Without SO_REUSEADDR on the old server, the next one must wait, even if it sets the option itself.
         sockopt::set_socket_reuseaddr(&again, false).expect("set");
         time_wait(again);
         let error = in_use(&endpoint);

@@ -115,13 +115,13 @@ fn cannot_be_bound(endpoint: &str) -> Report<'static> {
     Report::what(format!("{endpoint} cannot be bound"))
 }
 
-/// `127.0.0.1:80/tcp` as SocketBindAllow= has it: `tcp:80`.
+/// `127.0.0.1:80/tcp` in the form of SocketBindAllow=: `tcp:80`.
 fn unit_word(endpoint: &str) -> String {
     let (port, protocol) = port_and_protocol(endpoint);
     format!("{protocol}:{port}")
 }
 
-/// Whether every user may bind the port, if nobody changed the sysctl (PROT_SOCK).
+/// Whether every user may bind the port by the default of the sysctl (PROT_SOCK).
 fn is_usually_open(endpoint: &str) -> bool {
     port_and_protocol(endpoint).0.parse::<u16>().is_ok_and(|port| port >= 1024)
 }
@@ -208,7 +208,7 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// Of a helper that ended without an answer.
+    /// The error for a helper that ended without an answer.
     pub(crate) fn unanswered(helper: &Path, status: Option<ExitStatus>) -> RequestError {
         let helper = helper.to_owned();
         match status.and_then(|status| status.signal()) {
@@ -282,7 +282,7 @@ const SIGKILL: i32 = 9;
 const KILLED: &str = "its time limit of 10 s was over: it was stopped, or the machine is overloaded";
 const DOES_NOT_FIT: &str = "the answer does not match the request";
 
-/// What the helper reported by its exit status alone.
+/// The helper's exit status, if it is one that the helper uses.
 fn said_by(ended: ExitStatus) -> Option<u8> {
     let known = [status::USAGE, status::UNAVAILABLE, status::SYSTEM, status::REFUSED, status::BROKEN];
     known.into_iter().find(|known| ended.code() == Some(i32::from(*known)))

@@ -119,7 +119,7 @@ pub(crate) fn of(asked: &Resolved) -> io::Result<Vec<Holder>> {
     Ok(entries.into_iter().map(|entry| holder(entry, &processes)).collect())
 }
 
-/// The place of a socket as bind(2) compares places: address, one family or both, interface.
+/// The place of a socket, as bind(2) compares it: address, one family or both, interface.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     ip: IpAddr,

@@ -1,4 +1,4 @@
-//! A client's connection, accepted by whichever listener.
+//! A client's connection.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! Closing a connection so that the peer receives everything, and learning whether it did.
+//! Closes a connection so that the peer receives everything, and reports whether it did.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -13,7 +13,7 @@ use super::tcp_info::{TcpInfo, TcpState};
 use crate::error_queue;
 use crate::failure::Error;
 
-/// How long a peer may go on after our end, and how much it may send.
+/// How long the peer may continue after this side has closed, and how much it may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CloseLimits {
     /// The whole time, not the time between two reads: a peer that sends a byte a second does not extend it
@@ -153,7 +153,8 @@ fn wait(stream: &TcpStream, deadline: Option<Instant>) -> io::Result<()> {
     let mut ends = [PollFd::new(stream, PollFlags::IN)];
     match poll(&mut ends, left.as_ref()) {
         Ok(_) => {
-            // Timestamps, say, of what was sent (socket(7)): it would be ready for ever.
+            // The error queue may have entries, such as timestamps of sent data (socket(7)). The socket would stay
+            // ready.
             if ends[0].revents().contains(PollFlags::ERR) {
                 error_queue::drain(stream);
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::failure::{Report, failure, shown};
 
-/// Why there is no daemon, or why the service manager cannot be notified
+/// Why the daemon could not be started, or the service manager cannot be notified
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DaemonError {

@@ -129,7 +129,7 @@ impl Daemon {
     pub fn start(self) -> Result<Starting, Error> {
         let pid_file = self.pid_file.as_deref().map(PidFile::lock).transpose()?;
         let (news, teller) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| system("cannot create a pipe", errno))?;
-        // Or buffered output would be written twice.
+        // Otherwise buffered output would be written twice.
         let _ = io::stdout().flush();
         match fork()? {
             Fork::Parent(child) => {
@@ -147,8 +147,8 @@ impl Daemon {
         }
     }
 
-    /// For a process that a daemon started as its successor, and that has its pid file: sets what execve(2) does not
-    /// keep, and what has changed.
+    /// For the successor of a daemon, which has received its pid file: sets up again what execve(2) does not keep, or
+    /// what has changed.
     #[cfg(feature = "restart")]
     pub(crate) fn go_on(self, handed: Option<BorrowedFd<'_>>) -> Result<Option<PidFile>, Error> {
         let pid_file = self.pid_file.as_deref().map(|path| PidFile::adopt_or_lock(path, handed)).transpose()?;
@@ -179,7 +179,7 @@ impl Daemon {
     }
 }
 
-/// In the process that called: waits for the daemon's first and last byte.
+/// In the starter: waits for the daemon's byte.
 fn wait_for(news: OwnedFd) -> Result<Starting, Error> {
     let mut word = [0];
     match File::from(news).read_exact(&mut word) {
@@ -222,7 +222,7 @@ impl Starting {
             stdio::dup2_stdout(&null).map_err(|errno| system("cannot redirect standard output", errno))?;
             stdio::dup2_stderr(&null).map_err(|errno| system("cannot redirect standard error", errno))?;
         }
-        // The starter may be gone (^C). The daemon goes on.
+        // The starter may have ended (^C). The daemon continues.
         let _ = self.teller.write_all(&[UP]);
         Ok(Running { pid_file: self.pid_file })
     }

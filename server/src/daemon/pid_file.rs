@@ -1,4 +1,4 @@
-//! The file that says which process is the daemon, and whose lock says that it lives.
+//! A pid file: it contains the pid of the daemon, and is locked while the daemon runs.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -16,10 +16,10 @@ use rustix::process::geteuid;
 use super::error::DaemonError;
 use crate::failure::Error;
 
-/// A file with the pid of this process, locked for as long as it lives. Removed when it is dropped.
+/// A file with the pid of this process. It is locked while the process runs, and removed when this value is dropped.
 ///
-/// The lock is what counts: a file that nobody locks was left by somebody who died, and is taken over. No number in it
-/// is ever believed.
+/// Only the lock counts, never the number in the file. A file without a lock was left behind by a process that died,
+/// and is replaced.
 ///
 /// ```
 /// use portgrant_server::Error;
@@ -42,15 +42,16 @@ use crate::failure::Error;
 pub struct PidFile {
     file: File,
     path: PathBuf,
-    /// Whose it is to remove: a child that fork(2) made has this value, too.
+    /// The pid of the process that removes the file: a child made by fork(2) has a copy of this value
     owner: Option<u32>,
 }
 
 impl PidFile {
-    /// Opens, or makes, the file and locks it. It holds no pid yet: fork first.
+    /// Opens or creates the file, and locks it. It does not contain a pid yet: fork first.
     ///
-    /// For root, every folder on the way must be root's, and none that others can write to: a user could put another file
-    /// in the way at any moment. A folder of root's below a sticky one, as /tmp, is good enough; the sticky one is not.
+    /// For root, every folder in the path must belong to root, and others must not be able to write to it: a user could
+    /// replace the file at any moment. A folder of root below a sticky one, such as /tmp, is accepted; the sticky one
+    /// itself is not.
     pub fn lock(path: impl AsRef<Path>) -> Result<PidFile, Error> {
         let failed = |source| DaemonError::PidFile { path: path.as_ref().to_owned(), source };
         // The working folder may change before the file is removed.
@@ -61,7 +62,7 @@ impl PidFile {
         }
         let occupied = |by| Error::from(DaemonError::PidFileOccupied { path: path.clone(), by });
         loop {
-            // No link is followed (somebody else's may lie in /tmp), and no FIFO waited for.
+            // Does not follow a link (another user's may be in /tmp), and does not wait for a FIFO.
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
             let opened = open(&path, flags | OFlags::NOCTTY, Mode::from_bits_truncate(0o644));
             let mut file = match opened {
@@ -76,7 +77,7 @@ impl PidFile {
             if found.uid() != geteuid().as_raw() {
                 return Err(occupied("another user's file"));
             }
-            // Where fs.protected_hardlinks is 0, anybody may make one to any file of this user's.
+            // With fs.protected_hardlinks=0, anybody may create a hard link to a file of this user.
             if found.nlink() > 1 {
                 return Err(occupied("a file with another name besides (a hard link)"));
             }
@@ -87,7 +88,7 @@ impl PidFile {
                 }
                 Err(errno) => return Err(failed(errno.into())),
             }
-            // The one who held it may have removed it between our open and our lock.
+            // The previous holder may have removed the file between open(2) and flock(2).
             if fs::symlink_metadata(&path).is_ok_and(|there| is_same(&there, &found)) {
                 return Ok(PidFile { file, path, owner: None });
             }
@@ -103,7 +104,8 @@ impl PidFile {
         Ok(self)
     }
 
-    /// The one at `path` that this process was handed, locked by who handed it over; `None` if that is another.
+    /// Adopts the file at `path` that was handed over, and that the predecessor has locked. `None` if `handed` is
+    /// another file.
     #[cfg(feature = "restart")]
     fn adopt(path: &Path, handed: BorrowedFd<'_>) -> Result<Option<PidFile>, Error> {
         let failed = |source| DaemonError::PidFile { path: path.to_owned(), source };
@@ -111,12 +113,13 @@ impl PidFile {
         let file = File::from(handed.try_clone_to_owned().map_err(failed)?);
         let ours = file.metadata().map_err(failed)?;
         let is_there = fs::symlink_metadata(&path).is_ok_and(|there| is_same(&there, &ours));
-        // The lock belongs to the open file, not to a process: it is granted again, and not to a file that only looks alike.
+        // The lock belongs to the open file, not to a process. So locking it again succeeds, unless it is another open
+        // file.
         let is_locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
         Ok((is_there && is_locked).then_some(PidFile { file, path, owner: None }))
     }
 
-    /// The same, or else one that nobody has yet.
+    /// The same, or else locks a new one.
     #[cfg(feature = "restart")]
     pub(crate) fn adopt_or_lock(path: &Path, handed: Option<BorrowedFd<'_>>) -> Result<PidFile, Error> {
         match handed.map(|handed| PidFile::adopt(path, handed)).transpose()?.flatten() {
@@ -125,20 +128,20 @@ impl PidFile {
         }
     }
 
-    /// Writes this process's pid into it again, whatever a successor that failed left there.
+    /// Writes this process's pid into it again, after a successor that failed.
     #[cfg(feature = "restart")]
     pub(crate) fn rewrite(&self) {
-        // It was written before; the lock says who serves in any case.
+        // Errors are ignored: only the lock counts.
         let _ = write(&self.file, std::process::id());
     }
 
-    /// Leaves it to a successor, who holds the lock as well.
+    /// Leaves the file to a successor, which holds the lock as well.
     #[cfg(feature = "restart")]
     pub(crate) fn leave(mut self) {
         self.owner = None;
     }
 
-    /// Where it is, absolute.
+    /// Its absolute path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -151,7 +154,7 @@ impl AsFd for PidFile {
 }
 
 impl Drop for PidFile {
-    /// While it is still locked, so that it is nobody else's.
+    /// Removed while it is locked, so it cannot belong to another process.
     fn drop(&mut self) {
         let same = |there: fs::Metadata| self.file.metadata().is_ok_and(|ours| is_same(&there, &ours));
         if self.owner == Some(std::process::id()) && fs::symlink_metadata(&self.path).is_ok_and(same) {
@@ -198,7 +201,7 @@ fn roots_alone(path: &Path) -> io::Result<()> {
             ahead.extend(fs::read_link(&there)?.iter().rev().map(OsStr::to_owned));
             continue;
         }
-        // In a sticky folder others make files, and leave those of root's alone: nothing for the last one.
+        // In a sticky folder, others can create files but not change root's. This is not enough for the last folder.
         let (is_last, mode) = (ahead.len() == 1, found.mode());
         if mode & 0o022 != 0 && (is_last || mode & 0o1000 == 0) {
             return untrusted(&there, "can be written to by other users");
@@ -224,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    /// In a new folder: others cannot write to root's.
+    /// A path in a new folder that others cannot write to.
     fn path(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("portgrant-pid-files-{}", std::process::id()));
         let _ = fs::create_dir(&folder);

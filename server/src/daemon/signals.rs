@@ -86,7 +86,7 @@ impl Signals {
         Arc::clone(&self.stopping)
     }
 
-    /// The next signal that was not taken yet, if there is one. To stop comes before everything else.
+    /// The next signal that was not taken yet, if any. SIGTERM and SIGINT come first.
     pub fn pending(&mut self) -> Option<Signal> {
         self.caught.rest();
         next_of(&self.caught)

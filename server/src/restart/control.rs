@@ -35,7 +35,7 @@ impl Control {
                 Err(NotBound::System(source)) => return Err(RestartError::Control { path, source }.into()),
             },
         };
-        // Or accept(2) would wait if a peer has already disconnected.
+        // Otherwise accept(2) would block if the peer has already disconnected.
         rustix::io::ioctl_fionbio(&file, true).map_err(|errno| RestartError::Control { path, source: errno.into() })?;
         Ok(Control(file))
     }
@@ -164,8 +164,8 @@ impl Peers {
         }
     }
 
-    /// Watches none of them any longer. To close them would not do: a successor has the control socket as well, and a child
-    /// that this server forked may have copies of all, which would be ready for ever.
+    /// Stops watching all of them. Closing them is not enough: a successor has the control socket as well, and a forked
+    /// child may have copies of all, which would stay ready.
     fn forget(&self, events: &mut Events) {
         self.control.iter().for_each(|control| events.forget(control));
         self.waiting.values().for_each(|peer| events.forget(peer));

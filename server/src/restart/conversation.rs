@@ -60,7 +60,7 @@ pub(super) struct Handover {
     pub(super) left: usize,
 }
 
-/// What both send afterwards.
+/// The messages after the handover.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Word {
     /// The successor runs, with this pid; its pidfd is in the message
@@ -288,7 +288,7 @@ fn wrong(key: &'static str, value: &str) -> RecordError {
     RecordError::Value { key, value: printable(value.as_bytes()) }
 }
 
-/// What these bytes are read as is written to the same meaning (for the fuzzer).
+/// Checks that a parsed record, written again, parses to the same value (for the fuzzer).
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(bytes: &[u8]) {
     if let Ok(handover) = Handover::parse(bytes) {

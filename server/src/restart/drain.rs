@@ -15,7 +15,7 @@ use crate::serving::Stopper;
 /// How long after the time limit a process is killed.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
-/// A longer time is as good as none, and might exceed the clock.
+/// A longer time means no limit, and could overflow the clock.
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// Counts the work that a server still has to finish: a [`Token`] for each connection, and for each loop that accepts.
@@ -121,7 +121,7 @@ impl Token {
     #[cfg(feature = "tokio")]
     pub async fn stopping(&self) {
         let mut receiver = self.0.0.sender.subscribe();
-        // It fails only when the sender is gone, but this token holds it.
+        // It fails only if the sender was dropped, but this token holds it.
         let _ = receiver.wait_for(|&stopping| stopping).await;
     }
 }

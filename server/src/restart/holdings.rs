@@ -26,7 +26,7 @@ pub(super) struct Holdings {
 /// What the name of a socket that was handed over means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Names {
-    /// Its starter meant this endpoint by it
+    /// The starter gave it this name for this endpoint
     Bind,
     /// It had this name in an earlier configuration
     Describe,

@@ -55,9 +55,9 @@
 //! * **A new generation that fails does no harm**, up to the last moment. It may crash, report that it cannot serve,
 //!   hang, or be missing. The old process stops nothing until the new one serves, and reports why it failed. Its pid
 //!   file, and whether its sockets block, are unchanged.
-//! * **An old generation that dies does no harm either.** The new one has everything from its first moment on. If the
-//!   old one dies, for whatever reason, the new one serves. (If the old one is stopped, by SIGTERM, SIGINT or
-//!   SIGQUIT, or returns from `main`, it ends a successor that is starting.)
+//! * **An old generation that dies does no harm either.** The new one has all sockets from its start. If the old one
+//!   dies, for whatever reason, the new one serves. (If the old one is stopped, by SIGTERM, SIGINT or SIGQUIT, or
+//!   returns from `main`, it ends a successor that is starting.)
 //! * **One upgrade at a time, two generations at most.** While a successor starts, and while a predecessor drains,
 //!   another upgrade is refused. The refusal names the process, and how long it may still take.
 //! * **The result is reported** to the one who asked: the new process and the sockets that it closed, or why the

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::failure::Error;
 
-/// What a server is to do.
+/// What a server must do.
 #[derive(Debug)]
 pub enum Order {
     /// SIGHUP: read the configuration again

@@ -26,7 +26,7 @@ use crate::failure::Error;
 /// How long the starter may take to end after SIGKILL.
 const STARTER_ENDS: Duration = Duration::from_secs(1);
 
-/// The process that this one replaces.
+/// The process that this one replaces, and its starter.
 #[derive(Debug)]
 pub(super) struct Predecessor {
     pid: u32,
@@ -158,7 +158,7 @@ impl Predecessor {
                     Err(HandoverError::Record(RecordError::Missing("DRAIN")).into())
                 }
             },
-            // ECONNRESET if it had not read everything.
+            // ECONNRESET means that it died before it had read everything.
             Err(TransferError::Ended) => Ok(None),
             Err(TransferError::System(error)) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             Err(error) => Err(HandoverError::Transfer(error).into()),
@@ -184,7 +184,7 @@ impl Predecessor {
 
     /// Reports that this process cannot serve, and why.
     pub(super) fn failed(self, why: &str) {
-        // A predecessor that died need not know.
+        // If the predecessor died, the failure need not be reported.
         let _ = self.say(&Word::Failed { why: why.to_owned() });
     }
 

@@ -41,7 +41,7 @@ impl Program {
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.arg0(&self.name).args(&self.arguments);
-        // Only if it differs and still exists.
+        // Only if the folder still exists and is another one.
         if let Some(folder) = self.folder.as_ref().filter(|folder| folder.is_dir())
             && env::current_dir().ok().as_ref() != Some(folder)
         {

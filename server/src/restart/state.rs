@@ -142,7 +142,7 @@ impl State {
         let successor = self.upgrade().map(|upgrade| upgrade.successor.deadline());
         let own = match self {
             State::Serving(held) => held.peers.due(),
-            // Once it is over, only the server can end this process.
+            // After the limit there is no further timer: only the server can end this process.
             State::Finishing { until, .. } => Some(*until).filter(|until| *until > Instant::now()),
         };
         [predecessor, successor, own].into_iter().flatten().min()

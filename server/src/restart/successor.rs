@@ -62,8 +62,7 @@ pub(super) enum Progress {
 }
 
 impl Successor {
-    /// Starts `program`. Everything is sent to it first, so that it does not need this process from its first moment
-    /// on.
+    /// Starts `program`. All records are sent first, so that the successor does not depend on this process.
     pub(super) fn start(
         program: &Program,
         generation: u64,
@@ -176,7 +175,7 @@ impl Successor {
 
     fn tell_to_take(&mut self, drain: Duration) -> Result<(), HandoverError> {
         match say(&self.conversation, &Word::Take { drain }) {
-            // Its end will be noticed.
+            // If it has ended, that is noticed later.
             Ok(()) | Err(HandoverError::Transfer(TransferError::Ended)) => {
                 self.phase = Phase::Taking;
                 Ok(())

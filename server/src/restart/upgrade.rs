@@ -123,8 +123,8 @@ impl Serving {
         }
     }
 
-    /// Watches a successor no more. To close what it is watched by would not do: a child that this server forked may have
-    /// copies, which would be ready for ever.
+    /// Stops watching the successor. Closing the watched descriptors is not enough: a forked child may have copies,
+    /// which would stay ready.
     fn take_upgrade(&mut self) -> Option<Upgrade> {
         let upgrade = self.state.take_upgrade()?;
         self.events.forget(upgrade.successor.conversation());

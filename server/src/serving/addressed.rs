@@ -235,7 +235,7 @@ fn unaddressed() -> io::Error {
 mod tests {
     use super::*;
 
-    /// What a client at `from` that asks `asked` sees: the arrival, and the sender of the answer.
+    /// Sends from `from` to `asked`. Returns the arrival, and the sender of the answer.
     fn ask(server: &AddressedUdp, from: &str, asked: &str) -> (Arrival, SocketAddr) {
         let client = UdpSocket::bind((from, 0)).expect("a client");
         client.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("set");

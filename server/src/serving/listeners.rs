@@ -325,7 +325,7 @@ impl Listeners {
         let name = Arc::clone(&entry.name);
         let failed = match &mut entry.source {
             Source::Tcp(listener) if self.pause == Pause::On => {
-                // One that was added meanwhile.
+                // Added during a pause: do not watch it yet.
                 self.ready.set(listener, number, false)?;
                 return Ok(None);
             }

@@ -9,9 +9,9 @@ use nix::sys::socket::sockopt::AttachReusePortCbpf;
 use crate::client::SocketOptionError;
 use crate::failure::Error;
 
-/// Has the kernel distribute by CPU instead of by a hash: what arrives on CPU _n_ goes to socket _n_ modulo the length
-/// of `group`. With as many sockets as CPUs, and each worker on its own CPU, a connection stays where its packets
-/// arrive.
+/// Makes the kernel distribute by CPU instead of by a hash: a packet that arrives on CPU _n_ goes to socket _n_ modulo
+/// the length of `group`. With as many sockets as CPUs, and each worker on its own CPU, a connection stays where its
+/// packets arrive.
 ///
 /// `group` must be the whole SO_REUSEPORT group in the order in which it was bound, as [`Server::group`] returns it:
 /// the kernel counts in that order. When a socket closes, the last one takes its number. A CPU without a socket uses

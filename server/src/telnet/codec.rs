@@ -267,7 +267,7 @@ fn terminal(name: &[u8]) -> Option<String> {
     fits.then(|| String::from_utf8_lossy(name).to_ascii_lowercase())
 }
 
-/// Any bytes of a client's, and what was decoded written back to it, stay within their bounds (for the fuzzer).
+/// Checks that decoding any client bytes, and encoding the result, stays within its bounds (for the fuzzer).
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(bytes: &[u8]) {
     let mut codec = Codec::new(Lines::Terminal);

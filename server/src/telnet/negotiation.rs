@@ -170,7 +170,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever both ask for, and whenever: once they stop asking, they become silent and agree.
+        /// Whatever both sides ask for: when they stop asking, they stop sending, and agree.
         #[test]
         fn two_sides_reach_agreement_and_stop(steps in prop::collection::vec(step(), 0..60), agrees: [bool; 2]) {
             let mut states = [No, No];

@@ -1,15 +1,15 @@
-//! The words of an upgrade (ready, take, serving) as a model, all of whose states are visited: whichever process is killed
-//! or late, at whatever moment, in the end one process serves, and no two for good. What the model says of a predecessor is
-//! then tried on a real one, for every sequence of words that a successor could send.
+//! A model of the messages of an upgrade (ready, take, serving). The test visits all states: whichever process is
+//! killed or late, and when, in the end exactly one process serves. Then it tries the model's predecessor on a real
+//! one, for every sequence of messages that a successor could send.
 //!
-//! Written out here, as it is one breadth-first search: the crate stateright brings a web server, and second versions of
+//! The breadth-first search is written here: the crate stateright depends on a web server, and on other versions of
 //! crates that are in use.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use crate::server::{Server, eventually, is_alive, test_program};
 
-/// What a successor says.
+/// The messages of a successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Word {
     Ready,
@@ -25,7 +25,7 @@ enum Predecessor {
     Said,
     /// It serves, and the upgrade is over
     Alone,
-    /// It has heard that its successor serves
+    /// It has received `serving`
     Retired,
     Killed,
 }
@@ -35,7 +35,7 @@ enum Successor {
     Starts,
     /// It has sent `ready`
     Waits,
-    /// It may serve, and does so from its next step on
+    /// It may serve, and will in its next step
     May,
     Serves,
     Gone,
@@ -51,7 +51,7 @@ struct State {
     take: bool,
     /// How many processes may still be killed
     kills: u8,
-    /// The predecessor has retired for a successor that was gone by then
+    /// The predecessor has retired for a successor that had already ended
     lost: bool,
 }
 
@@ -64,7 +64,7 @@ const BEGIN: State = State {
     lost: false,
 };
 
-/// What a predecessor makes of a word: `Successor::hear` and `Serving::hear`.
+/// How a predecessor handles a message: `Successor::hear` and `Serving::hear`.
 fn heard(state: &State, word: Word, asks_whether_it_ended: bool) -> State {
     let failed = State { predecessor: Predecessor::Alone, successor: Successor::Gone, ..state.clone() };
     match (state.predecessor, word) {
@@ -74,7 +74,7 @@ fn heard(state: &State, word: Word, asks_whether_it_ended: bool) -> State {
             let lost = state.lost || state.successor == Successor::Gone;
             State { predecessor: Predecessor::Retired, lost, ..state.clone() }
         }
-        // What is out of turn ends the upgrade as well.
+        // A message out of order ends the upgrade as well.
         (_, Word::Failed | Word::Ready | Word::Serving) => failed,
     }
 }
@@ -132,7 +132,7 @@ fn wrong(state: &State, asks: bool) -> Option<&'static str> {
     }
     let killed = BEGIN.kills - state.kills;
     let serves = matches!(state.predecessor, P::Waits | P::Said | P::Alone) || state.successor == S::Serves;
-    // Both were killed; or the successor was, after the predecessor had heard that it serves.
+    // Both were killed; or the successor was, after the predecessor had received `serving`.
     let excused = killed == 2
         || killed == 1 && state.successor == S::Gone && state.predecessor == P::Retired
         || state.predecessor == P::Killed && state.successor == S::Gone;
@@ -155,13 +155,13 @@ fn explored(asks: bool) -> Result<HashSet<State>, (&'static str, State)> {
 fn one_process_serves_in_the_end_whichever_process_is_killed_or_late() {
     let states = explored(true).unwrap_or_else(|(why, state)| panic!("{why}: {state:?}"));
     assert!(states.len() > 30, "{} states", states.len());
-    // A predecessor that did not ask whether its successor still lives would leave nobody.
+    // If the predecessor did not check whether its successor still runs, no process would serve.
     let (why, _) = explored(false).expect_err("a defect");
     assert_eq!(why, "the predecessor retired for a successor that was gone");
 }
 
-/// What a predecessor does at the end of these words, and how many of them it hears. The successor ends after them, unless it
-/// serves.
+/// What a predecessor does after these messages, and how many of them it reads. The successor ends after them, unless
+/// it serves.
 fn outcome(words: &[Word]) -> (Predecessor, usize) {
     let mut state = State { successor: Successor::Serves, ..BEGIN };
     for (count, word) in words.iter().enumerate() {
@@ -180,7 +180,7 @@ fn a_real_predecessor_follows_the_model_with_any_successor() {
     for length in 0..=3_u32 {
         for number in 0..3_usize.pow(length) {
             let words: Vec<Word> = (0..length).map(|place| all[number / 3_usize.pow(place) % 3]).collect();
-            // What comes after the decision is heard by nobody.
+            // Messages after the decision are not read.
             scripts.insert(words[..outcome(&words).1].to_vec());
         }
     }

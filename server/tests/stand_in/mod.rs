@@ -1,5 +1,5 @@
-//! Programs that stand in for the helper where nothing needs privilege: scripts, and the test program itself, which
-//! binds ports above 1023 as the helper does and sends them. Shared by the tests of several crates.
+//! Programs in place of the helper, without privilege: scripts, and the test program itself, which binds ports above
+//! 1023 like the helper and sends them. Shared by the tests of several crates.
 
 #![allow(dead_code, reason = "each test program uses its part of it")]
 
@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use portgrant_protocol::record::Reply;
 use portgrant_protocol::{Address, Endpoint, Protocol, Resolved, transfer};
 
-/// A folder of one test's own, gone afterwards.
+/// A separate folder for one test, removed at its end.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -47,19 +47,19 @@ impl Folder {
         path
     }
 
-    /// A helper that grants everything it can: this very test program, running [`helper`].
+    /// A helper that grants everything: this test program, running [`helper`].
     pub(crate) fn granting_helper(&self) -> PathBuf {
         self.script("granting", &format!("export ARGUMENTS=\"$*\"\n{}", run_helper()))
     }
 
-    /// A helper that sends `record`, and its standard error as a descriptor as often as `descriptors` says.
+    /// A helper that sends `record`, with `descriptors` copies of its standard error.
     pub(crate) fn answering_helper(&self, record: &str, descriptors: usize) -> PathBuf {
         let message = format!("export RECORD='{record}' DESCRIPTORS={descriptors}");
         self.script("answering", &format!("{message}\n{}", run_helper()))
     }
 }
 
-/// The line of a script that goes on as this program's [`helper`].
+/// The line of a script that becomes this program's [`helper`].
 pub(crate) fn run_helper() -> String {
     let program = std::env::current_exe().expect("this program");
     format!("exec '{}' --ignored --exact stand_in::helper --nocapture", program.display())

@@ -288,7 +288,7 @@ async fn outcome(mut answer: Answer) -> ReverseName {
     }
 }
 
-/// The thread that answers, as long as this lives.
+/// Keeps the thread for lookups running.
 #[derive(Debug)]
 struct Desk {
     book: Arc<Book>,
@@ -319,7 +319,7 @@ impl Desk {
         if let Some(answer) = under_way.get(&address) {
             return Asked::UnderWay(answer.clone());
         }
-        // It may have ended a moment ago.
+        // The lookup may have ended just now.
         if let Some(name) = self.book.remembered(address) {
             return Asked::Known(name);
         }
@@ -396,7 +396,7 @@ async fn look_up(lookup: UnderWay, tell: watch::Sender<Option<ReverseName>>, end
         None => work.await,
     };
     lookup.book.keep(lookup.address, &found);
-    // In this order: a caller that no longer finds it running finds it remembered.
+    // Remember first, then drop: a caller that does not find the lookup running finds its result.
     drop(lookup);
     tell.send_replace(Some(found.name));
 }
@@ -407,7 +407,7 @@ struct Kept {
     lives: Duration,
 }
 
-/// Each entry lives as long as it says.
+/// Each entry has its own expiry time.
 struct ItsOwn;
 
 impl Expiry<IpAddr, Kept> for ItsOwn {
