@@ -1,5 +1,5 @@
-//! Whether the program starts by itself, and how it is linked then: the helper, and `portgrant-front`, which uses this script
-//! as well.
+//! Decides whether the program has its own start-up code, and how it is linked then. For the helper and
+//! `portgrant-front`.
 //!
 //! With `PORTGRANT_BARE=1`, on x86-64 and aarch64, the program links no C library: cfg(bare). `packaging/build` sets it, and
 //! builds the crate alone. It cannot be set for a build of other crates as well: these make rustix use std, and a program has
@@ -18,13 +18,14 @@ fn main() {
             "PORTGRANT_BARE is for x86-64 and aarch64"
         );
         println!("cargo::rustc-cfg=bare");
-        // Position-independent for a random address, all relocations packed, and what they wrote read-only afterwards.
+        // Position-independent for a random address, with packed relocations, and read-only data after relocation
+        // (RELRO).
         for argument in
             ["-nostartfiles", "-nostdlib", "-static-pie", "-Wl,--build-id=none", "-Wl,-z,pack-relative-relocs"]
         {
             println!("cargo::rustc-link-arg-bins={argument}");
         }
-        // Nor tables for unwinding, those of the libraries core and alloc included.
+        // No unwinding tables either, also not those of core and alloc.
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../startup/no-unwinding.ld");
         println!("cargo::rerun-if-changed={script}");
         println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr,-T,{script}");

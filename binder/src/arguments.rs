@@ -1,5 +1,5 @@
-//! The words of a command line, one after the other: options with their values, and the words behind them. They are bytes
-//! in the place where execve(2) put them, and are not copied.
+//! The words of a command line: options with their values, then the other words. They stay where execve(2) put them,
+//! and are not copied.
 //!
 //! `-lVALUE`, `-l VALUE`, `--listen=VALUE` and `--listen VALUE` are the same. `--` ends the options, and so does the first
 //! word that is not an option.
@@ -67,7 +67,7 @@ impl<'a> Arguments<'a> {
         value.ok_or_else(|| format!("missing argument for option '{}'", printable(self.option)))
     }
 
-    /// All words that are left, as they are.
+    /// All remaining words, unchanged.
     pub(crate) fn rest(&mut self) -> impl Iterator<Item = &'static CStr> {
         self.words.by_ref().copied()
     }

@@ -39,7 +39,7 @@ pub(crate) struct Exec {
 /// How a failure is reported, as far as the arguments were read.
 #[derive(Debug, Default)]
 pub(crate) struct Reporting {
-    /// A connected socket that takes the record of it
+    /// A connected socket to send the record to
     pub(crate) answer: Option<RawFd>,
     /// A program that is executed with the record
     pub(crate) on_failure: Option<&'static CStr>,

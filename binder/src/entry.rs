@@ -1,9 +1,9 @@
-//! Where the program starts, and the rest of what needs unsafe code in the helper: the environment as execve(2) left it,
-//! descriptors that the caller names by number.
+//! The start of the program, and the helper's other unsafe code: the environment as execve(2) left it, and descriptors
+//! that the caller names by number.
 //!
-//! On x86-64 and aarch64 the helper's first instructions are those of `portgrant-startup` (cfg(bare)), and no C library is
-//! linked. Elsewhere the C library starts first. Both starts know the caller's real ids from the kernel, and then run the same
-//! code, whose first step gives privilege up. Nothing that a program inherits is changed here.
+//! On x86-64 and aarch64 the helper's first instructions are those of `portgrant-startup` (cfg(bare)), and no C library
+//! is linked. Elsewhere the C library starts first. Both starts get the caller's real ids from the kernel, and then run
+//! the same code, whose first step gives up privilege. Nothing that a program inherits is changed here.
 #![allow(unsafe_code)]
 
 use alloc::vec::Vec;
@@ -12,7 +12,7 @@ use core::ffi::CStr;
 use portgrant_sys::Word;
 use rustix::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// What execve(2) handed over.
+/// The arguments of execve(2).
 pub(crate) struct Start {
     /// argv
     pub(crate) arguments: Vec<&'static CStr>,
@@ -45,7 +45,7 @@ pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
     if number < 0 || unsafe { rustix::io::fcntl_getfd(BorrowedFd::borrow_raw(number)) }.is_err() {
         return None;
     }
-    // SAFETY: it is open, and it was open when this program started (nothing of ours is but the folders on closed
-    // standard descriptors, whose owner is nobody); called once, for one number.
+    // SAFETY: it is open, and was open when this program started (all that this program has opened are the folders on
+    // closed standard descriptors, which have no owner); called once, for one number.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -19,7 +19,7 @@ use crate::time_limit::TimeLimit;
 /// A request: its verb, its time limit and its log.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// The way in
+    /// How the request was made
     pub how: How<'a>,
     /// How long all of it may take
     pub limit: &'a TimeLimit,
@@ -50,7 +50,7 @@ impl Verb {
     }
 }
 
-/// A way in, as the audit line records it.
+/// How a request was made, as the audit line records it.
 #[derive(Debug, Clone, Copy)]
 pub struct How<'a> {
     /// What is done with the grant
@@ -66,14 +66,14 @@ pub struct Basis {
     pub policy: InstalledPolicy,
     /// The caller
     pub caller: CurrentCaller,
-    /// What is asked for, services and interfaces looked up
+    /// The requested endpoints, with services and interfaces looked up
     pub endpoints: Vec<Resolved>,
     /// The family of the sockets
     pub domain: Domain,
 }
 
 impl Basis {
-    /// Reads the installed policy, and what it needs to be decided for `endpoints`, on sockets of `domain`.
+    /// Reads the installed policy, and everything that a verdict on `endpoints` needs, for sockets of `domain`.
     pub fn read(
         system: &System,
         endpoints: Result<Vec<Resolved>, portgrant_policy::Error>,
@@ -85,8 +85,9 @@ impl Basis {
 }
 
 impl Request<'_> {
-    /// Decides what `read` reads. If all of it is permitted, `bind` spends the permits; it gets a way to prove that the
-    /// policy is unchanged, and needs that proof. If the policy did change, all of it starts over, within bounds.
+    /// Decides the request that `read` returns. If all of it is permitted, calls `bind` with the permits, and with a
+    /// function that proves that the policy is unchanged, which `bind` needs. If the policy did change, everything
+    /// starts again, within a time limit.
     ///
     /// A grant is logged before anything is bound: afterwards the caller could end this process, or take its descriptors
     /// from it (prlimit(2)), before the line is written.

@@ -16,7 +16,7 @@ use crate::Error;
 use crate::privilege::Renounced;
 use crate::socket::Ready;
 
-/// What is executed.
+/// The program to execute.
 #[derive(Debug, Default)]
 pub struct Program {
     /// The file

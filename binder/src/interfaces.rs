@@ -31,7 +31,7 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
 const HEADER: usize = 16;
-/// How often the list is asked for again while it changes.
+/// How often the list is requested if it keeps changing.
 const ATTEMPTS: usize = 8;
 
 /// An address of an interface that is up.
@@ -43,7 +43,7 @@ pub(crate) struct InterfaceAddress {
     pub(crate) index: u32,
     /// The address
     pub(crate) ip: IpAddr,
-    /// The broadcast address, where there is one
+    /// The broadcast address, if there is one
     pub(crate) broadcast: Option<Ipv4Addr>,
 }
 

@@ -1,7 +1,7 @@
-//! What runs with privilege: permits, privilege as a value, the sockets, the audit line.
+//! The code that runs with privilege: permits, privilege as a value, the sockets, the audit line.
 //!
-//! The helper `portgrant-binder` is this library and an entry point. No other crate links it.
-//! `ARCHITECTURE.md` has the map, `SECURITY.md` the promises.
+//! The helper `portgrant-binder` is this library with an entry point. No other crate links it. `ARCHITECTURE.md` has
+//! the map, `SECURITY.md` the promises.
 
 #![cfg_attr(not(test), no_std)]
 

@@ -33,7 +33,7 @@ use crate::command::{Command, Exec};
 use crate::entry::Start;
 use crate::message::Failures;
 
-/// From the entry point to the exit status. `uid` and `gid` are the caller's real ids, as the kernel has them.
+/// Runs the helper, and returns the exit status. `uid` and `gid` are the caller's real ids, from the kernel.
 fn run(uid: u32, gid: u32, start: impl FnOnce() -> Start) -> u8 {
     // Nothing from the caller is read before this is done.
     let dropped = match Privileged::at_start(uid, gid).drop_to_caller() {
@@ -62,17 +62,19 @@ fn run(uid: u32, gid: u32, start: impl FnOnce() -> Start) -> u8 {
     drop(limit);
     let done = answer.and_then(|answer| answer.hand_over(&renounced, environment));
     let status = done.unwrap_or_else(|error| failures.report(error, environment, Some(&renounced)));
-    // The reader of the answer learns from it that this process has ended, so it must not be closed before.
+    // The end of this process closes the answer's socket, which tells the reader that it has ended. So it must not be
+    // closed before.
     core::mem::forget(failures);
     status
 }
 
-/// The end if privilege could not be given up, or if that is not proven. It is reported only if no privilege is left at last.
+/// Handles a failure to give up privilege, or to prove it. It prints a message only if all privilege is gone in the
+/// end.
 fn kept(error: PrivilegeError) -> u8 {
     if portgrant_sys::abandon() { Failures::default().report(error.into(), &[], None) } else { status::SYSTEM }
 }
 
-/// The last step, which needs no privilege.
+/// The last step, which does not need privilege.
 enum Answer {
     Execute(handover::Program, Vec<Ready>),
     Send(OwnedFd, Result<Vec<Ready>, Error>),
@@ -130,7 +132,7 @@ fn bind(dropped: &Dropped, limit: &TimeLimit, listen: &Endpoint, socket: RawFd) 
     Ok(Answer::Bound)
 }
 
-/// All of `listen` is decided, then all of it is bound; or nothing is.
+/// Decides all of `listen`, then binds all of it, or nothing.
 fn sockets(dropped: &Dropped, limit: &TimeLimit, how: How<'_>, listen: &[Endpoint]) -> Result<Vec<Ready>, Error> {
     let mut request = Request { how, limit, log: Log::open()? };
     let read = |system: &System| {
@@ -140,7 +142,7 @@ fn sockets(dropped: &Dropped, limit: &TimeLimit, how: How<'_>, listen: &[Endpoin
     request.grant(read, |permits, unchanged| {
         let bound: Vec<Bound> =
             permits.into_iter().map(|permit| socket::bind(permit, dropped)).collect::<Result<_, _>>()?;
-        // Only now: a socket that is bound but does not listen has served nobody, and can be closed.
+        // Checked only now: a socket that is bound but does not listen has served nobody, and can be closed.
         let unchanged = unchanged()?;
         let mut sockets = Vec::with_capacity(bound.len());
         for endpoint in bound {

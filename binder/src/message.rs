@@ -1,4 +1,4 @@
-//! What the helper prints: failures, help and version.
+//! The output of the helper: failures, help and version.
 
 use alloc::format;
 use core::ffi::CStr;
@@ -22,7 +22,7 @@ pub(crate) fn print(text: &str) -> Result<u8, Error> {
     }
 }
 
-/// All of `text`.
+/// Writes all of `text`.
 fn write(to: BorrowedFd<'_>, text: &str) -> Result<(), Errno> {
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
@@ -36,7 +36,8 @@ fn write(to: BorrowedFd<'_>, text: &str) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Where a failure goes: to the caller's socket, to a program that is executed with it, or as text to standard error.
+/// The destination of a failure: the caller's socket, a program that is executed with the record, or text on standard
+/// error.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     answer: Option<OwnedFd>,
@@ -61,8 +62,8 @@ impl Failures {
         Ok(Failures { answer, on_failure: reporting.on_failure })
     }
 
-    /// Reports `error` and gives its status. It waits for a reader only if standard error is full. A
-    /// report that cannot be delivered is dropped.
+    /// Reports `error` and returns its status. It waits for a reader only if standard error is full. A report that
+    /// cannot be delivered is dropped.
     pub(crate) fn report(&self, error: Error, environment: &[Word<'_>], renounced: Option<&Renounced>) -> u8 {
         let message = error.message();
         let status = message.status;

@@ -1,5 +1,5 @@
 //! Why the helper has no privilege. Checked only after a bind failed, never before: with a lower
-//! net.ipv4.ip_unprivileged_port_start, or a capability of the caller's, the bind works without it.
+//! net.ipv4.ip_unprivileged_port_start, or with the caller's own capability, the bind works without it.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -88,7 +88,7 @@ use portgrant_trusted::{CurrentCaller, InstalledPolicy};
 pub struct Permit<'p>(Permitted<'p>);
 
 impl<'p> Permit<'p> {
-    /// Decides `ask` of `caller`.
+    /// Decides whether `caller` may have `ask`.
     pub fn decide(
         policy: &'p InstalledPolicy,
         caller: &CurrentCaller,

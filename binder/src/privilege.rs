@@ -100,21 +100,22 @@ pub enum PrivilegeError {
 }
 
 impl Privileged {
-    /// The state at the first instruction of a process whose real ids are these, in the kernel's own words. It does not
-    /// assume any privilege: the kernel is asked.
+    /// The state at the first instruction of a process with these real ids, which the kernel reported. It assumes no
+    /// privilege: later steps ask the kernel.
     pub fn at_start(uid: u32, gid: u32) -> Privileged {
         Privileged { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) }
     }
 
-    /// Gives up everything but CAP_NET_BIND_SERVICE (permitted, not effective), re-reads, and proves it by trying to
-    /// get it back. One path for both installs, and for none.
+    /// Gives up everything but CAP_NET_BIND_SERVICE (permitted, not effective), reads the result back, and proves it by
+    /// trying to regain privilege. The steps are the same for setuid root, a file capability, and no privilege.
     pub fn drop_to_caller(self) -> Result<Dropped, PrivilegeError> {
         // Undumpable whatever fs.suid_dumpable says, until execve: the same uid may neither trace this process nor take
-        // its descriptors (ptrace(2), pidfd_getfd(2)). A change of uid sets it to what fs.suid_dumpable says, so twice.
+        // its descriptors (ptrace(2), pidfd_getfd(2)). A change of uid resets it to fs.suid_dumpable, so this is done
+        // twice.
         set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("prctl(PR_SET_DUMPABLE)"))?;
         let given = capabilities(None).map_err(call("capget"))?;
         let Privileged { uid, gid } = self;
-        // Without this the kernel clears the permitted set when the last uid 0 goes (see capabilities(7)).
+        // Without this the kernel clears the permitted set when the last uid changes from 0 (capabilities(7)).
         set_keep_capabilities(true).map_err(call("prctl(PR_SET_KEEPCAPS)"))?;
         set_thread_res_gid(gid, gid, gid).map_err(call("setresgid"))?;
         set_thread_res_uid(uid, uid, uid).map_err(call("setresuid"))?;
@@ -122,7 +123,7 @@ impl Privileged {
         let sets = CapabilitySets {
             effective: CapabilitySet::empty(),
             permitted: given.permitted & BIND,
-            // The caller's own; execve would hand it on, and so does this program.
+            // The caller's own set, which the next execve(2) passes on.
             inheritable: given.inheritable,
         };
         set_capabilities(None, sets).map_err(call("capset"))?;
@@ -163,7 +164,7 @@ impl Dropped {
         Ok(Renounced(()))
     }
 
-    /// Reads back what is there, then tries to have more: each attempt must fail.
+    /// Reads ids and capabilities back, then tries to gain more: each attempt must fail.
     fn prove(&self) -> Result<(), PrivilegeError> {
         let uids = getresuid().map_err(call("getresuid"))?;
         let gids = getresgid().map_err(call("getresgid"))?;

@@ -29,7 +29,7 @@ use crate::privilege::Dropped;
 /// The default backlog; the kernel limits it to net.core.somaxconn.
 const BACKLOG: u32 = 4096;
 
-/// The sockets of one endpoint: bound, but not listening yet. Dropping them closes them, and nobody was served.
+/// The sockets of one endpoint: bound, but not listening yet. Dropping them closes them before any client was served.
 #[derive(Debug)]
 pub struct Bound {
     endpoint: Resolved,
@@ -45,13 +45,13 @@ pub struct Ready {
     pub fd: OwnedFd,
 }
 
-/// Makes and binds what `permit` permits: one socket, or for `each` several.
+/// Creates and binds the permitted sockets: one, or for `each` several.
 pub fn bind(permit: Permit<'_>, dropped: &Dropped) -> Result<Bound, Error> {
     let endpoint = permit.endpoint();
     let options = &endpoint.endpoint.options;
     let dual = !options.v6only;
     let any = |dual| (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0, dual);
-    // A link-local address needs its interface (ipv6(7)); the grammar has no zones, `dev` is the interface.
+    // A link-local address needs its interface (ipv6(7)). Endpoints have no zones, so `dev` names the interface.
     let scope = options.dev.as_deref().and_then(interface_index).unwrap_or(0);
     let places = match endpoint.endpoint.address {
         Address::Any => vec![any(dual)],
@@ -89,9 +89,9 @@ impl Bound {
 
 /// Binds the caller's own socket, which [`check_own`] judged, to what `permit` permits. Sets no option, never listens.
 ///
-/// This cannot be undone: the socket stays bound whatever happens later. So first the policy is proven to be unchanged, and
-/// then bind(2) is the next call. Of the family that the verdict was about: if the caller made an AF_INET socket of it
-/// since (IPV6_ADDRFORM), bind(2) fails.
+/// This cannot be undone: the socket stays bound whatever happens later. So the policy is proven to be unchanged first,
+/// and bind(2) is the next call. The address has the family that was decided: if the caller has changed the socket to
+/// AF_INET since (IPV6_ADDRFORM), bind(2) fails.
 pub fn bind_own(permit: Permit<'_>, socket: BorrowedFd<'_>, dropped: &Dropped, _: &Unchanged) -> Result<(), Error> {
     let endpoint = permit.endpoint();
     let ip = match (endpoint.endpoint.address, permit.domain()) {
@@ -108,10 +108,10 @@ pub fn bind_own(permit: Permit<'_>, socket: BorrowedFd<'_>, dropped: &Dropped, _
     }
 }
 
-/// Whether `socket` is one that the bind verb may bind to `endpoint`: unbound, unconnected, of this network namespace,
-/// made by this caller, of the protocol that was asked for.
+/// Checks that the bind verb may bind `socket` to `endpoint`: it must be unbound, unconnected, of this network
+/// namespace, made by this caller, and of the requested protocol.
 ///
-/// The caller cannot change afterwards what is checked here, or bind(2) then fails.
+/// If the caller changes one of these afterwards, bind(2) fails.
 pub fn check_own(socket: BorrowedFd<'_>, endpoint: &Resolved, uid: u32) -> Result<Domain, Error> {
     let wrong = |expected| Error::OwnSocket { endpoint: endpoint.to_string(), expected };
     let asked = endpoint.endpoint.protocol;
@@ -170,7 +170,8 @@ fn make(endpoint: &Resolved, v4: bool, dual: bool) -> Result<OwnedFd, Error> {
         set("SO_REUSEADDR", sockopt::set_socket_reuseaddr(&fd, true))?;
     }
     if asked.address == Address::Each {
-        // A wildcard beside its addresses. Not SO_REUSEADDR: with that another uid could bind beside them meanwhile.
+        // Lets the wildcard and its addresses be bound together. Not SO_REUSEADDR: with that, another uid could bind
+        // the same port meanwhile.
         set("SO_REUSEPORT", sockopt::set_socket_reuseport(&fd, true))?;
     }
     set_options(&fd, &asked.options, v4, &set)?;

@@ -1,7 +1,7 @@
-//! How long the helper may run. Its caller can stop it at any moment, but must not keep a verdict for later.
+//! How long the helper may run. The caller can stop it at any moment, but must not be able to use a verdict later.
 //!
-//! A timer of the kernel's ends a stopped process as well, by SIGKILL; it counts no time that the machine is suspended,
-//! and does not survive execve(2) (see timer_create(2)).
+//! A kernel timer ends it by SIGKILL, even while it is stopped. The timer does not count time in which the machine is
+//! suspended, and does not survive execve(2) (timer_create(2)).
 
 use core::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::Error;
 const LIFE: Duration = Duration::from_secs(10);
 /// After this time the helper gives up by itself, with a message.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
-/// The most that may pass between a comparison and a bind(2) that cannot be taken back.
+/// The most time between the comparison of the policy and a bind(2) that cannot be undone.
 const LAST_STEP: Duration = Duration::from_secs(1);
 
 /// The helper's time limit. Dropping it disarms the timer, which is done once no capability is left.
 #[derive(Debug)]
 pub struct TimeLimit {
-    /// By [`monotonic`]
+    /// In the time of [`monotonic`]
     began: Duration,
     _timer: KillTimer,
 }
 
 impl TimeLimit {
-    /// From now on.
+    /// Starts the time limit.
     pub fn begin() -> Result<TimeLimit, Error> {
         Ok(TimeLimit { _timer: timer(LIFE)?, began: monotonic() })
     }
@@ -35,7 +35,7 @@ impl TimeLimit {
         if monotonic().saturating_sub(self.began) < GIVE_UP_AFTER { Ok(()) } else { Err(Error::TimeLimit) }
     }
 
-    /// Does `act` within a second, or this process ends.
+    /// Runs `act`. If it takes more than a second, the kernel ends this process.
     pub fn last_step<T>(&self, act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         let _timer = timer(LAST_STEP)?;
         act()

@@ -1,5 +1,5 @@
-//! The user that a question is about: the caller, or a named account. Root then becomes that account before it reads
-//! anything, so that the policy is read with exactly the rights that the helper would have: by mode, access list and groups.
+//! The user that a question is about: the caller, or a named account. Root becomes that account before it reads
+//! anything, so that the policy is read with the rights that the helper would have (mode, access list, groups).
 //!
 //! Accounts come from wherever the system keeps them (NSS), as a login would have them.
 
@@ -23,7 +23,7 @@ const NO_GID: u32 = u32::MAX;
 pub(crate) enum Asked {
     /// This process
     Process,
-    /// An account as a login would have it
+    /// An account, with the ids that a login would have
     Account {
         account: Account,
         /// This process has become it
@@ -87,7 +87,7 @@ impl Asked {
 }
 
 impl Account {
-    /// First a name, then a number: some accounts have a number as their name. `uid:N` is always a number.
+    /// Looks up a name first, then a number: an account's name may be a number. `uid:N` is always a number.
     fn named(word: &str) -> Result<Account, Box<Message>> {
         let failed = |errno: Errno| {
             let why = Message::of(Kind::System, "the account could not be looked up").why(errno.desc());
@@ -130,7 +130,7 @@ impl Account {
         // A root with unusual securebits keeps its capabilities when it leaves uid 0 (capabilities(7)), and could read more.
         let none = CapabilitySet::empty();
         let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
-        // Root's descriptors are here: the user could trace this process with fs.suid_dumpable=1.
+        // This process has root's descriptors, and with fs.suid_dumpable=1 the user could trace it.
         entered.is_ok()
             && set_dumpable_behavior(DumpableBehavior::NotDumpable).is_ok()
             && set_capabilities(None, none).is_ok()
@@ -147,7 +147,7 @@ fn unknown(word: &str) -> Box<Message> {
     Box::new(message.why(why).fix(fix))
 }
 
-/// With the name that a directory service has for the uid, where /etc/passwd has none. No rule can hold such a name.
+/// Adds the name that a directory service has for the uid, if /etc/passwd has none. A rule cannot contain such a name.
 fn of_directory(mut caller: Caller, system: &System) -> Caller {
     let is_listed = system.names.users_of(caller.uid).is_ok_and(|mut users| users.next().is_some());
     if !is_listed {

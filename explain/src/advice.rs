@@ -1,4 +1,4 @@
-//! Warnings about well-formed rules: rules without effect, rules that cannot be used, ports that others trust.
+//! Warnings about well-formed rules: rules without effect, rules that cannot be used, ports that NFS trusts.
 
 use std::collections::hash_map::Entry;
 use std::ffi::OsStr;
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_comparison_of_many_similar_rules_is_bounded() {
-        // Each holds all ports up to its own: whichever port is looked for, half of the rules hold it.
+        // Nested ranges: whichever port is searched, many rules contain it.
         let nested: String = (1024..60_000).map(|last| format!("permit alice 1024-{last} {last}/udp\n")).collect();
         let policy = policy(&nested);
         let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("not negative");

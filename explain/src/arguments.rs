@@ -1,4 +1,5 @@
-//! The arguments, as the launcher writes them. It has read the caller's words already, and has the help for people.
+//! The command line, which the launcher writes. The launcher has already checked the caller's words, and prints the
+//! help.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ pub(crate) enum Format {
     Json,
 }
 
-/// What is asked.
+/// The command.
 #[derive(Debug)]
 pub(crate) enum Command {
     Explain(Explain),
@@ -77,7 +78,7 @@ impl Origin {
     }
 }
 
-/// What is to be read as rules and commands.
+/// The files to import.
 #[derive(Debug)]
 pub(crate) struct Import {
     pub(crate) from: Origin,

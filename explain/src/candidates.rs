@@ -49,7 +49,7 @@ struct Index<'p> {
 struct ByPort {
     /// Blocks of ports: the size as a power of 2, and the number of the block. A range is in one or two blocks of about its size
     blocks: FxHashMap<(u32, u32), Numbers>,
-    /// Which sizes there are: a bit each
+    /// A bit for each size that occurs
     sizes: u32,
 }
 
@@ -58,7 +58,7 @@ struct ByAddress {
     /// Prefixes: the length, from 1 on, and the bits
     v4: FxHashMap<(u32, u32), Numbers>,
     v6: FxHashMap<(u32, u128), Numbers>,
-    /// Which lengths there are: a bit each
+    /// A bit for each length that occurs
     v4_lengths: u64,
     v6_lengths: u128,
     /// Rules that contain every address of a family
@@ -94,12 +94,12 @@ impl<'e, 'p> Candidates<'e, 'p> {
         Candidates { groups, repeated }
     }
 
-    /// The policy's first rule that is equal to `rule`, if that is another rule.
+    /// The first rule in the policy that is equal to `rule`, if it is another one.
     pub(crate) fn same(&self, rule: &Rule) -> Option<&'p Rule> {
         self.repeated.get(&place(rule)).copied()
     }
 
-    /// Of the rules of `subject` and `effect` that may hold all that `of` holds, the policy's first that passes `test`.
+    /// The first rule of `subject` and `effect` that may contain all of `of` and that passes `test`.
     pub(crate) fn first(
         &self,
         (subject, effect): (Subject, Effect),
@@ -127,7 +127,7 @@ impl<'e, 'p> Candidates<'e, 'p> {
         Some(group.members.get(first?)?.rule)
     }
 
-    /// The rules of `subject` and `effect` that may hold any port that `of` holds, in the order of the policy.
+    /// The rules of `subject` and `effect` that may contain a port of `of`, in the order of the policy.
     pub(crate) fn overlapping(
         &self,
         (subject, effect): (Subject, Effect),
@@ -153,8 +153,8 @@ impl<'p> Index<'p> {
         index
     }
 
-    /// Lists in which every rule stands that holds all that `of` holds: those by one thing that `of` holds, whichever the
-    /// fewest have in common. To a deny of datagrams an address stands for its family, and an interface for all of them.
+    /// Lists that include every rule that contains all of `of`. They are chosen by the property of `of` that the fewest
+    /// rules share. For a deny of datagrams, an address stands for its family, and an interface for all interfaces.
     fn holders(&self, of: &Extent<'p>, effect: Effect, members: &[&Extent<'p>]) -> Vec<&[usize]> {
         let refused = effect == Effect::Deny && of.rule.effect == Effect::Permit && of.is_of_datagrams();
         let ports = of.ports().take(PORTS_TRIED).map(|range| self.ports.at(range.0));
@@ -163,7 +163,7 @@ impl<'p> Index<'p> {
         let [v4, v6] = of.families().map(|has| has && refused);
         let families =
             [v4.then(|| vec![addresses().any_v4.as_slice()]), v6.then(|| vec![addresses().any_v6.as_slice()])];
-        // What holds a rule with a program is without one or has the same.
+        // A rule that contains a rule with a program has the same program or none.
         let program = once_with(|| {
             let program = |rule: &'p Rule| rule.program.as_deref();
             lists_of(self.programs.get_or_init(|| by(members, program)), program(of.rule))
@@ -203,7 +203,7 @@ impl ByPort {
         blocks.filter_map(|block| self.blocks.get(&block)).map(Vec::as_slice).collect()
     }
 
-    /// The numbers of those that may hold a port of `of`; `None` if it is no slower to take all `count` of them.
+    /// The numbers of rules that may contain a port of `of`. `None` if taking all `count` rules is as fast.
     fn overlapping(&self, of: &Extent<'_>, count: usize, budget: &Budget) -> Option<Numbers> {
         let mut numbers = Vec::new();
         for (first, last) in of.ports() {
@@ -287,7 +287,7 @@ fn by<'p, T: Hash + Eq>(members: &[&Extent<'p>], of: impl Fn(&'p Rule) -> Option
     lists
 }
 
-/// Without one, and with this one.
+/// The rules without this property, and those with the same one.
 fn lists_of<T: Hash + Eq>(lists: &FxHashMap<Option<T>, Numbers>, with: Option<T>) -> Vec<&[usize]> {
     let with = Some(with).filter(Option::is_some);
     once(None).chain(with).filter_map(|key| lists.get(&key)).map(Vec::as_slice).collect()
@@ -299,7 +299,7 @@ fn enter(list: &mut Numbers, number: usize) {
     }
 }
 
-/// Where a rule stands.
+/// The place of a rule.
 pub(crate) fn place(rule: &Rule) -> (usize, usize) {
     (rule.file, rule.line)
 }

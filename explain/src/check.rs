@@ -68,7 +68,7 @@ pub(crate) fn check(
     }
 }
 
-/// All that is read of a policy and of the tables of names, in one piece.
+/// Everything that is read, in one consistent reading.
 struct Read {
     policy: Policy,
     problems: Vec<Problem>,
@@ -79,7 +79,7 @@ impl Read {
     fn of(files: &[PathBuf], system: &System) -> Result<Read, Error> {
         let parsed = Policy::parse(sources(files, system)?, &system.names)?;
         let (policy, problems) = parsed.map_or_else(|malformed| malformed, |policy| (policy, Vec::new()));
-        // The meaning of a broken policy is unknown.
+        // A broken policy has no meaning, so denied groups are not searched.
         let groups =
             if problems.is_empty() { DeniedGroups::of(&policy, &system.names) } else { DeniedGroups::default() };
         Ok(Read { policy, problems, groups })
@@ -106,12 +106,12 @@ fn sources(files: &[PathBuf], system: &System) -> Result<Vec<Source>, Error> {
 struct Checked<'p> {
     policy: &'p Policy,
     lines: Lines<'p>,
-    /// Of the files as they are installed
+    /// Findings about the installed files
     installed: Vec<installation::Finding>,
     hints: Hints<'p>,
-    /// Where NFS is that trusts ports
+    /// The place of an NFS that trusts ports
     nfs: Option<String>,
-    /// Those that are shown, in the policy's order
+    /// The findings that are shown, in the order of the policy
     shown: Vec<Finding<'p>>,
     errors: usize,
     warnings: usize,
@@ -149,7 +149,7 @@ impl<'p> Checked<'p> {
         let warnings = policy.warnings.len() + advice.len() + of_weight(Weight::Warning);
         let mut warned: Vec<Finding<'p>> =
             policy.warnings.iter().map(Finding::Warning).chain(advice.into_iter().map(Finding::Advice)).collect();
-        // Stable: of one line the parser's come first.
+        // A stable sort: for the same line, the parser's findings come first.
         warned.sort_by_key(Finding::line);
         let mut shown: Vec<Finding<'p>> = problems.iter().map(Finding::Error).chain(warned).take(MOST_SHOWN).collect();
         let lines = Lines::of(policy);

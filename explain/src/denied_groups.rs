@@ -1,4 +1,4 @@
-//! Which permitted users a deny for a group affects.
+//! The permitted users that are affected by denies for groups.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 /// How many bytes of /etc/passwd and /etc/group are searched for the members of groups that are denied.
 const MOST_BYTES: u64 = 32 << 20;
 
-/// Of each uid that is permitted anything, the groups of its accounts that are denied anything.
+/// For each uid with a permit, the groups of its accounts that have a deny.
 #[derive(Debug, Default)]
 pub(crate) struct DeniedGroups {
     groups: FxHashMap<u32, Vec<u32>>,

@@ -1,4 +1,4 @@
-//! `explain`: the verdict on each endpoint, the rule that it comes from, and what would be bound.
+//! `explain`: the verdict on each endpoint, the rule that decides, and what would be bound.
 
 use std::ffi::{CString, OsString};
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use crate::obstacle::{self, Obstacle};
 use crate::open_ports::OpenPorts;
 use crate::output::{self, BAD, GOOD, in_style};
 
-/// 0 if all of it would be bound, as far as is known; 69 if some of it cannot be bound here; else 77.
+/// Returns 0 if everything would be bound, as far as is known; 69 if something cannot be bound on this host; else 77.
 pub(crate) fn explain(asked: Explain) -> Result<u8, Box<Message>> {
     let whom = Asked::settle(asked.user.as_deref())?;
     let open = OpenPorts::read(asked.owns_network && whom.is_oneself());
@@ -94,7 +94,7 @@ pub(crate) fn explain(asked: Explain) -> Result<u8, Box<Message>> {
     Ok(worst)
 }
 
-/// With the port's number. A table of services that is not believed decides nothing about a port that needs no rule.
+/// The endpoint with the port's number. For a port that needs no rule, /etc/services need not be trusted.
 fn resolved(asked: &Endpoint, system: &System, needs_rule: impl Fn(&Resolved) -> bool) -> Result<Resolved, Error> {
     system.resolve(asked.clone()).or_else(|error| {
         let text = read_unjudged(service::PATH.as_bytes()).unwrap_or_default();
@@ -103,7 +103,7 @@ fn resolved(asked: &Endpoint, system: &System, needs_rule: impl Fn(&Resolved) ->
     })
 }
 
-/// What a socket would be bound to, and what keeps it from that on this host.
+/// The address that a socket would be bound to, and the obstacle on this host, if any.
 struct Would<'a> {
     endpoint: Resolved,
     span: Span,

@@ -20,7 +20,7 @@ pub(crate) enum What<'p> {
     Needless(&'p Rule),
     /// A program that cannot be executed: the path at fault
     Program(Vec<u8>, Distrust),
-    /// A program that runs what its user says: its name
+    /// A program that runs arbitrary scripts: its name
     Interpreter(String),
     /// A port that NFS trusts
     Nfs(u16),

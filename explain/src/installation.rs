@@ -1,8 +1,8 @@
-//! Whether the installed files can be used as they are: whether the users can read the policy and the tables of names, which
-//! the helper reads as its caller; whether the tables are believed; and which files beside the policy are skipped.
+//! Checks the installed files: whether users can read the policy and the tables of names (the helper reads them as its
+//! caller), whether the tables are trusted, and which files in the policy's folder are skipped.
 //!
-//! Root does not notice that a file is root's alone: every request of everybody else is refused, and root's are not. So
-//! modes are judged for others, never by access(2) as the caller.
+//! If only root can read a file, all requests of other users are refused, but root's work. So modes are judged for
+//! others, not by access(2) as the caller.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -29,15 +29,15 @@ const SEARCH: u32 = 0o1;
 /// How a finding counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weight {
-    /// Requests are refused for it
+    /// Requests are refused because of it
     Error,
-    /// Probably not meant
+    /// Probably not intended
     Warning,
-    /// Good to know
+    /// Information
     Note,
 }
 
-/// Something about a file, and no line of it.
+/// A finding about a file, not about one of its lines.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) weight: Weight,
@@ -58,7 +58,7 @@ impl Weight {
     }
 }
 
-/// Everything there is to say about the files of the installed policy, `sources`, and about the tables.
+/// All findings about the files of the installed policy, `sources`, and about the tables.
 pub(crate) fn findings(sources: &[Source]) -> Vec<Finding> {
     let helper = Helper::beside_this_program();
     let mut findings: Vec<Finding> = places(sources).filter_map(|(path, needed)| of(&path, needed, helper)).collect();
@@ -111,8 +111,8 @@ impl Helper {
     }
 }
 
-/// By the mode, as it is for others. Where an access list lets somebody in, or the only group that may execute the helper,
-/// it may be meant, and is a warning.
+/// Judges the mode for others. If an access list permits access, or the group is the only one that may execute the
+/// helper, this may be intended, so it is a warning.
 fn of(path: &Path, needed: u32, helper: Helper) -> Option<Finding> {
     let found = fs::metadata(path).ok()?;
     let mode = found.mode() & 0o7777;
@@ -141,7 +141,7 @@ fn of(path: &Path, needed: u32, helper: Helper) -> Option<Finding> {
     Some(finding(Weight::Error, text))
 }
 
-/// A table that the helper would not believe. That it cannot be read is known already.
+/// A finding for a table that the helper would not trust. Unreadable tables are already reported.
 fn untrusted(name: &str) -> Option<Finding> {
     match System::default().has_table(name) {
         Err(Error::Untrusted { path, why }) if why != Distrust::Unreadable && why != Distrust::Closed => {
@@ -156,7 +156,7 @@ fn untrusted(name: &str) -> Option<Finding> {
     }
 }
 
-/// The files in the policy's folder that are no part of it.
+/// The files in the policy's folder that are not part of the policy.
 fn skipped() -> Vec<Finding> {
     let entries = fs::read_dir(FOLDER).into_iter().flatten().flatten();
     let names = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_fifo() && !kind.is_socket()));
@@ -172,7 +172,7 @@ fn skipped() -> Vec<Finding> {
     findings
 }
 
-/// What editors and package managers leave is a note. Another name is probably that of a file with rules.
+/// Files that editors and package managers leave are a note. Others probably have rules, so they are a warning.
 fn skipped_file(name: &OsStr) -> Finding {
     const LEFT: [&str; 12] =
         ["~", ".bak", ".old", ".orig", ".rej", ".save", ".swp", ".tmp", ".rpmnew", ".rpmsave", ".rpmorig", ".disabled"];

@@ -29,12 +29,12 @@ impl<'p> Lines<'p> {
         self.policy.place(rule)
     }
 
-    /// Where a rule stands, and its text, as far as that is not too long.
+    /// The place of a rule and its text, shortened if it is long.
     pub(crate) fn cite(&self, rule: &Rule) -> String {
         format!("{}  {}", self.place(rule), self.short(rule))
     }
 
-    /// The text of a rule, as far as that is not too long.
+    /// The text of a rule, shortened if it is long.
     pub(crate) fn short(&self, rule: &Rule) -> String {
         Excerpt::of(self.bytes(rule.file, rule.line), 0).text()
     }
@@ -53,7 +53,7 @@ pub(crate) struct Excerpt<'p> {
 }
 
 impl<'p> Excerpt<'p> {
-    /// Of `line`, around the byte `at`.
+    /// The part of `line` around the byte `at`.
     pub(crate) fn of(line: &'p [u8], at: usize) -> Excerpt<'p> {
         let line = line.trim_ascii_end();
         let start = at.saturating_sub(BEFORE).min(line.len().saturating_sub(LONGEST));
@@ -66,8 +66,8 @@ impl<'p> Excerpt<'p> {
         format!("{before}{}{after}", shown(self.part(self.start, self.end)))
     }
 
-    /// How many characters of the text stand before the byte `at` of the line, and how many are the `width` bytes from
-    /// there on. What had to be made printable is wider than its bytes.
+    /// How many characters of the text are before the byte `at` of the line, and how many show the `width` bytes from
+    /// there on. An escaped byte is wider than one character.
     pub(crate) fn columns(&self, at: usize, width: usize) -> (usize, usize) {
         let dots = if self.start > 0 { 3 } else { 0 };
         let before = shown(self.part(self.start, at)).len();

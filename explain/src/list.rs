@@ -1,4 +1,4 @@
-//! `list`: what a user may bind, in the order of the policy, and what is denied of it.
+//! `list`: the permits of a user in the order of the policy, with the denies that affect them.
 
 use std::fmt::Write as _;
 
@@ -92,7 +92,7 @@ struct Grants<'p> {
 struct Grant<'p> {
     rule: &'p Rule,
     written: Written,
-    /// The denies, and whether each refuses all of it. Those come first
+    /// The denies, and whether each refuses everything. Such denies come first
     denied_by: Vec<(&'p Rule, bool)>,
 }
 
@@ -204,7 +204,7 @@ impl Written {
         let on = clauses.next() == Some("on");
         let addresses = after(3 + ports.len()).take_while(|word| on && is_word(word)).collect::<Vec<_>>();
         let exec = after(2 + ports.len()).take_while(|word| !word.starts_with('#')).any(|word| word == "exec");
-        // What follows is a path to the end of the line, and it begins with a slash.
+        // The rest of the line is a path, which begins with a slash.
         let path = text.split_once(" exec").map(|(_, path)| path.trim_start().to_owned());
         Written { ports: ports.join(" "), addresses: addresses.join(" "), program: path.filter(|_| exec) }
     }

@@ -1,9 +1,8 @@
-//! `portgrant-explain`: prints what the policy decides (explain, list, check), and what other programs' files would be as a
-//! policy (import). Binds nothing.
+//! `portgrant-explain`: prints what the policy decides (explain, list, check), and turns files of other programs into
+//! rules (import). Binds nothing.
 //!
-//! Runs without privilege, in the launcher's place: `portgrant explain` becomes it. It links the helper's library and asks
-//! its `decide`, so the answer is the helper's. Code that only reports is not part of the privileged program. Nothing here
-//! decides anything.
+//! Runs without privilege, in the launcher's place: `portgrant explain` becomes it. It uses the same `decide` as the
+//! helper, of the crate policy, so the answers agree. Code that only reports is not part of the privileged program.
 
 #![forbid(unsafe_code)]
 

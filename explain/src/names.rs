@@ -80,7 +80,7 @@ impl<'a> Hints<'a> {
     }
 }
 
-/// The helper is static and asks no directory service; this program is not, and says what to write instead.
+/// The helper is static, so it asks no directory service. This program can ask, and suggests what to write instead.
 fn by_directory(wrong: &Wrong, name: &str) -> Option<String> {
     let number = if let Wrong::UnknownUser(_) = wrong {
         format!("uid:{}", User::from_name(name).ok()??.uid)
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_name_of_a_directory_service_gets_its_number_as_a_hint() {
-        // Root stands for such a name: whatever /etc/passwd lacks, getpwnam(3) is asked.
+        // The tables are empty, so getpwnam(3) is asked; root stands for a name of a directory service.
         let names = Names::of(b"", b"", b"");
         let hint = |wrong| Hints::of(&names).hint(&wrong);
         let message = hint(Wrong::UnknownUser("root".to_owned()));

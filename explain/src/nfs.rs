@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where it is, in a few words; `None` if there is no such mount or export.
+/// The place of such a mount or export, for a message; `None` if there is none.
 pub(crate) fn with_sec_sys() -> Option<String> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     mounted(&mounts).map(|place| format!("mounted at {place}")).or_else(|| {

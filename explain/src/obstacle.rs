@@ -1,5 +1,5 @@
-//! What keeps an endpoint from being bound here although the policy permits it: an address, an interface or a protocol that
-//! this host does not have. The kernel is asked by a socket that is bound to the address and to no port of the endpoint's.
+//! Obstacles on this host for an endpoint that the policy permits: an address, an interface or a protocol that does not
+//! exist. To ask the kernel, a socket is bound to the address, with another port.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -8,11 +8,11 @@ use portgrant_protocol::{Message, status};
 use rustix::io::Errno;
 use serde_json::Value;
 
-/// For what is right.
+/// For good results.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
-/// For what is refused or broken.
+/// For refusals and errors.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
-/// For what may be unintended.
+/// For warnings.
 pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
 /// For headings.
 pub(crate) const STRONG: Style = Style::new().bold();
@@ -41,7 +41,7 @@ pub(crate) fn print_json(value: &Value) -> Result<u8, Box<Message>> {
 fn write(output: &mut impl Write, text: &str) -> Result<u8, Box<Message>> {
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Ok(()) => Ok(status::OK),
-        // Rust ignores SIGPIPE. A pipe that nobody reads ends the program silently, as that signal would.
+        // Rust ignores SIGPIPE. If nobody reads the pipe, end silently, as that signal would.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),
         Err(error) => {
             let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);

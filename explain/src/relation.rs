@@ -1,5 +1,5 @@
-//! How two rules relate: does one contain all that the other does, or any of it? Only warnings and lists use it, no verdict.
-//! If it is not sure, it claims nothing: what it claims is true for every request (the tests compare it with `decide`).
+//! How two rules relate: whether one contains the other or overlaps it. Only warnings and lists use this, not verdicts.
+//! It only claims what is true for every request (the tests compare it with `decide`).
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -14,7 +14,7 @@ const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 /// From and to, both included.
 type Range<T> = (T, T);
 
-/// How many steps comparisons may still take. A step is one range of one rule, looked for in another rule.
+/// How many steps comparisons may still take. A step is one range of one rule, searched in another rule.
 #[derive(Debug)]
 pub(crate) struct Budget(Cell<u64>);
 
@@ -60,7 +60,7 @@ struct Addresses {
     v6: Cow<'static, [Range<u128>]>,
     v4_wildcard: bool,
     v6_wildcard: bool,
-    /// Each address of both families by itself
+    /// Each address of both families separately
     each: bool,
 }
 
@@ -88,7 +88,7 @@ impl<'p> Extent<'p> {
         self.ports.iter().flatten().copied()
     }
 
-    /// An address that it holds, unless it holds all of them, or wildcards alone.
+    /// An address of the rule, unless it contains all addresses or only wildcards.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         let v4 = self.addresses().v4.first().filter(|range| **range != (0, u32::MAX));
         let v6 = self.addresses().v6.first().filter(|range| **range != (0, u128::MAX));
@@ -114,10 +114,10 @@ impl<'p> Extent<'p> {
         (effect, subject, &self.ports, self.addresses(), dev, (reuseport, freebind), program)
     }
 
-    /// Whether this, which has the same effect, does whatever `narrow` does.
+    /// Whether this rule, which has the same effect, covers `narrow` completely.
     pub(crate) fn makes_needless(&self, narrow: &Extent<'_>, budget: &Budget) -> bool {
         let (wide, other) = (self.rule, narrow.rule);
-        speaks_of_all(wide, other)
+        includes_subject(wide, other)
             && (wide.dev.is_none() || wide.dev == other.dev)
             && (wide.reuseport || !other.reuseport)
             && (wide.freebind || !other.freebind)
@@ -187,7 +187,7 @@ impl Addresses {
         hold(&self.v4, &narrow.v4, budget) && hold(&self.v6, &narrow.v6, budget)
     }
 
-    /// Whether some request for something in `permitted` touches this. A wildcard touches each address of its family.
+    /// Whether some request within `permitted` overlaps this. A wildcard overlaps each address of its family.
     fn touch(&self, permitted: &Addresses, budget: &Budget) -> bool {
         (permitted.v4_wildcard && self.has_v4())
             || (permitted.v6_wildcard && self.has_v6())
@@ -195,21 +195,21 @@ impl Addresses {
             || meet(&self.v6, &permitted.v6, budget)
     }
 
-    /// Whether every request for something in `permitted` touches this. A wildcard touches each address of its family.
+    /// Whether every request within `permitted` overlaps this. A wildcard overlaps each address of its family.
     fn always_touch(&self, permitted: &Addresses, budget: &Budget) -> bool {
         (self.has_v4() || !permitted.v4_wildcard)
             && (self.has_v6() || !permitted.v6_wildcard)
             && self.hold(permitted, budget)
     }
 
-    /// The same of datagrams: a socket for any address of a family sends from all of them.
+    /// The same for datagrams: a socket for any address of a family can send from all of them.
     fn always_touch_datagrams(&self, permitted: &Addresses) -> bool {
         let v4 = permitted.v4.is_empty() && (self.v4_wildcard || !permitted.v4_wildcard);
         let v6 = permitted.v6.is_empty() && (self.v6_wildcard || !permitted.v6_wildcard);
         (v4 || !self.v4.is_empty()) && (v6 || !self.v6.is_empty())
     }
 
-    /// Whether datagrams of some request for something in `permitted` can be sent from an address in this.
+    /// Whether a datagram socket for some request within `permitted` can send from an address in this.
     fn touch_datagrams(&self, permitted: &Addresses) -> bool {
         (!self.v4.is_empty() && permitted.has_v4()) || (!self.v6.is_empty() && permitted.has_v6())
     }
@@ -224,7 +224,7 @@ impl Addresses {
 }
 
 /// Whether the subject `wide` includes `narrow`.
-fn speaks_of_all(wide: &Rule, narrow: &Rule) -> bool {
+fn includes_subject(wide: &Rule, narrow: &Rule) -> bool {
     wide.subject == Subject::Any || (wide.subject == narrow.subject && wide.subject != Subject::Nobody)
 }
 

@@ -1,5 +1,5 @@
-//! Where subordinate ids come from besides /etc/subuid and /etc/subgid (nsswitch.conf(5), `subid`): a deny does not
-//! apply to those.
+//! Sources of subordinate ids other than /etc/subuid and /etc/subgid (nsswitch.conf(5), `subid`). A deny does not apply
+//! to ids of these.
 
 use portgrant_policy::{Effect, Policy, Subject};
 use portgrant_protocol::text::printable;
@@ -18,12 +18,12 @@ fn of<'p>(policy: &'p Policy, nsswitch: &[u8]) -> Option<Advice<'p>> {
     Some(Advice { rule, what: What::SubidSource(source) })
 }
 
-/// The first source of the line `subid:` that is not `files`. Without such a line it is `files` alone.
+/// The first source of the line `subid:` that is not `files`. Without such a line, the only source is `files`.
 fn other_source(nsswitch: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(nsswitch);
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     let sources = lines.filter_map(|line| line.strip_prefix("subid")?.trim_start().strip_prefix(':')).next()?;
-    // What stands in brackets says what to do after a source.
+    // Text in brackets is an action, not a source.
     let outside = sources.split('[').enumerate().map(|(part, text)| match part {
         0 => text,
         _ => text.split_once(']').map_or("", |(_, behind)| behind),

@@ -1,4 +1,4 @@
-//! A plain `exec`, done in this process: the helper is asked as a child, and then this process becomes the program.
+//! A plain `exec`, done in this process: it runs the helper as a child, and then becomes the program.
 
 use alloc::ffi::CString;
 use alloc::string::{String, ToString};
@@ -21,20 +21,20 @@ use rustix::thread::{CapabilitySet, capabilities, set_no_new_privs};
 use crate::plain::Plain;
 use crate::{HELPER, Installation, LAUNCHER};
 
-/// What is left for the launcher.
+/// What the launcher must do.
 pub(crate) enum Left {
-    /// All of it: nothing has been done
+    /// Everything: nothing has been done
     All,
-    /// To report what failed, which this record says
+    /// Report the failure in this record
     Report(CString),
 }
 
-/// A plain `exec` that the launcher would do in just this way.
+/// A plain `exec` that the launcher would do in the same way.
 pub(crate) struct Exec<'a> {
     asked: Vec<Resolved>,
     inetd: bool,
     no_new_privs: bool,
-    /// The endpoints, as they were given
+    /// The options `-l` with their endpoints, as given
     words: Vec<Word<'a>>,
     /// The program's file
     path: CString,
@@ -46,7 +46,7 @@ pub(crate) struct Exec<'a> {
 }
 
 impl<'a> Exec<'a> {
-    /// `None` if the command line is not plain, or if the launcher would not ask the helper: also where something is wrong.
+    /// `None` if the command line is not plain or has a mistake, or if the launcher would not ask the helper.
     pub(crate) fn of(
         arguments: &'a [Word<'a>],
         environment: &'a [Word<'a>],
@@ -56,7 +56,7 @@ impl<'a> Exec<'a> {
         let Plain { listen, inetd, no_new_privs, program } = plain;
         let (before, program) = arguments.split_at_checked(program)?;
         let words = pairs(before);
-        // The numbers of descriptors go into these arguments, and the names of services into the endpoints.
+        // Placeholders in arguments and service names in endpoints are left to the launcher.
         let is_filled = |word: &Word<'_>| word.to_c_str().to_bytes().windows(3).any(|bytes| bytes == b"{fd");
         let needs_names = listen
             .iter()
@@ -84,7 +84,7 @@ impl<'a> Exec<'a> {
         Some(Exec { asked, inetd, no_new_privs, words, path, program, environment, helper, installation })
     }
 
-    /// Becomes the program, or returns what is left to do.
+    /// Becomes the program, or returns what the launcher must do.
     pub(crate) fn perform(self) -> Left {
         match self.ask() {
             Some((Reply::Granted { names }, _, sockets)) if self.is_asked(&names, &sockets) => {
@@ -99,8 +99,8 @@ impl<'a> Exec<'a> {
         }
     }
 
-    /// The helper's reply, the record that it is, and what came with it. Whatever goes wrong in between, the launcher tries
-    /// again, and reports.
+    /// The helper's reply, its record, and the descriptors. After any other failure, the launcher tries again, and
+    /// reports.
     fn ask(&self) -> Option<(Reply, Vec<u8>, Vec<OwnedFd>)> {
         let (ours, theirs) = transfer::pair().ok()?;
         fcntl_setfd(&theirs, FdFlags::empty()).ok()?;
@@ -109,12 +109,12 @@ impl<'a> Exec<'a> {
         words.extend(&self.words);
         words.extend([Word::from(c"--to"), number.as_c_str().into()]);
         let helper = spawn(&self.helper, &words, self.environment);
-        // Only the helper has it now, so its end is noticed.
+        // Now only the helper has this end, so its end is noticed.
         drop(theirs);
         let helper = helper.ok()?;
         let received = transfer::receive(ours.as_fd());
         drop(ours);
-        // It fails where SIGCHLD is ignored, and then there is nothing to wait for.
+        // It fails if SIGCHLD is ignored. Then there is nothing to wait for.
         let _ = waitpid(Some(helper), WaitOptions::empty());
         let (record, sockets) = received.ok()?;
         Some((Reply::parse(&record).ok()?, record, sockets))
@@ -142,9 +142,9 @@ impl<'a> Exec<'a> {
         record.and_then(|record| CString::new(record).ok()).map_or(Left::All, Left::Report)
     }
 
-    /// Where the grant is bound to a program, only the helper may start it. It decides whether that is this program.
+    /// For a rule with `exec`, only the helper may start the program. It decides whether this is the program.
     fn become_helper(&self) {
-        // It reports what fails then.
+        // The launcher reports failures of the helper.
         let Ok(launcher) = self.installation.find(LAUNCHER) else { return };
         let mut words: Vec<Word<'_>> = vec![c"portgrant-binder".into(), c"exec".into()];
         words.extend(&self.words);
@@ -157,9 +157,9 @@ impl<'a> Exec<'a> {
     }
 }
 
-/// Whether this process may be in another user namespace than the first, where the launcher looks more closely: a network that
-/// belongs to that namespace needs no rule, and a user without an id there gets no port. For most processes this is known
-/// without /proc.
+/// Whether this process may be in another user namespace than the initial one. The launcher handles that: a network of
+/// that namespace needs no rule, and a user who is not mapped there gets no port. For most processes the answer needs
+/// no /proc.
 fn may_be_elsewhere() -> bool {
     let can_bind = capabilities(None).map_or(true, |sets| sets.effective.contains(CapabilitySet::NET_BIND_SERVICE));
     (can_bind || getuid().as_raw() == user_namespace::OVERFLOW_ID) && !user_namespace::is_first()

@@ -1,11 +1,10 @@
-//! `portgrant`, as people type it: a plain `exec` is done here, from the first word to execve(2), with the helper as a child.
-//! For everything else the launcher is executed, with the same words: other commands and options, every mistake, and
-//! whatever must be reported.
+//! The installed program `portgrant`. It does a plain `exec` itself, with the helper as a child. For everything else
+//! (other commands and options, mistakes, messages) it executes the launcher with the same words.
 //!
 //! It has no privilege. It links no C library on x86-64 and aarch64, so it starts about as quickly as the helper.
 //!
-//! Nothing is done here that the launcher would do otherwise, and nothing that it would notice when it is executed after
-//! all: what is opened here is close-on-exec.
+//! It behaves like the launcher, and changes nothing that a launcher executed later would notice: everything that it
+//! opens is close-on-exec.
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -29,9 +28,9 @@ use rustix::io::Errno;
 
 use exec::{Exec, Left};
 
-/// From the entry point on. Returns only if nothing could be executed.
+/// Runs the program. Returns only if nothing could be executed.
 pub fn run(arguments: &[Word<'_>], environment: &[Word<'_>]) -> u8 {
-    // If one stays closed, so be it: the launcher finds it as it was.
+    // A failure is ignored: the launcher tries this again.
     let _ = occupy_standard_descriptors();
     let installation = Installation::of_this_program();
     let left = Exec::of(arguments, environment, &installation).map_or(Left::All, Exec::perform);
@@ -63,7 +62,7 @@ pub fn run(arguments: &[Word<'_>], environment: &[Word<'_>]) -> u8 {
 const LAUNCHER: &str = "portgrant";
 const HELPER: &str = "portgrant-binder";
 
-/// The folders that may hold the launcher and the helper, as [`portgrant_protocol::installation`] has them.
+/// The folders that may have the launcher and the helper (see [`portgrant_protocol::installation`]).
 struct Installation {
     folders: Vec<Vec<u8>>,
 }
@@ -78,8 +77,8 @@ impl Installation {
         Installation { folders: prefixes.map(below).collect() }
     }
 
-    /// The first file of this name; else the path that is to blame, and why. What is there and cannot be entered is to blame
-    /// before what is missing.
+    /// The first file with this name; else the path to report, and why. A folder that cannot be entered is reported
+    /// rather than a missing one.
     fn find(&self, name: &str) -> Result<CString, (CString, Errno)> {
         let mut to_blame: Option<(CString, Errno)> = None;
         for folder in &self.folders {

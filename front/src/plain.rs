@@ -1,21 +1,21 @@
-//! The commonest command line: `exec`, endpoints, `--inetd`, `--no-new-privs`, and the program, after `--` or not. The launcher reads
-//! every other one, and reports each mistake; a test there compares the two.
+//! The most common command line: `exec`, endpoints, `--inetd`, `--no-new-privs`, and the program, with or without `--`
+//! before it. The launcher parses all others, and reports mistakes; a test there compares both parsers.
 
 use alloc::vec::Vec;
 use core::net::Ipv6Addr;
 
 use portgrant_protocol::{Address, Endpoint};
 
-/// What a plain command line asks for.
+/// A plain command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plain {
-    /// `-l`, once or more, and no two in each other's way
+    /// The endpoints of `-l`, at least one, without conflicts
     pub listen: Vec<Endpoint>,
     /// `--inetd`
     pub inetd: bool,
     /// `--no-new-privs`
     pub no_new_privs: bool,
-    /// Which word is the program; its arguments follow
+    /// The index of the program's word; its arguments follow
     pub program: usize,
 }
 

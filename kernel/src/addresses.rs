@@ -1,8 +1,8 @@
 //! The addresses of rules as intervals: each begins at its boundary and ends before the next boundary. The last boundary at
 //! or before an address decides, and a binary search finds it.
 //!
-//! All addresses are numbers of 128 bits: IPv4 is there as `::ffff:0:0/96`, and the two wildcards, which are not addresses
-//! but have the number of one, are separate intervals, decided as wildcards.
+//! All addresses are numbers of 128 bits; IPv4 is `::ffff:0:0/96`. The two wildcards are not addresses but have the
+//! number of one, so they are separate intervals, decided as wildcards.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use portgrant_policy::{AddressSet, Effect, Span};
 
 use crate::entry::Verdict;
 
-/// From here on, up to the next boundary.
+/// The start of an interval, which ends before the next boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Boundary {
     /// The first address
@@ -19,24 +19,24 @@ pub struct Boundary {
     pub verdict: Verdict,
 }
 
-/// How many boundaries a set has at least: the program in the kernel looks at so many at once.
+/// The least number of boundaries in a set: the program in the kernel reads this many at once.
 pub const GROUP: usize = 4;
 
-/// Rules of one subject at one port: of all with the same effect and the same addresses (by number), the first.
+/// The rules of one subject at one port: of those with the same effect and addresses (by number), the first.
 pub(crate) type Concern<'p> = BTreeMap<(Effect, u32), (Verdict, &'p [AddressSet])>;
 
-/// `::ffff:0:0/96`, where IPv4 is; its first address stands for the IPv4 wildcard.
+/// `::ffff:0:0/96`, the IPv4 addresses. Its first address stands for the IPv4 wildcard.
 const V4: (u128, u8) = (0xffff << 32, 96);
 /// All addresses; the first stands for the wildcard of both families.
 const ALL: (u128, u8) = (0, 0);
 
-/// The intervals of `concern`, of which those without addresses say `everywhere`. There is always one at 0, and their
-/// number is a power of two and a [`GROUP`] at least, as the search wants it: the last one is repeated at the last address.
+/// The intervals of `concern`, whose rules without addresses decide `everywhere`. There is always one at 0. Their
+/// number is a power of two and at least [`GROUP`], as the search needs: the last one is repeated at the last address.
 pub(crate) fn boundaries(concern: &Concern<'_>, everywhere: Verdict) -> Vec<Boundary> {
     padded(intervals(&decided(concern, everywhere)))
 }
 
-/// `boundaries`, which begin at 0, with the last one repeated at the last address until there are as many as a search wants.
+/// `boundaries`, with the last one repeated at the last address until their number fits the search.
 pub(crate) fn padded(mut boundaries: Vec<Boundary>) -> Vec<Boundary> {
     let last = boundaries.last().map_or(Verdict::NOTHING, |last| last.verdict);
     boundaries.resize(boundaries.len().next_power_of_two().max(GROUP), Boundary { start: u128::MAX, verdict: last });
@@ -55,8 +55,8 @@ pub(crate) fn search(boundaries: &[Boundary], address: u128) -> Verdict {
     boundaries[at].verdict
 }
 
-/// Every prefix that a rule names, in order, with what all rules that hold it say; and the wildcards, behind all others that
-/// begin at their number.
+/// Every prefix in a rule, in order, with the verdict of all rules that contain it; and the wildcards, after all
+/// prefixes that begin at their number.
 fn decided(concern: &Concern<'_>, everywhere: Verdict) -> Vec<((u128, u8), Verdict)> {
     let mut own: BTreeMap<(u128, u8), Verdict> = BTreeMap::from([(ALL, everywhere), (V4, everywhere)]);
     for (verdict, list) in concern.values() {
@@ -88,7 +88,7 @@ fn decided(concern: &Concern<'_>, everywhere: Verdict) -> Vec<((u128, u8), Verdi
     decided.into_iter().collect()
 }
 
-/// `prefixes`, which are in order and begin with [`ALL`], as boundaries, no two neighbours of which say the same.
+/// `prefixes`, which are in order and begin with [`ALL`], as boundaries. Neighbours have different verdicts.
 fn intervals(prefixes: &[((u128, u8), Verdict)]) -> Vec<Boundary> {
     let mut boundaries: Vec<Boundary> = Vec::new();
     let mut begin = |start, verdict| match boundaries.last_mut().filter(|last| last.start == start) {
@@ -112,7 +112,7 @@ fn intervals(prefixes: &[((u128, u8), Verdict)]) -> Vec<Boundary> {
     boundaries
 }
 
-/// The prefix that an element of an `on` clause holds; a wildcard has no prefix.
+/// The prefix of an element of an `on` clause; a wildcard has none.
 fn prefix(set: &AddressSet) -> Option<(u128, u8)> {
     match *set {
         AddressSet::V4(network, length) => Some((network.to_ipv6_mapped().to_bits(), 96 + length)),

@@ -1,6 +1,6 @@
-//! A BPF program as text: instructions by their names, registers by theirs, jumps to labels.
+//! An assembler for BPF, with named instructions, registers and labels.
 //!
-//! As much of the instruction set (RFC 9669) as the one program here needs; nothing is optimised. The kernel's
+//! It has the part of the instruction set (RFC 9669) that the program needs, and optimises nothing. The kernel's
 //! verifier checks the result.
 
 use std::collections::BTreeMap;
@@ -9,15 +9,15 @@ use std::fmt::Debug;
 /// A register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Register {
-    /// What a function returns, and the program
+    /// The result of a function, and of the program
     R0,
-    /// Argument 1; lost in a call, as are all up to 5
+    /// Argument 1. A call overwrites R0 to R5
     R1,
     /// Argument 2
     R2,
     /// Argument 3
     R3,
-    /// Kept in a call, as are all up to 9
+    /// A call keeps R6 to R9
     R6,
     /// Kept
     R7,
@@ -25,7 +25,7 @@ pub enum Register {
     R8,
     /// Kept
     R9,
-    /// The end of the stack, which lies below
+    /// R10: the stack lies below this address
     Stack,
 }
 
@@ -67,7 +67,7 @@ pub enum If {
     Less = 0xc0,
 }
 
-/// How much of memory an instruction moves.
+/// How many bytes of memory an instruction moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
     /// 4 bytes
@@ -99,8 +99,8 @@ impl Instruction {
     }
 }
 
-/// A program that is being written, whose jumps go to labels of type `L`. A missing or too distant label
-/// is a defect of this crate.
+/// A program under construction, whose jumps go to labels of type `L`. A missing or too distant label is a defect of
+/// this crate.
 #[derive(Debug)]
 pub struct Assembly<L> {
     code: Vec<Instruction>,
@@ -130,7 +130,7 @@ mod class {
     pub(super) const TO_BIG_ENDIAN: u8 = 0xdc;
 }
 
-/// Source "registers" of the wide load: what its number stands for.
+/// Source "registers" of the wide load: the meaning of its number.
 const MAP: u8 = 1;
 const MAP_VALUE: u8 = 2;
 
@@ -264,13 +264,13 @@ impl<L: Ord + Debug> Assembly<L> {
         self.push(class::JUMP, Register::R0, 0, 0, 0);
     }
 
-    /// Goes to `label` where `register` is so, compared with `number`
+    /// Goes to `label` if `register` compared with `number` fulfils `condition`
     pub fn jump_if(&mut self, register: Register, condition: If, number: i32, label: L) {
         self.jumps.push((self.code.len(), label));
         self.push(class::JUMP | condition as u8, register, 0, 0, number);
     }
 
-    /// Goes to `label` where `register` is so, compared with `other`
+    /// Goes to `label` if `register` compared with `other` fulfils `condition`
     pub fn jump_if_register(&mut self, register: Register, condition: If, other: Register, label: L) {
         self.jumps.push((self.code.len(), label));
         self.push(class::JUMP | class::REGISTER | condition as u8, register, other.number(), 0, 0);

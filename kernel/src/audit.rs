@@ -1,6 +1,7 @@
 //! Reads the grants and writes the audit lines: the same lines as the helper's, with the verb `kernel`.
 //!
-//! A record stays in the kernel until the log has taken its line. Records that found no room are reported as a number.
+//! A record stays in the kernel until the log has accepted its line. If the buffer was full, only the number of lost
+//! grants is reported.
 
 use portgrant_protocol::{Port, unprivileged_ports};
 use std::collections::HashMap;
@@ -30,13 +31,13 @@ const TURN: usize = 1000;
 /// A grant, as the program in the kernel records it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
-    /// What was asked for, and by whom
+    /// The request and its caller
     pub bind: Bind,
-    /// By which process
+    /// The process
     pub pid: u32,
-    /// By which generation
+    /// The generation that decided
     pub generation: u32,
-    /// And which rule of it
+    /// The rule that permits
     pub verdict: Verdict,
 }
 
@@ -65,7 +66,7 @@ pub fn follow(loaded: &Loaded) -> Result<(), Error> {
             let pid = std::process::id();
             log.write(&format!("<{LOST}>portgrant-kernel[{pid}]: lost grants={} verb=kernel", unlogged - reported));
             reported = unlogged;
-            loaded.tell(reported)?;
+            loaded.set_reported(reported)?;
         }
         if !all_read {
             continue;
@@ -132,7 +133,7 @@ impl Grant {
         let file = place.and_then(|place| description?.files.get(place.file));
         let rule = match (place, file) {
             (Some(place), Some(file)) => format!("{file}:{}", place.line),
-            // Two reloads ago, while nobody read.
+            // Granted at least two reloads ago, while nobody read.
             (Some(place), None) => format!("generation-{}:file-{}:{}", self.generation, place.file + 1, place.line),
             (None, _) => "none".to_owned(),
         };
@@ -143,7 +144,7 @@ impl Grant {
             verb: "kernel",
             endpoint: self.bind.endpoint().to_string(),
             rule: Some(rule),
-            // It has only the pid.
+            // The record has only the pid.
             program: None,
         };
         line.as_of("portgrant-kernel", self.pid)
@@ -155,7 +156,7 @@ impl Grant {
 struct Log(Option<UnixDatagram>);
 
 impl Log {
-    /// Sends `line`, however long that takes: nobody's bind waits for it, and the kernel keeps what comes meanwhile.
+    /// Sends `line`, and waits until the log accepts it. No bind waits for this; the kernel keeps later records.
     fn write(&mut self, line: &str) {
         loop {
             if self.0.is_none() {

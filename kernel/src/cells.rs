@@ -1,8 +1,8 @@
-//! A hash table that a program in the kernel reads with no call into the kernel: every key is in one of two buckets that its
-//! hashes name (cuckoo hashing), so a lookup reads two buckets at most, and mostly one. A bucket
-//! is one line of the processor's cache.
+//! A hash table that the program in the kernel reads without calling the kernel: every key is in one of two buckets,
+//! given by its hashes (cuckoo hashing). So a lookup reads at most two buckets, usually one. A bucket is one cache
+//! line.
 //!
-//! The kernel's own hash maps cost a call for each lookup, and several within it; arrays are read by instructions.
+//! A lookup in the kernel's own hash maps is several calls; arrays are read by instructions.
 
 use crate::entry::{Entry, Key};
 
@@ -10,10 +10,11 @@ use crate::entry::{Entry, Key};
 pub const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 /// The factors for the mixed key, one for each of its two buckets. All three are odd, so that no bit of a key is lost.
 pub const HASHES: [u64; 2] = [0xd6e8_feb8_6659_fd93, 0xa076_1d64_78bd_642f];
-/// So many lower bits of a key's block are not hashed for its first bucket: a subject's ports below 1024 have theirs in one
-/// page of memory. A page that was not used for long costs more than all else here, and servers bind several ports.
+/// The number of lower bits of a key's block that are not hashed for its first bucket, so that the first buckets of a
+/// subject's ports below 1024 are in one page of memory. A page that is not in the cache costs more than everything
+/// else here, and servers bind several ports.
 pub const NEAR: u32 = 10;
-/// And so many of them choose the bucket within the page.
+/// How many of these bits choose the bucket within the page.
 pub const PAGE: u32 = 6;
 /// How many cells a bucket has.
 pub const BUCKET: usize = 4;
@@ -36,7 +37,7 @@ pub struct Cells {
 }
 
 impl Cells {
-    /// A place for each of `entries`, whose keys differ; `None` if there are too many.
+    /// The table of `entries`, whose keys differ; `None` if there are too many.
     pub fn of(entries: impl ExactSizeIterator<Item = (Key, Entry)> + Clone) -> Option<Cells> {
         // Half of the cells stay empty, so that nearly all keys are in their first bucket. If one does not
         // fit, the table is doubled.
@@ -49,7 +50,8 @@ impl Cells {
         entries.all(|entry| table.place(entry)).then_some(table)
     }
 
-    /// In its first bucket, or its second. If both are full, a key there moves to its other bucket, and so on.
+    /// Puts the entry into its first or second bucket. If both are full, another key moves to its other bucket, and so
+    /// on.
     fn place(&mut self, mut entry: (Key, Entry)) -> bool {
         let mut places = self.places(entry.0);
         let mut full = places[0];
@@ -79,7 +81,7 @@ impl Cells {
         self.buckets.iter()
     }
 
-    /// How many lower bits of a hash do not count.
+    /// How many lower bits of a hash are not used.
     #[must_use]
     pub fn shift(&self) -> u32 {
         u64::BITS - self.bits
@@ -115,7 +117,7 @@ mod tests {
         keys.zip(0..).map(|(key, number)| (key, Entry { verdict: Verdict(number), set: None })).collect()
     }
 
-    /// As policies have them: many users at one port, many ports of one user, blocks, ids far apart.
+    /// Keys as in policies: many users at one port, many ports of one user, blocks, distant ids.
     #[test]
     fn every_key_is_found_and_no_other() {
         let key = |table: u8, port: u16, id: u32| Key::new(table, Transport::Tcp, port, id);
@@ -156,7 +158,7 @@ mod tests {
         assert!(keys.chunks(4).all(|keys| keys.iter().all(|key| page(*key) == page(keys[0]))));
     }
 
-    /// The program in the kernel computes the same. If this changes, that has to.
+    /// The program in the kernel computes the same numbers. If they change here, they must change there.
     #[test]
     fn a_key_has_its_buckets() {
         let table = Cells { buckets: Vec::new(), bits: 12 };

@@ -53,7 +53,7 @@ fn mounted_root(line: &[u8]) -> Option<PathBuf> {
     is_root.then(|| unescaped(fields[4]).into())
 }
 
-/// White space and the backslash stand there as three octal digits.
+/// White space and the backslash are written as a backslash and three octal digits.
 fn unescaped(field: &[u8]) -> OsString {
     let mut rest = field.iter().copied();
     let mut bytes = Vec::with_capacity(field.len());

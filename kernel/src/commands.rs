@@ -26,7 +26,7 @@ use crate::tables::Tables;
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     match Kept::at_start().and_then(|kept| command(kept, arguments)) {
         Ok(()) => status::OK,
-        Err(error) => tell(error),
+        Err(error) => report(error),
     }
 }
 
@@ -40,7 +40,7 @@ fn command(kept: Kept, arguments: impl IntoIterator<Item = OsString>) -> Result<
     }
 }
 
-/// Unread grants are lost; if there are any, a message is printed.
+/// Unloads, and warns if unread grants are lost.
 fn unload(kept: &Kept) -> Result<(), Error> {
     let unread = kept.with(|| Loaded::open().and_then(|loaded| loaded.unread()));
     kept.with(Loaded::unload)?;
@@ -69,7 +69,7 @@ fn load(kept: Kept, how: &Load) -> Result<(), Error> {
 }
 
 fn reload(kept: &Kept) -> Result<(), Error> {
-    // Locked all the while: of two reloads the later one must not end with the policy that the earlier one read.
+    // Locked from before the policy is read: of two reloads, the later one must not activate an older policy.
     let loaded = kept.with(Loaded::open_locked)?;
     let before = kept.with(|| loaded.description())?;
     if kept.with(|| Ok(loaded.attached()))? == Attached::No {
@@ -102,7 +102,7 @@ fn audit(mut kept: Kept) -> Result<(), Error> {
     if held != here {
         return Err(Error::OtherNetwork { loaded: held, here });
     }
-    // Pins are opened again for each generation, for which Linux before 5.18 asks CAP_BPF.
+    // Each new generation opens pins, which needs CAP_BPF before Linux 5.18.
     kept.with(|| audit::follow(&loaded))
 }
 
@@ -160,7 +160,7 @@ const BROKEN_PIPE: i32 = 141;
 
 fn print(text: &str) -> Result<(), Error> {
     match std::io::stdout().write_all(text.as_bytes()) {
-        // Rust ignores SIGPIPE. A pipe that nobody reads ends the program silently, as that signal would.
+        // Rust ignores SIGPIPE. If nobody reads the pipe, end silently, as that signal would.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),
         written => written.map_err(|error| Error::Call {
             call: "write",
@@ -169,10 +169,10 @@ fn print(text: &str) -> Result<(), Error> {
     }
 }
 
-/// A message, in its three parts. A standard error that cannot be written to changes nothing.
-fn tell(error: Error) -> u8 {
+/// Prints the message and returns the exit status. A failure to print is ignored.
+fn report(error: Error) -> u8 {
     if let Error::Answered(text) = error {
-        return print(&text).map_or_else(tell, |()| status::OK);
+        return print(&text).map_or_else(report, |()| status::OK);
     }
     let message = error.message();
     let _ = std::io::stderr().write_all(message.text("portgrant-kernel").as_bytes());

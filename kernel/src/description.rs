@@ -22,13 +22,13 @@ pub struct Description {
     pub since: String,
     /// The policy's files, in their order; a rule's place counts them from 0
     pub files: Vec<String>,
-    /// How many rules stand in them
+    /// The number of their rules
     pub rules: usize,
-    /// How many of them are left out, or some part of them
+    /// How many rules are left out, completely or in part
     pub left_out: usize,
-    /// Which; the first [`MOST_LEFT_OUT`]
+    /// The first [`MOST_LEFT_OUT`] of these
     pub left_out_rules: Vec<LeftOutRule>,
-    /// Whether rules for a group were made into rules for its members
+    /// Whether rules for a group were expanded to its members
     pub expand_groups: bool,
     /// The cgroup to which it applies, with all below: the path when it was loaded
     pub cgroup: String,
@@ -51,18 +51,18 @@ pub struct LeftOutRule {
     pub rule: String,
     /// Its text
     pub text: String,
-    /// Which part of it, and why
+    /// The part that is left out, and why
     pub why: String,
 }
 
 impl Description {
-    /// As it lies in the kernel.
+    /// The bytes that are kept in the kernel.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("numbers, texts and lists of them")
     }
 
-    /// Reads [`Description::to_bytes`], filled up with zeros or not.
+    /// Reads the bytes of [`Description::to_bytes`], perhaps padded with zeros.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Description> {
         serde_json::from_slice(bytes.split(|&byte| byte == 0).next()?).ok()

@@ -10,7 +10,7 @@ pub const BLOCK_BITS: [u8; 4] = [0, 4, 8, 12];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Verdict(pub i64);
 
-/// Where a rule stands.
+/// The place of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Which of the policy's files
@@ -72,7 +72,7 @@ impl Key {
     pub const SUBORDINATE_UIDS: u8 = 9;
     /// The first of the tables of subordinate gids, by class.
     pub const SUBORDINATE_GIDS: u8 = 13;
-    /// Where in the number the block is, as bits.
+    /// The position of the block in the number, in bits.
     pub const BLOCK: u32 = 16;
 
     /// The lower `bits` of the block.
@@ -104,7 +104,7 @@ impl Entry {
 }
 
 impl Set {
-    /// Where its boundaries are.
+    /// The range of its boundaries.
     #[must_use]
     pub fn range(self) -> std::ops::Range<usize> {
         let (first, half) = (self.first as usize, self.half as usize);

@@ -1,33 +1,35 @@
-//! How values lie in the maps that the program in the kernel reads and writes ([`crate::program`]): what is in which byte, in
-//! the order of this machine.
+//! The layout of the values in the maps that the program in the kernel reads and writes ([`crate::program`]), in this
+//! machine's byte order.
 
-/// The outcome for a subject at a port, i64: a verdict, or less than all verdicts if a set of addresses decides.
+/// The outcome for a subject at a port, i64: a verdict, or if a set of addresses decides, a number less than all
+/// verdicts.
 pub mod outcome {
-    /// This bit, the half of how many groups the set has from bit 32 on, and the number of the first one below
+    /// The bit that marks a set. Half of the number of its groups is in the bits from 32 on, the number of its first
+    /// group below
     pub const SET: u64 = 1 << 63;
     /// Of an outcome, in bytes
     pub const SIZE: usize = 8;
 }
 
-/// A port's value, a line of the processor's cache, offsets in bytes.
+/// A port's value, one cache line; offsets in bytes.
 pub mod port {
     use super::outcome;
     use crate::tables::FEW;
 
     /// The outcome for anybody
     pub const ANYBODY: i16 = 0;
-    /// u32: the generation that all of this is of, or 0 if no user has the port
+    /// u32: the generation of this value, or 0 if no user has the port
     pub const GENERATION: i16 = 8;
     /// u32
     pub const TABLES: i16 = 12;
     /// u32: the number of the first bucket
     pub const BUCKETS: i16 = 16;
-    /// u32: how many lower bits of a hash do not count
+    /// u32: how many lower bits of a hash are not used
     pub const SHIFT: i16 = 20;
     /// u32 each: the few users
     pub const UIDS: i16 = 24;
-    /// u32: the generation's first group of boundaries, and in the lower [`group::MOST_STEPS`](super::group::MOST_STEPS) bits
-    /// the half of how many the set of subordinate ids has
+    /// u32: the generation's first group of boundaries; in the lower [`group::MOST_STEPS`](super::group::MOST_STEPS)
+    /// bits, half of the number of groups for subordinate ids
     pub const CLASSES: i16 = 36;
     /// The outcome for each of them
     pub const OUTCOMES: i16 = 40;
@@ -35,7 +37,7 @@ pub mod port {
     pub const SIZE: usize = OUTCOMES as usize + FEW * outcome::SIZE;
 }
 
-/// A bucket of the hash, a line of the processor's cache, offsets in bytes: cells, each a key and its outcome.
+/// A bucket of the hash, one cache line; offsets in bytes. It has cells, each a key and its outcome.
 pub mod bucket {
     use super::{Pages, outcome};
     use crate::cells::BUCKET;
@@ -67,12 +69,12 @@ pub mod group {
     pub const SIZE: usize = (BOUNDARY as usize) * GROUP;
     /// Where they are
     pub const PAGES: Pages = Pages { bits: 14, most: 64 };
-    /// How many steps the search among a set's groups takes at most: so many bits has half of them
+    /// The most steps of a search among a set's groups
     pub const MOST_STEPS: u32 = 20;
 }
 
-/// How rows are kept: the number of a row is that of its page and, in the lower bits, which one it is there. An even
-/// generation's pages are in the first half of the map of them, an odd one's in the second.
+/// How rows are kept. A row's number is the number of its page, and in the lower bits its index in the page. The pages
+/// of even generations are in the first half of the map of pages, those of odd ones in the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pages {
     /// How many bits of a row's number choose the row within its page
@@ -110,21 +112,21 @@ pub mod ring {
 
     /// Its size: some 18,000 records
     pub const SIZE: u32 = 1 << 20;
-    /// BPF_RB_AVAIL_DATA: how much waits
+    /// BPF_RB_AVAIL_DATA: how many bytes are unread
     pub const WAITING: i32 = 0;
-    /// From here on there is no room for one more
+    /// From this number of bytes on there is no room for another record
     pub const FULL: i32 = (SIZE - RECORD_HEADER).cast_signed() - record::SIZE as i32;
 }
 
-/// What is counted, each 8 bytes.
+/// The counters, 8 bytes each.
 pub mod counter {
     /// Grants for which the ring buffer had no room
     pub const UNLOGGED: i32 = 0;
     /// Refused requests for a port that another user is permitted
     pub const PASSED: i32 = 8;
-    /// No count: a key that is always 0
+    /// Not a counter: a key that is always 0
     pub const ZERO: i32 = 16;
-    /// No count: whether the last record found no room
+    /// Not a counter: whether there was no room for the last record
     pub const FULL: i32 = 24;
     /// Of all
     pub const SIZE: usize = 32;

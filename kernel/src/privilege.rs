@@ -1,17 +1,17 @@
-//! What is kept of root's privilege: CAP_BPF and CAP_NET_ADMIN, effective only while the kernel is asked for something.
+//! The privilege that is kept: CAP_BPF and CAP_NET_ADMIN, effective only during calls that need them.
 //!
-//! The policy is read and compiled with no capability effective. What remains is uid 0, which owns the pins; with
-//! no_new_privs not even an execve(2) gives it more.
+//! The policy is read and compiled without effective capabilities. The uid stays 0, since root owns the pins;
+//! no_new_privs prevents an execve(2) from regaining privilege.
 
 use nix::sys::prctl;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use crate::Error;
 
-/// The two that bpf(2) asks for, for programs that concern the network.
+/// The two capabilities that bpf(2) needs for network programs.
 const WANTED: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::NET_ADMIN);
 
-/// At most the two, permitted and not effective.
+/// At most these two, permitted but not effective.
 #[derive(Debug)]
 #[must_use]
 pub struct Kept {
@@ -19,7 +19,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Gives up everything else, and reads back that it is so. The first thing that the program does.
+    /// Gives up everything else, and reads it back. Must be the program's first step.
     pub fn at_start() -> Result<Kept, Error> {
         let call = |call| move |errno| Error::Call { call, errno };
         prctl::set_no_new_privs().map_err(|errno| Error::Call {
@@ -32,13 +32,13 @@ impl Kept {
         Ok(kept)
     }
 
-    /// Whether both are there.
+    /// Whether both capabilities are there.
     #[must_use]
     pub fn suffices(&self) -> bool {
         self.permitted == WANTED
     }
 
-    /// Runs `act` with what was kept effective.
+    /// Runs `act` with the kept capabilities effective.
     pub fn with<T>(&self, act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         self.set(self.permitted)?;
         let result = act();
@@ -46,13 +46,13 @@ impl Kept {
         result
     }
 
-    /// Gives up CAP_NET_ADMIN as well, which only those need who load programs.
+    /// Gives up CAP_NET_ADMIN as well, which only loading a program needs.
     pub fn limit_to_pins(&mut self) -> Result<(), Error> {
         self.permitted &= CapabilitySet::BPF;
         self.set(CapabilitySet::empty())
     }
 
-    /// Gives up these two as well.
+    /// Gives up both.
     pub fn renounce(mut self) -> Result<(), Error> {
         self.permitted = CapabilitySet::empty();
         self.set(CapabilitySet::empty())

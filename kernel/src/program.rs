@@ -1,14 +1,14 @@
 //! The program that the kernel runs at each bind(2), for `cgroup/bind4` and `cgroup/bind6` alike.
 //!
-//! It returns [`GRANT`] for what the policy permits to this caller in the one network namespace that it was made for, and
-//! [`PASS`] for everything else: it never takes away what the kernel would have allowed. Wherever something is missing or
-//! unknown, that is [`PASS`].
+//! It returns [`GRANT`] if the policy permits the bind to this caller, in the network namespace that it was made for.
+//! In all other cases, also if something is missing or unknown, it returns [`PASS`]: it never forbids what the kernel
+//! would allow.
 //!
-//! Which generation of the policy is active is read once ([`Maps::policy`], its ports): all that is read afterwards hangs on
-//! that. What is compared is what [`crate::tables`] describes; `Tables::verdict` does the same lookups.
+//! It reads once which generation of the policy is active ([`Maps::policy`], its ports); everything else is read from
+//! that generation. [`crate::tables`] describes the tables, and `Tables::verdict` does the same lookups.
 //!
-//! It calls the kernel for nothing but ids, the network namespace and the record: a look into an array is a few instructions
-//! of its own, while into a hash or a trie of the kernel's it is calls, each of which cost more than the whole search here.
+//! It only calls the kernel for the ids, the network namespace and the record. A lookup in an array is a few
+//! instructions, but in the kernel's hash or trie it is a call, which costs more than the whole search here.
 
 mod labels;
 mod search;
@@ -28,9 +28,9 @@ use Width::{Byte, Double, Half, Word};
 
 type Code = Assembly<Label>;
 
-/// Nothing is changed: the kernel decides as if there were no program.
+/// The kernel decides as if there were no program.
 pub const PASS: i32 = 1;
-/// Allowed, and CAP_NET_BIND_SERVICE is not asked for (Linux 5.12).
+/// The bind is allowed without CAP_NET_BIND_SERVICE (Linux 5.12).
 pub const GRANT: i32 = 3;
 
 /// The maps' descriptors.
@@ -48,7 +48,7 @@ pub struct Maps {
     pub counters: i32,
 }
 
-/// Which family's bind(2) it is attached to.
+/// The address family of the bind(2) hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// AF_INET
@@ -65,10 +65,10 @@ mod context {
     pub(super) const PROTOCOL: i16 = 36;
 }
 
-/// Where things lie on the stack. There is little: behind the first store to each place, and behind each into a lower half
-/// alone, the kernel puts a barrier (against Spectre variant 4), as this program is loaded without CAP_PERFMON.
+/// Offsets on the stack. Little is kept there: since the program is loaded without CAP_PERFMON, the kernel adds a
+/// barrier (against Spectre variant 4) after the first store to each place, and after each store to a lower half only.
 mod stack {
-    /// u32: where a lookup looks
+    /// u32: the key of a lookup
     pub(super) const INDEX: i16 = -4;
     /// u64: gid and uid, as the kernel reports them
     pub(super) const IDS: i16 = -16;
@@ -78,7 +78,7 @@ mod stack {
 
 /// Writes the program for binds of `family` in the network namespace of `cookie`.
 ///
-/// Throughout: R6 the context, R7 the least verdict so far, R8 the port's entry, R9 what is looked for.
+/// In all parts, R6 is the context, R7 the least verdict so far, R8 the port's entry, R9 the key that is searched.
 #[must_use]
 pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     let mut code = Code::default();
@@ -105,11 +105,11 @@ pub fn program(maps: Maps, family: Family, cookie: u64) -> Vec<Instruction> {
     code.finish()
 }
 
-/// What is in the second element of the array that [`probe`] looks at.
+/// The value of the second element of the array that [`probe`] reads.
 pub const FOUND: u32 = 0x7067;
 
-/// Writes a program that returns [`FOUND`] where the kernel finds the second element of the array that is in `outer`, an array of
-/// one, and 0 otherwise. Some kernels look at the first one whatever is asked for.
+/// Writes a program that returns [`FOUND`] if the kernel finds the second element of the array in `outer`, an array of
+/// one map, and else 0. Some kernels always read the first element.
 #[must_use]
 pub fn probe(outer: i32) -> Vec<Instruction> {
     let mut code = Code::default();
@@ -128,8 +128,8 @@ pub fn probe(outer: i32) -> Vec<Instruction> {
     code.finish()
 }
 
-/// A number that stands for the program's text, and so for all that it takes for granted of the tables: where another was
-/// loaded, these tables are not for it. (FNV-1a, of 32 bits.)
+/// A hash of the program's instructions (FNV-1a, 32 bits), which imply the layout of the tables. Tables are only given
+/// to a program with the same hash.
 #[must_use]
 pub fn number() -> u32 {
     let maps = Maps { policy: 0, buckets: 0, groups: 0, grants: 0, counters: 0 };
@@ -137,7 +137,8 @@ pub fn number() -> u32 {
     text.flat_map(Instruction::bytes).fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// Which protocol (mptcp binds a tcp socket), and which port, as an index of the ports; 0 lets the kernel choose one.
+/// Computes the index of the port from protocol (mptcp binds a tcp socket) and port. Port 0, which lets the kernel
+/// choose, is passed.
 fn request(code: &mut Code) {
     code.copy(R6, R1);
     code.load(Word, R2, R6, context::USER_PORT);
@@ -159,7 +160,7 @@ fn generation(code: &mut Code, maps: Maps) {
     code.copy(R1, R0);
 }
 
-/// Whether anybody has this port: most binds end here.
+/// Looks up the port. Nobody has a permit for most ports, so most binds end here.
 fn port(code: &mut Code) {
     on_stack(code, stack::INDEX);
     lookup(code, Label::Pass);
@@ -168,7 +169,7 @@ fn port(code: &mut Code) {
     code.copy(R8, R0);
 }
 
-/// The socket's namespace; a program at the root of all cgroups meets those of every container.
+/// Checks the socket's network namespace: a program at the root cgroup sees the binds of every container.
 fn network_namespace(code: &mut Code, cookie: u64) {
     code.copy(R1, R6);
     code.call(Helper::NetnsCookie);
@@ -176,7 +177,7 @@ fn network_namespace(code: &mut Code, cookie: u64) {
     code.jump_if_register(R0, If::Differs, R1, Label::Pass);
 }
 
-/// Who asks: a call that costs more than all lookups, so it is made once.
+/// Gets the caller's ids. This call costs more than all lookups, so it is made once.
 fn ids(code: &mut Code) {
     code.call(Helper::CurrentIds);
     code.store(Double, Stack, stack::IDS, R0);
@@ -187,7 +188,7 @@ fn anybody(code: &mut Code) {
     code.load(Double, R1, R8, port::ANYBODY);
 }
 
-/// The few users of the port, where it has no more; others go to what groups have.
+/// Compares the caller with the few users in the port's entry. For others, continues with groups.
 fn few_users(code: &mut Code) {
     let slots = || (0..).take(FEW);
     let known = |slot| Part::User.at(Place::PortsUser(slot));
@@ -208,13 +209,13 @@ fn few_users(code: &mut Code) {
     code.label(Part::User.at(Place::ManyUsers));
 }
 
-/// R1 becomes not 0 where one of the tables from `first` on has something at this port.
+/// R1 becomes non-zero if one of the tables from `first` on has an entry for this port.
 fn in_tables(code: &mut Code, first: u8) {
     code.load(Word, R1, R8, port::TABLES);
     code.and_number(R1, (first..).zip(BLOCK_BITS).map(|(table, _)| 1 << (table - 1)).sum());
 }
 
-/// The outcome for this subject, if there is one: in one table at most, among those that have something at this port.
+/// Looks up the outcome for this subject. At most one table has it.
 fn subject(code: &mut Code, maps: Maps, family: Family, part: Part, first_table: u8) {
     let in_cell = |cell| part.at(Place::Cell(cell));
     in_tables(code, first_table);
@@ -256,8 +257,8 @@ fn cells() -> impl Iterator<Item = (usize, i16)> {
     (0..BUCKET).zip((0..).step_by(bucket::CELL))
 }
 
-/// Goes to the place of the cell, with R0 its bucket, that has `table`'s key for the id and block in R9 (the block in its lower
-/// 16 bits), or on if there is none. As `Cells::get`.
+/// Searches `table`'s key for the id and the block (lower 16 bits) in R9, like `Cells::get`. If a cell has it, goes to
+/// the label of the cell, with the bucket in R0; otherwise continues.
 fn find(code: &mut Code, maps: Maps, table: u8, in_cell: impl Fn(usize) -> Label) {
     code.load(Word, R2, R6, context::PROTOCOL);
     code.shift_left(R2, 8);
@@ -294,7 +295,7 @@ fn second_bucket(code: &mut Code) {
     code.add_register(R1, R2);
 }
 
-/// R1 becomes what `hash` makes of it. R2 is lost.
+/// R1 becomes its product by `hash`. R2 is lost.
 fn hash(code: &mut Code, hash: u64) {
     code.set_wide(R2, MIX);
     code.multiply(R1, R2);
@@ -307,8 +308,8 @@ fn hash(code: &mut Code, hash: u64) {
     code.shift_right_by(R1, R2);
 }
 
-/// R0 becomes the row of `rows` whose number `number` leaves in R1, twice, without a call. Every row that a generation names is
-/// there; without it, nothing is granted.
+/// R0 becomes the address of a row of `rows`. `number` puts the row's number into R1, and is used twice. Every row of a
+/// generation exists; if one is missing, nothing is granted.
 fn row(code: &mut Code, rows: i32, pages: Pages, number: impl Fn(&mut Code)) {
     number(code);
     code.shift_right(R1, pages.bits.cast_signed());
@@ -324,12 +325,13 @@ fn row(code: &mut Code, rows: i32, pages: Pages, number: impl Fn(&mut Code)) {
     lookup(code, Label::Refused);
 }
 
-/// A permit, if there is one: recorded, counted, granted. A record that finds no room delays nobody.
+/// If there is a permit, records, counts and grants it. If the ring buffer is full, there is no record, and the bind is
+/// not delayed.
 fn grant(code: &mut Code, maps: Maps, family: Family) {
     code.set_wide(R1, Verdict::NOTHING.0.cast_unsigned());
     code.jump_if_register(R7, If::Equal, R1, Label::Refused);
 
-    // While nobody reads, to ask whether there is room costs less than to be refused it.
+    // If nobody reads, asking for the free room costs less than a failed reservation.
     code.set_map_value(R9, maps.counters, counter::FULL);
     code.load(Double, R1, R9, 0);
     code.jump_if(R1, If::Equal, 0, Label::Room);
@@ -389,7 +391,7 @@ fn address(code: &mut Code, family: Family) {
     }
 }
 
-/// R0 becomes what the map in R1 has for the key at R2; where it has nothing, goes to `missing`.
+/// R0 becomes the address of the value in the map in R1 for the key at R2. If there is none, goes to `missing`.
 fn lookup(code: &mut Code, missing: Label) {
     code.call(Helper::MapLookup);
     code.jump_if(R0, If::Equal, 0, missing);

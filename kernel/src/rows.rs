@@ -1,4 +1,4 @@
-//! A generation's tables as the program reads them: which row has which number, and the bytes of rows and ports
+//! A generation's tables as the program reads them: the numbers of rows, and the bytes of rows and ports
 //! ([`crate::layout`]).
 
 use std::ops::Range;
@@ -16,13 +16,13 @@ pub(crate) struct Rows<'t> {
     generation: u32,
 }
 
-// What is near is in one page of memory; as many rows as there can be have a number each; and the search comes to its end in
-// the largest set.
+// Checks that the near buckets fit into one page, that every possible row has a number, and that the search has enough
+// steps for the largest set.
 const _: () = assert!(bucket::SIZE << cells::PAGE == 4096);
 const _: () = assert!(1 << cells::MOST <= bucket::PAGES.most << bucket::PAGES.bits);
 const _: () = assert!(MAX_ENTRIES / GROUP <= (group::PAGES.most as usize) << group::PAGES.bits);
 const _: () = assert!(MAX_ENTRIES / GROUP / 2 < 1 << group::MOST_STEPS);
-// The set of classes is a generation's first one, so that its first group's number has none of these lower bits.
+// The set of classes is a generation's first set, so the lower bits of its first group's number are 0.
 const _: () = assert!((group::PAGES.most << group::PAGES.bits).is_multiple_of(1 << group::MOST_STEPS));
 
 impl Pages {
@@ -48,7 +48,7 @@ impl<'t> Rows<'t> {
         self.tables.ports.iter().map(|(index, port)| (*index, self.port(port)))
     }
 
-    /// Every bucket in order; none if it stays zero.
+    /// Every bucket in order; `None` if it is empty.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = Option<[u8; bucket::SIZE]>> {
         self.tables.cells.iter().map(|cells| cells.iter().any(Option::is_some).then(|| self.bucket(cells)))
     }
@@ -93,14 +93,14 @@ impl<'t> Rows<'t> {
         (outcome::SET | u64::from(half) << 32 | u64::from(first)).to_ne_bytes()
     }
 
-    /// The number of a set's first group, and half of how many it has.
+    /// The number of a set's first group, and half of the number of its groups.
     fn groups_of(&self, set: Set) -> [u32; 2] {
         let [first, half] = [set.first, set.half].map(|boundaries| boundaries >> GROUP.trailing_zeros());
         [group::PAGES.first_row(self.generation) + first, half]
     }
 }
 
-/// The parts of a value, one behind the other.
+/// The concatenated parts of a value.
 fn joined<const PARTS: usize, const SIZE: usize>(parts: [&[u8]; PARTS]) -> [u8; SIZE] {
     let mut value = [0; SIZE];
     let mut rest = &mut value[..];

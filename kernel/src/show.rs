@@ -1,4 +1,4 @@
-//! What `show` says of what is loaded.
+//! The output of `show`.
 
 use std::fmt::Write as _;
 
@@ -26,7 +26,7 @@ struct State<'a> {
     unread_bytes: u64,
 }
 
-/// A text for people, or one line of JSON.
+/// The loaded policy as text, or as one line of JSON.
 pub fn describe(loaded: &Loaded, form: Form) -> Result<String, Error> {
     let description = loaded.description()?;
     let Counts { granted, unlogged, passed } = loaded.counts()?;
@@ -46,7 +46,7 @@ pub fn describe(loaded: &Loaded, form: Form) -> Result<String, Error> {
     })
 }
 
-/// What form an answer has.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Form {
     /// For people

@@ -1,8 +1,8 @@
-//! The subordinate ids of denied users, as classes: intervals of uids, and of gids, for each of which the same denies
-//! hold. A class is then a subject as a user is one, so that a range of 65,536 uids, which Debian gives to every new user,
-//! costs what one user costs.
+//! The subordinate ids of denied users, as classes: intervals of uids and gids to which the same denies apply. A class
+//! is a subject like a user, so a range of 65,536 uids, which Debian gives to every new user, costs as much as one
+//! user.
 //!
-//! All ids are numbers of one list of boundaries: a uid stands for itself, a gid for 2^32 more ([`number`]).
+//! All ids are in one list of boundaries: a uid by its number, a gid by its number plus 2^32 ([`number`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,8 +23,8 @@ pub(crate) fn number(table: u8, id: u32) -> u128 {
     u128::from(id) | u128::from(table == Key::SUBORDINATE_GIDS) << GIDS
 }
 
-/// The classes, and their boundaries: at each the number of the class that begins there as its verdict, or nothing. Empty if
-/// there is no class. An error where more than `most` rules are compared.
+/// The classes and their boundaries. The verdict of a boundary is the number of the class that begins there, or
+/// nothing. Empty if there is no class. An error if more than `most` rules are compared.
 pub(crate) fn classes(rules: &[Rule], most: usize) -> Result<(Vec<Class<'_>>, Vec<Boundary>), Error> {
     type Changes<'p> = BTreeMap<u128, Vec<(usize, &'p Rule)>>;
     let (mut begins, mut ends) = (Changes::new(), Changes::new());

@@ -1,17 +1,17 @@
-//! The policy as tables that a program in the kernel reads in constant time: an array of ports, a hash table of subjects and
-//! ports, and lists of intervals of addresses. A pure function of the projection, exact: a lookup in them gives what
-//! `decide_bind` says, and the rule.
+//! The policy as tables that a program in the kernel reads in constant time: an array of ports, a hash table of
+//! subjects and ports, and lists of intervals of addresses. They are a pure function of the projection, and exact: a
+//! lookup gives the verdict of `decide_bind`, and the rule.
 //!
 //! For each protocol and each subject (a user, a real gid, anybody) the rules that touch a port are the same over some
 //! interval of ports. All of them together are one entry:
-//! * a verdict, where no address matters; or
+//! * a verdict, if no address matters; or
 //! * a set of addresses: intervals, each with its verdict ([`crate::addresses`]).
 //!
-//! The subordinate ids of a denied user are subjects as well, by classes (`subordinates.rs`). The verdict is the smallest of at
-//! most five entries, and a deny is smaller than all. Of the permits the first in the policy wins, as in `decide`. An interval
-//! of ports is one entry for each port. A port with few users has them in its own entry, as most ports have few. If that gives
-//! too many entries, all intervals are aligned blocks of 1, 16, 256 and 4,096 ports. The entry of a port says which sizes are
-//! in use there, so most subjects need one lookup.
+//! The subordinate ids of a denied user are subjects as well, by classes (`subordinates.rs`). The verdict is the
+//! smallest of at most five entries, and a deny is smaller than all. Of the permits the first in the policy wins, as in
+//! `decide`. An interval of ports is one entry for each port. A port with few users, like most ports, has them in its
+//! own entry. If that gives too many entries, all intervals are aligned blocks of 1, 16, 256 and 4,096 ports. The entry
+//! of a port says which sizes are in use there, so most subjects need one lookup.
 
 mod intervals;
 
@@ -28,34 +28,34 @@ use crate::cells::Cells;
 use crate::entry::{BLOCK_BITS, Entry, Key, Set, Verdict};
 use crate::subordinates::{self, Class, classes};
 
-/// The most entries, and the most boundaries of addresses: some 250 MB of the kernel's memory, and twice that while one
-/// generation replaces another.
+/// The most entries, and the most boundaries of addresses: about 250 MB of kernel memory, and twice that during a
+/// reload.
 pub const MAX_ENTRIES: usize = 1 << 22;
-/// What a policy may cost.
+/// The limits for a policy.
 #[derive(Debug, Clone, Copy, Default)]
 struct Limits {
     /// The most entries, and the most boundaries
     entries: usize,
     /// The most entries with which each port has its own
     single: usize,
-    /// The most rules and addresses that are compared, counted again for each interval of ports with other neighbours
+    /// The most comparisons of rules and addresses, counted again for each interval of ports
     work: usize,
 }
 
 const LIMITS: Limits = Limits { entries: MAX_ENTRIES, single: 1 << 18, work: 1 << 26 };
-/// How many users a port's own entry has at most.
+/// The most users in a port's own entry.
 pub const FEW: usize = 3;
 /// No user at all: the id that none can have (`(uid_t) -1`).
 const NOBODY: (u32, Entry) = (u32::MAX, Entry::NOTHING);
 
-/// What holds at a port.
+/// The entry of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortEntry {
-    /// For anybody
+    /// The outcome for anybody
     pub anybody: Entry,
-    /// Which tables of the hash have something at it, bit N for table N + 1
+    /// Which tables of the hash have an entry for it: bit N for table N + 1
     pub tables: u32,
-    /// The users that rules name at it and what holds for each, where they are few; then no table has any
+    /// The users with rules for it, with their outcomes, if they are few. Then no table of users has an entry for it
     pub few: [(u32, Entry); FEW],
 }
 
@@ -66,18 +66,18 @@ pub struct Tables {
     pub ports: BTreeMap<u32, PortEntry>,
     /// The hash
     pub cells: Cells,
-    /// How many entries it and the ports have, but for those of anybody
+    /// The number of entries in the hash and the ports, except those for anybody
     pub entries: usize,
-    /// The sets of addresses, one behind the other
+    /// All sets of addresses
     pub boundaries: Vec<Boundary>,
-    /// The first of these sets, where it is one of subordinate ids
+    /// The set of subordinate ids, if any: the first one
     pub classes: Option<Set>,
 }
 
 /// How many entries the array has: the ports of tcp, and those of udp.
 pub const PORTS: usize = 2 << 16;
 
-/// Where a port is in the array.
+/// The index of a port in the array.
 #[must_use]
 pub fn index(transport: Transport, port: u16) -> u32 {
     match transport {
@@ -123,14 +123,15 @@ impl Tables {
         Ok(Tables { ports, cells, entries: few + entries.len(), boundaries, classes })
     }
 
-    /// What the program in the kernel makes of `bind`, with these tables: the same lookups, in the same order.
+    /// The verdict of the program in the kernel with these tables, by the same lookups in the same order.
     #[must_use]
     pub fn verdict(&self, bind: &Bind) -> Verdict {
         let address = match bind.address {
             IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
             IpAddr::V6(address) => address.to_bits(),
         };
-        // A datagram socket of AF_INET6 that is bound to an IPv4 address can send from IPv6's. Where these are denied, all are.
+        // An AF_INET6 datagram socket that is bound to an IPv4 address can send from IPv6 addresses too. If any of
+        // these is denied, all are.
         let both = bind.transport == Transport::Udp && bind.address.is_ipv6() && bind.address.to_canonical().is_ipv4();
         let of = |entry: &Entry| match entry.set {
             None => entry.verdict,
@@ -176,7 +177,7 @@ fn set(first: usize, count: usize, most: usize) -> Result<Set, Error> {
     Ok(Set { first: first?, half: half? })
 }
 
-/// Each number with all before it.
+/// The running sums.
 fn sums(numbers: Vec<i64>) -> impl Iterator<Item = i64> {
     numbers.into_iter().scan(0, |sum, number| {
         *sum += number;
@@ -203,7 +204,7 @@ const ANYBODY: u8 = 0;
 struct Compiler<'p> {
     ports: BTreeMap<u32, PortEntry>,
     entries: BTreeMap<Key, Entry>,
-    /// How many entries stand with the ports
+    /// The number of users in the entries of ports
     few: usize,
     boundaries: Vec<Boundary>,
     lists: HashMap<&'p [AddressSet], u32>,
@@ -247,7 +248,7 @@ impl<'p> Compiler<'p> {
         Ok(intervals)
     }
 
-    /// The ports of one subject, as intervals over which the same rules hold: first and last port, and what holds there.
+    /// The ports of one subject, as intervals with the same rules: first port, last port and outcome.
     fn of_subject(&mut self, rules: &[&'p Rule], transport: Transport) -> Result<Vec<(u16, u16, Entry)>, Error> {
         type Numbered<'p> = (&'p Rule, u32);
         let mut changes: BTreeMap<u32, (Vec<Numbered<'p>>, Vec<Numbered<'p>>)> = BTreeMap::new();
@@ -275,9 +276,9 @@ impl<'p> Compiler<'p> {
         Ok(intervals)
     }
 
-    /// Which ports anybody has a permit for.
+    /// The ports for which any subject has a permit.
     fn open(&self, intervals: &[Interval]) -> Vec<bool> {
-        // How many permits begin at a port, less those that ended before it.
+        // The number of permits that begin at a port, minus those that ended before it.
         let mut permits = vec![0i64; (1 << 16) + 1];
         for interval in intervals.iter().filter(|interval| self.may_permit(interval.entry)) {
             permits[usize::from(interval.first)] += 1;
@@ -286,7 +287,7 @@ impl<'p> Compiler<'p> {
         sums(permits).map(|permits| permits > 0).collect()
     }
 
-    /// Lays out `intervals` port by port, those that are `open`.
+    /// Lays out `intervals` port by port, for the ports that are `open`.
     fn single(&mut self, intervals: &[Interval], open: &[bool], transport: Transport) -> Result<(), Error> {
         let mut ports = anybody(intervals);
         let mut users: BTreeMap<u16, Vec<(u32, Entry)>> = BTreeMap::new();
@@ -350,7 +351,7 @@ impl<'p> Compiler<'p> {
         *self.lists.entry(addresses).or_insert(next)
     }
 
-    /// What the rules of `concern` say together: the same entry for the same rules.
+    /// The entry of all rules in `concern`. The same rules share one entry.
     fn outcome(&mut self, concern: &Concern<'p>) -> Result<Entry, Error> {
         self.work(concern.len())?;
         let everywhere = concern.values().filter(|rule| rule.1.is_empty()).map(|rule| rule.0).min();
@@ -382,7 +383,7 @@ impl<'p> Compiler<'p> {
         Ok(())
     }
 
-    /// Whether any address gets a permit out of `entry`.
+    /// Whether `entry` permits any address.
     fn may_permit(&self, entry: Entry) -> bool {
         match entry.set {
             None => entry.verdict.permits().is_some(),
@@ -400,7 +401,7 @@ impl<'p> Compiler<'p> {
     }
 }
 
-/// All ports, with what holds there for anybody alone.
+/// All ports, with only the outcome for anybody.
 fn anybody(intervals: &[Interval]) -> Vec<PortEntry> {
     let mut ports = vec![PortEntry { anybody: Entry::NOTHING, tables: 0, few: [NOBODY; FEW] }; 1 << 16];
     for interval in intervals.iter().filter(|interval| interval.table == ANYBODY) {

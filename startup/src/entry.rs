@@ -1,4 +1,4 @@
-//! The first instructions of the program, its end, and what compiled Rust needs besides.
+//! The first instructions of the program, its end, and other symbols that compiled Rust needs.
 
 use core::arch::global_asm;
 use core::panic::PanicInfo;
@@ -10,7 +10,7 @@ use crate::relocate::{Dynamic, relocate, relro};
 use crate::stack::Process;
 
 unsafe extern "Rust" {
-    /// The program, from here on. Its result is the exit status.
+    /// The program itself. Its result is the exit status.
     // SAFETY: defined by the program, by this very signature; the linker refuses one that is not defined.
     safe fn portgrant_main(process: Process) -> u8;
     /// Its name.
@@ -24,7 +24,8 @@ const FAILED: u8 = 71;
 #[global_allocator]
 static HEAP: Heap = Heap::new();
 
-// The stack pointer points to what the kernel put there, and is a multiple of 16. A frame of no caller ends every backtrace.
+// The stack pointer points to the kernel's data, and is a multiple of 16. A frame without a caller ends every
+// backtrace.
 #[cfg(target_arch = "x86_64")]
 global_asm!(
     ".hidden __ehdr_start",
@@ -73,7 +74,7 @@ macro_rules! trap {
     };
 }
 
-// The library alloc is compiled for unwinding and names these two. A program that aborts never gets there.
+// The library alloc is compiled for unwinding and refers to these two symbols. A program that aborts never calls them.
 global_asm!(
     ".globl _Unwind_Resume",
     ".hidden _Unwind_Resume",
@@ -109,7 +110,7 @@ unsafe extern "C" fn start(stack: *const usize, base: *mut u8, dynamic: *const D
     exit(portgrant_main(process))
 }
 
-/// A panic, or memory that cannot be had: no privilege, then the same words each time, and an end.
+/// A panic, or no more memory: gives up privilege, prints a fixed message, and ends.
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
     let what = "internal error";

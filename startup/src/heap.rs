@@ -1,8 +1,8 @@
-//! The allocator, of a process with one thread. Blocks of a size are powers of two, and one that is freed is used again for
-//! that size; large blocks are separate pages, returned to the kernel at once. So memory stays within what is in use at a time,
-//! however often a program starts over.
+//! The allocator, for a process with one thread. The size of a block is a power of two, and a freed block is used again
+//! for its size. Large blocks are separate pages, returned to the kernel at once. So repeated work needs no more memory
+//! than one pass.
 //!
-//! The first blocks come from pages that the file has anyway, so a short run asks the kernel for nothing.
+//! The first blocks come from pages of the file, so a short run needs no memory from the kernel.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -16,9 +16,9 @@ const LEAST: usize = 16;
 const MOST: usize = 32 << 10;
 /// 16 bytes to `MOST`.
 const SIZES: usize = (MOST / LEAST).trailing_zeros() as usize + 1;
-/// What comes with the file.
+/// The memory in the file.
 const FIRST: usize = 96 << 10;
-/// What the kernel is asked for then, at a time.
+/// How much is requested from the kernel at a time after that.
 const MORE: usize = 256 << 10;
 /// No alignment beyond that of a page, the smallest there is.
 const PAGE: usize = 4096;
@@ -31,7 +31,7 @@ pub struct Heap {
 }
 
 struct State {
-    /// What was not handed out yet
+    /// The start of the memory that is not used yet
     next: *mut u8,
     left: usize,
     /// Freed blocks of each size; each holds the address of the next one
@@ -65,7 +65,7 @@ impl Heap {
         }
         let size = LEAST << index(size);
         if state.left < size {
-            // What is left of the old pages stays unused: less than a block of this size.
+            // The rest of the old pages, less than a block of this size, stays unused.
             let Some(pages) = map(MORE) else { return ptr::null_mut() };
             (state.next, state.left) = (pages.as_ptr(), MORE);
         }
@@ -82,7 +82,7 @@ impl Default for Heap {
     }
 }
 
-/// Which of the sizes holds `size` bytes.
+/// The index of the smallest block size for `size` bytes.
 fn index(size: usize) -> usize {
     (size.max(LEAST).next_power_of_two() / LEAST).trailing_zeros() as usize
 }

@@ -1,8 +1,8 @@
-//! The start of a program without a C library, on x86-64 and aarch64: what runs between execve(2) and the program's own
-//! first line, and what compiled Rust expects of a C library.
+//! The start of a program without a C library, on x86-64 and aarch64: the code between execve(2) and the program's
+//! first line, and the functions that compiled Rust expects from a C library.
 //!
-//! In a set-user-ID program all of this runs with privilege. So it is short, and it looks at nothing that the caller of
-//! execve(2) chose: it reads what it needs from the numbers that the kernel puts on the stack.
+//! In a set-user-ID program all of this runs with privilege. So it is short, and depends on nothing that the caller of
+//! execve(2) chose: it only reads numbers that the kernel puts on the stack.
 //!
 //! | file | what |
 //! |---|---|

@@ -38,8 +38,8 @@ struct Rela {
     addend: usize,
 }
 
-/// Relocates the program that is loaded at `base`. `false` where it needs what a static program does not have; then it must
-/// not go on.
+/// Relocates the program that is loaded at `base`. Returns `false` for relocations that a static program cannot have;
+/// then it must not continue.
 ///
 /// # Safety
 /// `base` is where the file is loaded, which was linked for address 0, and `dynamic` its dynamic section. Called once,
@@ -120,8 +120,8 @@ unsafe fn relocate_listed(base: *mut u8, table: *const Rela, len: usize) -> bool
     true
 }
 
-/// The pages that hold nothing but what relocation wrote (PT_GNU_RELRO): address and length. The length is 0 where there is
-/// no such part.
+/// The pages with data that is read-only after relocation (PT_GNU_RELRO): address and length. The length is 0 if there
+/// are none.
 ///
 /// # Safety
 /// `base` points to the file's ELF header, and its program headers are loaded with it.

@@ -1,4 +1,4 @@
-//! The last words of a program that cannot go on.
+//! The final message of a program that cannot continue.
 
 use linux_raw_sys::general::__NR_write;
 use rustix::thread::{
@@ -8,14 +8,14 @@ use rustix::thread::{
 use crate::call::call;
 use crate::ids::{getresgid, getresuid};
 
-/// Gives up whatever privilege is left, after something went wrong, and says whether all of it is gone: no capability, and
-/// the real ids in every place. If not, the program must write nothing: a reader could make it wait.
+/// Gives up all remaining privilege after a failure. Returns whether all of it is gone: no capability, and the real ids
+/// in every slot. If not, the program must not write anything: a reader could make it wait.
 #[must_use]
 pub fn abandon() -> bool {
     let none = CapabilitySet::empty();
     let given_up =
         set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none }).is_ok();
-    // Whether these do anything is read back.
+    // The result of these calls is read back below.
     if let (Ok([uid, ..]), Ok([gid, ..])) = (getresuid(), getresgid()) {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         let _ = set_thread_res_gid(gid, gid, gid);

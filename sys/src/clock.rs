@@ -1,11 +1,11 @@
-//! Clocks (clock_gettime(2)), by the system call: the helper asks a few times, and does not look for the kernel's code that
-//! answers without one.
+//! Clocks (clock_gettime(2)), by a system call. The helper reads them only a few times, so it does not use the vDSO.
 
 use core::time::Duration;
 
 use rustix::time::Timespec;
 
-/// CLOCK_MONOTONIC: time since the machine started, which nobody sets back; it counts no time that the machine is suspended.
+/// CLOCK_MONOTONIC: the time since the machine started, which cannot be set back. Time in which the machine is
+/// suspended is not counted.
 #[must_use]
 pub fn monotonic() -> Duration {
     let Timespec { tv_sec, tv_nsec } = now(Clock::Monotonic);

@@ -1,4 +1,4 @@
-//! execve(2), with strings where they are: nothing is copied but the list of their addresses.
+//! execve(2). Strings are not copied; only the list of their addresses is.
 
 use alloc::vec::Vec;
 use core::ffi::CStr;
@@ -11,7 +11,7 @@ use crate::strings::Word;
 
 /// Executes the file at `path`. Returns only if that failed.
 ///
-/// Not execvp(3), which falls back to /bin/sh, and nothing that changes signals first.
+/// Unlike execvp(3) it never falls back to /bin/sh, and it does not change signals.
 #[must_use]
 pub fn execve(path: &CStr, arguments: &[Word<'_>], environment: &[Word<'_>]) -> Errno {
     let (arguments, environment) = (list(arguments), list(environment));

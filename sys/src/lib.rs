@@ -1,5 +1,5 @@
-//! The unsafe code that several programs of portgrant need, once: system calls that rustix does not cover, and what
-//! execve(2) left in memory. A proof stands beside each block.
+//! Unsafe code that several programs of portgrant share: system calls that rustix does not have, and the strings that
+//! execve(2) left in memory. Each block has a proof beside it.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), no_std)]
@@ -33,7 +33,7 @@ pub use stdio::{occupy_standard_descriptors, stderr, stdout};
 pub use strings::{Word, strings, without, words};
 pub use timer::KillTimer;
 
-// What only programs without privilege use. The helper builds none of it.
+// Only for programs without privilege. The helper does not compile this part.
 
 #[cfg(any(feature = "program", feature = "process", feature = "seccomp", feature = "server"))]
 extern crate std;

@@ -1,5 +1,5 @@
-//! Processes and their signals: fork(2), _exit(2), signals that may be real-time ones, children that have ended, and
-//! descriptors that nobody owns.
+//! Processes and signals: fork(2), _exit(2), all signals including real-time ones, ended children, and closing
+//! descriptors without an owner.
 
 use std::fs;
 use std::io;
@@ -16,15 +16,14 @@ pub struct OnlyThread(PhantomData<*const ()>);
 /// Why it is not known that this thread is the only one.
 #[derive(Debug)]
 pub enum OtherThreads {
-    /// There are others; the number of all
+    /// There are other threads; the number of all
     Count(usize),
     /// /proc does not show it
     Unknown(io::Error),
 }
 
 impl OnlyThread {
-    /// Looks in /proc how many threads there are. The proof is worth nothing after this process has started a thread, so use it
-    /// at once.
+    /// Counts the threads in /proc. The proof is no longer valid if this process starts a thread, so use it at once.
     pub fn checked() -> Result<OnlyThread, OtherThreads> {
         match fs::read_dir("/proc/self/task").map_err(OtherThreads::Unknown)?.count() {
             1 => Ok(OnlyThread(PhantomData)),
@@ -32,7 +31,7 @@ impl OnlyThread {
         }
     }
 
-    /// Without looking, for [`main!`](crate::main).
+    /// The proof without a check, for [`main!`](crate::main).
     ///
     /// # Safety
     /// This thread is the only one, and the process never starts another.
@@ -84,7 +83,7 @@ pub fn close_all_but(kept: &[RawFd], _: OnlyThread) {
     }
 }
 
-/// What a signal does where it is not blocked.
+/// What a signal does if it is not blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
     /// SIG_DFL, or a handler

@@ -1,4 +1,4 @@
-//! The C entry point of a program: what execve(2) handed over, before Rust's runtime has changed anything.
+//! The C entry point of a program: its arguments and environment, before Rust's runtime has changed anything.
 //!
 //! Why not `fn main`: Rust's runtime ignores SIGPIPE before it calls `main`, so a program could no longer find out what its
 //! caller had set. A program that is executed later must find every signal as the caller left it.
@@ -10,7 +10,7 @@ use std::vec::Vec;
 
 use crate::strings;
 
-/// What execve(2) handed over.
+/// The arguments of execve(2).
 #[derive(Debug)]
 pub struct Start {
     /// argv

@@ -7,12 +7,12 @@ use std::vec::Vec;
 
 use nix::libc;
 
-/// Whether the target of a notification waits through signals that do not kill it.
+/// Whether signals can interrupt a call that waits for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// From Linux 5.19 on
+    /// Only a signal that kills can (from Linux 5.19 on)
     Killable,
-    /// Before: any signal interrupts the call, also after it was answered
+    /// Any signal can, even after the answer
     Interruptible,
 }
 
@@ -29,7 +29,7 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// Puts `program` in front of this process's system calls, and returns what it notifies (seccomp_unotify(2)).
+/// Installs `program` as the system call filter of this process, and returns its listener (seccomp_unotify(2)).
 /// no_new_privs must be set.
 pub fn install(program: &[Instruction]) -> io::Result<(OwnedFd, Wait)> {
     let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
@@ -62,7 +62,7 @@ pub struct Notification {
     pub thread: u32,
     /// AUDIT_ARCH_*
     pub architecture: u32,
-    /// The number of the system call there
+    /// The number of the system call in that ABI
     pub call: i32,
     /// Its arguments, as they stood in registers
     pub arguments: [u64; 6],
@@ -79,7 +79,7 @@ impl Notification {
         }
     }
 
-    /// The same again.
+    /// Reads what [`Notification::write_to`] has written.
     pub fn from_bytes(bytes: &[u8]) -> Notification {
         let mut numbers = bytes.chunks_exact(8).map(|chunk| chunk.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b)));
         let mut next = || numbers.next().unwrap_or(0);
@@ -112,14 +112,14 @@ pub fn is_valid(listener: BorrowedFd<'_>, id: u64) -> bool {
     ioctl(unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const id) }).is_ok()
 }
 
-/// What the target's call returns.
+/// The answer to the target's call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// The call goes on to the kernel, with the target's own rights
+    /// The call continues in the kernel, with the target's own rights
     Continue,
-    /// 0
+    /// It returns 0
     Done,
-    /// -1 and this errno
+    /// It fails with this errno
     Fail(i32),
 }
 
@@ -135,14 +135,14 @@ pub fn answer(listener: BorrowedFd<'_>, id: u64, answer: Answer) -> io::Result<(
     ioctl(unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw const response) })
 }
 
-/// Has the kernel switch to this process on a notification and back without a detour through the scheduler (6.6).
+/// Makes the kernel switch directly between target and supervisor, without the scheduler (Linux 6.6).
 pub fn wake_synchronously(listener: BorrowedFd<'_>) {
     const SYNC_WAKE_UP: u64 = 1;
     // SAFETY: the argument is a number. Where the kernel does not know it, nothing changes.
     unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNC_WAKE_UP) };
 }
 
-/// bind(2) with the very bytes that the target gave.
+/// bind(2) with the bytes of the address that the target gave.
 pub fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
     let length = libc::socklen_t::try_from(address.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let pointer: *const c_void = address.as_ptr().cast();

@@ -33,14 +33,14 @@ pub fn netns_cookie(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
     Ok(cookie)
 }
 
-/// Which network namespace this process is in: its cookie (SO_NETNS_COOKIE), which no other one ever has.
+/// The cookie of this process's network namespace (SO_NETNS_COOKIE). Cookies are never reused.
 pub fn network_namespace() -> Result<u64, Errno> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     netns_cookie(socket.as_fd())
 }
 
-/// Whether process `pid` shares this process's working folder, root and umask (CLONE_FS, clone(2)). `false` where the kernel
-/// does not show it.
+/// Whether process `pid` shares this process's working folder, root and umask (CLONE_FS, clone(2)). `false` if the
+/// kernel does not show it.
 pub fn shares_fs(pid: i32) -> bool {
     const KCMP_FS: u32 = 3;
     let own = rustix::process::getpid().as_raw_nonzero().get();
@@ -52,7 +52,7 @@ pub fn shares_fs(pid: i32) -> bool {
 #[must_use]
 pub fn network_is_ours() -> bool {
     let owner = open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    // EPERM where it belongs to one that this process is not in.
+    // EPERM if it belongs to a user namespace that this process is not in.
     let owner = owner.and_then(|network| owning_user_namespace(network.as_fd())).and_then(fstat);
     let own = stat("/proc/self/ns/user");
     matches!((owner, own), (Ok(owner), Ok(own)) if owner.st_ino == own.st_ino)

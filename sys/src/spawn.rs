@@ -12,8 +12,8 @@ use crate::strings::Word;
 /// The status of a child that could not execute its file, as of a shell.
 const NOT_EXECUTED: u8 = 127;
 
-/// Starts the file at `path` as a child, with everything that this process has. A file that cannot be executed is a child
-/// that ends at once, with status 127.
+/// Starts the file at `path` as a child, which inherits everything. If the file cannot be executed, the child ends with
+/// status 127.
 ///
 /// For programs without signal handlers: one that ran in the child would write to this process's memory.
 ///
@@ -26,7 +26,7 @@ pub fn spawn(path: &CStr, arguments: &[Word<'_>], environment: &[Word<'_>]) -> R
     i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::NOSYS)
 }
 
-/// The child shares the parent's memory and stack until execve(2), and the parent waits for that long. So it does all of it in
+/// The child shares the parent's memory and stack until execve(2), while the parent waits. So the child only uses
 /// registers.
 #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 unsafe fn child(path: *const u8, arguments: *const *const u8, environment: *const *const u8) -> Result<usize, Errno> {

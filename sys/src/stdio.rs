@@ -1,4 +1,4 @@
-//! The standard descriptors, borrowed. Programs of portgrant see to it that each of them is open, and close none.
+//! The standard descriptors, borrowed. Programs of portgrant open each one that is closed, and never close one.
 
 #[cfg(not(any(target_arch = "arm", target_arch = "x86")))]
 use linux_raw_sys::general::__NR_fcntl as FCNTL;
@@ -25,9 +25,8 @@ pub fn stderr() -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(2) }
 }
 
-/// Each standard descriptor that is closed gets a folder that can be neither read nor written, close-on-exec: no socket and
-/// no file lands there, and the program that is executed finds closed what its caller had closed. Called before anything is
-/// opened.
+/// Opens a folder (O_PATH, close-on-exec) on each closed standard descriptor, so that no socket or file gets its
+/// number. The program that is executed later finds these descriptors closed again. Call it before anything is opened.
 ///
 /// # Errors
 /// If one of them stays closed.

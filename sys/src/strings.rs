@@ -5,8 +5,8 @@ use core::ffi::{CStr, c_char};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-/// A NUL-ended string by its address: one of argv's or envp's. Its length is not known, and nothing is read of it beyond
-/// what is asked for.
+/// The address of a NUL-ended string of argv or envp. Its length is not known; each method reads only as far as it
+/// must.
 #[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
 pub struct Word<'a>(NonNull<c_char>, PhantomData<&'a CStr>);
@@ -18,7 +18,7 @@ impl<'a> From<&'a CStr> for Word<'a> {
 }
 
 impl<'a> Word<'a> {
-    /// All of it.
+    /// The whole string.
     #[must_use]
     pub fn to_c_str(self) -> &'a CStr {
         // SAFETY: every Word is made of a string that lives for 'a.
@@ -52,7 +52,7 @@ impl<'a> Word<'a> {
     }
 }
 
-/// The entries of `environment` that are none of the variables `names`, each as it was.
+/// The entries of `environment`, unchanged, without the variables `names`.
 pub fn without<'a>(environment: &'a [Word<'a>], names: &'a [&str]) -> impl Iterator<Item = Word<'a>> {
     environment.iter().filter(|entry| names.iter().all(|name| entry.value_of(name).is_none())).copied()
 }

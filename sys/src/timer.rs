@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::call::{NULL, call};
 
-/// Sends SIGKILL to this process after its time. Dropped, it does not.
+/// Sends SIGKILL to this process after its time, unless it is dropped before.
 #[derive(Debug)]
 pub struct KillTimer(i32);
 
@@ -31,7 +31,7 @@ struct Times {
 }
 
 impl KillTimer {
-    /// Begins now, on a clock that counts no time that the machine is suspended.
+    /// Starts now. Time in which the machine is suspended is not counted.
     ///
     /// # Errors
     /// Those of timer_create(2): the limit of pending signals, say.

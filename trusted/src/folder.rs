@@ -1,4 +1,4 @@
-//! Files that belong to root: each is opened once and judged by its descriptor, and so is every folder above it.
+//! Files that belong to root. Each file, and every folder above it, is opened once and judged by its descriptor.
 //!
 //! Runs as the caller, after the drop; nothing here needs privilege. No name is looked up twice.
 
@@ -23,8 +23,8 @@ const MAX_LEN: u64 = 16 << 20;
 /// As many symlinks as the kernel follows (path_resolution(7)).
 const MAX_SYMLINKS: u32 = 40;
 
-/// A folder that belongs to root and that only root can write; so are all above it. Files that are opened in it are noted in
-/// its stamps.
+/// A folder that belongs to root and that only root can write, like all folders above it. Files that are opened in it
+/// are noted in its stamps.
 #[derive(Debug)]
 pub(crate) struct Folder {
     fd: OwnedFd,
@@ -97,7 +97,8 @@ impl Folder {
         self.read_judged(fd, &path).map_err(|why| finding(&path, why))
     }
 
-    /// The same, also if it is a symlink: every folder and every symlink on the way must be root's alone.
+    /// The same, but the file may be a symlink: only root may be able to change every folder and every symlink on the
+    /// way.
     pub(crate) fn read_through_links(&self, name: &[u8]) -> Result<Vec<u8>, Finding> {
         match self.read(name) {
             Err((path, Distrust::Symlink)) => {
@@ -127,7 +128,7 @@ impl Folder {
         finding(path, self.absent(path, errno))
     }
 
-    /// The same, of a path whose folder is open to the caller.
+    /// The same, for a path whose folder the caller may enter.
     fn absent(&self, path: &[u8], errno: Errno) -> Distrust {
         if errno == Errno::NOENT {
             self.stamps.missing(path);
@@ -167,9 +168,9 @@ fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Distrust> {
     }
 }
 
-/// Whether only root can change the file at absolute `path`, and every folder and symlink on the way.
+/// Checks that only root can change the file at absolute `path`, and every folder and symlink on the way.
 ///
-/// Then no caller can change what an execve(2) of this very path finds.
+/// Then a caller cannot change which file execve(2) of this path finds.
 pub fn judge_program(path: &[u8]) -> Result<(), Finding> {
     let place = Place::find(path, &Rc::default())?; // compared by judging the program again
     let at = |why| finding(&join(&place.folder.path, &place.name), why);
@@ -179,7 +180,7 @@ pub fn judge_program(path: &[u8]) -> Result<(), Finding> {
     judge(&place.stat).map_err(at)
 }
 
-/// Where a path leads that may go through symlinks: the last folder, and what is in it.
+/// The target of a path that may go through symlinks: the last folder, and the name in it.
 struct Place {
     folder: Folder,
     name: Vec<u8>,
@@ -187,11 +188,11 @@ struct Place {
 }
 
 impl Place {
-    /// Follows absolute `path`. Every folder and every symlink on the way is root's, and is noted in `stamps`.
+    /// Follows absolute `path`. Every folder and every symlink on the way must be root's, and is noted in `stamps`.
     ///
-    /// A folder may be one that a group writes to, if it is sticky, such as /nix/store: nobody else can rename or remove
-    /// what is root's in there. The text of each symlink is followed here, never the link by the kernel: a link of /proc
-    /// leads elsewhere than its text says, and where is up to the caller.
+    /// A folder that a group can write to is accepted if it is sticky, such as /nix/store: others cannot rename or
+    /// remove root's files there. The text of each symlink is followed here, never the link by the kernel: a link of
+    /// /proc leads elsewhere than its text, and the caller decides where.
     fn find(path: &[u8], stamps: &Rc<Stamps>) -> Result<Place, Finding> {
         let mut folders = vec![Folder::root(Rc::clone(stamps))?];
         let mut ahead: Vec<Vec<u8>> = components(path);
@@ -252,7 +253,7 @@ fn components(path: &[u8]) -> Vec<Vec<u8>> {
     components
 }
 
-/// The names in `path`, `..` among them: what stands between slashes and is neither nothing nor `.`.
+/// The names in `path`, including `..`, without empty names and `.`.
 fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".")
 }

@@ -1,4 +1,4 @@
-//! The files below /etc: the policy that is installed, the tables of names, and the caller as the kernel has them.
+//! The files below /etc (the installed policy and the tables of names), and the caller as the kernel reports them.
 
 use alloc::borrow::ToOwned;
 use alloc::collections::BinaryHeap;
@@ -24,9 +24,9 @@ const FILE: &[u8] = b"portgrant.conf";
 /// The folder in /etc of further files, which may be missing.
 const MORE: &[u8] = b"portgrant.d";
 
-/// The tables of names that may be symlinks of root's, as on systems whose /etc is made of links (NixOS). The policy must
-/// not: a ConfigMap of Kubernetes is links in a folder that everybody writes to. The tables of subordinate ids are written
-/// by usermod(8), as files.
+/// The tables of names that may be symlinks of root, as on NixOS, whose /etc consists of links. The policy must not be
+/// a link: a ConfigMap of Kubernetes has links in a folder that everybody can write to. usermod(8) writes the tables of
+/// subordinate ids as files.
 const LINKED: [&str; 3] = ["passwd", "group", "services"];
 
 /// /etc, opened and judged once, when the first of its files is read.
@@ -44,11 +44,11 @@ pub struct System {
     pub names: Names,
 }
 
-/// A policy that was read from judged files. Only [`System::policy`] makes it, and only such a policy lets anything be bound.
+/// A policy that was read from judged files. Only [`System::policy`] makes it, and a bind needs it.
 #[derive(Debug)]
 pub struct InstalledPolicy(Policy);
 
-/// The caller as the kernel has them. Only [`System::caller`] makes it, and only for such a caller anything is bound.
+/// The caller as the kernel reports them. Only [`System::caller`] makes it, and a bind needs it.
 #[derive(Debug)]
 pub struct CurrentCaller(Caller);
 
@@ -114,18 +114,18 @@ impl Default for System {
 }
 
 impl System {
-    /// The stamps of all that was read by now.
+    /// The stamps of everything that was read so far.
     pub fn stamps(&self) -> &Stamps {
         &self.etc.stamps
     }
 
-    /// The installed policy; an error if any of it cannot be believed or read.
+    /// The installed policy. Fails if a part of it cannot be read or is not trusted.
     pub fn policy(&self) -> Result<InstalledPolicy, Error> {
         self.installed(&|_| true)
     }
 
-    /// Whoever started this process, and of the installed policy the rules that may apply to them. All of it is read and must
-    /// be valid; but permits for other users leave nothing in memory.
+    /// The caller, and the rules of the installed policy that may apply to them. The whole policy is read and must be
+    /// valid, but permits for other users are not kept.
     pub fn policy_for_caller(&self) -> Result<(InstalledPolicy, CurrentCaller), Error> {
         let caller = System::process()?;
         let policy = self.installed(&|rule| rule.may_apply_to(&caller))?;
@@ -145,7 +145,7 @@ impl System {
         }
     }
 
-    /// Whoever started this process: real uid, real gid, supplementary groups.
+    /// The caller: real uid, real gid and supplementary groups of this process.
     pub fn caller(&self, policy: &Policy) -> Result<CurrentCaller, Error> {
         System::process()?.with_accounts(policy, &self.names).map(CurrentCaller)
     }
@@ -188,12 +188,12 @@ impl System {
         Ok(sources)
     }
 
-    /// Whether there is a table `name` in /etc, with anything in it; an error if it cannot be believed or read.
+    /// Whether /etc has a table `name` that is not empty. Fails if it cannot be read or is not trusted.
     pub fn has_table(&self, name: &str) -> Result<bool, Error> {
         Ok(self.etc.read(name)?.is_some())
     }
 
-    /// The program at `path`, its file judged if any rule of `policy` is bound to it: it must be root's all the way.
+    /// The program at `path`. Its file is judged if a rule of `policy` is only for this program.
     pub fn asked_program<'a>(policy: &Policy, path: &'a [u8]) -> AskedProgram<'a> {
         let unfit = if policy.names_program(path) { judge_program(path).err() } else { None };
         AskedProgram { path, unfit }
@@ -210,8 +210,8 @@ fn untrusted((path, why): Finding) -> Error {
     Error::Untrusted { path, why }
 }
 
-/// The name by which the kernel knows interface `dev`, which may be an alternative one (`ip link property`): rules and
-/// requests must use the same name. An unknown name stays as it is, and is an error when the socket is made.
+/// The kernel's own name of interface `dev`, which may be an alternative name (`ip link property`), so that rules and
+/// requests use the same name. An unknown name is unchanged, and fails when the socket is made.
 pub fn interface(dev: &str) -> String {
     let name = || {
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;

@@ -1,7 +1,7 @@
 //! Reads what a verdict depends on: the policy, and the tables of names. Every file is judged before it is trusted, and
 //! leaves a stamp, so that a later change is noticed.
 //!
-//! Runs as the caller, without privilege. The helper, the reports and the kernel mode's loader all read by this crate.
+//! Runs as the caller, without privilege. The helper, `portgrant-explain` and the kernel mode use this crate.
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]

@@ -1,7 +1,7 @@
-//! Reads everything that a verdict depends on, again and again until it is consistent: the policy and the tables of names may
-//! be changed while they are read, and the caller can stop the helper in between.
+//! Reads everything that a verdict depends on, and repeats this until it is consistent: the policy and the tables of
+//! names may be changed while they are read, and the caller can stop the helper in between.
 //!
-//! Everything that reads the policy does it here: the helper, the reports, the kernel mode's loader.
+//! The helper, `portgrant-explain` and the kernel mode read the policy here.
 
 use core::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::stamps::{Age, SETTLED, Unchanged};
 /// How long a reader tries: half of the helper's time.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// What was read, and the tables of names that were read with it.
+/// A consistent reading.
 #[derive(Debug)]
 pub struct Reading<T> {
     /// The tables of names, and the stamps of everything that was read
     pub system: System,
-    /// What was made of it
+    /// The result of the reading function
     pub value: T,
 }
 
@@ -33,10 +33,10 @@ pub struct Attempts {
     waited_for_the_future: bool,
 }
 
-/// What `read` makes of the system's files, once it has read them in one piece.
+/// The result of `read`, when no file has changed during the reading.
 ///
 /// # Errors
-/// Those of `read`, and [`Error::Changed`] where the files do not come to rest.
+/// Those of `read`, and [`Error::Changed`] if the files keep changing.
 pub fn consistent<T>(mut read: impl FnMut(&System) -> Result<T, Error>) -> Result<Reading<T>, Error> {
     let mut attempts = Attempts::from_now();
     loop {
@@ -49,14 +49,14 @@ pub fn consistent<T>(mut read: impl FnMut(&System) -> Result<T, Error>) -> Resul
     }
 }
 
-/// Proof that everything that was read by `system` is still as it was.
+/// Proof that nothing that `system` has read has changed since.
 pub fn unchanged(system: &System) -> Result<Unchanged, Error> {
     let compared = system.stamps().unchanged();
     compared.map_err(|errno| Error::Call { call: "reading the policy again", errno })?.ok_or(Error::Changed)
 }
 
 impl Attempts {
-    /// The first of them begins now.
+    /// Starts the time for the attempts.
     #[must_use]
     pub fn from_now() -> Attempts {
         Attempts { until: monotonic() + TIME_LIMIT, waited_for_the_future: false }
@@ -72,7 +72,7 @@ impl Attempts {
     /// is asked for an error alone; after anything else [`unchanged`] must be.
     ///
     /// # Errors
-    /// Those of `read`, and [`Error::Changed`] where the files do not come to rest.
+    /// Those of `read`, and [`Error::Changed`] if the files keep changing.
     pub fn settled<T, E: From<Error>>(
         &mut self,
         mut read: impl FnMut(&System) -> Result<T, E>,

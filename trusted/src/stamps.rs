@@ -2,7 +2,7 @@
 //!
 //! The caller chooses when this process runs. They may stop it between reading two files of the policy, or between the
 //! verdict and bind(2), and the administrator may change the policy meanwhile. So each stamp is taken from the open
-//! descriptor before its first byte is read, and all of them are compared by looking at every path again.
+//! descriptor before its first byte is read. To compare, every path is looked up again.
 //!
 //! Runs as the caller, after the drop; nothing here needs privilege.
 
@@ -23,7 +23,7 @@ pub(crate) const SETTLED: Duration = Duration::from_millis(20);
 
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The stamps of one reading, in the order in which the paths were met: a folder stands before what is in it.
+/// The stamps of one reading, in the order of the lookups: a folder comes before its files.
 #[derive(Debug)]
 pub struct Stamps {
     began: Timespec,
@@ -111,7 +111,7 @@ impl Stamps {
         }
     }
 
-    /// Looks at every path again, from the root on. `None` if any of them leads to something else now.
+    /// Looks up every path again, from the root on. `None` if any of them has changed.
     pub fn unchanged(&self) -> Result<Option<Unchanged>, Errno> {
         let mut folders = Vec::new();
         let stamps = self.stamps.borrow();
@@ -129,8 +129,7 @@ impl Stamps {
     }
 }
 
-/// What is at `path` now, of the kind that `was` is. The folder that it lies in is among `folders`, which were opened
-/// before it.
+/// The current stamp of `path`, of the same kind as `was`. Its folder is among `folders`, which were opened before.
 fn look<'a>(path: &'a [u8], was: Stamp, folders: &mut Vec<(&'a [u8], OwnedFd)>) -> Result<Stamp, Errno> {
     let (parent, name) = split(path);
     if name.is_empty() {

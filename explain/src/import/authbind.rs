@@ -27,12 +27,12 @@ use names::{Name, name};
 
 /// Ports whose files have `!` before their names.
 const UPPER: RangeInclusive<u16> = 512..=1023;
-/// authbind asks for these alone.
+/// authbind only handles these ports.
 const ALL: RangeInclusive<u16> = 1..=1023;
 /// The longest line of `byuid/UID` that authbind reads in one piece.
 const LONGEST_LINE: usize = 297;
 
-/// What is there.
+/// The content of /etc/authbind.
 #[derive(Debug, Default)]
 struct Authbind {
     by_port: BTreeMap<u16, Flag>,
@@ -47,7 +47,7 @@ struct Flag {
     owner: u32,
     group: u32,
     mode: u32,
-    /// It cannot be judged by its mode
+    /// Why its mode does not decide, if so
     unclear: Option<&'static str>,
 }
 
@@ -167,7 +167,7 @@ impl Authbind {
         }
     }
 
-    /// What is left of a line where no other file decides.
+    /// The part of a line for which no other file decides, as rules.
     fn line(&self, line: &Line, draft: &mut Draft) {
         let is_elsewhere = |port: &u16| self.by_address.keys().any(|(at, ip)| at == port && line.block.holds(*ip));
         let (mut plain, mut apart): (Vec<RangeInclusive<u16>>, Vec<u16>) = (Vec::new(), Vec::new());
@@ -204,7 +204,8 @@ impl Authbind {
 }
 
 impl Flag {
-    /// As access(2) decides for everybody but root: the owner by the first bit alone, the group by the second.
+    /// The rules for a mode, by the rules of access(2): the owner's bit decides for the owner, the group's bit for the
+    /// group.
     fn rules(&self, ports: &str, on: &str, draft: &mut Draft) {
         if let Some(why) = self.unclear {
             return draft.leave_out(&self.place, why);

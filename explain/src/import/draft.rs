@@ -1,4 +1,4 @@
-//! What an import found: rules, commands and remarks. Printed, or written as files.
+//! The result of an import: rules, commands and remarks, to print or to write as files.
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -32,12 +32,12 @@ struct Remark {
 }
 
 impl Draft {
-    /// What is not quite the same.
+    /// Adds a remark about a difference.
     pub(super) fn note(&mut self, place: &str, text: impl Into<String>) {
         self.remark(Remark { place: place.to_owned(), text: text.into(), is_left_out: false });
     }
 
-    /// What is not taken over, because it cannot be or because that would permit more.
+    /// Adds a remark about an entry that is left out, because it has no equivalent or would permit more.
     pub(super) fn leave_out(&mut self, place: &str, text: impl Into<String>) {
         self.left_out = true;
         self.remark(Remark { place: place.to_owned(), text: text.into(), is_left_out: true });
@@ -55,7 +55,7 @@ impl Draft {
         self.rules.push((place.to_owned(), rule));
     }
 
-    /// A server with its rules and its remarks. One that would permit more than before is left out as a whole.
+    /// Adds a server with its rules and remarks. If it would permit more than before, it is left out completely.
     pub(super) fn server(&mut self, server: Server) {
         let place = server.place.clone();
         for text in &server.obstacles {
@@ -79,7 +79,7 @@ impl Draft {
         self.left_out
     }
 
-    /// For a terminal.
+    /// The text to print.
     pub(super) fn text(&self, from: &str) -> String {
         let mut text = String::new();
         if !self.rules.is_empty() {
@@ -125,7 +125,7 @@ impl Draft {
         self.remarks.iter().map(line).collect()
     }
 
-    /// The commands that put what was written to `folder` where it is read. `units` are files, or folders of drop-ins.
+    /// The commands that install the files in `folder`. `units` are files, or folders of drop-ins.
     fn next(&self, folder: &Path, from: &str, units: &[PathBuf]) -> String {
         let mut text = String::new();
         if !self.rules.is_empty() {
@@ -139,7 +139,7 @@ impl Draft {
         text
     }
 
-    /// Writes the files below `folder`, none of which may exist, and says what to do with them.
+    /// Writes the files below `folder`, none of which may exist. Returns a text with the next commands.
     pub(super) fn write(&self, folder: &Path, from: &str) -> Result<String, Box<Message>> {
         let (mut files, mut units): (Vec<(PathBuf, String)>, Vec<PathBuf>) = Default::default();
         if !self.rules.is_empty() {
@@ -159,7 +159,7 @@ impl Draft {
         if !plain.is_empty() {
             files.push((folder.join("REMARKS"), plain));
         }
-        // Before the first one is written, so that a second try does not stop at the files of the first.
+        // Checked before the first file is written, so that a second attempt does not find files of the first.
         if let Some((path, _)) = files.iter().find(|(path, _)| fs::symlink_metadata(path).is_ok()) {
             let message = Message::of(Kind::Usage, format!("{} exists already", shown(path)));
             return Err(Box::new(message.why("no file is ever replaced").fix("name an empty folder, or a new one")));

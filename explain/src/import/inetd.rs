@@ -10,7 +10,7 @@ use super::draft::Draft;
 use super::server::{Listen, Place, Server, Way, port};
 use super::{shown, text_of};
 
-/// Whose dialect it is: `tcp` is IPv4 and IPv6 to one, IPv4 to the other.
+/// The dialect: for one `tcp` means IPv4 and IPv6, for the other only IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialect {
     Openbsd,
@@ -104,7 +104,7 @@ fn lines(text: &str) -> Vec<(usize, String)> {
 struct Line<'a> {
     words: &'a [String],
     place: &'a str,
-    /// For which address the services are; empty for all
+    /// The address of the services; empty for all addresses
     host: &'a str,
     dialect: Dialect,
     services: &'a Services,

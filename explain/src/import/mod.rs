@@ -1,8 +1,8 @@
-//! `import`: what an administrator has for authbind, inetd, xinetd, tcpserver or systemd, as rules of the policy and as
-//! commands. Only `--write` writes anything, and nothing that exists is ever replaced.
+//! `import`: turns files of authbind, inetd, xinetd, tcpserver or systemd into rules and commands. Only `--write`
+//! writes files, and no existing file is replaced.
 //!
-//! A rule or a command never permits more than the file that it comes from. What has no equal is a remark. Where leaving it
-//! out would widen anything, the whole entry is left out, and the exit status is 1.
+//! A rule or a command never permits more than its source. A setting without an equivalent becomes a remark. If the
+//! entry would permit more without the setting, the whole entry is left out, and the exit status is 1.
 
 mod authbind;
 mod draft;
@@ -26,7 +26,7 @@ use crate::arguments::{Import, Origin};
 use crate::output;
 use draft::Draft;
 
-/// What is read if no file is named.
+/// The file that is read if none is named.
 fn usual_file(origin: Origin) -> Result<&'static str, Box<Message>> {
     match origin {
         Origin::Authbind => Ok("/etc/authbind"),
@@ -41,7 +41,7 @@ fn usual_file(origin: Origin) -> Result<&'static str, Box<Message>> {
     }
 }
 
-/// The names of ports. Where the table is missing there are none.
+/// The names of ports. Empty if /etc/services is missing.
 fn services() -> Result<Services, Box<Message>> {
     match read_unjudged(service::PATH.as_bytes()) {
         Ok(text) => Ok(Services::parse(&text)),
@@ -54,7 +54,7 @@ fn services() -> Result<Services, Box<Message>> {
     }
 }
 
-/// 0 where everything was taken over, 1 where something was left out.
+/// Returns 0 if everything was imported, 1 if something was left out.
 pub(crate) fn import(asked: &Import) -> Result<u8, Box<Message>> {
     let usual;
     let files = if asked.files.is_empty() {
@@ -85,7 +85,7 @@ pub(crate) fn import(asked: &Import) -> Result<u8, Box<Message>> {
     Ok(u8::from(draft.left_something_out()))
 }
 
-/// A file's text. Bytes that are not UTF-8 match nothing that is looked for.
+/// A file's text. Bytes that are not UTF-8 are replaced, and match no keyword.
 fn text_of(path: &Path) -> Result<String, Box<Message>> {
     let text = read_unjudged(path.as_os_str().as_encoded_bytes()).map_err(|why| cannot_read(path, &why.to_string()))?;
     Ok(String::from_utf8_lossy(&text).into_owned())

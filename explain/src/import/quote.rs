@@ -9,7 +9,7 @@ pub(super) fn shell(words: &[String]) -> String {
 }
 
 fn shell_word(word: &str) -> Cow<'_, str> {
-    // A comma means something within braces alone.
+    // A comma has a meaning only within braces.
     if !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "/_-.,:=@+".contains(c)) {
         return Cow::Borrowed(word);
     }

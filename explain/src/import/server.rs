@@ -1,4 +1,5 @@
-//! One server as a super-server or a unit starts it: as whom, on which sockets, how. Its rules, its command, its unit.
+//! One server as a super-server or a unit starts it: its user, its sockets and its command; and its rules, command and
+//! unit for portgrant.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -62,13 +63,13 @@ pub(super) struct Server {
     pub(super) program: Vec<String>,
     /// Lines of `[Service]` besides User= and ExecStart=
     pub(super) unit: Vec<String>,
-    /// Whether systemd is to take a failure of it for a success
+    /// Whether systemd must ignore a failure of the command
     pub(super) may_fail: bool,
-    /// Where only a drop-in for an existing unit is wanted: that unit's name
+    /// The name of the existing unit, if only a drop-in for it is needed
     pub(super) drop_in: Option<String>,
-    /// What is not quite the same
+    /// Differences, as remarks
     pub(super) notes: Vec<String>,
-    /// What has no equal, and would widen something if it were left out
+    /// Settings without an equivalent, without which the server would permit more
     pub(super) obstacles: Vec<String>,
 }
 
@@ -95,7 +96,7 @@ impl Place {
 }
 
 impl Listen {
-    /// As `-l` takes it.
+    /// The endpoint for `-l`.
     fn endpoint(&self) -> String {
         let mut text = self.name.as_ref().map(|name| format!("{name}=")).unwrap_or_default();
         match self.place {
@@ -148,7 +149,7 @@ pub(super) fn subject(user: &str) -> String {
 }
 
 impl Server {
-    /// Of which nothing is known but its name and where it stands.
+    /// A server with this name and place, and nothing else yet.
     pub(super) fn named(name: &str, place: String) -> Server {
         Server {
             name: name.to_owned(),
@@ -175,7 +176,8 @@ impl Server {
         self.obstacles.push(text.into());
     }
 
-    /// argv as inetd has it: the first word is the program's name for itself, which counts where it says something.
+    /// Sets the command from an argv of inetd. Its first word is argv0, which is kept if it differs from the program's
+    /// name.
     pub(super) fn run(&mut self, path: &str, argv: &[String]) {
         let name = argv.first().map_or(path, String::as_str);
         let last = path.rsplit('/').next().unwrap_or(path);
@@ -183,12 +185,12 @@ impl Server {
         self.program = [path.to_owned()].into_iter().chain(argv.iter().skip(1).cloned()).collect();
     }
 
-    /// The rules that `user` needs, none of which permits more.
+    /// The rules that `user` needs, and nothing more.
     pub(super) fn rules(&self, user: &str) -> Vec<String> {
         self.listen.iter().map(|listen| listen.rule(user)).collect()
     }
 
-    /// As root types it.
+    /// The command for root.
     pub(super) fn command(&self) -> String {
         let mut words: Vec<String> = ["portgrant", "exec"].map(str::to_owned).into();
         words.extend(
@@ -198,13 +200,13 @@ impl Server {
         quote::shell(&words)
     }
 
-    /// `portgrant exec` and its options, for a unit whose command stays as it is.
+    /// `portgrant exec` and its options, for a unit whose command stays the same.
     pub(super) fn before_the_program(&self) -> String {
         let words = ["portgrant", "exec"].map(str::to_owned).into_iter().chain(self.options()).collect::<Vec<_>>();
         quote::unit(&words)
     }
 
-    /// What follows `portgrant exec`, but for the user.
+    /// The arguments of `portgrant exec`, without the user.
     fn arguments(&self) -> Vec<String> {
         self.options().into_iter().chain(self.program.iter().cloned()).collect()
     }
@@ -225,7 +227,7 @@ impl Server {
         words
     }
 
-    /// The unit, or a drop-in for the one that there is: names below the folder, and contents.
+    /// The unit, or the drop-in for the existing one: names below the folder, and contents.
     pub(super) fn unit_files(&self) -> Vec<(String, String)> {
         let command: Vec<String> =
             ["portgrant".to_owned(), "exec".to_owned()].into_iter().chain(self.arguments()).collect();

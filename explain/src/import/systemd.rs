@@ -1,6 +1,6 @@
 //! A socket unit with its service: as a drop-in for the service, or as a service in place of a template.
 //!
-//! systemd binds as root, so the service's user needs a rule now. What the service is limited to stays in its unit.
+//! systemd binds as root, so the service's user needs a rule now. The service's other settings stay in its unit.
 
 mod socket;
 mod unit;
@@ -14,7 +14,7 @@ use super::server::{Server, Way};
 use super::{cannot_read, shown};
 use unit::Unit;
 
-/// Where units are besides the folder of the one that is named.
+/// Folders of units, besides the folder of the named unit.
 const FOLDERS: [&str; 4] =
     ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
@@ -140,7 +140,7 @@ impl Pair<'_> {
         }
     }
 
-    /// What the sockets are called in LISTEN_FDNAMES: as the unit, where nothing else is said.
+    /// The names of the sockets in LISTEN_FDNAMES. The default is the unit's name.
     fn names(&self, server: &mut Server) {
         let name = self.socket.last("Socket", "FileDescriptorName").unwrap_or_else(|| self.unit.to_owned());
         if format!("{name}=1").parse::<Endpoint>().is_ok() {
@@ -150,7 +150,7 @@ impl Pair<'_> {
         }
     }
 
-    /// A service that still gets other sockets has no room for these.
+    /// Refuses a service that also gets sockets of other units.
     fn other_sockets(&self, server: &mut Server) {
         let mut names = self.service.list("Service", "Sockets");
         names.retain(|name| name.split_whitespace().any(|name| name != self.unit));
@@ -227,7 +227,7 @@ impl Pair<'_> {
         ));
     }
 
-    /// What keeps the helper from its privilege, or binds elsewhere.
+    /// Refuses settings that prevent the helper from getting privilege, or that change the network.
     fn limits(&self, server: &mut Server) {
         let service = self.service;
         if service.is_on("Service", "NoNewPrivileges") {

@@ -136,7 +136,7 @@ impl Command<'_> {
         Ok(server)
     }
 
-    /// What stands before tcpserver and is to stand before the program now.
+    /// The words before tcpserver that must now come before the program.
     fn chain(&self, before: &[String], server: &mut Server) -> Result<Vec<String>, String> {
         let mut chain = Vec::new();
         let mut words = before.iter();
@@ -176,7 +176,7 @@ impl Command<'_> {
             match argument {
                 'c' => {
                     let most = value()?;
-                    // Of LIMIT/REPORT some versions know the second.
+                    // Some versions accept LIMIT/REPORT.
                     let most = most.split('/').next().unwrap_or(&most).to_owned();
                     server.options.extend(["--max-conns".to_owned(), most]);
                 }

@@ -16,7 +16,7 @@ use entry::{Configuration, Entry, Value};
 
 /// xinetd's default: 50 connections a second, then a pause of 10 seconds.
 const CPS: &str = "50:10";
-/// Whose files say who may connect, where a program is started by xinetd or tcpd.
+/// The access files of TCP wrappers, which xinetd and tcpd read.
 const WRAPPERS: [&str; 2] = ["/etc/hosts.allow", "/etc/hosts.deny"];
 
 /// Reads the file `path`, and what it includes.
@@ -176,7 +176,7 @@ impl Service<'_> {
         server.run(path, &argv);
         let is_tcpd = path.rsplit('/').next() == Some("tcpd");
         if self.is_wrapped && !has("NOLIBWRAP") && !is_tcpd {
-            // tcpd looks for the name in the files, and executes it where it is a path.
+            // tcpd looks up the name in these files, and executes it if it is a path.
             let name = self.entry.one("libwrap").filter(|name| Some(*name) != path.rsplit('/').next());
             if let Some(name) = name {
                 server.obstacle(format!("libwrap = {name}: tcpd(8) looks for the name of the program in hosts.allow"));

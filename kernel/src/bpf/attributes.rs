@@ -1,5 +1,5 @@
-//! The numbers of bpf(2)'s commands, and their attributes as `union bpf_attr` of linux/bpf.h lays them out. The kernel takes
-//! a shorter structure for one whose rest is zero.
+//! The numbers of bpf(2)'s commands, and their attributes as `union bpf_attr` of linux/bpf.h lays them out. The kernel
+//! treats the rest of a shorter structure as zero.
 
 pub(super) const MAP_CREATE: i64 = 0;
 pub(super) const MAP_LOOKUP: i64 = 1;
@@ -15,8 +15,8 @@ pub(super) const LINK_CREATE: i64 = 28;
 pub(super) const LINK_DETACH: i64 = 34;
 
 pub(super) const READ_ONLY_FOR_PROGRAMS: u32 = 1 << 7;
-/// BPF_F_MMAPABLE: for nothing but that the values then begin with a page, so that none of 64 bytes is in two lines of the
-/// processor's cache.
+/// BPF_F_MMAPABLE. It is only used because values then begin at a page, so that no value of 64 bytes is in two cache
+/// lines.
 pub(super) const ON_PAGES: u32 = 1 << 10;
 pub(super) const SOCKET_FILTER: u32 = 1;
 pub(super) const CGROUP_SOCK_ADDR: u32 = 18;

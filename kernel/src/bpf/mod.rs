@@ -16,7 +16,7 @@ use crate::assembly::Instruction;
 
 pub use ring::{RECORD_HEADER, Ring};
 
-/// What a map is (`enum bpf_map_type`).
+/// The type of a map (`enum bpf_map_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Keys are 0, 1, …
@@ -27,10 +27,10 @@ pub enum Kind {
     Ring = 27,
 }
 
-/// What is asked of a map.
+/// The properties of a map.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape<'a> {
-    /// What it is
+    /// Its type
     pub kind: Kind,
     /// At most 15 bytes, for bpftool(8)
     pub name: &'a str,
@@ -38,18 +38,18 @@ pub struct Shape<'a> {
     pub key: usize,
     /// Bytes of a value
     pub value: usize,
-    /// How many entries, or bytes of a ring
+    /// The number of entries; for a ring, its bytes
     pub entries: usize,
-    /// Programs only read it
+    /// Whether programs may only read it
     pub read_only: ReadOnly,
 }
 
 /// Whether a program may write to a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOnly {
-    /// It may not
+    /// They may not write
     Yes,
-    /// It may
+    /// They may write
     No,
 }
 
@@ -60,7 +60,7 @@ pub struct Map {
     info: MapInfo,
 }
 
-/// A program that the verifier took.
+/// A program that the verifier has accepted.
 #[derive(Debug)]
 pub struct Program(OwnedFd);
 
@@ -68,12 +68,12 @@ pub struct Program(OwnedFd);
 #[derive(Debug)]
 pub struct Link(OwnedFd);
 
-/// Why a program was not taken.
+/// Why a program was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The error
     pub errno: Errno,
-    /// What the verifier wrote, as far as it wrote anything
+    /// The verifier's log; may be empty
     pub log: String,
 }
 
@@ -86,11 +86,11 @@ pub enum Hook {
     Bind6 = 9,
 }
 
-/// More than the verifier says of our programs at its first level.
+/// More than the verifier's log of our programs at its first level.
 const LOG_SIZE: usize = 1 << 24;
 
 impl Map {
-    /// Makes a map; of an array of maps, `inner` is what each of them is like.
+    /// Makes a map. For an array of maps, each of them must be like `inner`.
     pub fn create(shape: Shape<'_>, inner: Option<&Map>) -> Result<Map, Errno> {
         let flags = if shape.read_only == ReadOnly::Yes { READ_ONLY_FOR_PROGRAMS | ON_PAGES } else { 0 };
         let mut create = CreateMap {
@@ -120,7 +120,7 @@ impl Map {
         Ok(Map { fd, info: found })
     }
 
-    /// Its number, while it is there.
+    /// Its id, while it exists.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.info.id
@@ -132,14 +132,14 @@ impl Map {
         self.info.value_size as usize
     }
 
-    /// Whether it is what `shape` asks for, but for the number of entries.
+    /// Whether it has the type and the sizes of `shape`. The number of entries is not compared.
     #[must_use]
     pub fn is(&self, shape: Shape<'_>) -> bool {
         (self.info.kind, self.info.key_size as usize, self.info.value_size as usize)
             == (shape.kind as u32, shape.key, shape.value)
     }
 
-    /// Sets `key` to `value`. In an array of maps, it returns when no program uses the one before any more.
+    /// Sets `key` to `value`. In an array of maps, it returns when no program uses the previous map any more.
     ///
     /// # Panics
     /// Where their sizes are not the map's.
@@ -177,7 +177,7 @@ impl Map {
         self.set(&index.to_ne_bytes(), &number(map.as_fd()).to_ne_bytes())
     }
 
-    /// What stands at `key`; of an array of maps, the map's id.
+    /// The value at `key`; in an array of maps, the map's id.
     ///
     /// # Panics
     /// Where the key has not the map's size.
@@ -193,7 +193,7 @@ impl Map {
         }
     }
 
-    /// Takes `key` out.
+    /// Removes `key`.
     ///
     /// # Panics
     /// Where it has not the map's size.
@@ -219,9 +219,9 @@ impl Map {
 }
 
 impl Program {
-    /// Has the verifier judge `instructions`, which are for a bind hook.
+    /// Loads `instructions`, which are for a bind hook; the verifier checks them.
     pub fn load(instructions: &[Instruction], hook: Hook, called: &str) -> Result<Program, Refused> {
-        // First without a log: it costs time, and a kernel without room for it would refuse the program for that.
+        // First without a log: it takes time, and the kernel refuses the program if the log does not fit.
         let attach = hook as u32;
         Program::try_load(instructions, CGROUP_SOCK_ADDR, attach, called, &mut []).or_else(|_| {
             let mut log = vec![0; LOG_SIZE];
@@ -231,10 +231,10 @@ impl Program {
         })
     }
 
-    /// Runs `instructions` once, as a socket filter that is attached nowhere: what they return.
+    /// Runs `instructions` once, as a socket filter that is not attached, and returns their result.
     pub fn run(instructions: &[Instruction], called: &str) -> Result<u32, Errno> {
         let program = Program::try_load(instructions, SOCKET_FILTER, 0, called, &mut [])?;
-        // A frame without a payload is the least that the kernel takes.
+        // The kernel needs at least a frame without a payload.
         let frame = [0u8; 14];
         let mut run = TestRun {
             program_fd: number(program.0.as_fd()),
@@ -254,7 +254,7 @@ impl Program {
         called: &str,
         log: &mut [u8],
     ) -> Result<Program, Errno> {
-        // None of the helpers that it calls asks for another one.
+        // The helpers that the program calls need no other licence.
         let license = c"MIT OR Apache-2.0";
         let mut load = LoadProgram {
             kind,
@@ -279,7 +279,7 @@ impl Program {
 }
 
 impl Link {
-    /// Attaches `program` to `cgroup`, beside those of others that are or will be there.
+    /// Attaches `program` to `cgroup`, beside other programs.
     pub fn attach(program: &Program, cgroup: BorrowedFd<'_>, hook: Hook) -> Result<Link, Errno> {
         let mut create = CreateLink {
             program_fd: number(program.0.as_fd()),
@@ -299,12 +299,12 @@ impl Link {
         if link.info()?.kind == LINK_OF_A_CGROUP { Ok(link) } else { Err(Errno::INVAL) }
     }
 
-    /// The id of the cgroup (its inode number) that it holds in; none if that is gone, or it was detached.
+    /// The id (inode number) of its cgroup; `None` if the cgroup was removed, or the link was detached.
     pub fn cgroup(&self) -> Result<Option<u64>, Errno> {
         Ok(Some(self.info()?.cgroup).filter(|&id| id != 0))
     }
 
-    /// Detaches it at once. The link stays, without effect, until nobody holds it.
+    /// Detaches it at once. The link itself stays, without effect, until its last holder closes it.
     pub fn detach(&self) -> Result<(), Errno> {
         let mut fd = number(self.as_fd());
         // SAFETY: no pointers among the attributes.
@@ -329,7 +329,7 @@ impl AsFd for Link {
     }
 }
 
-/// Pins what `fd` is at `path`, on a BPF file system.
+/// Pins the object of `fd` at `path`, on a BPF file system.
 pub fn pin(fd: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     let mut pin = AtPath { path: path.as_ptr().expose_provenance() as u64, fd: number(fd), flags: 0 };
     // SAFETY: the path is NUL-ended and lives across the call.
@@ -344,7 +344,7 @@ fn open(path: &CStr) -> Result<OwnedFd, Errno> {
     Ok(unsafe { owned(fd) })
 }
 
-/// Fills `into`, one of the structures above, which are of integers only.
+/// Fills `into`, one of the structures in `attributes`, which have only integers.
 fn info<T>(fd: BorrowedFd<'_>, into: &mut T) -> Result<(), Errno> {
     let length = size_of::<T>() as u32;
     let mut info = Info { fd: number(fd), length, info: (&raw mut *into).expose_provenance() as u64 };

@@ -1,4 +1,4 @@
-//! The memory of a ring buffer, which the kernel writes and we read.
+//! The memory of a ring buffer, which the kernel writes and this program reads.
 
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::{Kind, Map};
 
-/// A ring buffer's memory: what the kernel wrote, and how far we have read.
+/// A ring buffer's memory, with the positions of the kernel and of this reader.
 #[derive(Debug)]
 pub struct Ring<'m> {
     map: &'m Map,
@@ -36,7 +36,7 @@ impl<'m> Ring<'m> {
         let (page, size) = (rustix::param::page_size(), map.info.max_entries as usize);
         let writable = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let consumer = shared(map, page, writable, 0)?;
-        // The data stand there twice in a row, so that a record never breaks off at the end.
+        // The data are mapped twice in a row, so that every record is contiguous.
         let producer = match shared(map, page + 2 * size, ProtFlags::PROT_READ, page) {
             Ok(producer) => producer,
             Err(errno) => {
@@ -49,7 +49,7 @@ impl<'m> Ring<'m> {
         Ok(ring)
     }
 
-    /// The oldest record that has not been let go, or none. Always the same until [`Ring::advance`].
+    /// The oldest record, if any. It stays the same until [`Ring::advance`].
     pub fn peek(&mut self) -> Option<Vec<u8>> {
         loop {
             let at = self.consumed().load(Ordering::Relaxed);
@@ -69,18 +69,18 @@ impl<'m> Ring<'m> {
         }
     }
 
-    /// Lets the record go that [`Ring::peek`] gave: its room may be written to again.
+    /// Releases the record that [`Ring::peek`] returned: the kernel may overwrite it.
     pub fn advance(&mut self) {
         self.consumed().store(self.next, Ordering::Release);
     }
 
-    /// How many bytes of records nobody has read, headers included.
+    /// How many bytes of records are unread, headers included.
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.produced().saturating_sub(self.consumed().load(Ordering::Acquire))
     }
 
-    /// How many bytes of records were ever written, headers included.
+    /// How many bytes of records were written in all, headers included.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.produced()

@@ -1,4 +1,4 @@
-//! The maps of a generation: which shape each has, how they are filled, and how the kernel gets them.
+//! The maps of a generation: their shapes, and how they are filled and activated.
 
 use rustix::fs;
 use rustix::io::Errno;
@@ -47,7 +47,7 @@ pub(super) const COUNTERS: Shape<'_> = Shape {
 };
 pub(super) const REPORTED: Shape<'_> = Shape { name: "portgrant_lost", value: 8, ..COUNTERS };
 
-/// Where the maps of the generations are.
+/// The arrays of maps that have the maps of both generations.
 #[derive(Debug)]
 pub(super) struct Slots {
     pub(super) policy: Map,
@@ -66,7 +66,7 @@ impl Slots {
         for (pages, all) in [(bucket::PAGES, &self.buckets), (group::PAGES, &self.groups)] {
             for number in pages.of(generation) {
                 let key = number.to_ne_bytes();
-                // The kernel may wait for all programs before it answers, even if there was no page; so that is checked first.
+                // Removing may wait for all running programs, even without a page. So check first whether there is one.
                 if all.read(&key).map_err(|errno| Error::Call { call: LOOKUP, errno })?.is_some() {
                     all.remove(&key).map_err(|errno| Error::Call { call: "bpf(BPF_MAP_DELETE_ELEM)", errno })?;
                 }

@@ -1,4 +1,4 @@
-//! What is loaded, as the kernel holds it: pins on a BPF file system, which outlive every process.
+//! The loaded policy: objects in the kernel, pinned on a BPF file system, so that they outlive every process.
 //!
 //! | pin | what it is |
 //! |---|---|
@@ -36,7 +36,7 @@ use crate::tables::Tables;
 
 pub use pins::{BPF_FILE_SYSTEM, FOLDER};
 
-/// What is loaded.
+/// The loaded policy.
 #[derive(Debug)]
 pub struct Loaded {
     pins: Pins,
@@ -51,18 +51,18 @@ pub struct Loaded {
 pub struct Counts {
     /// Grants
     pub granted: u64,
-    /// Grants whose record found no room
+    /// Grants without a record, since the ring buffer was full
     pub unlogged: u64,
     /// Refused requests for a port that another user is permitted; the kernel decided them
     pub passed: u64,
 }
 
-/// Whether the cgroup's hooks have our program.
+/// Whether the program is attached to both hooks of the cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attached {
     /// Both
     Yes,
-    /// The cgroup was removed, or somebody detached it: nothing is granted
+    /// The cgroup was removed, or the program was detached: nothing is granted
     No,
 }
 
@@ -83,7 +83,7 @@ impl Loaded {
             return Err(Error::Loaded);
         }
         if !pins.names()?.is_empty() {
-            // An earlier load was interrupted here.
+            // Remove what an interrupted load has left.
             pins.clear()?;
             return Loaded::load(tables, cgroup, description);
         }
@@ -131,7 +131,7 @@ impl Loaded {
         Ok(())
     }
 
-    /// What is loaded, for reading. Waits while it is being changed.
+    /// Opens the loaded policy for reading. Waits while it is being changed.
     pub fn open() -> Result<Loaded, Error> {
         let call = |errno| Error::Call { call: "flock", errno };
         let pins = Pins::open()?;
@@ -141,7 +141,7 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// What is loaded, to be changed.
+    /// Opens the loaded policy for a change.
     pub fn open_locked() -> Result<Loaded, Error> {
         Loaded::at(Pins::open()?.locked()?)
     }
@@ -169,12 +169,12 @@ impl Loaded {
         let generation = description.generation;
         let done = fill(&self.pins, &self.slots, tables, &mut description);
         if done.is_err() {
-            // It is not used: its activation is the last step.
+            // The new generation is not in use: its activation is the last step.
             let _ = self.slots.clear(generation);
             let _ = fs::unlink(self.pins.path(&format!("description-{generation}")));
             return done;
         }
-        // From here on no program uses the generation before. The reader of the grants may be one behind.
+        // From now on no program uses the previous generation. The reader of the grants may still need its description.
         self.slots.clear(generation ^ 1)?;
         for name in self.pins.names()? {
             let old = name.strip_prefix("description-").and_then(|number| number.parse::<u32>().ok());
@@ -197,8 +197,8 @@ impl Loaded {
         Err(Error::Foreign { path: self.pins.path.clone(), why: "no file there describes the active policy" })
     }
 
-    /// The description of `generation`, if it is active, or was before the active one, and was not unloaded since: then the pin
-    /// of that name belongs to another load.
+    /// The description of `generation`, if it is the active one or the one before. `None` if the policy was unloaded
+    /// since: then the pin of that name belongs to another load.
     pub fn description_of(&self, generation: u32) -> Result<Option<Description>, Error> {
         let description = self.read_description(&format!("description-{generation}"))?;
         Ok(description.filter(|_| !self.is_gone()))
@@ -229,7 +229,7 @@ impl Loaded {
         Ok(Counts { granted: logged + unlogged, unlogged, passed: at(counter::PASSED) })
     }
 
-    /// Whether the policy holds.
+    /// Whether the policy is active.
     #[must_use]
     pub fn attached(&self) -> Attached {
         let links = self.pins.links().unwrap_or_default();
@@ -237,7 +237,7 @@ impl Loaded {
         if holds { Attached::Yes } else { Attached::No }
     }
 
-    /// Whether grants wait that nobody is there to read.
+    /// Whether there are unread grants and no reader.
     pub fn unread(&self) -> Result<bool, Error> {
         Ok(self.reader()? != Reader::There && self.grants()?.waiting() > 0)
     }
@@ -247,8 +247,8 @@ impl Loaded {
         Ring::of(&self.grants).map_err(|errno| Error::Call { call: "mmap, of the ring buffer,", errno })
     }
 
-    /// Becomes the reader of the grants for as long as the descriptor lives. Somebody who only looks whether there is one
-    /// ([`Loaded::reader`]) is in the way for a moment.
+    /// Becomes the reader of the grants, until the descriptor is closed. A process that only checks for a reader
+    /// ([`Loaded::reader`]) has the lock for a moment, so this is tried again.
     pub fn become_reader(&self) -> Result<OwnedFd, Error> {
         for _ in 0..10 {
             match self.try_become_reader() {
@@ -277,7 +277,7 @@ impl Loaded {
         }
     }
 
-    /// Whether it was unloaded since. Waits for nobody who changes anything, as grants come meanwhile.
+    /// Whether the policy was unloaded since. Does not wait for the lock, since grants arrive meanwhile.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         match Map::open(&self.pins.path("grants")) {
@@ -293,11 +293,11 @@ impl Loaded {
     }
 
     /// Notes that `lost` grants in all are reported in the log.
-    pub fn tell(&self, lost: u64) -> Result<(), Error> {
+    pub fn set_reported(&self, lost: u64) -> Result<(), Error> {
         set(&self.reported, &0u32.to_ne_bytes(), &lost.to_ne_bytes())
     }
 
-    /// Takes everything away, also what an interrupted load left.
+    /// Removes everything, also what an interrupted load has left.
     pub fn unload() -> Result<(), Error> {
         Pins::open()?.locked()?.clear()
     }
@@ -305,12 +305,12 @@ impl Loaded {
 
 const LOOKUP: &str = "bpf(BPF_MAP_LOOKUP_ELEM)";
 
-/// The descriptor, as programs name a map.
+/// The map's descriptor, as programs name it.
 fn fd(map: &Map) -> i32 {
     map.as_fd().as_raw_fd()
 }
 
-/// Whether the kernel finds all elements of an array that is in an array of maps. One that takes no such question is believed.
+/// Whether the kernel finds all elements of an array in an array of maps. If it cannot be tested, the answer is yes.
 fn finds_elements() -> Result<bool, Error> {
     let array = create(Shape { name: "portgrant_probe", value: 4, entries: 2, ..PORTS }, None)?;
     set(&array, &1u32.to_ne_bytes(), &program::FOUND.to_ne_bytes())?;

@@ -1,4 +1,4 @@
-//! The folder of pins on the BPF file system: root's alone, locked while anything in it changes.
+//! The folder of pins on the BPF file system. Only root can use it; it is locked during changes.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,12 +22,12 @@ const MAGIC: fs::FsWord = 0xcafe_4a11;
 pub(super) const HOOKS: [(&str, Hook, Family); 2] =
     [("bind4", Hook::Bind4, Family::V4), ("bind6", Hook::Bind6, Family::V6)];
 
-/// A folder that was made a moment ago, and in which nothing is pinned, must not stay. One with pins cannot be removed so.
+/// Removes a new folder without pins. A folder with pins cannot be removed this way.
 fn remove_if_empty(folder: &Path) {
     let _ = fs::rmdir(folder);
 }
 
-/// Our folder, root's alone; locked where anything is to be changed.
+/// Our folder, which only root can use; locked for a change.
 #[derive(Debug)]
 pub(super) struct Pins {
     pub(super) fd: OwnedFd,
@@ -45,7 +45,7 @@ impl Pins {
         }
     }
 
-    /// Makes our folder where it is missing.
+    /// Makes our folder if it is missing.
     pub(super) fn make() -> Result<Pins, Error> {
         let folder = file_system()?.join(FOLDER);
         match fs::mkdir(&folder, Mode::RWXU) {
@@ -55,13 +55,13 @@ impl Pins {
         }
     }
 
-    /// Waits until nobody else changes anything, and keeps others from it.
+    /// Locks the folder against other changes. Waits for the lock.
     pub(super) fn locked(self) -> Result<Pins, Error> {
         flock(&self.fd, FlockOperation::LockExclusive).map_err(|errno| {
             remove_if_empty(&self.path);
             Error::Call { call: "flock", errno }
         })?;
-        // The process that held the lock may have removed it.
+        // The previous holder of the lock may have removed the folder.
         if fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0) { Err(Error::NotLoaded) } else { Ok(self) }
     }
 
@@ -78,7 +78,7 @@ impl Pins {
         match Map::open(&self.path(name)) {
             Ok(map) if map.is(shape) => Ok(map),
             Ok(_) => Err(foreign("portgrant-kernel did not make it")),
-            // All else is there, as it was asked before.
+            // The other pins exist (checked before), so another version made them.
             Err(Errno::NOENT) => Err(Error::OtherVersion),
             Err(Errno::ACCESS) => Err(foreign("it is not a BPF map that this user may open")),
             Err(errno) => Err(Error::Call { call: "bpf(BPF_OBJ_GET)", errno }),
@@ -107,9 +107,9 @@ impl Pins {
         for (name, ..) in HOOKS {
             match Link::open(&self.path(name)) {
                 Ok(link) => link.detach().map_err(|errno| Error::Call { call: "bpf(BPF_LINK_DETACH)", errno })?,
-                // None, or no link.
+                // No pin, or not a link.
                 Err(Errno::NOENT | Errno::INVAL | Errno::ACCESS) => {}
-                // Without its pin nobody could detach it any more, and any other holder keeps it active.
+                // Keep the pin: without it, a link that another process holds could not be detached any more.
                 Err(errno) => return Err(Error::Call { call: "bpf(BPF_OBJ_GET)", errno }),
             }
         }
@@ -123,7 +123,7 @@ impl Pins {
     }
 }
 
-/// The BPF file system, in which nobody but root can have made or replaced our folder.
+/// The BPF file system. Fails if others than root could have made or replaced our folder.
 fn file_system() -> Result<PathBuf, Error> {
     let path = PathBuf::from(BPF_FILE_SYSTEM);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -148,7 +148,7 @@ pub(super) fn judged_folder(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
         Errno::NOTDIR | Errno::LOOP => Error::Foreign { path: path.to_owned(), why: "it is not a folder" },
-        // Root without its capabilities is kept out of what others made there.
+        // Root without capabilities cannot enter a folder that another user made.
         Errno::ACCESS if fs::lstat(path).is_ok_and(|stat| stat.st_uid != 0) => {
             Error::Foreign { path: path.to_owned(), why: "it does not belong to root" }
         }

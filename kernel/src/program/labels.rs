@@ -21,7 +21,7 @@ pub(super) enum Label {
     Of(Part, Place),
 }
 
-/// A part of the program: whose rules it looks for, or which class a subordinate id has.
+/// A part of the program: it searches the rules of a subject, or the class of a subordinate id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     Anybody,
@@ -40,7 +40,7 @@ pub(super) enum Place {
     Done,
     /// R1 has the subject's outcome
     Outcome,
-    /// The port has too many users to have them in its own entry
+    /// The port has too many users for its own entry
     ManyUsers,
     /// This user of the port's own entry is the caller
     PortsUser(i16),
@@ -48,7 +48,7 @@ pub(super) enum Place {
     Cell(usize),
     /// After the lookup in this table
     AfterTable(u8),
-    /// The outcome is no set of addresses
+    /// The outcome is not a set of addresses
     NoSet,
     /// `::1` is in the first boundary of all
     FirstOfAll,
@@ -58,7 +58,7 @@ pub(super) enum Place {
     OneFamily,
     /// The search decides this bit of the group's number
     Step(u32),
-    /// The sought is before the group of this step
+    /// The key is before the group of this step
     Before(u32),
     /// The end of this step
     AfterStep(u32),
@@ -68,7 +68,7 @@ pub(super) enum Place {
     LowerHalf,
     /// Its upper two
     UpperHalf,
-    /// This boundary of the group holds the sought
+    /// The key is in the interval of this boundary
     Boundary(i16),
     /// R1 has the verdict
     Found,

@@ -11,10 +11,10 @@ use crate::subordinates;
 use Register::{R0, R1, R2, R3, R6, R7, R8, R9, Stack};
 use Width::{Double, Word};
 
-/// Sets that have less than twice this power of two of groups skip the steps that only larger ones need.
+/// Sets with fewer groups than twice this power of two skip the steps for larger sets.
 const SMALL: u32 = 5;
 
-/// What is looked for among boundaries.
+/// The key that is searched among boundaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sought {
     Address(Family),
@@ -22,7 +22,8 @@ pub(super) enum Sought {
     Gid,
 }
 
-/// Takes the outcome in R1 into account: a deny ends it, of permits the first in the policy counts.
+/// Combines the outcome in R1 with the verdict so far: a deny ends the program; of permits, the first in the policy
+/// counts.
 pub(super) fn consider(code: &mut Code, maps: Maps, family: Family, part: Part) {
     let [no_set, done] = [Place::NoSet, Place::Done].map(|place| part.at(place));
     code.jump_if(R1, If::AtLeast, -1, no_set);
@@ -40,8 +41,9 @@ pub(super) fn consider(code: &mut Code, maps: Maps, family: Family, part: Part) 
     code.label(done);
 }
 
-/// A datagram socket that is bound to an IPv4 address, here `::ffff:a.b.c.d`, can send from IPv6 addresses as well. Where the set
-/// in R9 denies these, it denies all of them, so `::1` tells: it is in the first boundary of all, or in one of its own.
+/// A datagram socket that is bound to an IPv4 address, here `::ffff:a.b.c.d`, can send from IPv6 addresses as well. If
+/// the set in R9 denies any of these, it denies all, so `::1` is tested: it is in the first interval, or in a separate
+/// one.
 fn datagrams_of_both_families(code: &mut Code, maps: Maps, part: Part) {
     let [first, known, other] = [Place::FirstOfAll, Place::Ipv6Known, Place::OneFamily].map(|place| part.at(place));
     code.load(Word, R1, R6, context::PROTOCOL);
@@ -65,9 +67,9 @@ fn datagrams_of_both_families(code: &mut Code, maps: Maps, part: Part) {
     code.label(other);
 }
 
-/// R1 becomes the verdict of the last boundary that is not behind what is sought. R9 has the set: its first group, and in the
-/// upper half the half of how many groups it has. As `addresses::search`, step by step: of a loop the verifier did not see the
-/// end before some Linux 6, as it follows jumps that cannot happen, too.
+/// R1 becomes the verdict of the last boundary at or before the key. R9 has the set: its first group, and in the upper
+/// half, half of the number of its groups. It does the steps of `addresses::search` without a loop: older verifiers
+/// (before some Linux 6) do not find the end of one, since they follow impossible jumps.
 fn search(code: &mut Code, maps: Maps, sought: Sought, part: Part) {
     code.copy(R1, R9);
     code.shift_right(R1, 32);
@@ -107,8 +109,8 @@ fn search(code: &mut Code, maps: Maps, sought: Sought, part: Part) {
     code.label(found);
 }
 
-/// Goes to `not_before` where what is sought is the start of the `boundary` of the group in R0 or behind it. Where it is before
-/// it, goes to `before`, or on.
+/// Goes to `not_before` if the key is at or after the start of `boundary` in the group in R0. If it is before, goes to
+/// `before` or continues.
 fn unless_before(code: &mut Code, sought: Sought, boundary: i16, before: Label, not_before: Label) {
     let start = group::BOUNDARY * boundary + group::START;
     let half = |code: &mut Code, offset| {
@@ -132,7 +134,7 @@ fn unless_before(code: &mut Code, sought: Sought, boundary: i16, before: Label, 
             code.jump_if_register(R2, If::Differs, R1, before);
             half(code, 8);
         }
-        // Their numbers are in the lower half; where the upper one is not 0, the lower one is above them all.
+        // The boundaries of ids only use the lower half. A boundary with an upper half that is not 0 is above all ids.
         Sought::Uid => {
             code.load(Double, R1, R0, start + 8);
             code.load(Double, R2, Stack, stack::IDS);
@@ -149,8 +151,8 @@ fn unless_before(code: &mut Code, sought: Sought, boundary: i16, before: Label, 
     code.jump_if_register(R2, If::NotBelow, R1, not_before);
 }
 
-/// The class of the caller's subordinate id goes to the stack. Without one, or without a table from `first_table` on that has
-/// something at this port, goes to the end of the `part`.
+/// Puts the class of the caller's subordinate id on the stack. If there is none, or no table from `first_table` on has
+/// this port, goes to the end of the `part`.
 pub(super) fn class(code: &mut Code, maps: Maps, part: Part, first_table: u8, sought: Sought) {
     let done = part.at(Place::Done);
     let class = if sought == Sought::Uid { Part::ClassOfUser } else { Part::ClassOfGroup };

@@ -1,9 +1,9 @@
-//! The verdict where only bind(2) itself is seen, as by a cgroup-BPF program: a projection of [`decide()`].
+//! The verdict for a cgroup-BPF program, which only sees bind(2): a projection of [`decide()`].
 //!
-//! There the real ids, the protocol, the address and the port are known. Supplementary groups, the program, sctp and every
-//! option are not, and what interface a socket is bound to is not believed, as in the bind verb. So a permit that rests on
-//! one of these is left out, by [`Projection::of`], which says so; a deny that does cannot be projected, which is an
-//! error. What remains is decided by [`decide()`] itself: what [`decide_bind`] permits, `decide` permits as well.
+//! It knows the real ids, the protocol, the address and the port. It does not know supplementary groups, the program,
+//! sctp and options, and does not trust the socket's interface (as in the bind verb). [`Projection::of`] leaves out a
+//! permit that depends on one of these, and reports it; for a deny that is an error. [`decide()`] itself decides the
+//! rest, so `decide` permits whatever [`decide_bind`] permits.
 
 mod subordinates;
 #[cfg(test)]
@@ -21,7 +21,7 @@ use portgrant_policy::{
 
 use self::subordinates::{Range, Subordinates};
 
-/// What bind(2) shows of a request.
+/// A request, as seen at bind(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bind {
     /// The caller's real uid
@@ -60,31 +60,32 @@ impl Transport {
 /// How a rule for a group is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Groups {
-    /// For processes whose real gid it is, and nobody else. A deny for a group has no such projection.
+    /// Only for processes with that real gid. A deny for a group cannot be projected this way.
     RealGid,
-    /// For these, and for the users whose account in passwd and group has it: a rule for each of them.
+    /// For these processes, and by a rule for each user whose account has the group in passwd and group.
     Members,
 }
 
-/// A policy that rests on nothing but what bind(2) shows.
+/// A policy that only depends on what bind(2) shows.
 #[derive(Debug, Clone)]
 pub struct Projection {
     policy: Policy,
     left_out: Vec<LeftOut>,
 }
 
-/// What of the policy is not in the projection.
+/// A rule, or a part of one, that is not in the projection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     /// Which of the policy's files
     pub file: usize,
     /// Which line, from 1
     pub line: usize,
-    /// What of it, and why
+    /// Which part of it, and why
     pub why: Unseen,
 }
 
-/// What bind(2) does not show. In a permit: the rule is left out, or that part of it. In a deny: nothing can be decided.
+/// A property that bind(2) does not show. A permit that needs it is left out, or that part of it. For a deny it is an
+/// error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unseen {
     /// A permit for one program
@@ -95,13 +96,13 @@ pub enum Unseen {
     Sctp,
     /// A group that a process has beside its real gid
     Group,
-    /// A member that /etc/group names and /etc/passwd does not know
+    /// A member in /etc/group that is not in /etc/passwd
     Member(String),
     /// A permit that permits nothing, as `check` warns
     Nobody,
 }
 
-/// Decides `bind` by `projection`. Pure and total.
+/// Decides `bind` by `projection`.
 pub fn decide_bind<'p>(projection: &'p Projection, bind: &Bind) -> Decision<'p> {
     let caller = Caller { uid: bind.uid, gid: bind.gid, ..Caller::default() };
     decide(&projection.policy, &caller, Ask { endpoint: bind.endpoint(), domain: bind.domain(), program: None })
@@ -130,8 +131,8 @@ impl Bind {
 }
 
 impl Projection {
-    /// Projects `policy`. The inner error is the policy, and every deny of it that cannot be decided; the outer one is of
-    /// the tables of names.
+    /// Projects `policy`. The inner error has the policy, and every deny that cannot be projected; the outer one is
+    /// about the tables of names.
     #[allow(clippy::type_complexity, reason = "two kinds of failure, each with what its message needs")]
     pub fn of(
         mut policy: Policy,
@@ -183,22 +184,23 @@ impl Projection {
         }
     }
 
-    /// The rules that are decided, each for users, for real gids or for anybody, with tcp and udp ports alone. A rule for a
-    /// group stands once for the gid, and once for each member that it was expanded to; a deny once more for each range of
-    /// subordinate ids; and where a deny names addresses, its udp ports are by themselves, and denied for whole families.
+    /// The projected rules, for users, real gids or anybody, with tcp and udp ports only. A rule for a group occurs
+    /// once for the gid, and once for each member that it was expanded to. A deny also occurs once for each range of
+    /// subordinate ids. A deny with addresses has separate rules for its udp ports, which are denied for whole
+    /// families.
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// What is not decided, in the order of the files and lines.
+    /// The left-out rules, in the order of the files and lines.
     #[must_use]
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }
 }
 
-/// What of a rule bind(2) shows, if anything; the rest goes to `unseen`.
+/// The part of a rule that bind(2) shows, if any. The rest is reported to `unseen`.
 fn seen(mut rule: Rule, mut unseen: impl FnMut(Unseen)) -> Option<Rule> {
     let ports = rule.ports.len();
     rule.ports.retain_mut(|ports| {
@@ -207,8 +209,8 @@ fn seen(mut rule: Rule, mut unseen: impl FnMut(Unseen)) -> Option<Rule> {
     });
     let lost = ports - rule.ports.len();
     if rule.effect == Effect::Deny {
-        // A deny for sctp alone is about nothing that is decided here. One for an interface holds for every socket: each may
-        // be on it.
+        // A deny for sctp only has no part here. A deny for an interface applies to every socket, since each may be on
+        // it.
         rule.dev = None;
         return (!rule.ports.is_empty()).then_some(rule);
     }
@@ -227,7 +229,8 @@ fn seen(mut rule: Rule, mut unseen: impl FnMut(Unseen)) -> Option<Rule> {
     None
 }
 
-/// `rule`, or where it denies addresses, its tcp ports and its udp ports: for udp an address is all of its family.
+/// `rule`. If it denies addresses, its tcp ports and its udp ports separately: for udp, an address means its whole
+/// family.
 fn by_transport(rule: Rule) -> impl Iterator<Item = Rule> {
     let is_divided = rule.effect == Effect::Deny && rule.has_udp() && !rule.addresses.is_empty();
     let part = |without| {

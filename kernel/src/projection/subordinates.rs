@@ -1,20 +1,20 @@
-//! Whose subordinate ids are denied, as ranges: what [`Caller::owners`](super::Caller) says of one process, the other way
-//! round, for a decision without the tables.
+//! The subordinate ids of denied users, as ranges: the inverse of [`Caller::owners`](super::Caller), for a decision
+//! without the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use portgrant_policy::{Error, Names};
 
-/// The ranges of /etc/subuid and /etc/subgid, by the uid that was given them.
+/// The ranges of /etc/subuid and /etc/subgid, by the uid of their owner.
 #[derive(Debug, Default)]
 pub(super) struct Subordinates {
     uids: ByOwner,
     gids: ByOwner,
-    /// The uids of /etc/passwd, where a range is somebody's whom it does not have
+    /// The uids in /etc/passwd, to handle ranges of owners who are not there
     known: BTreeSet<u32>,
 }
 
-/// `None` stands for all who have a name that /etc/passwd does not know.
+/// `None` stands for all owners whose names are not in /etc/passwd.
 type ByOwner = BTreeMap<Option<u32>, BTreeSet<Range>>;
 
 /// The first and the last id.
@@ -66,12 +66,12 @@ impl Subordinates {
     }
 }
 
-/// What owners with a uid of `range` were given.
+/// The ranges of owners with a uid in `range`.
 fn owned_within(by_owner: &ByOwner, (first, last): Range) -> impl Iterator<Item = Range> {
     by_owner.range(Some(first)..=Some(last)).flat_map(|(_, ranges)| ranges).copied()
 }
 
-/// The same ids in as few ranges as can be: neighbours are mostly given one range behind the other.
+/// The same ids in as few ranges as possible: consecutive users often have adjacent ranges.
 fn joined(ranges: BTreeSet<Range>) -> Vec<Range> {
     let mut joined: Vec<Range> = Vec::new();
     for (first, last) in ranges {

@@ -1,4 +1,4 @@
-//! The projection against `decide`: nothing more is permitted, and nothing is lost that bind(2) shows.
+//! Compares the projection with `decide`: it permits nothing more, and loses nothing that bind(2) shows.
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -126,7 +126,7 @@ fn a_deny_applies_to_the_subordinate_ids_of_a_denied_user() {
         |gids: std::ops::Range<u32>| gids.filter(|&gid| !open(text, Groups::Members, 7, gid)).collect::<Vec<_>>();
     assert_eq!(denied(2998..3012), [3000, 3001, 3002, 3010]);
     assert!(!open(text, Groups::Members, 2002, 7) && open(text, Groups::Members, 2003, 7));
-    // Debian gives every new user a range: that is no reason not to load.
+    // Debian gives every new user a range. Such a policy must still load.
     let passwd: String = (0..500).map(|n| format!("u{n}:x:{n}:{n}:::\n")).collect();
     let subuid: String = (0..500).map(|n| format!("u{n}:{}:65536\n", 100_000 + n * 65_536)).collect();
     let names = Names::of(passwd.as_bytes(), b"g:x:9:\n", b"").with_subordinate_ids(subuid.as_bytes(), b"");
@@ -195,14 +195,14 @@ fn binds() -> impl Strategy<Value = Bind> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
-    /// Whatever else `decide` gets for the same socket: groups, its interface, that it is mptcp.
+    /// `decide` also gets groups, an interface and mptcp.
     #[test]
     fn the_projection_never_permits_more_than_decide(
         rules in prop::collection::vec(rules(), 0..5), bind in binds(), groups in subsequence(vec![33, 1002], 0..3),
         dev in select(vec![None, Some("eth0"), Some("eth1")]), mptcp in any::<bool>(), expand in any::<bool>(),
     ) {
         let (text, names) = (rules.concat(), names());
-        // Members are those of the accounts, so there the caller's groups must be what a login gives.
+        // Members are found by account, so the caller's groups must be those of a login.
         let groups = if expand { names.account_groups(bind.uid).expect("given") } else { groups };
         let how = if expand { Groups::Members } else { Groups::RealGid };
         let Ok(projection) = projection(&text, how) else {
@@ -224,7 +224,7 @@ proptest! {
         }
     }
 
-    /// And nothing is lost where bind(2) shows all that the policy rests on.
+    /// Nothing is lost if the policy only depends on what bind(2) shows.
     #[test]
     fn a_policy_of_visible_facts_is_decided_as_by_decide(
         rules in prop::collection::vec(rules(), 0..5), bind in binds(),

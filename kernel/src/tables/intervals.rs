@@ -1,4 +1,4 @@
-//! What the rules say about the ports of one subject: over which ports which rules are active.
+//! The rules of one subject over its ports.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
@@ -9,8 +9,8 @@ use super::ANYBODY;
 use crate::addresses::Concern;
 use crate::entry::{Entry, Verdict};
 
-/// The rules that hold at a port, by effect and addresses, each verdict with how many there are: a rule may name a port
-/// twice, and several rules may stand at one place.
+/// The active rules at a port, by effect and addresses. Each verdict has a count, since a rule may name a port twice,
+/// and an expanded rule occurs several times.
 #[derive(Default)]
 pub(super) struct Holding<'p>(BTreeMap<(Effect, u32), Alike<'p>>);
 
@@ -50,7 +50,7 @@ impl<'p> Holding<'p> {
     }
 }
 
-/// What holds for a subject over some ports.
+/// An interval of ports with the same outcome for a subject.
 pub(super) struct Interval {
     /// The first of the tables for such subjects
     pub(super) table: u8,
@@ -61,7 +61,7 @@ pub(super) struct Interval {
 }
 
 impl Interval {
-    /// How many entries of the hash, or among the few users of a port, it is: one for each port of `open`.
+    /// The number of entries for this interval: one for each port that is `open`.
     pub(super) fn named_ports(&self, open: &[bool]) -> usize {
         let ports = usize::from(self.first)..=usize::from(self.last);
         if self.table == ANYBODY { 0 } else { open[ports].iter().filter(|&&open| open).count() }

@@ -1,4 +1,4 @@
-//! The tables against `decide_bind`, under random policies and requests.
+//! Compares the tables with `decide_bind`, for random policies and requests.
 
 use crate::projection::{Groups, decide_bind};
 use portgrant_policy::Names;
@@ -9,7 +9,7 @@ use proptest::sample::select;
 
 use super::*;
 
-/// Ranges that overlap, that touch, that reach to the last id, and one of somebody who has one of another's uids.
+/// Ranges that overlap, that touch, that reach the last id, and a range whose owner's uid is in another range.
 const SUBUID: &[u8] = b"alice:2000:3\n1001:2002:2\nuid2:2004:1\n2001:2010:1\n1002:4294967294:9\n1003:0:5\n";
 const SUBGID: &[u8] = b"alice:3000:3\n1001:3002:2\n2001:3010:1\n1002:4294967294:1\n";
 
@@ -154,7 +154,7 @@ proptest! {
     }
 }
 
-/// Any prefix, most of them at the edges of IPv4's and of all.
+/// Any prefix, mostly at the edges of IPv4 and of all addresses.
 fn prefix() -> impl Strategy<Value = String> {
     let v4 = 0xffff_0000_0000;
     let edges = [0, 1, 2, v4 - 1, v4, v4 + 1, v4 + 0x0a00_0001, v4 + 0x7fff_ffff, v4 + 0x8000_0000, v4 + 0xffff_ffff]
@@ -234,7 +234,7 @@ fn one_rule_makes_one_port_entry_and_one_user() {
     assert!(denied.ports.is_empty(), "a port that nobody has is not there");
 }
 
-/// Half a megabyte of it: 3 s and 60 s once, since each list was looked at again for each port.
+/// Half a megabyte of rules. Comparing each list for each port would take 60 s.
 #[test]
 fn long_address_lists_for_many_ports_compile_quickly() {
     let list: String = (0..20_000).map(|n| format!(" 10.{}.{}.1", n >> 8, n & 255)).collect();
@@ -250,7 +250,7 @@ fn within(projection: &Projection, entries: usize) -> Result<Tables, Error> {
 
 #[test]
 fn a_policy_that_would_take_too_long_is_an_error() {
-    // One address at 4 ports, both at 6, the other at 10; each counts for its rule and for itself.
+    // One address at 4 ports, both at 6, the other at 10. Each counts once for its rule and once for itself.
     let addresses = "permit uid:1 1-10 on 10.0.0.1\npermit uid:1 5-20 on 10.0.0.2\n";
     let within = |work| Tables::within(&projection(addresses), Limits { work, ..LIMITS });
     assert!(within(8).is_ok() && within(7).is_err_and(|error| error.message().status == 78));
@@ -295,7 +295,7 @@ fn subordinate_ids_are_looked_up_where_a_permit_meets_a_deny() {
     assert!(has_uids("permit any 80\ndeny alice any\n") && !has_uids("deny alice any\n"));
 }
 
-/// The program in the kernel has the same numbers.
+/// The program in the kernel uses the same numbers.
 #[test]
 fn a_key_and_a_verdict_are_laid_out_as_the_program_reads_them() {
     assert_eq!(Key::new(5, Transport::Udp, 80, 1000), Key(1000 << 32 | 80 << 16 | 17 << 8 | 5));

@@ -1,8 +1,9 @@
 //! The memory functions that compiled code calls: memcpy, memmove, memset, memcmp, bcmp and strlen (string(3)).
 //!
-//! The crate is `no_builtins`, so none of the loops here becomes a call of the function that it is in; `tests/disassembly.rs`
-//! looks into the code. It uses no other crate. The functions are exported if cfg(bare) is set. Words of 8 bytes are read and written wherever they lie, which both processors do; what is left at
-//! the end is done with a word that overlaps the one before.
+//! The crate is `no_builtins`, so that the compiler does not turn a loop into a call of the same function;
+//! `tests/disassembly.rs` checks this. It uses no other crate. The functions are exported if cfg(bare) is set. Words of
+//! 8 bytes are read and written unaligned, which both processors can do. The rest at the end is done with a word that
+//! overlaps the previous one.
 
 #![cfg_attr(not(test), no_std)]
 #![no_builtins]
@@ -23,7 +24,7 @@ unsafe fn store<T>(to: *mut u8, at: usize, value: T) {
     unsafe { to.add(at).cast::<T>().write_unaligned(value) }
 }
 
-/// Up to 16 bytes, wherever both lie: all is read before anything is written.
+/// Copies up to 16 bytes, which may overlap: everything is read before anything is written.
 #[inline(always)]
 unsafe fn copy_short(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: every access lies within the `len` bytes.
@@ -128,7 +129,7 @@ pub unsafe extern "C" fn compare(a: *const u8, b: *const u8, len: usize) -> i32 
         while at + LONG <= len {
             let (one, other) = (load::<Long>(a, at), load::<Long>(b, at));
             if one != other {
-                // The first byte counts most.
+                // As big-endian numbers, since the first byte that differs decides.
                 return if Long::from_be(one) < Long::from_be(other) { -1 } else { 1 };
             }
             at += LONG;

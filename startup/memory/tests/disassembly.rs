@@ -1,12 +1,12 @@
-//! Looks into the code that the compiler makes of the memory functions: none of them calls itself, and none calls anything
-//! that is not here. A compiler that took a loop in memcpy for a memcpy would make it call itself for ever.
+//! Checks the compiled memory functions: none calls itself, and none calls anything outside. If the compiler turned the
+//! loop in memcpy into a call of memcpy, it would recurse for ever.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
 const FUNCTIONS: [&str; 6] = ["memcpy", "memmove", "memset", "memcmp", "bcmp", "strlen"];
-/// The two that are others by another name.
+/// Functions that are aliases of others.
 const SAME: [(&str, &str); 2] = [("memcpy", "memmove"), ("bcmp", "memcmp")];
 
 #[test]
@@ -32,7 +32,7 @@ fn no_memory_function_calls_itself() {
     }
 }
 
-/// Who calls whom in a listing: every relocation in the code names another symbol.
+/// The calls in a listing: every relocation in the code names another symbol.
 fn calls(listing: &str) -> BTreeSet<(&str, &str)> {
     let (mut calls, mut current) = (BTreeSet::new(), "");
     for line in listing.lines() {

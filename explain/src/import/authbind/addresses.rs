@@ -1,4 +1,4 @@
-//! Lines of `byuid/UID`: addresses as intervals, and intervals as what a rule can say.
+//! Lines of `byuid/UID`: parses addresses into intervals, and writes intervals as elements of a rule.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -17,7 +17,7 @@ pub(super) enum Block {
 /// `IPV4/LENGTH:PORT,PORT`.
 pub(super) fn line(text: &str) -> Option<(Block, RangeInclusive<u16>)> {
     let (place, ports) = text.split_once(',')?;
-    // Of the third form: what stands before the comma is two things.
+    // The third form: the part before the comma has a colon.
     if let Some((place, first)) =
         place.trim_start().rsplit_once(':').filter(|_| place.contains('.') && place.contains('/'))
     {
@@ -35,7 +35,7 @@ pub(super) fn line(text: &str) -> Option<(Block, RangeInclusive<u16>)> {
     Some((block, range(number(first)?, number(last)?)))
 }
 
-/// A port that is too large is as good as the largest.
+/// A port that is too large counts as the largest.
 fn range(first: u32, last: u32) -> RangeInclusive<u16> {
     let port = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
     port(first)..=port(last)
@@ -46,7 +46,7 @@ fn number(word: &str) -> Option<u32> {
 }
 
 impl Block {
-    /// None if it holds nothing: bits beyond the length match no address.
+    /// `None` if it contains nothing: with bits beyond the length, no address matches.
     fn prefix(address: IpAddr, length: u32) -> Option<Block> {
         match address {
             IpAddr::V4(ip) => {
@@ -82,7 +82,7 @@ impl Block {
         *self == Block::V6(0, u128::MAX)
     }
 
-    /// What is left without these addresses.
+    /// The block without these addresses.
     pub(super) fn without(&self, addresses: impl Iterator<Item = IpAddr>) -> Vec<Block> {
         let mut blocks = vec![*self];
         for ip in addresses {
@@ -108,7 +108,7 @@ impl Block {
         }
     }
 
-    /// As `on` has it. `0.0.0.0` and `[::]` are addresses to authbind and wildcards to portgrant.
+    /// The block in the form of `on`. `0.0.0.0` and `[::]` are addresses for authbind, but wildcards for portgrant.
     pub(super) fn sets(&self) -> Vec<String> {
         match *self {
             Block::V4(0, u32::MAX) => vec!["0.0.0.0/0".to_owned()],
@@ -130,7 +130,7 @@ impl Block {
             Block::V6(0, last) => ["[::]".to_owned()].into_iter().chain(Block::V6(1, last).sets()).collect(),
             Block::V6(first, last) => {
                 let nets = Ipv6Subnets::new(first.into(), last.into(), 0);
-                // A rule takes these for IPv4.
+                // A rule would treat these as IPv4.
                 let nets = nets.filter(|net| Ipv6Addr::to_ipv4_mapped(&net.addr()).is_none());
                 let text = |net: ipnet::Ipv6Net| match net.prefix_len() {
                     128 => format!("[{}]", net.addr()),

@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 use super::{ALL, UPPER};
 
-/// What a file is about.
+/// The meaning of a file's name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Name {
     Port(u16),
@@ -66,12 +66,12 @@ fn port(word: &str, is_upper: bool) -> Result<u16, &'static str> {
     }
 }
 
-/// Without `::`, as authbind's second try has it.
+/// Without `::`, as in authbind's second attempt.
 fn long(ip: Ipv6Addr) -> String {
     ip.segments().map(|part| format!("{part:x}")).join(":")
 }
 
-/// A user for a rule: the name, where one account has the number, else the number.
+/// A user in the form of a rule: the name if exactly one account has the uid, else the number.
 pub(super) fn user(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {
         Ok(Some(user)) if is_word(&user.name) => user.name,
@@ -87,7 +87,7 @@ pub(super) fn group(gid: u32) -> String {
     }
 }
 
-/// Whether a rule can name it, and nothing else is meant by it.
+/// Whether a rule can contain `name`, with no other meaning.
 fn is_word(name: &str) -> bool {
     let plain = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#' && byte != b':');
     plain && name != "any" && name.parse::<u32>().is_err()

@@ -1,4 +1,4 @@
-//! The rules held against a model of authbind, as authbind-helper(8) decides.
+//! Compares the rules with a model of authbind-helper(8).
 
 use std::net::{IpAddr, Ipv4Addr};
 

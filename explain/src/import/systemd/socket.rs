@@ -10,7 +10,7 @@ use crate::import::server::{Listen, Place, Server};
 
 /// How many connections systemd serves at once by default.
 const MAX_CONNECTIONS: &str = "64";
-/// What says nothing about sockets of IPv4 and IPv6, or nothing that must be kept.
+/// Settings without a meaning for IPv4 and IPv6 sockets, or that need not be kept.
 const MEANINGLESS: [&str; 24] = [
     "Accept",
     "Service",
@@ -65,7 +65,7 @@ pub(super) fn convert(unit: &Unit, accepts: bool, server: &mut Server) {
                 let mut options = options.clone();
                 options.retain(|option| {
                     let fits = format!("1/{},{option}", protocol.word()).parse::<Endpoint>().is_ok();
-                    // For datagrams systemd ignores what only streams have.
+                    // For datagrams, systemd ignores options of streams.
                     if !fits && protocol.is_stream() {
                         server.note(format!("{option} is not taken over: {value} cannot have it"));
                     }

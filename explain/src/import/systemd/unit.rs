@@ -66,7 +66,7 @@ impl Unit {
         self.last(section, key).is_some()
     }
 
-    /// All values of a key; an empty one takes back those before it.
+    /// All values of a key; an empty value clears those before it.
     pub(super) fn list(&self, section: &str, key: &str) -> Vec<String> {
         let mut values = Vec::new();
         for (_, value) in self.section(section).filter(|(found, _)| *found == key) {

@@ -142,7 +142,7 @@ impl Configuration {
         included
     }
 
-    /// What a service begins with.
+    /// The attributes that a service inherits.
     fn inherited(&self) -> BTreeMap<String, Value> {
         let is_inherited = |(name, _): &(&String, &Value)| INHERITED.contains(&name.as_str());
         let defaults = self.defaults.iter().filter(is_inherited);
@@ -184,7 +184,7 @@ fn attributes<'a>(lines: &mut impl Iterator<Item = (usize, &'a str)>) -> Option<
 }
 
 impl Entry {
-    /// Of an attribute that is not a set, the first value counts.
+    /// For an attribute that is not a set, the first value counts.
     fn with(mut self, attributes: Vec<(String, char, Vec<String>)>) -> Entry {
         let mut set: BTreeSet<String> = BTreeSet::new();
         for (name, operator, words) in attributes {
