@@ -28,7 +28,7 @@ Exit status: 0, or
 /// Load the policy into the kernel, so that programs bind their ports without a wrapper.
 ///
 /// The policy of /etc/portgrant.conf and /etc/portgrant.d/*.conf becomes a cgroup-BPF program. It stays active
-/// until it is unloaded. This program ends at once.
+/// until it is unloaded. portgrant-kernel itself ends at once.
 #[derive(Debug, Parser)]
 #[command(name = "portgrant-kernel", version, after_help = AFTER, max_term_width = 100)]
 pub struct Arguments {
@@ -42,7 +42,7 @@ pub struct Arguments {
 pub enum Command {
     /// Load the policy, and attach it to a cgroup
     Load(Load),
-    /// Replace the loaded policy with the policy as it is now; if that is malformed, the old one stays active
+    /// Replace the loaded policy with the installed one; if that is malformed, the old one stays active
     Reload,
     /// Detach the policy, and remove everything from the kernel
     Unload,

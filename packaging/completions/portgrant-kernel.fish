@@ -1,7 +1,7 @@
 # Completion for portgrant-kernel(8) in fish.
 complete -c portgrant-kernel -f
 complete -c portgrant-kernel -n __fish_use_subcommand -a load -d 'Load the policy into the kernel'
-complete -c portgrant-kernel -n __fish_use_subcommand -a reload -d 'Replace the loaded policy by the present one'
+complete -c portgrant-kernel -n __fish_use_subcommand -a reload -d 'Replace the loaded policy with the installed one'
 complete -c portgrant-kernel -n __fish_use_subcommand -a unload -d 'Remove the policy from the kernel'
 complete -c portgrant-kernel -n __fish_use_subcommand -a show -d 'Print what is loaded'
 complete -c portgrant-kernel -n __fish_use_subcommand -a audit -d 'Write each grant to syslog'

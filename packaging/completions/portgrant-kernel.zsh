@@ -4,7 +4,7 @@ _portgrant-kernel() {
     local -a commands
     commands=(
         'load:load the policy into the kernel'
-        'reload:replace the loaded policy by the present one'
+        'reload:replace the loaded policy with the installed one'
         'unload:remove the policy from the kernel'
         'show:print what is loaded'
         'audit:write each grant to syslog'

@@ -28,13 +28,13 @@ use crate::syslog::Syslog;
 
 /// Where the helper is installed.
 pub const BINDER: &str = "/usr/libexec/portgrant/portgrant-binder";
-/// Where the program is installed that tells what the policy says.
+/// Where portgrant-explain is installed.
 pub const POLICY: &str = "/usr/libexec/portgrant/portgrant-explain";
 /// Where the supervisor of `portgrant run` is installed.
 pub const SUPERVISOR: &str = "/usr/libexec/portgrant/portgrant-supervisor";
-/// Where `portgrant` is installed, as people type it.
+/// Where `portgrant` is installed: the program of front.
 pub const LAUNCHER: &str = "/usr/local/bin/portgrant";
-/// Where the launcher itself is installed, which that executes for all but a plain exec.
+/// Where the launcher is installed, which front executes for all but a plain exec.
 pub const LAUNCHER_ITSELF: &str = "/usr/libexec/portgrant/portgrant";
 /// Where the kernel mode's loader is installed.
 pub const KERNEL: &str = "/usr/local/sbin/portgrant-kernel";

@@ -29,7 +29,7 @@ pub struct Accept {
     /// At most N connections at once (40 if not given); more wait
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_conns: Option<u32>,
-    /// At most N connections at once from one IPv4 address or IPv6 /64; more are closed
+    /// At most N connections at once from one IPv4 address or IPv6 /64; further ones are closed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_per_source: Option<u32>,
     /// Serve only clients in PREFIX, such as 10.0.0.0/8 or ::1; others are closed; repeatable

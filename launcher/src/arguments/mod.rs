@@ -84,7 +84,7 @@ Manual: portgrant(1), portgrant.conf(5), portgrant(7), portgrant-binder(8)";
 
 /// Start a program with sockets on ports below 1024, as an ordinary user.
 ///
-/// Which ports are yours is written in /etc/portgrant.conf and /etc/portgrant.d/*.conf.
+/// The rules in /etc/portgrant.conf and /etc/portgrant.d/*.conf decide which ports you may bind.
 #[derive(Debug, Parser)]
 #[command(name = "portgrant", version, after_help = EXAMPLES, max_term_width = 100, styles = STYLES)]
 pub struct Arguments {
@@ -118,7 +118,7 @@ pub enum Command {
     Doctor(Doctor),
     /// Print how a known server takes a socket: command, configuration and pitfalls
     Recipe(Recipe),
-    /// Print what the files of authbind, inetd, xinetd, tcpserver or systemd become: rules and commands
+    /// Turn files of authbind, inetd, xinetd, tcpserver or systemd into rules and commands
     Import(Import),
     /// Print the completion script for a shell
     Completions(Completions),
