@@ -98,9 +98,9 @@ impl Request<'_> {
     ) -> Result<T, Error> {
         let mut attempts = Attempts::from_now();
         loop {
-            let reading = attempts.settled(&mut read)?;
+            let reading = attempts.read_until_stable(&mut read)?;
             match self.attempt(&reading, &mut bind) {
-                Err(Error::Policy(portgrant_policy::Error::Changed)) if attempts.may_go_on() => {}
+                Err(Error::Policy(portgrant_policy::Error::Changed)) if attempts.has_time_left() => {}
                 other => return other,
             }
         }

@@ -38,7 +38,7 @@ fn run(uid: u32, gid: u32, start: impl FnOnce() -> Start) -> u8 {
     // Nothing from the caller is read before this is done.
     let dropped = match Privileged::at_start(uid, gid).drop_to_caller() {
         Ok(dropped) => dropped,
-        Err(error) => return kept(error),
+        Err(error) => return privilege_kept(error),
     };
     let occupied = portgrant_sys::occupy_standard_descriptors();
     let occupied = occupied.map_err(|errno| Error::Call { call: "open, for a standard descriptor,", errno });
@@ -57,7 +57,7 @@ fn run(uid: u32, gid: u32, start: impl FnOnce() -> Start) -> u8 {
     // these.
     let renounced = match dropped.renounce() {
         Ok(renounced) => renounced,
-        Err(error) => return kept(error),
+        Err(error) => return privilege_kept(error),
     };
     drop(limit);
     let done = answer.and_then(|answer| answer.hand_over(&renounced, environment));
@@ -70,7 +70,7 @@ fn run(uid: u32, gid: u32, start: impl FnOnce() -> Start) -> u8 {
 
 /// Handles a failure to give up privilege, or to prove it. It prints a message only if all privilege is gone in the
 /// end.
-fn kept(error: PrivilegeError) -> u8 {
+fn privilege_kept(error: PrivilegeError) -> u8 {
     if portgrant_sys::abandon() { Failures::default().report(error.into(), &[], None) } else { status::SYSTEM }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Account {
 
 impl Asked {
     /// The caller, or the account `user`, which root becomes.
-    pub(crate) fn settle(user: Option<&str>) -> Result<Asked, Box<Message>> {
+    pub(crate) fn resolve(user: Option<&str>) -> Result<Asked, Box<Message>> {
         let Some(user) = user else { return Ok(Asked::Process) };
         let account = Account::named(user)?;
         let is_entered = account.enter();

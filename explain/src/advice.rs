@@ -40,7 +40,7 @@ pub(crate) fn advice<'p>(policy: &'p Policy, groups: &DeniedGroups, nfs: bool) -
         let rule = extent.rule;
         comparison.budget.add(share);
         advice.extend(comparison.needless(extent).map(|what| Advice { rule, what }));
-        complete &= !comparison.budget.is_spent();
+        complete &= !comparison.budget.is_exhausted();
         if let Some(path) = &rule.program {
             let found = programs.look(path);
             complete &= found.is_ok();
@@ -266,7 +266,7 @@ mod tests {
         let comparison = Comparison::of(&extents, &groups);
         comparison.budget.add(MOST_STEPS);
         extents.iter().for_each(|extent| drop(comparison.needless(extent)));
-        (MOST_STEPS - comparison.budget.left(), comparison.budget.is_spent())
+        (MOST_STEPS - comparison.budget.left(), comparison.budget.is_exhausted())
     }
 
     #[test]

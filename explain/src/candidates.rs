@@ -117,7 +117,7 @@ impl<'e, 'p> Candidates<'e, 'p> {
             let mut earlier = list
                 .iter()
                 .copied()
-                .take_while(|&number| first.is_none_or(|first| number < first) && !budget.is_spent());
+                .take_while(|&number| first.is_none_or(|first| number < first) && !budget.is_exhausted());
             let passes = |number: &usize| {
                 budget.spend();
                 group.members.get(*number).is_some_and(|member| test(member))
@@ -211,7 +211,7 @@ impl ByPort {
                 for block in u32::from(first) >> size..=u32::from(last) >> size {
                     budget.spend();
                     numbers.extend(self.blocks.get(&(size, block)).into_iter().flatten());
-                    if numbers.len() > 2 * count || budget.is_spent() {
+                    if numbers.len() > 2 * count || budget.is_exhausted() {
                         return None;
                     }
                 }

@@ -14,7 +14,7 @@ pub(crate) fn advice<'p>(policy: &'p Policy, groups: &DeniedGroups) -> Vec<Advic
     let denies = Denies::of(policy);
     let permits = policy.rules.iter().filter(|rule| rule.effect == Effect::Permit && rule.has_udp());
     let found = permits.filter_map(|rule| {
-        let (deny, family) = denies.rival(rule, groups)?;
+        let (deny, family) = denies.overlapping_deny(rule, groups)?;
         Some(Advice { rule, what: What::Datagrams(deny, family) })
     });
     found.collect()
@@ -68,7 +68,7 @@ impl<'p> Denies<'p> {
     }
 
     /// A deny that refuses one of the udp ports of `permit` to one of its users, in a family that it permits.
-    fn rival(&self, permit: &Rule, groups: &DeniedGroups) -> Option<(&'p Rule, Family)> {
+    fn overlapping_deny(&self, permit: &Rule, groups: &DeniedGroups) -> Option<(&'p Rule, Family)> {
         let mut subjects = match permit.subject {
             Subject::Any => vec![None],
             Subject::Nobody => vec![],

@@ -20,7 +20,7 @@ use crate::output::{self, BAD, GOOD, in_style};
 
 /// Returns 0 if everything would be bound, as far as is known; 69 if something cannot be bound on this host; else 77.
 pub(crate) fn explain(asked: Explain) -> Result<u8, Box<Message>> {
-    let whom = Asked::settle(asked.user.as_deref())?;
+    let whom = Asked::resolve(asked.user.as_deref())?;
     let open = OpenPorts::read(asked.owns_network && whom.is_oneself());
     let needs_rule = |endpoint: &Resolved| open.why(endpoint.port.get()).is_none();
     let reading = consistent(|system| {

@@ -23,7 +23,7 @@ const MOST_DENIES: usize = 10;
 
 /// 0, since an empty list is an answer too. A policy that cannot be used is an error, unless no port needs a rule.
 pub(crate) fn list(user: Option<&str>, owns_network: bool, format: Format) -> Result<u8, Box<Message>> {
-    let asked = Asked::settle(user)?;
+    let asked = Asked::resolve(user)?;
     let open = OpenPorts::read(owns_network && asked.is_oneself());
     let reading = consistent(|system| {
         let policy = system.policy().map(Policy::from);
@@ -110,14 +110,14 @@ impl<'p> Grants<'p> {
             let may =
                 groups.iter().flat_map(|subject| candidates.overlapping((*subject, Effect::Deny), &permit, &budget));
             let mut denied_by: Vec<(&Rule, bool)> = may
-                .filter(|deny| !budget.is_spent() && deny.denies_some(&permit, &budget))
+                .filter(|deny| !budget.is_exhausted() && deny.denies_some(&permit, &budget))
                 .map(|deny| (deny.rule, deny.denies_all(&permit, &budget)))
                 .collect();
             denied_by.sort_by_key(|(deny, all)| (!all, deny.file, deny.line));
             Grant { rule, written: Written::of(&lines.text(rule)), denied_by }
         };
         let all = concerning(Effect::Permit).filter(|rule| !rule.ports.is_empty()).map(grant).collect();
-        Grants { all, complete: !budget.is_spent() }
+        Grants { all, complete: !budget.is_exhausted() }
     }
 
     fn text(&self, caller: &Caller, lines: &Lines<'_>) -> String {

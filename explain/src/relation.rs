@@ -34,7 +34,7 @@ impl Budget {
         self.0.get()
     }
 
-    pub(crate) fn is_spent(&self) -> bool {
+    pub(crate) fn is_exhausted(&self) -> bool {
         self.0.get() == 0
     }
 
@@ -137,19 +137,19 @@ impl<'p> Extent<'p> {
         (!streams || self.is_held_to_dev_of(permit))
             && (udp.is_empty() || denied.always_touch_datagrams(permitted))
             && self.holds_ports(permit, budget)
-            && (!streams || denied.always_touch(permitted, budget))
+            && (!streams || denied.always_overlaps(permitted, budget))
     }
 
     /// Whether this deny refuses anything that `permit` permits. The subjects are not compared.
     pub(crate) fn denies_some(&self, permit: &Extent<'_>, budget: &Budget) -> bool {
         let (denied, permitted) = (self.addresses(), permit.addresses());
         let same_dev = permit.rule.dev.is_none() || self.is_held_to_dev_of(permit);
-        let touches = denied.touch(permitted, budget);
+        let touches = denied.overlaps(permitted, budget);
         let by_port = |((protocol, ports), permitted_ports): ((_, &Vec<_>), &Vec<_>)| {
             // For udp a deny ignores the interface, and an address means its whole family: the holder of the socket chooses the
             // source address.
             let counts = match protocol {
-                Protocol::Udp => touches || denied.touch_datagrams(permitted),
+                Protocol::Udp => touches || denied.overlaps_sources(permitted),
                 Protocol::Tcp | Protocol::Sctp | Protocol::Mptcp => same_dev && touches,
             };
             counts && meet(ports, permitted_ports, budget)
@@ -188,7 +188,7 @@ impl Addresses {
     }
 
     /// Whether some request within `permitted` overlaps this. A wildcard overlaps each address of its family.
-    fn touch(&self, permitted: &Addresses, budget: &Budget) -> bool {
+    fn overlaps(&self, permitted: &Addresses, budget: &Budget) -> bool {
         (permitted.v4_wildcard && self.has_v4())
             || (permitted.v6_wildcard && self.has_v6())
             || meet(&self.v4, &permitted.v4, budget)
@@ -196,7 +196,7 @@ impl Addresses {
     }
 
     /// Whether every request within `permitted` overlaps this. A wildcard overlaps each address of its family.
-    fn always_touch(&self, permitted: &Addresses, budget: &Budget) -> bool {
+    fn always_overlaps(&self, permitted: &Addresses, budget: &Budget) -> bool {
         (self.has_v4() || !permitted.v4_wildcard)
             && (self.has_v6() || !permitted.v6_wildcard)
             && self.hold(permitted, budget)
@@ -210,7 +210,7 @@ impl Addresses {
     }
 
     /// Whether a datagram socket for some request within `permitted` can send from an address in this.
-    fn touch_datagrams(&self, permitted: &Addresses) -> bool {
+    fn overlaps_sources(&self, permitted: &Addresses) -> bool {
         (!self.v4.is_empty() && permitted.has_v4()) || (!self.v6.is_empty() && permitted.has_v6())
     }
 

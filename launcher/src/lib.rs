@@ -91,7 +91,7 @@ pub fn run(start: Start) -> u8 {
         None => error,
     };
     if !matches!(error, Error::Printed(_) | Error::Ended { .. }) {
-        output::report(&error.message(), &further(&error));
+        output::report(&error.message(), &further_lines(&error));
     }
     error.status()
 }
@@ -108,7 +108,7 @@ fn failed(record: &OsStr) -> u8 {
         Ok(Reply::Granted { .. }) => Error::Sockets(HandoverError::Record(RecordError::Missing("WHAT")).into()),
         Err(error) => Error::Sockets(HandoverError::Record(error).into()),
     };
-    output::report(&error.message(), &further(&error));
+    output::report(&error.message(), &further_lines(&error));
     error.status()
 }
 
@@ -125,16 +125,16 @@ fn log_steps() {
 }
 
 /// Further lines: the holders of an address that is in use, or what is wrong with the helper.
-fn further(error: &Error) -> String {
+fn further_lines(error: &Error) -> String {
     let Error::Sockets(error) = error else { return String::new() };
     let of_helper = matches!(
         error.downcast_ref(),
         Some(RequestError::HelperMissing { .. } | RequestError::Helper { .. } | RequestError::NoAnswer { .. })
     );
     if let Some(BindError::InUse { endpoint, .. }) = error.downcast_ref() {
-        who::beneath(endpoint)
+        who::holder_lines(endpoint)
     } else if of_helper {
-        doctor::beneath()
+        doctor::first_problem()
     } else {
         String::new()
     }

@@ -24,13 +24,13 @@ pub(crate) fn explain(asked: &Explain, environment: &[CString]) -> Result<Infall
         words.push("--".into());
         words.extend(asked.program.iter().cloned());
     }
-    become_it(&words, environment)
+    execute_explain(&words, environment)
 }
 
 pub(crate) fn list(asked: &List, environment: &[CString]) -> Result<Infallible, Error> {
     let mut words = words("list", asked.format);
     words.extend(as_user(asked.user.as_ref()));
-    become_it(&words, environment)
+    execute_explain(&words, environment)
 }
 
 pub(crate) fn check(asked: &Check, environment: &[CString]) -> Result<Infallible, Error> {
@@ -38,7 +38,7 @@ pub(crate) fn check(asked: &Check, environment: &[CString]) -> Result<Infallible
     words.extend(asked.strict.then(|| "--strict".into()));
     words.push("--".into());
     words.extend(asked.files.iter().map(|file| file.as_os_str().to_owned()));
-    become_it(&words, environment)
+    execute_explain(&words, environment)
 }
 
 pub(crate) fn import(asked: &Import, environment: &[CString]) -> Result<Infallible, Error> {
@@ -47,7 +47,7 @@ pub(crate) fn import(asked: &Import, environment: &[CString]) -> Result<Infallib
     words.push("--".into());
     words.extend(asked.from.to_possible_value().map(|value| value.get_name().into()));
     words.extend(asked.files.iter().map(|file| file.as_os_str().to_owned()));
-    become_it(&words, environment)
+    execute_explain(&words, environment)
 }
 
 /// Its path: beside the helper, even if the helper is missing.
@@ -71,7 +71,7 @@ fn as_user(user: Option<&OsString>) -> impl Iterator<Item = OsString> {
     user.into_iter().flat_map(|user| ["--as-user".into(), user.clone()])
 }
 
-fn become_it(words: &[OsString], environment: &[CString]) -> Result<Infallible, Error> {
+fn execute_explain(words: &[OsString], environment: &[CString]) -> Result<Infallible, Error> {
     let path = locate()?;
     debug!("executing {}", path.display());
     program::execute(&path, words, environment).map_err(|errno| Error::Policy { path, source: errno.into() })

@@ -54,7 +54,7 @@ fn needs_help(listen: &[Endpoint], helper: &Path) -> Result<bool, Error> {
     let services = Services::system()?;
     let mut needs = false;
     for endpoint in listen {
-        match trial(endpoint, &services) {
+        match try_bind(endpoint, &services) {
             Ok((_socket, Ok(()))) => debug!("{endpoint} needs no privilege here"),
             Ok((socket, Err(Errno::ACCESS))) => {
                 granted(helper, endpoint, &socket)?;
@@ -77,7 +77,7 @@ fn granted(helper: &Path, endpoint: &Endpoint, socket: &OwnedFd) -> Result<(), E
 }
 
 /// A socket like the program's, and the result of its bind(2). It does not listen, so no connection is lost.
-fn trial(endpoint: &Endpoint, services: &Services) -> Result<(OwnedFd, Result<(), Errno>), Errno> {
+fn try_bind(endpoint: &Endpoint, services: &Services) -> Result<(OwnedFd, Result<(), Errno>), Errno> {
     let ip = match endpoint.address {
         Address::V4(ip) => IpAddr::V4(ip),
         Address::V6(ip) => IpAddr::V6(ip),

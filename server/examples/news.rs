@@ -224,9 +224,9 @@ impl<'a> Session<'a> {
 
     fn post(&mut self, client: &mut Client) -> io::Result<Reply> {
         client.reply("340 go on, and end with a dot")?;
-        client.hold_on();
+        client.begin_transaction();
         let text = text(client)?;
-        client.let_go();
+        client.end_transaction();
         Ok(match text {
             Ok(text) => line(self.spool.accept(&text, client.peer)),
             Err(reply) => reply,

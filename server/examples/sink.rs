@@ -204,9 +204,9 @@ impl<'a> Session<'a> {
         };
         self.reset();
         client.reply("354 go on, and end with a dot")?;
-        client.hold_on();
+        client.begin_transaction();
         let wrong = text(client, &mut message)?;
-        client.let_go();
+        client.end_transaction();
         match wrong {
             Some(wrong) => Ok(wrong),
             None => message.keep().map_or_else(failed, |()| Ok(Reply::Line("250 2.0.0 kept"))),

@@ -22,7 +22,7 @@ pub(crate) fn drain(socket: &impl AsFd) {
 /// Call this if a datagram `socket` was reported as ready and nothing could be read.
 ///
 /// # Errors ESHUTDOWN if the socket was shut down for reading: it would always be ready.
-pub(crate) fn settle(socket: &impl AsFd) -> io::Result<()> {
+pub(crate) fn clear(socket: &impl AsFd) -> io::Result<()> {
     drain(socket);
     let mut ends = [PollFd::new(socket, PollFlags::RDHUP)];
     poll(&mut ends, Some(&Timespec::default()))?;

@@ -54,7 +54,7 @@ pub fn keep(path: &Path, refusal: &Kept) {
     // One write at the end of the file, since several supervisors may write at once.
     let _ = file.write_all(format!("{seconds} {} {}\n{message}", refusal.pid, refusal.program).as_bytes());
     if file.metadata().is_ok_and(|found| found.len() > LARGE) {
-        halve(&mut file);
+        drop_older_half(&mut file);
     }
 }
 
@@ -65,7 +65,7 @@ fn open(path: &Path) -> Option<File> {
     file.metadata().ok()?.is_file().then_some(file)
 }
 
-fn halve(file: &mut File) {
+fn drop_older_half(file: &mut File) {
     let mut text = String::new();
     if file.seek(SeekFrom::Start(LARGE / 2)).is_ok() && file.read_to_string(&mut text).is_ok() {
         let from = text.match_indices('\n').map(|(at, _)| at + 1).find(|&at| !text[at..].starts_with('\t'));

@@ -11,15 +11,15 @@ use linux_raw_sys::general::{__NR_getresgid32 as GETRESGID, __NR_getresuid32 as 
 
 /// The real, the effective and the saved uid.
 pub fn getresuid() -> Result<[u32; 3], Errno> {
-    three(GETRESUID)
+    get_three(GETRESUID)
 }
 
 /// The real, the effective and the saved gid.
 pub fn getresgid() -> Result<[u32; 3], Errno> {
-    three(GETRESGID)
+    get_three(GETRESGID)
 }
 
-fn three(number: u32) -> Result<[u32; 3], Errno> {
+fn get_three(number: u32) -> Result<[u32; 3], Errno> {
     let [mut real, mut effective, mut saved] = [0u32; 3];
     // SAFETY: both calls write one id of 32 bits to each of the three places, which live across the call.
     unsafe { call!(number, &raw mut real, &raw mut effective, &raw mut saved) }?;

@@ -40,9 +40,9 @@ pub struct Attempts {
 pub fn consistent<T>(mut read: impl FnMut(&System) -> Result<T, Error>) -> Result<Reading<T>, Error> {
     let mut attempts = Attempts::from_now();
     loop {
-        let reading = attempts.settled(&mut read)?;
+        let reading = attempts.read_until_stable(&mut read)?;
         match unchanged(&reading.system) {
-            Err(Error::Changed) if attempts.may_go_on() => {}
+            Err(Error::Changed) if attempts.has_time_left() => {}
             Err(error) => return Err(error),
             Ok(_) => return Ok(reading),
         }
@@ -64,7 +64,7 @@ impl Attempts {
 
     /// Whether there is time for another attempt.
     #[must_use]
-    pub fn may_go_on(&self) -> bool {
+    pub fn has_time_left(&self) -> bool {
         monotonic() < self.until
     }
 
@@ -73,7 +73,7 @@ impl Attempts {
     ///
     /// # Errors
     /// Those of `read`, and [`Error::Changed`] if the files keep changing.
-    pub fn settled<T, E: From<Error>>(
+    pub fn read_until_stable<T, E: From<Error>>(
         &mut self,
         mut read: impl FnMut(&System) -> Result<T, E>,
     ) -> Result<Reading<T>, E> {
@@ -93,7 +93,7 @@ impl Attempts {
                 (None, Err(error)) if !matches!(unchanged(&system), Err(Error::Changed)) => return Err(error),
                 (pause, _) => sleep(pause.unwrap_or_default()),
             }
-            if !self.may_go_on() {
+            if !self.has_time_left() {
                 return Err(Error::Changed.into());
             }
         }

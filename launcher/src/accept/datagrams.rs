@@ -119,7 +119,7 @@ impl Datagrams {
     }
 
     /// When the delay ends, if there is one.
-    pub(super) fn rests_until(&self) -> Option<Instant> {
+    pub(super) fn paused_until(&self) -> Option<Instant> {
         self.rest
     }
 

@@ -12,20 +12,20 @@ pub(super) struct Rate<T = Connection> {
     limit: MaxRate,
     /// When the current second began, and how many connections it had
     second: Option<(Instant, u32)>,
-    resting: Option<Instant>,
+    paused_until: Option<Instant>,
     kept: Option<T>,
 }
 
 impl<T> Rate<T> {
     pub(super) fn new(limit: MaxRate) -> Rate<T> {
-        Rate { limit, second: None, resting: None, kept: None }
+        Rate { limit, second: None, paused_until: None, kept: None }
     }
 
     /// The connection, if the rate permits it. If not, it is kept, and the pause begins.
     pub(super) fn admit(&mut self, connection: T, now: Instant) -> Option<T> {
         let (since, count) = self.second.filter(|(since, _)| now.duration_since(*since) < SECOND).unwrap_or((now, 0));
         if count >= self.limit.most {
-            (self.second, self.resting, self.kept) = (None, Some(now + self.limit.rest), Some(connection));
+            (self.second, self.paused_until, self.kept) = (None, Some(now + self.limit.rest), Some(connection));
             return None;
         }
         self.second = Some((since, count + 1));
@@ -37,17 +37,17 @@ impl<T> Rate<T> {
     }
 
     /// Whether nothing is accepted now.
-    pub(super) fn rests(&self) -> bool {
-        self.resting.is_some()
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused_until.is_some()
     }
 
-    pub(super) fn rests_until(&self) -> Option<Instant> {
-        self.resting
+    pub(super) fn paused_until(&self) -> Option<Instant> {
+        self.paused_until
     }
 
     /// The connection that was kept, when the pause is over.
     pub(super) fn wake(&mut self, now: Instant) -> Option<T> {
-        self.resting.take_if(|until| *until <= now)?;
+        self.paused_until.take_if(|until| *until <= now)?;
         self.kept.take()
     }
 
@@ -68,10 +68,10 @@ mod tests {
         assert_eq!(rate.admit(3, start + SECOND), Some(3), "the next second");
         assert_eq!(rate.admit(4, start + SECOND), Some(4));
         let late = start + SECOND + SECOND / 2;
-        assert!(rate.admit(5, late).is_none() && rate.rests());
+        assert!(rate.admit(5, late).is_none() && rate.is_paused());
         assert_eq!(rate.wake(late), None);
         let over = late + Duration::from_secs(5);
-        assert_eq!((rate.rests_until(), rate.wake(over)), (Some(over), Some(5)));
-        assert!(!rate.rests());
+        assert_eq!((rate.paused_until(), rate.wake(over)), (Some(over), Some(5)));
+        assert!(!rate.is_paused());
     }
 }

@@ -128,7 +128,7 @@ impl Supervisor {
                 let Some(connection) = self.next() else { break };
                 let outcome =
                     self.program.start(connection.socket.as_fd(), connection.variables(), &connection.settings);
-                self.settle(connection, outcome);
+                self.record_start(connection, outcome);
             }
             if let Some(signal) = self.ended() {
                 end_by(signal);
@@ -163,11 +163,11 @@ impl Supervisor {
         if self.may_accept() && self.listeners.iter().any(Listener::is_ready) {
             return Some(Timespec::default());
         }
-        let rests = self.datagrams.iter().filter_map(Datagrams::rests_until);
+        let paused = self.datagrams.iter().filter_map(Datagrams::paused_until);
         let idle = self.idle.as_ref().and_then(Idle::next);
         let ending = self.ending.as_ref().map(|ending| ending.until);
-        let rate = self.admission.rate.as_ref().and_then(Rate::rests_until);
-        let next = rests.chain(idle).chain(ending).chain(self.shortage).chain(rate).min()?;
+        let rate = self.admission.rate.as_ref().and_then(Rate::paused_until);
+        let next = paused.chain(idle).chain(ending).chain(self.shortage).chain(rate).min()?;
         Timespec::try_from(next.saturating_duration_since(Instant::now())).ok()
     }
 
@@ -175,7 +175,7 @@ impl Supervisor {
     fn due(&mut self, now: Instant) {
         self.shortage.take_if(|until| *until <= now);
         if let Some(connection) = self.admission.rate.as_mut().and_then(|rate| rate.wake(now))
-            && let Some(connection) = self.paced(connection, now).and_then(|connection| self.counted(connection))
+            && let Some(connection) = self.within_rate(connection, now).and_then(|connection| self.counted(connection))
         {
             self.held.push_back(connection);
         }
@@ -195,8 +195,8 @@ impl Supervisor {
     // --- connections ---
 
     fn may_accept(&self) -> bool {
-        let rests = self.admission.rate.as_ref().is_some_and(Rate::rests);
-        self.shortage.is_none() && !rests && self.held.is_empty() && self.table.has_room()
+        let paused = self.admission.rate.as_ref().is_some_and(Rate::is_paused);
+        self.shortage.is_none() && !paused && self.held.is_empty() && self.table.has_room()
     }
 
     /// The next connection to start a program for. Without room, connections stay in the backlog.
@@ -249,12 +249,12 @@ impl Supervisor {
                 return None;
             }
         }
-        let connection = self.paced(connection, now)?;
+        let connection = self.within_rate(connection, now)?;
         self.counted(connection)
     }
 
     /// The connection, unless the rate is exceeded. Then this one and all later ones wait.
-    fn paced(&mut self, connection: Connection, now: Instant) -> Option<Connection> {
+    fn within_rate(&mut self, connection: Connection, now: Instant) -> Option<Connection> {
         let Some(rate) = &mut self.admission.rate else { return Some(connection) };
         let admitted = rate.admit(connection, now);
         if admitted.is_none() {
@@ -289,7 +289,7 @@ impl Supervisor {
     }
 
     /// Handles the outcome of a start.
-    fn settle(&mut self, connection: Connection, outcome: Result<Pid, Errno>) {
+    fn record_start(&mut self, connection: Connection, outcome: Result<Pid, Errno>) {
         match outcome {
             Ok(pid) => self.started(pid, connection),
             Err(errno @ (Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)) => {

@@ -66,7 +66,7 @@ pub(super) fn names(environment: &[CString], count: usize) -> Result<Vec<String>
 }
 
 /// The error if a descriptor is open where a socket must go.
-pub(super) fn in_the_way(error: PlaceError, environment: &[CString]) -> Error {
+pub(super) fn place_in_use(error: PlaceError, environment: &[CString]) -> Error {
     let PlaceError::Occupied(number) = error else { return Error::Place(error) };
     let is_announced = |count: usize| usize::try_from(number - listen::FIRST).is_ok_and(|distance| distance < count);
     let what = Message::new(format!("descriptor {number} is open already"));

@@ -129,7 +129,7 @@ impl<'a> Wanted<'a> {
 
     /// Checks that `count` sockets can get their numbers.
     pub(crate) fn room(&self, count: usize, environment: &[CString]) -> Result<(), Error> {
-        self.places().free(count).map_err(|error| inherited::in_the_way(error, environment))
+        self.places().free(count).map_err(|error| inherited::place_in_use(error, environment))
     }
 
     pub(crate) fn places(&self) -> Places {

@@ -58,7 +58,7 @@ pub struct Exec {
 impl Exec {
     /// Checks what clap cannot: which values go together.
     pub(super) fn check(&self, arguments: &[OsString]) -> Result<(), Error> {
-        self.has_its_seconds(arguments)?;
+        self.require_seconds(arguments)?;
         distinct(&self.listen)?;
         self.accept.check(&self.listen)?;
         self.life.check()?;
@@ -75,7 +75,7 @@ impl Exec {
 
     /// Checks that the helper can execute the program itself, as a rule with `exec` requires. The error is an option
     /// that the helper does not have.
-    pub(crate) fn suits_the_helper(&self) -> Result<(), &'static str> {
+    pub(crate) fn require_helper_options(&self) -> Result<(), &'static str> {
         let life = &self.life;
         let unknown = [
             (life.wait, "--wait"),
@@ -88,7 +88,7 @@ impl Exec {
     }
 
     /// Refuses `--verify 5`: the number would be taken for the program.
-    fn has_its_seconds(&self, arguments: &[OsString]) -> Result<(), Error> {
+    fn require_seconds(&self, arguments: &[OsString]) -> Result<(), Error> {
         let before = arguments.len().checked_sub(self.program.len() + 1).and_then(|at| arguments.get(at));
         let option = before.and_then(|word| word.to_str()).filter(|word| ["--verify", "--notify"].contains(word));
         let number = self.program.first().and_then(|word| word.to_str());

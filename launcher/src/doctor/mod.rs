@@ -80,7 +80,7 @@ fn all() -> Vec<Finding> {
 
 /// Further lines for an error about a helper that is missing or cannot be run: the first broken finding. Empty if there
 /// is none.
-pub(crate) fn beneath() -> String {
+pub(crate) fn first_problem() -> String {
     let helper = portgrant_server::helper::locate().ok();
     let findings = match &helper {
         Some(path) => helper::findings(Some(path)),

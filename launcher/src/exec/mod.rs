@@ -31,7 +31,7 @@ use verify::Verification;
 /// Becomes the program. All checks that are possible before the bind come before it.
 pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible, Error> {
     let wanted = Wanted::of(asked)?;
-    let environment = user::settle(&asked.life, environment)?;
+    let environment = user::switch(&asked.life, environment)?;
     let wanted = wanted.keeping(asked, &environment)?;
     let path = wanted.find(&environment)?;
     debug!("the program is {}", path.display());
@@ -50,7 +50,7 @@ pub(crate) fn exec(asked: &Exec, environment: Vec<CString>) -> Result<Infallible
     let starter = guard.starter();
     let image = image.map(|image| image.with_environment(|environment| guard.environment(environment)));
     let environment = guard.environment(environment);
-    starter.settle(launch.provide(image, &environment, Some(guard)))
+    starter.report_status(launch.provide(image, &environment, Some(guard)))
 }
 
 /// The program, and the sources of its sockets.
@@ -160,7 +160,7 @@ impl Launch<'_> {
     fn executed_by_helper(&self, image: &Image, guard: Option<Guard>) -> Result<Infallible, Error> {
         let (asked, helper) = (self.asked, self.sources.helper()?);
         let program = || self.path.clone();
-        asked.suits_the_helper().map_err(|option| Error::NotWithTheHelper { option, program: program() })?;
+        asked.require_helper_options().map_err(|option| Error::NotWithTheHelper { option, program: program() })?;
         debug!("the grant is bound to this program: {} executes it itself", helper.display());
         let inetd = image.places != Places::USUAL;
         let mut words = helper::words("exec", &asked.listen);

@@ -31,7 +31,7 @@ use crate::{Error, Life};
 const OF_THE_ACCOUNT: [&[u8]; 4] = [b"HOME=", b"USER=", b"LOGNAME=", b"SHELL="];
 
 /// Becomes the user and enters the folder of `life`. Returns the new environment.
-pub(crate) fn settle(life: &Life, environment: Vec<CString>) -> Result<Vec<CString>, Error> {
+pub(crate) fn switch(life: &Life, environment: Vec<CString>) -> Result<Vec<CString>, Error> {
     let environment = match &life.user {
         Some(user) => become_user(user, life, environment)?,
         None => environment,

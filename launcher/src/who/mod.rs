@@ -37,7 +37,7 @@ pub(crate) fn who(asked: &Who) -> Result<Infallible, Error> {
 }
 
 /// The lines below `Address already in use`; empty if the holder cannot be found.
-pub(crate) fn beneath(endpoint: &str) -> String {
+pub(crate) fn holder_lines(endpoint: &str) -> String {
     let answer = endpoint.parse().ok().and_then(|endpoint| Answer::of(endpoint).ok());
     let lines = answer.filter(Answer::is_held).map(|answer| answer.text()).unwrap_or_default();
     let plain = anstream::adapter::strip_str(&lines).to_string();

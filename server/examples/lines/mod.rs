@@ -129,12 +129,12 @@ impl Client {
     }
 
     /// Begins a transaction that may finish although the server ends.
-    pub(crate) fn hold_on(&mut self) {
+    pub(crate) fn begin_transaction(&mut self) {
         self.reader.get_mut().is_held = true;
     }
 
     /// Ends the transaction.
-    pub(crate) fn let_go(&mut self) {
+    pub(crate) fn end_transaction(&mut self) {
         self.reader.get_mut().is_held = false;
     }
 

@@ -12,7 +12,7 @@ use portgrant_protocol::{Kind, Message};
 use rustix::net::{SendFlags, send, sockopt};
 
 use super::handover::{HandoverError, Refused, pair};
-use super::socket_file::{NotBound, SocketFile, Stranger, stranger};
+use super::socket_file::{NotBound, SocketFile, Stranger, find_stranger};
 use super::sockets::Sockets;
 use crate::accept::PAUSE;
 use crate::failure::{Error, Report, failure, shown};
@@ -93,7 +93,7 @@ impl Mailbox {
     }
 
     fn take_from(&self, peer: &OwnedFd) -> Result<Sockets, Error> {
-        let asked = stranger(peer.as_fd());
+        let asked = find_stranger(peer.as_fd());
         if let Some(Stranger { uid, own }) =
             asked.map_err(|source| Error::system("cannot identify the peer", source))?
         {

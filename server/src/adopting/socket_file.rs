@@ -110,8 +110,8 @@ pub(crate) struct Stranger {
     pub(crate) own: u32,
 }
 
-/// Whether `peer` is a stranger.
-pub(crate) fn stranger(peer: BorrowedFd<'_>) -> io::Result<Option<Stranger>> {
+/// What is known of `peer` if it is a stranger.
+pub(crate) fn find_stranger(peer: BorrowedFd<'_>) -> io::Result<Option<Stranger>> {
     let uid = getsockopt(&peer, PeerCredentials)?.uid();
     let own = rustix::process::geteuid().as_raw();
     Ok((!is_admitted(uid, own)).then_some(Stranger { uid, own }))

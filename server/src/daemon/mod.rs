@@ -152,12 +152,12 @@ impl Daemon {
     #[cfg(feature = "restart")]
     pub(crate) fn go_on(self, handed: Option<BorrowedFd<'_>>) -> Result<Option<PidFile>, Error> {
         let pid_file = self.pid_file.as_deref().map(|path| PidFile::adopt_or_lock(path, handed)).transpose()?;
-        self.settle()?;
+        self.set_folder_and_umask()?;
         Ok(pid_file)
     }
 
     /// Sets the working folder and the umask.
-    fn settle(&self) -> Result<(), Error> {
+    fn set_folder_and_umask(&self) -> Result<(), Error> {
         rustix::process::chdir(&self.folder)
             .map_err(|errno| DaemonError::Folder { path: self.folder.clone(), source: errno.into() })?;
         umask(Mode::from_bits_truncate(self.umask));
@@ -172,7 +172,7 @@ impl Daemon {
             leave(0);
         }
         SigSet::empty().thread_set_mask().map_err(|errno| system("cannot unblock signals", io_errno(errno)))?;
-        self.settle()?;
+        self.set_folder_and_umask()?;
         let pid_file = pid_file.map(PidFile::write).transpose()?;
         stdio::dup2_stdin(null()?).map_err(|errno| system("cannot redirect standard input", errno))?;
         Ok(Starting { teller: teller.into(), pid_file, keeps_output: self.keeps_output })

@@ -58,7 +58,7 @@ impl PidFile {
         let path = std::path::absolute(path.as_ref()).map_err(failed)?;
         let failed = |source| Error::from(DaemonError::PidFile { path: path.clone(), source });
         if geteuid().is_root() {
-            roots_alone(&path).map_err(failed)?;
+            require_root_only(&path).map_err(failed)?;
         }
         let occupied = |by| Error::from(DaemonError::PidFileOccupied { path: path.clone(), by });
         loop {
@@ -174,7 +174,7 @@ fn write(file: &File, pid: u32) -> io::Result<()> {
 /// file, or remove one, between any two looks at it.
 ///
 /// Each folder is judged before anything is looked up in it, so by then nobody else can change what is found.
-fn roots_alone(path: &Path) -> io::Result<()> {
+fn require_root_only(path: &Path) -> io::Result<()> {
     let untrusted = |folder: &Path, why: &str| {
         let folder = printable(folder.as_os_str().as_bytes());
         Err(io::Error::new(

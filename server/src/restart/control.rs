@@ -14,7 +14,7 @@ use super::error::RestartError;
 use super::events::{Event, Events};
 use super::order::Upgraded;
 use crate::adopting::HandoverError;
-use crate::adopting::socket_file::{Identity, NotBound, SocketFile, stranger};
+use crate::adopting::socket_file::{Identity, NotBound, SocketFile, find_stranger};
 use crate::daemon::Notify;
 use crate::failure::Error;
 
@@ -62,7 +62,7 @@ impl Control {
                 accepted => accepted?,
             };
             // A stranger is rejected without an answer, and the next one is accepted.
-            if matches!(stranger(peer.as_fd()), Ok(None)) && rustix::io::ioctl_fionbio(&peer, true).is_ok() {
+            if matches!(find_stranger(peer.as_fd()), Ok(None)) && rustix::io::ioctl_fionbio(&peer, true).is_ok() {
                 return Ok(Some(peer));
             }
         }
@@ -86,13 +86,13 @@ pub(super) struct Peers {
     control: Option<Control>,
     waiting: BTreeMap<u64, OwnedFd>,
     next: u64,
-    rests_until: Option<Instant>,
+    paused_until: Option<Instant>,
 }
 
 impl Peers {
     /// Serves `control` from now on.
     pub(super) fn of(control: Option<Control>) -> Peers {
-        Peers { control, waiting: BTreeMap::new(), next: 0, rests_until: None }
+        Peers { control, waiting: BTreeMap::new(), next: 0, paused_until: None }
     }
 
     pub(super) fn control(&self) -> Option<&Control> {
@@ -101,7 +101,7 @@ impl Peers {
 
     /// When the control socket stops pausing.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.rests_until
+        self.paused_until
     }
 
     /// Accepts a peer.
@@ -122,7 +122,7 @@ impl Peers {
             // Probably out of descriptors: the socket would be readable again at once.
             Err(_) => {
                 events.set(control, Event::Connect, false)?;
-                self.rests_until = Some(Instant::now() + PAUSE);
+                self.paused_until = Some(Instant::now() + PAUSE);
             }
         }
         Ok(())
@@ -130,7 +130,7 @@ impl Peers {
 
     /// Accepts again, if the pause is over.
     pub(super) fn resume(&mut self, now: Instant, events: &mut Events) -> Result<(), Error> {
-        if self.rests_until.take_if(|until| now >= *until).is_some()
+        if self.paused_until.take_if(|until| now >= *until).is_some()
             && let Some(control) = &self.control
         {
             events.set(control, Event::Connect, true)?;
@@ -139,7 +139,7 @@ impl Peers {
     }
 
     /// Reads the request of a peer. Returns the peer if it asks for an upgrade.
-    pub(super) fn heard(&mut self, number: u64, events: &mut Events) -> Option<OwnedFd> {
+    pub(super) fn read_request(&mut self, number: u64, events: &mut Events) -> Option<OwnedFd> {
         let peer = self.waiting.remove(&number)?;
         events.forget(&peer);
         match asks(&peer) {

@@ -276,7 +276,7 @@ impl Serving {
                 self.forget_predecessor();
                 Ok(None)
             }
-            Event::SuccessorSpoke => self.hear(),
+            Event::SuccessorSpoke => self.receive(),
             Event::StarterEnded => Ok(self.starter_ended()),
             Event::Connect => {
                 if let Some(held) = self.state.held() {
@@ -286,7 +286,7 @@ impl Serving {
                 Ok(None)
             }
             Event::PeerSpoke(peer) => {
-                let asker = self.state.held().and_then(|held| held.peers.heard(peer, &mut self.events));
+                let asker = self.state.held().and_then(|held| held.peers.read_request(peer, &mut self.events));
                 Ok(asker.and_then(|asker| self.asked_to_upgrade(Some(asker))))
             }
         }
@@ -301,7 +301,7 @@ impl Serving {
     fn stop(&mut self) -> Result<(), Error> {
         self.abandon();
         self.say_stopping();
-        let (held, finishing) = self.take_nothing_new();
+        let (held, finishing) = self.stop_accepting();
         if let Some(held) = held {
             held.peers.close(&mut self.events);
         }
@@ -309,7 +309,7 @@ impl Serving {
     }
 
     /// From serving to finishing. Returns what it held, and whether the time limit could be set.
-    pub(super) fn take_nothing_new(&mut self) -> (Option<Held>, Result<(), Error>) {
+    pub(super) fn stop_accepting(&mut self) -> (Option<Held>, Result<(), Error>) {
         let limit = self.settings.limits.drain;
         let Some(held) = self.state.finish(Instant::now() + limit) else { return (None, Ok(())) };
         self.settings.drain.begin();

@@ -130,7 +130,7 @@ impl Successor {
     }
 
     /// Receives its records and answers them. An error ends this upgrade.
-    pub(super) fn hear(&mut self, drain: Duration) -> Result<Progress, Error> {
+    pub(super) fn receive(&mut self, drain: Duration) -> Result<Progress, Error> {
         loop {
             let (record, descriptors) = match transfer::receive(self.conversation.as_fd()) {
                 Ok(received) => received,

@@ -74,10 +74,10 @@ impl Serving {
     }
 
     /// The successor sent something.
-    pub(super) fn hear(&mut self) -> Result<Option<Order>, Error> {
+    pub(super) fn receive(&mut self) -> Result<Option<Order>, Error> {
         let drain = self.settings.limits.drain;
         let Some(Upgrade { successor, .. }) = self.state.upgrade() else { return Ok(None) };
-        match successor.hear(drain) {
+        match successor.receive(drain) {
             Ok(Progress::Waiting) => Ok(None),
             Ok(Progress::HungUp) => {
                 self.events.forget(successor.conversation());
@@ -94,7 +94,7 @@ impl Serving {
         let drain = self.settings.limits.drain;
         let Upgrade { successor, .. } = self.state.upgrade()?;
         let ended = successor.ended()?;
-        match successor.hear(drain) {
+        match successor.receive(drain) {
             // The successor ended the starter.
             Ok(Progress::Serving) => self.retire(),
             // The successor's own message says more, if there is one.
@@ -149,7 +149,7 @@ impl Serving {
         let generation = self.settings.number + 1;
         let upgraded = Upgraded { generation, pid: successor.pid(), closed: successor.closed() };
         // If no thread can limit the time of this process, the successor does.
-        let (held, _) = self.take_nothing_new();
+        let (held, _) = self.stop_accepting();
         if let Some(Held { pid_file, peers, .. }) = held {
             if let Some(pid_file) = pid_file {
                 pid_file.leave();

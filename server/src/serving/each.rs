@@ -123,7 +123,7 @@ impl EachUdp {
         let wildcard = make(Ipv6Addr::UNSPECIFIED.into(), &options)?;
         let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), asked.port.get());
         match bind(&wildcard, &address) {
-            Err(Errno::ACCESS) => match whole_set(asked.endpoint, helper.clone()) {
+            Err(Errno::ACCESS) => match request_all(asked.endpoint, helper.clone()) {
                 Ok(sockets) => {
                     let each = EachUdp::adopt(sockets)?;
                     return Ok(EachUdp { options, helper, ..each });
@@ -223,7 +223,7 @@ impl EachUdp {
             let source = match socket.try_recv(buffer) {
                 Ok((_, arrival)) if number == WILDCARD && self.has_copy(&arrival) => continue,
                 Ok((length, arrival)) => return Ok(Some(Heard::Datagram(length, arrival, socket))),
-                Err(error) if is_passing(&error) => match error_queue::settle(&*socket) {
+                Err(error) if is_passing(&error) => match error_queue::clear(&*socket) {
                     Ok(()) => continue,
                     Err(source) => source,
                 },
@@ -237,7 +237,7 @@ impl EachUdp {
     }
 
     /// Whether there is something to report although nothing is readable.
-    pub(crate) fn has_word(&self) -> bool {
+    pub(crate) fn has_report(&self) -> bool {
         !self.pending.is_empty()
     }
 
@@ -361,7 +361,7 @@ impl std::fmt::Display for AddressChange {
 }
 
 /// Requests all sockets from the helper.
-fn whole_set(endpoint: Endpoint, helper: Option<PathBuf>) -> Result<Sockets, Error> {
+fn request_all(endpoint: Endpoint, helper: Option<PathBuf>) -> Result<Sockets, Error> {
     let request = Request::new().endpoint(endpoint);
     match helper {
         Some(path) => request.helper(path).send(),

@@ -343,7 +343,7 @@ impl Listeners {
                     let (bytes, socket) = (self.buffer[..length].to_vec(), Arc::clone(socket));
                     return Ok(Some(Event::Datagram(Datagram { name, bytes, arrival, socket })));
                 }
-                Err(error) if is_passing(&error) => match error_queue::settle(&**socket) {
+                Err(error) if is_passing(&error) => match error_queue::clear(&**socket) {
                     Ok(()) => return Ok(None),
                     Err(error) => error,
                 },
@@ -351,7 +351,7 @@ impl Listeners {
             },
             Source::Each(each) => {
                 let heard = each.try_recv(&mut self.buffer)?;
-                if each.has_word() {
+                if each.has_report() {
                     self.ready.again(number);
                 }
                 return Ok(heard.map(|heard| match heard {

@@ -73,7 +73,7 @@ impl Terminal {
 
         let mut session = Session { client, codec: Codec::new(Lines::Terminal), typed: Vec::new() };
         session.codec.ask_for_characters();
-        session.settle();
+        session.await_answers();
         let (pty, mut child) = start(self.command, &session.codec)?;
         if session.relay(&pty) == Ended::Program {
             session.finish();
@@ -143,7 +143,7 @@ struct Session {
 
 impl Session {
     /// Waits until the client has answered all requests, hangs up, or takes too long.
-    fn settle(&mut self) {
+    fn await_answers(&mut self) {
         let deadline = Instant::now() + TIME_LIMIT;
         while !self.codec.is_settled() && self.typed.len() < AHEAD {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -201,7 +201,7 @@ impl Session {
             match (&self.client).read(&mut bytes) {
                 Ok(0) => return false,
                 Ok(length) => self.codec.decode(bytes.get(..length).unwrap_or_default(), &mut self.typed),
-                Err(error) if is_for_later(&error) => {}
+                Err(error) if is_retryable(&error) => {}
                 Err(_) => return false,
             }
         }
@@ -215,7 +215,7 @@ impl Session {
             match pty.read(&mut bytes) {
                 Ok(0) => return false,
                 Ok(length) => self.codec.encode(bytes.get(..length).unwrap_or_default()),
-                Err(error) if is_for_later(&error) => {}
+                Err(error) if is_retryable(&error) => {}
                 Err(_) => return false,
             }
         }
@@ -244,10 +244,10 @@ fn write_some(mut to: impl Write, bytes: &mut Vec<u8>) -> bool {
             bytes.drain(..length);
             true
         }
-        Err(error) => is_for_later(&error),
+        Err(error) => is_retryable(&error),
     }
 }
 
-fn is_for_later(error: &std::io::Error) -> bool {
+fn is_retryable(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

@@ -64,7 +64,7 @@ const BEGIN: State = State {
     lost: false,
 };
 
-/// How a predecessor handles a message: `Successor::hear` and `Serving::hear`.
+/// How a predecessor handles a message: `Successor::receive` and `Serving::receive`.
 fn heard(state: &State, word: Word, asks_whether_it_ended: bool) -> State {
     let failed = State { predecessor: Predecessor::Alone, successor: Successor::Gone, ..state.clone() };
     match (state.predecessor, word) {

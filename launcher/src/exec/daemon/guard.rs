@@ -104,7 +104,7 @@ impl Guard {
             }
             Fork::Parent(pid) => {
                 drop((sockets, become_program));
-                self.guarded(pid, verification)?.attend()
+                self.guarded(pid, verification)?.event_loop()
             }
         }
     }
@@ -143,7 +143,7 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn attend(mut self) -> Result<Infallible, Error> {
+    fn event_loop(mut self) -> Result<Infallible, Error> {
         let mut flow = Flow::Open;
         loop {
             self.sleep(flow);

@@ -56,7 +56,7 @@ pub(crate) fn start(life: &Life, listen: &[Endpoint], program: &Path) -> Result<
         Fork::Child => {
             drop(news);
             let starter = Starter::reporting_to(reports);
-            starter.clone().settle(Guard::new(life, program, &signals, callers, starter))
+            starter.clone().report_status(Guard::new(life, program, &signals, callers, starter))
         }
     }
 }

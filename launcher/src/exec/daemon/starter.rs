@@ -64,7 +64,7 @@ impl Starter {
     }
 
     /// On an error, sends the status before the message is written. The starter waits until the guard has ended.
-    pub(crate) fn settle<T>(self, outcome: Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn report_status<T>(self, outcome: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &outcome
             && let Some(reports) = self.0.borrow().as_ref()
         {

@@ -51,7 +51,7 @@ pub(crate) fn separate(owner: Uid) -> Result<bool, Error> {
         }
         Fork::Child => {
             drop((terminal, relays, channel));
-            monitor::lead(programs, monitors, &callers).map(|()| true)
+            monitor::begin_session(programs, monitors, &callers).map(|()| true)
         }
     }
 }

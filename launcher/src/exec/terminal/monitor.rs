@@ -26,7 +26,7 @@ use crate::exec::descriptors;
 
 /// Begins the session. **This returns in the process that becomes the program**, with the pseudo-terminal in the place
 /// of each inherited terminal, and with the caller's signal mask.
-pub(super) fn lead(pty: OwnedFd, channel: OwnedFd, callers: &SigSet) -> Result<(), Error> {
+pub(super) fn begin_session(pty: OwnedFd, channel: OwnedFd, callers: &SigSet) -> Result<(), Error> {
     setsid().map_err(|errno| failed("begin a session", errno))?;
     ioctl_tiocsctty(&pty).map_err(|errno| failed("get the pseudo-terminal to control it", errno))?;
     let (go, ready) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed("make a pipe", errno))?;
@@ -45,7 +45,7 @@ pub(super) fn lead(pty: OwnedFd, channel: OwnedFd, callers: &SigSet) -> Result<(
         }
         Fork::Parent(program) => {
             drop(go);
-            let Err(errno) = Monitor::new(pty, channel, program, ready).and_then(Monitor::attend);
+            let Err(errno) = Monitor::new(pty, channel, program, ready).and_then(Monitor::event_loop);
             Err(failed("attend to the program", errno))
         }
     }
@@ -74,7 +74,7 @@ impl Monitor {
         Ok(Monitor { pty, channel, signals, program, ready: Some(ready), is_stopped: false })
     }
 
-    fn attend(mut self) -> Result<Infallible, Errno> {
+    fn event_loop(mut self) -> Result<Infallible, Errno> {
         loop {
             let mut watched = [PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.channel, PollFlags::IN)];
             match poll(&mut watched, None) {

@@ -39,11 +39,11 @@ pub(super) fn run(terminal: Terminal, pty: OwnedFd, channel: OwnedFd, monitor: u
         Err(errno) => return failed("relay for the program", errno),
     };
     relay.resume();
-    let end = relay.attend();
+    let end = relay.event_loop();
     relay.finish();
     let status = match end {
         End::Exited(status) => status,
-        End::Killed(number) => die_of(number),
+        End::Killed(number) => end_by_signal(number),
     };
     Error::Ended { status }
 }
@@ -88,7 +88,7 @@ impl Relay {
         })
     }
 
-    fn attend(&mut self) -> End {
+    fn event_loop(&mut self) -> End {
         loop {
             if self.sleep().intersects(PollFlags::HUP | PollFlags::ERR) {
                 self.hang_up();
@@ -199,7 +199,7 @@ impl Relay {
                 Ok(0) => return self.hang_up(),
                 // Another process group is in the foreground now.
                 Err(Errno::IO) if !self.terminal.is_foreground() => self.modes.restore(&self.terminal),
-                Err(errno) if !is_for_later(errno) => return self.hang_up(),
+                Err(errno) if !is_retryable(errno) => return self.hang_up(),
                 Ok(_) | Err(_) => {}
             }
         }
@@ -266,12 +266,12 @@ fn write(to: &OwnedFd, bytes: &mut Vec<u8>) -> Result<(), Errno> {
             bytes.drain(..length);
             Ok(())
         }
-        Err(errno) if is_for_later(errno) => Ok(()),
+        Err(errno) if is_retryable(errno) => Ok(()),
         Err(errno) => Err(errno),
     }
 }
 
-fn is_for_later(errno: Errno) -> bool {
+fn is_retryable(errno: Errno) -> bool {
     matches!(errno, Errno::AGAIN | Errno::INTR)
 }
 
@@ -287,7 +287,7 @@ fn stop(signal: Signal) {
 }
 
 /// Ends this process by the program's signal. If the signal does not end it, returns the status for that signal.
-fn die_of(number: u8) -> u8 {
+fn end_by_signal(number: u8) -> u8 {
     let signal = i32::from(number);
     // The first process of a pid namespace is not ended by its own signals.
     if std::process::id() != 1 {

@@ -119,7 +119,7 @@ impl Verification {
         }
         for (given, finding) in &found {
             if let Finding::Untried(why) = finding {
-                crate::output::say(&report::untried(given, why));
+                crate::output::say(&report::not_reached(given, why));
             }
             if let Some(message) = report::replaced_backlog(given) {
                 crate::output::say(&message);

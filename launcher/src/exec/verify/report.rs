@@ -150,7 +150,7 @@ fn advice(ignored: &[&(&Given, Finding)], suspects: &Suspects) -> String {
 }
 
 /// The message for a socket that no test connection has reached: probably not the program's fault.
-pub(super) fn untried(given: &Given, why: &str) -> Message {
+pub(super) fn not_reached(given: &Given, why: &str) -> Message {
     let holder = tables::holder(&given.info, given.inode);
     let mut why = why.to_owned();
     if let Some(process) = holder.as_ref().and_then(|holder| holder.process.as_ref()) {

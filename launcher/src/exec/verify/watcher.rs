@@ -30,14 +30,14 @@ pub(crate) fn start_watcher(verification: Verification) -> Result<(), Error> {
         Fork::Child => {
             let _ = setsid();
             if let Ok(Fork::Child) = fork() {
-                look_on(verification, &program, pid);
+                watch(verification, &program, pid);
             }
             leave(0)
         }
     }
 }
 
-fn look_on(mut verification: Verification, program: &OwnedFd, pid: u32) {
+fn watch(mut verification: Verification, program: &OwnedFd, pid: u32) {
     close_all_but(&[2, program.as_raw_fd()]);
     let _ = rustix::process::chdir("/");
     loop {
