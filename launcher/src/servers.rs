@@ -181,7 +181,7 @@ pub(crate) fn unknown(word: &str) -> Message {
     let known = format!("portgrant recipe lists the {} servers that it knows", SERVERS.len());
     let message = Message::new(format!("'{word}' is not a server that portgrant knows")).why(known);
     match nearest(word) {
-        Some(name) => message.fix(format!("did you mean {name}? see portgrant recipe")),
+        Some(name) => message.fix(format!("write --as {name}")),
         None => message.fix("leave --as out for a server that takes LISTEN_FDS; see portgrant recipe"),
     }
 }
@@ -215,11 +215,11 @@ mod tests {
             [("ngnix", "nginx"), ("Gunicorn", "gunicorn"), ("phpfpm", "php-fpm"), ("apache", "apache2")]
         {
             let message = unknown(word);
-            assert!(message.fix.is_some_and(|fix| fix.contains(&format!("mean {nearest}?"))), "{word}");
+            assert!(message.fix.is_some_and(|fix| fix == format!("write --as {nearest}")), "{word}");
         }
         let message = unknown("zzz");
         assert!(
-            !message.to_string().contains("did you mean") && message.to_string().contains("portgrant recipe lists"),
+            !message.to_string().contains("write --as") && message.to_string().contains("portgrant recipe lists"),
             "{message}"
         );
     }

@@ -45,7 +45,7 @@ pub(crate) fn port(word: &str) -> Option<String> {
     if word == "*" {
         return Some("any".to_string());
     }
-    let guesses = [range, protocol_first, address_and_port, address_alone, several, without_zeros];
+    let guesses = [range, protocols, protocol_first, address_and_port, address_alone, several, without_zeros];
     guesses.into_iter().find_map(|guess| guess(word))
 }
 
@@ -56,6 +56,14 @@ fn range(word: &str) -> Option<String> {
         (first, last) if first < last => Some(format!("{first}-{last}")),
         _ => None,
     }
+}
+
+/// `53/tcp,udp`, `53/tcp+udp`
+fn protocols(word: &str) -> Option<String> {
+    let (port, protocols) = word.split_once('/').filter(|(port, _)| is_port(port) || is_range(port))?;
+    let protocols: Option<Vec<String>> = protocols.split([',', '+', '/', '&']).map(protocol).collect();
+    let protocols = protocols.filter(|protocols| protocols.len() > 1)?;
+    Some(protocols.iter().map(|protocol| format!("{port}/{protocol}")).collect::<Vec<_>>().join(" "))
 }
 
 /// `tcp/80`, `udp:53`, `53:udp`
@@ -69,9 +77,14 @@ fn is_port(word: &str) -> bool {
     Port::parse(word).is_some() || (is_service(word) && protocol(word).is_none())
 }
 
-/// `127.0.0.1:80`, `[::1]:80`, `*:80`
+fn is_range(word: &str) -> bool {
+    let ports = word.split_once('-').and_then(|(first, last)| Some((Port::parse(first)?, Port::parse(last)?)));
+    ports.is_some_and(|(first, last)| first < last)
+}
+
+/// `127.0.0.1:80`, `[::1]:80-90`, `*:80`
 fn address_and_port(word: &str) -> Option<String> {
-    let (address, port) = word.rsplit_once(':').filter(|(_, port)| is_port(port))?;
+    let (address, port) = word.rsplit_once(':').filter(|(_, port)| is_port(port) || is_range(port))?;
     match address {
         "*" | "" => Some(port.to_string()),
         _ => Some(format!("{port} on {}", self::address(address).or_else(|| correct(address))?)),
@@ -131,6 +144,16 @@ pub(crate) fn address(word: &str) -> Option<String> {
     correct(ip)
 }
 
+/// `10.0.0.0/255.0.0.0`, the mask as a length
+pub(crate) fn netmask(word: &str) -> Option<String> {
+    let (address, mask) = word.split_once('/')?;
+    let mask = u32::from(mask.parse::<Ipv4Addr>().ok()?);
+    let network = u32::from(address.parse::<Ipv4Addr>().ok()?) & mask;
+    let length = mask.leading_ones();
+    // Ones, and then zeros. Without any it is one of those masks that have it the other way round.
+    (length > 0 && mask.count_ones() == length).then(|| format!("{}/{length}", Ipv4Addr::from(network)))
+}
+
 /// `word`, if it is a valid address.
 fn correct(word: &str) -> Option<String> {
     AddressSet::parse(word).ok().map(|_| word.to_string())
@@ -150,6 +173,10 @@ mod tests {
         ("443/TCP", "443/tcp"),
         ("127.0.0.1:80", "80 on 127.0.0.1"),
         ("[::1]:80", "80 on [::1]"),
+        ("127.0.0.1:80-90", "80-90 on 127.0.0.1"),
+        ("*:80-90", "80-90"),
+        ("53/tcp,udp", "53/tcp 53/udp"),
+        ("80-90/TCP+UDP", "80-90/tcp 80-90/udp"),
         ("::1:80", "80 on [::1]"),
         ("*:80", "80"),
         (":80", "80"),
@@ -181,6 +208,15 @@ mod tests {
         }
         for (word, instead) in ADDRESSES {
             assert_eq!(address(word).as_deref(), Some(*instead), "{word}");
+        }
+        for (word, instead) in [
+            ("10.0.0.0/255.0.0.0", Some("10.0.0.0/8")),
+            ("10.1.2.3/255.255.0.0", Some("10.1.0.0/16")),
+            ("10.1.2.3/0.0.0.0", None),
+            ("10.0.0.0/255.0.255.0", None),
+            ("10.0.0.0/8", None),
+        ] {
+            assert_eq!(netmask(word).as_deref(), instead, "{word}");
         }
         for (word, instead) in [("allow", "permit"), ("Permit", "permit"), ("DENY:", "deny"), ("block", "deny")] {
             assert_eq!(effect(word), Some(instead), "{word}");

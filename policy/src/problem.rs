@@ -119,12 +119,13 @@ impl fmt::Display for Wrong {
                 Some(instead) => write!(f, "'{word}' is not a valid address; write {instead}"),
                 None => write!(f, "'{word}' is not a valid address; expected IPv4[/LEN] or [IPv6][/LEN]"),
             },
-            Wrong::PrefixLength(word) => {
-                write!(
+            Wrong::PrefixLength(word) => match corrections::netmask(word) {
+                Some(instead) => write!(f, "'{word}' has an invalid prefix length; write {instead}"),
+                None => write!(
                     f,
                     "'{word}' has an invalid prefix length; expected 0 to 32 (IPv4), 0 to 128 (IPv6) or 96 to 128 ([::ffff:...])"
-                )
-            }
+                ),
+            },
             Wrong::HostBits(word, network) => {
                 write!(f, "'{word}' has bits beyond its prefix length; expected {network}")
             }

@@ -4,9 +4,10 @@ use std::ffi::{CString, OsString};
 
 use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use nix::unistd::User;
 use portgrant_protocol::text::printable;
 use portgrant_protocol::{AskedPort, Endpoint, program};
-use portgrant_server::Message;
+use portgrant_server::{Message, Services};
 
 use super::{Arguments, corrections};
 use crate::nearest::nearest;
@@ -70,7 +71,8 @@ pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Message 
         }
         ErrorKind::UnknownArgument => {
             Message::new(format!("'{word}' is not expected here")).fix(match command_of(arguments) {
-                "list" => format!("to ask about an endpoint, write portgrant explain {word}"),
+                "list" if is_endpoint(&word) => format!("to ask about an endpoint, write portgrant explain {word}"),
+                "list" => format!("write portgrant list --as-user {}", shell_word(&word)),
                 "pass" => "put -l before an endpoint".to_owned(),
                 command => format!("see portgrant {command} --help"),
             })
@@ -130,6 +132,18 @@ fn is_number(word: &OsString) -> bool {
     Endpoint::from_os(word).is_ok_and(|endpoint| matches!(endpoint.port, AskedPort::Number(_)))
 }
 
+/// An endpoint, and no user either.
+fn is_endpoint(word: &str) -> bool {
+    let is_user = || matches!(User::from_name(word), Ok(Some(_)));
+    word.parse::<Endpoint>().is_ok_and(|endpoint| match &endpoint.port {
+        AskedPort::Number(_) => true,
+        AskedPort::Service(name) => {
+            let services = Services::system().unwrap_or_default();
+            services.port(name, endpoint.protocol).is_some() && !is_user()
+        }
+    })
+}
+
 /// What to type instead of an unknown option.
 fn other_option(word: &str, arguments: &[OsString]) -> String {
     let grammar = Arguments::command();
@@ -137,6 +151,15 @@ fn other_option(word: &str, arguments: &[OsString]) -> String {
     let name = command.map(clap::Command::get_name).unwrap_or_default();
     let known = || command.into_iter().flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_long);
     let option = word.split('=').next().unwrap_or_default();
+    let mut of_exec = grammar.find_subcommand("exec").into_iter().flat_map(clap::Command::get_arguments);
+    let is_of_exec = |known: &clap::Arg| {
+        let short = known.get_short().map(|short| format!("-{short}"));
+        let long = known.get_long().map(|long| format!("--{long}"));
+        [short, long].contains(&Some(option.to_owned()))
+    };
+    if command.is_none() && of_exec.any(is_of_exec) {
+        return format!("write portgrant exec {}", shell_words(arguments.get(1..).unwrap_or_default()));
+    }
     let near = || option.strip_prefix("--").and_then(|long| nearest(long, known())).map(|near| format!("--{near}"));
     match corrections::option(name, word).map(str::to_owned).or_else(near) {
         Some(other) => format!("write {other} instead"),

@@ -61,8 +61,19 @@ pub(super) fn endpoints(word: &str) -> Option<Vec<String>> {
             _ => None,
         };
     }
-    let guesses =
-        [trimmed, url, option_misspelt, several, range, protocol_first, zone, address_alone, host, without_zeros];
+    let guesses = [
+        trimmed,
+        url,
+        protocols,
+        option_misspelt,
+        several,
+        range,
+        protocol_first,
+        zone,
+        address_alone,
+        host,
+        without_zeros,
+    ];
     let is_valid = |text: &String| text.replace("PORT", "80").parse::<Endpoint>().is_ok();
     guesses.into_iter().filter_map(|guess| guess(word)).find(|found| !found.is_empty() && found.iter().all(is_valid))
 }
@@ -111,17 +122,35 @@ fn several(word: &str) -> Option<Vec<String>> {
     Some(std::iter::once((*first).to_owned()).chain(rest.iter().map(same_address)).collect())
 }
 
-/// `8000-8010`, `80:82`, `80..82`
+/// `8000-8010`, `80:82`, `80..82`, `127.0.0.1:80-82/udp`
 fn range(word: &str) -> Option<Vec<String>> {
-    let ports = ports(word)?;
-    (ports.end() - ports.start() < MOST).then(|| ports.map(|port| port.to_string()).collect())
+    let (address, ports, protocol) = range_parts(word)?;
+    (ports.end() - ports.start() < MOST).then(|| ports.map(|port| format!("{address}{port}{protocol}")).collect())
 }
 
 /// The ports of a range, however many they are.
 pub(super) fn ports(word: &str) -> Option<RangeInclusive<u16>> {
-    let (first, last) = ["..", "-", ":"].into_iter().find_map(|between| word.split_once(between))?;
+    range_parts(word).map(|(_, ports, _)| ports)
+}
+
+/// What stands before a range of ports, the range, and what stands behind it.
+fn range_parts(word: &str) -> Option<(&str, RangeInclusive<u16>, &str)> {
+    let (word, protocol) = word.split_at(word.find('/').unwrap_or(word.len()));
+    let is_address = |at: &usize| format!("{}:80", word.get(..*at).unwrap_or_default()).parse::<Endpoint>().is_ok();
+    let start = word.rfind(':').filter(is_address).map_or(0, |at| at + 1);
+    let (address, range) = word.split_at(start);
+    let (first, last) = ["..", "-", ":"].into_iter().find_map(|between| range.split_once(between))?;
     let (first, last) = (Port::parse(first)?.get(), Port::parse(last)?.get());
-    (first < last).then_some(first..=last)
+    (first < last).then_some((address, first..=last, protocol))
+}
+
+/// `53/tcp,udp`, `53/tcp+udp`
+fn protocols(word: &str) -> Option<Vec<String>> {
+    let (place, protocols) = word.split_once('/')?;
+    let protocols: Vec<&str> = protocols.split([',', '+', '/', '&']).collect();
+    let are_protocols = protocols.iter().all(|protocol| ["tcp", "udp", "sctp", "mptcp"].contains(protocol));
+    (are_protocols && protocols.len() > 1)
+        .then(|| protocols.iter().map(|protocol| format!("{place}/{protocol}")).collect())
 }
 
 /// `tcp/80`, `udp:53`, `80/TCP`, `80:udp`, `tcp4/80`
@@ -266,6 +295,10 @@ mod tests {
         ("80-82", "80 81 82"),
         ("80:82", "80 81 82"),
         ("80..81", "80 81"),
+        ("127.0.0.1:80-82", "127.0.0.1:80 127.0.0.1:81 127.0.0.1:82"),
+        ("[::1]:53-54/udp", "[::1]:53/udp [::1]:54/udp"),
+        ("53/tcp,udp", "53/tcp 53/udp"),
+        ("127.0.0.1:53/udp+tcp", "127.0.0.1:53/udp 127.0.0.1:53/tcp"),
         ("::1", "[::1]:PORT"),
         ("[::1]", "[::1]:PORT"),
         ("::1:80", "[::1]:80"),
