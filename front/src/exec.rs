@@ -72,6 +72,9 @@ impl<'a> Exec<'a> {
             return None;
         }
         let path = program::look_up(program.first()?.to_c_str(), variable("PATH").map(Word::to_c_str)).ok()?;
+        if program::ends_in_carriage_return(&path) {
+            return None;
+        }
         if !inetd {
             listen::free(listen::FIRST, asked.len()).ok()?;
         }

@@ -93,6 +93,24 @@ fn judge(path: CString) -> Result<CString, Unfit> {
     }
 }
 
+/// Whether the program at `path` is a script that can only fail, since a carriage return ends its first line: env(1) finds no program
+/// of that name, and a shell has no such option. execve(2) succeeds, so this is said before. Others, such as perl, ignore it.
+pub fn ends_in_carriage_return(path: &CStr) -> bool {
+    let start = start(path);
+    let Some(line) = start.strip_prefix(b"#!").and_then(|script| script.split(|&byte| byte == b'\n').next()) else {
+        return false;
+    };
+    let Some(line) = line.strip_suffix(b"\r") else { return false };
+    let mut words = line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+    let name = words.next().and_then(|interpreter| interpreter.rsplit(|&byte| byte == b'/').next());
+    match (name, words.next()) {
+        // env -S divides its argument, also at a carriage return.
+        (Some(b"env"), Some(argument)) => !argument.starts_with(b"-"),
+        (Some(b"sh" | b"bash" | b"dash" | b"ash" | b"ksh" | b"zsh"), Some(argument)) => argument.starts_with(b"-"),
+        _ => false,
+    }
+}
+
 impl Unfit {
     /// Why execve(2) of the file at `path` failed with `errno`.
     pub fn of_execve(path: &CStr, errno: Errno) -> Unfit {
@@ -250,7 +268,7 @@ mod of_std {
 
     use super::*;
 
-    /// [`look_up`] with std's types, and with the PATH of `environment`.
+    /// [`look_up`] with std's types, and with the PATH of `environment`. A script that can only fail is an error too.
     pub fn find(name: &OsStr, environment: &[CString]) -> Result<PathBuf, Unfit> {
         let path = environment.iter().find_map(|entry| {
             let value = entry.as_bytes_with_nul().strip_prefix(b"PATH=")?;
@@ -258,7 +276,11 @@ mod of_std {
         });
         let name = CString::new(name.as_bytes())
             .map_err(|_| Unfit { program: name.as_bytes().to_vec(), why: Why::NoSuchFile })?;
-        look_up(&name, path).map(|found| std::ffi::OsString::from_vec(found.into_bytes()).into())
+        let found = look_up(&name, path)?;
+        if ends_in_carriage_return(&found) {
+            return Err(Unfit { program: found.into_bytes(), why: Why::CarriageReturn });
+        }
+        Ok(std::ffi::OsString::from_vec(found.into_bytes()).into())
     }
 
     impl Unfit {
@@ -342,6 +364,32 @@ mod tests {
         // Tests run in the crate's folder. Its files are not executable, so status 126 shows that the file was found.
         assert_eq!(find("Cargo.toml".as_ref(), &here).expect_err("not executable").status(), 126);
         assert_eq!(find("Cargo.toml".as_ref(), &path(&[Path::new("/nonexistent")])).expect_err("unseen").status(), 127);
+    }
+
+    #[test]
+    fn a_script_whose_interpreter_would_fail_by_a_carriage_return_is_not_started() {
+        let root = world("carriage-return");
+        let tool = root.join("bin/tool");
+        for (text, fails) in [
+            ("#!/bin/sh -e\r\necho\r\n", true),
+            ("#! /usr/bin/env  python3\r\n", true),
+            ("#!/bin/bash\t-eu\r\n", true),
+            ("#!/usr/bin/env -S python3 -u\r\n", false),
+            ("#!/usr/bin/perl -w\r\n", false),
+            ("#!/bin/sh -e\necho\r\n", false),
+            // execve(2) itself fails.
+            ("#!/bin/sh\r\n", false),
+            ("echo a -e\r\n", false),
+            ("", false),
+        ] {
+            fs::write(&tool, text).expect("a script");
+            let found = find(tool.as_os_str(), &[]);
+            match fails {
+                true => assert_eq!(found.map_err(|unfit| unfit.why), Err(Why::CarriageReturn), "{text:?}"),
+                false => assert_eq!(found.as_ref(), Ok(&tool), "{text:?}"),
+            }
+        }
+        fs::remove_dir_all(root).expect("removed");
     }
 
     #[test]
