@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -12,10 +13,14 @@ use portgrant_protocol::status;
 use portgrant_server::daemon::leave;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::set_parent_process_death_signal;
+use rustix::thread::{name, set_name};
 
 use super::system;
 use super::watch::Watch;
 use crate::{Error, output};
+
+/// The name of the process until execve(2) gives it the name of the program's file, which cannot have a slash.
+pub(super) const NAME: &CStr = c"portgrant/exec";
 
 /// Two pipes, reader first, between the guard and its child. They are opened early, so that they do not occupy the
 /// number of a socket.
@@ -42,9 +47,10 @@ pub(super) fn run(
     become_program: impl FnOnce(&Begun) -> Result<Infallible, Error>,
 ) -> ! {
     let Handshake { executing: (_, reports), go } = handshake;
-    let begun = Begun(RefCell::new(Some(reports.into())));
+    let begun = Begun { reports: RefCell::new(Some(reports.into())), own_name: name().unwrap_or_default() };
+    let _ = set_name(NAME);
     let Err(error) = in_place(watch, go, callers).and_then(|()| become_program(&begun));
-    match begun.0.take() {
+    match begun.reports.take() {
         Some(mut reports) => {
             // A record is written and read in one piece (PIPE_BUF).
             let record = Reply::Failed(error.message()).encode().unwrap_or_default();
@@ -56,12 +62,16 @@ pub(super) fn run(
 }
 
 /// Reports to the guard that the program has started: by execve(2), which closes the pipe, or by [`Begun::report`].
-pub(crate) struct Begun(RefCell<Option<File>>);
+pub(crate) struct Begun {
+    reports: RefCell<Option<File>>,
+    own_name: CString,
+}
 
 impl Begun {
     /// Reports the start of a child that serves itself and executes nothing.
     pub(crate) fn report(&self) {
-        drop(self.0.take());
+        let _ = set_name(&self.own_name);
+        drop(self.reports.take());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -124,8 +124,8 @@ impl Guard {
         descriptors::close_inherited();
         let _ = rustix::process::chdir("/");
         debug!("{} is process {pid}", self.watch.name);
-        let executing = Some(File::from(executing));
-        Ok(Guarded { watch: self.watch, pid, ended, executing, verification, began: Instant::now(), stopping: None })
+        let execution = Execution::Awaited(File::from(executing));
+        Ok(Guarded { watch: self.watch, pid, ended, execution, verification, began: Instant::now(), stopping: None })
     }
 }
 
@@ -134,12 +134,20 @@ struct Guarded {
     watch: Watch,
     pid: u32,
     ended: OwnedFd,
-    /// Ends when the program was executed; has the reason if that failed
-    executing: Option<File>,
+    execution: Execution,
     verification: Option<Verification>,
     began: Instant,
     /// Why the program must end, and when it is killed
     stopping: Option<(Error, Instant)>,
+}
+
+/// Whether the child has become the program.
+enum Execution {
+    /// Not yet, as far as is known. The pipe ends when the program was executed, and has the reason if that failed
+    Awaited(File),
+    Done,
+    /// The child was killed before
+    Killed,
 }
 
 impl Guarded {
@@ -147,7 +155,9 @@ impl Guarded {
         let mut flow = Flow::Open;
         loop {
             self.sleep(flow);
-            let status = self.end();
+            self.read_execution()?;
+            // After this call the process is gone, and nobody can say whether the program was executed.
+            let status = if matches!(self.execution, Execution::Awaited(_)) { None } else { self.end() };
             for signal in self.watch.pending().collect::<Vec<_>>() {
                 self.send(signal);
             }
@@ -172,7 +182,9 @@ impl Guarded {
         let pipe = self.watch.starter.pipe();
         let pipe = pipe.as_ref().filter(|_| self.stopping.is_none());
         watched.extend(pipe.map(|pipe| PollFd::new(pipe, PollFlags::empty())));
-        watched.extend(self.executing.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        if let Execution::Awaited(pipe) = &self.execution {
+            watched.push(PollFd::new(pipe, PollFlags::IN));
+        }
         watched.extend(self.watch.notified.as_ref().map(|notified| PollFd::new(notified, PollFlags::IN)));
         match flow {
             Flow::Open => watched.extend(self.watch.output.pipes().map(|pipe| PollFd::new(pipe, PollFlags::IN))),
@@ -208,7 +220,6 @@ impl Guarded {
 
     /// Handles what has changed since the last call.
     fn progress(&mut self) -> Result<(), Error> {
-        self.read_execution()?;
         let ready = self.watch.notified.as_mut().is_none_or(Notified::is_ready);
         if let Some((_, at)) = &self.stopping {
             if Instant::now() >= *at {
@@ -224,7 +235,7 @@ impl Guarded {
             self.stop(Error::Ended { status: 128 + Signal::SIGINT as u8 });
             return Ok(());
         }
-        if self.executing.is_some() || !self.is_verified() {
+        if !matches!(self.execution, Execution::Done) || !self.is_verified() {
             return Ok(());
         }
         match self.watch.notified.as_ref().map(Notified::time_limit) {
@@ -237,14 +248,19 @@ impl Guarded {
         }
     }
 
-    /// The pipe closes when execve(2) succeeds.
+    /// The pipe closes when execve(2) succeeds, and when the process is killed before that.
     fn read_execution(&mut self) -> Result<(), Error> {
-        let Some(pipe) = &mut self.executing else { return Ok(()) };
+        let Execution::Awaited(pipe) = &mut self.execution else { return Ok(()) };
         let mut record = vec![0; 4096];
         match pipe.read(&mut record) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Ok(0) | Err(_) => {
-                self.executing = None;
+                self.execution = match self.is_before_its_program() {
+                    false => Execution::Done,
+                    true if is_readable(&self.ended) => Execution::Killed,
+                    // execve(2) or its end is under way.
+                    true => return Ok(()),
+                };
                 Ok(())
             }
             Ok(length) => {
@@ -260,6 +276,12 @@ impl Guarded {
                 Err(Error::Failed(Box::new(message)))
             }
         }
+    }
+
+    /// Whether the child still has its own name. execve(2) gives it the program's. Without /proc the program counts as executed.
+    fn is_before_its_program(&self) -> bool {
+        let name = fs::read(format!("/proc/{}/comm", self.pid));
+        name.is_ok_and(|name| name.trim_ascii_end() == child::NAME.to_bytes())
     }
 
     fn is_verified(&mut self) -> bool {
@@ -292,5 +314,13 @@ impl Guarded {
         }
         self.watch.output.note(&format!("portgrant: it ended with status {status}"));
         Error::Ended { status }
+    }
+}
+
+/// If it cannot be asked (RLIMIT_NOFILE is 0), nothing is waited for.
+fn is_readable(fd: &OwnedFd) -> bool {
+    match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&Timespec::default())) {
+        Ok(count) => count > 0,
+        Err(errno) => errno != Errno::INTR,
     }
 }
