@@ -183,10 +183,18 @@ fn a_host_without_ipv6_is_reported(world: &World) {
         program = struct.pack('HxxxxxxP', len(code), ctypes.addressof(filter))\n\
         assert ctypes.CDLL(None).prctl(22, 2, program, 0, 0) == 0\n\
         os.setgroups([]); os.setgid(1000); os.setuid(1000)\n\
-        os.execv(sys.argv[1], [sys.argv[1], 'exec', '-l', sys.argv[2], '--', 'true'])\n";
-    let without = |endpoint| world.as_root().run(["python3", "-c", script, BINDER, endpoint]);
-    without("80").exits(69).complains("this host has no IPv6").complains("ask for 0.0.0.0:80");
-    without("0.0.0.0:80").succeeds();
+        os.execv(sys.argv[1], sys.argv[1:])\n";
+    let without = |words: &[&str]| world.as_root().run([&["python3", "-c", script], words].concat());
+    for program in [BINDER, LAUNCHER] {
+        let asked = |endpoint| without(&[program, "exec", "-l", endpoint, "--", "true"]);
+        asked("80").exits(69).complains("this host has no IPv6").complains("ask for 0.0.0.0:80");
+        asked("0.0.0.0:80").succeeds();
+    }
+    without(&[LAUNCHER, "explain", "80"]).exits(69).prints("this host has no IPv6").prints("fix: ask for 0.0.0.0:80");
+    let doctor = without(&[LAUNCHER, "doctor"]);
+    doctor
+        .prints("warning ipv6       an endpoint without an address (80) cannot be bound, as it is for IPv6 as well: ");
+    doctor.prints("Address family not supported by protocol").prints("fix: ask for the IPv4 addresses: 0.0.0.0:80");
 }
 
 /// PG-1
