@@ -36,7 +36,7 @@ const TRUSTED: core::ops::RangeInclusive<u16> = 512..=1023;
 const RSH: core::ops::RangeInclusive<u16> = 512..=514;
 
 /// The clause that a word after the ports begins.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
 enum Clause {
     On,
     Dev,
@@ -70,13 +70,11 @@ impl Clause {
         }
     }
 
-    /// Its place after the ports; the words share one.
-    fn place(self) -> u8 {
+    /// Its place after the ports; the words share that of the first.
+    fn place(self) -> Clause {
         match self {
-            Clause::On => 1,
-            Clause::Dev => 2,
-            Clause::Reserved | Clause::Reuseport | Clause::Freebind => 3,
-            Clause::Exec => 4,
+            Clause::Reuseport | Clause::Freebind => Clause::Reserved,
+            Clause::On | Clause::Dev | Clause::Reserved | Clause::Exec => self,
         }
     }
 }
@@ -370,7 +368,7 @@ impl<'a> Parser<'a> {
 
     /// Reads the clauses from `next` on. Returns whether `reserved` is among them.
     fn clauses(&mut self, rule: &mut Rule, mut next: NextClause) -> Result<bool, Stop> {
-        let (mut seen, mut place) = (0_u8, 0);
+        let (mut seen, mut place) = (0_u8, Clause::On);
         let bit = |clause: Clause| 1 << clause as u8;
         while let Some((clause, column)) = next {
             let wrong = |wrong| Stop::Malformed(column, wrong);
@@ -380,7 +378,7 @@ impl<'a> Parser<'a> {
             if clause.place() < place {
                 return Err(wrong(Wrong::Order(clause.name())));
             }
-            if rule.effect == Effect::Deny && clause.place() > Clause::Dev.place() {
+            if rule.effect == Effect::Deny && clause.place() > Clause::Dev {
                 return Err(wrong(Wrong::OnlyInPermit(clause.name())));
             }
             seen |= bit(clause);

@@ -31,7 +31,7 @@ fn first(text: &[u8], found: impl Fn(u64) -> u64, is_it: impl Fn(u8) -> bool) ->
     for (number, chunk) in chunks.iter().enumerate() {
         let found = found(u64::from_le_bytes(*chunk)) & eight(0x80);
         if found != 0 {
-            return Some(number * 8 + found.trailing_zeros() as usize / 8);
+            return Some(number * 8 + (found.trailing_zeros() / u8::BITS) as usize);
         }
     }
     rest.iter().position(|byte| is_it(*byte)).map(|at| chunks.len() * 8 + at)

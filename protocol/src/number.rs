@@ -33,6 +33,8 @@ mod tests {
             (" 1", None),
             ("1 ", None),
             ("1\u{661}", None),
+            ("1:", None),
+            ("1/", None),
             ("0x1", None),
         ];
         for (word, expected) in found {

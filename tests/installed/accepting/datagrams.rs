@@ -42,7 +42,7 @@ fn client() -> UdpSocket {
 /// Sends until it is answered: the pid, and the text. Nothing tells when the socket is bound. What is answered late, to a
 /// question that was asked again, is not the answer to this one.
 fn ask(client: &UdpSocket, text: &str) -> (u32, String) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let _ = client.send(text.as_bytes());
         let mut answer = [0; 512];
