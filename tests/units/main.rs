@@ -7,6 +7,7 @@ mod importing;
 mod upgrading;
 
 use std::fs;
+use std::io::Read;
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -240,5 +241,45 @@ fn the_units_are_valid_and_confined_and_work() {
                 assert!(!line.contains(sign), "{line}");
             }
         }
+    });
+}
+
+/// README.md: a user's own unit, in a service manager of that user.
+#[test]
+fn a_unit_of_a_users_own_service_manager_gets_its_port() {
+    const SERVER: &str = "#!/usr/bin/python3 -S\nimport os, socket\n\
+        s = socket.socket(fileno=3) if 'LISTEN_FDS' in os.environ else socket.create_server(('127.0.0.1', 80))\n\
+        while True:\n c = s.accept()[0]; c.sendall(str(os.getuid()).encode()); c.close()\n";
+    as_at_boot(|world| {
+        systemctl(&["stop", "portgrant-kernel"]).succeeds();
+        world.file("/run/served", SERVER);
+        run(&["chmod", "0755", "/run/served"]).succeeds();
+        // As user@.service starts it, but without PAM and logind.
+        let manager = ["--property=User=www-data", "--property=RuntimeDirectory=manager", "--property=Delegate=yes"];
+        let start = [
+            "systemd-run",
+            "--quiet",
+            "--unit=manager",
+            "--property=Type=notify",
+            "--setenv=XDG_RUNTIME_DIR=/run/manager",
+        ];
+        run(&[&start[..], &manager, &["/lib/systemd/systemd", "--user"]].concat()).succeeds();
+        for (name, command) in [("execs", "exec -l 127.0.0.1:80"), ("runs", "run")] {
+            let unit = format!("[Service]\nExecStart=/usr/local/bin/portgrant {command} -- /run/served\n");
+            world.file(&format!("/etc/systemd/user/{name}.service"), &unit);
+            let own = |verb| {
+                let user = ["setpriv", "--reuid=www-data", "--regid=www-data", "--clear-groups", "env"];
+                run(&[&user[..], &["XDG_RUNTIME_DIR=/run/manager", "systemctl", "--user", verb, name]].concat())
+                    .succeeds();
+            };
+            own("start");
+            eventually("the user's server answers", || {
+                let mut uid = String::new();
+                TcpStream::connect("127.0.0.1:80").is_ok_and(|mut to| to.read_to_string(&mut uid).is_ok())
+                    && uid == world.uid("www-data").to_string()
+            });
+            own("stop");
+        }
+        systemctl(&["stop", "manager"]).succeeds();
     });
 }
