@@ -315,6 +315,13 @@ fn furnish(root: &Path, debian: &Path) {
     for own in ["usr/libexec", "usr/local"] {
         mounted("tmpfs", &root.join(own), "tmpfs", MsFlags::empty());
     }
+    // From Debian 13 on gcc's compiler is here.
+    let (gcc, place) = (debian.join("usr/libexec/gcc"), root.join("usr/libexec/gcc"));
+    if gcc.exists() {
+        fs::create_dir(&place).expect("a place for gcc");
+        mounted(gcc, &place, "", MsFlags::MS_BIND);
+        mounted("", &place, "", MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY);
+    }
     mounted("", &root.join("usr"), "", MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY);
     mounted("/proc", &root.join("proc"), "", MsFlags::MS_BIND | MsFlags::MS_REC);
     for device in ["dev/null", "dev/zero", "dev/full", "dev/random", "dev/urandom", "dev/tty"] {
