@@ -150,7 +150,7 @@ pub(crate) fn netmask(word: &str) -> Option<String> {
     let mask = u32::from(mask.parse::<Ipv4Addr>().ok()?);
     let network = u32::from(address.parse::<Ipv4Addr>().ok()?) & mask;
     let length = mask.leading_ones();
-    // Ones, and then zeros. Without any it is one of those masks that have it the other way round.
+    // A netmask is ones, then zeros. If it begins with a zero, it may be an inverted mask.
     (length > 0 && mask.count_ones() == length).then(|| format!("{}/{length}", Ipv4Addr::from(network)))
 }
 

@@ -93,8 +93,9 @@ fn judge(path: CString) -> Result<CString, Unfit> {
     }
 }
 
-/// Whether the program at `path` is a script that can only fail, since a carriage return ends its first line: env(1) finds no program
-/// of that name, and a shell has no such option. execve(2) succeeds, so this is said before. Others, such as perl, ignore it.
+/// Whether the program at `path` is a script that can only fail, since a carriage return ends its first line: env(1)
+/// finds no program of that name, and a shell has no such option. execve(2) would succeed, so it is checked before.
+/// Other interpreters, such as perl, ignore the carriage return.
 pub fn ends_in_carriage_return(path: &CStr) -> bool {
     let start = start(path);
     let Some(line) = start.strip_prefix(b"#!").and_then(|script| script.split(|&byte| byte == b'\n').next()) else {

@@ -83,7 +83,7 @@ fn interrupted_everywhere(world: &World) {
     }
     assert!(faults.len() > 60, "{} places only", faults.len());
     injected(faults.len());
-    // At the last moment, which is an attempt in the trace: strace delays the status, and the guard sees the pipe close first.
+    // A kill at execve(2) itself, the last moment: strace delays the status, so the guard sees the pipe close first.
     let outcome = start(world, &["-P", "/bin/sh", "-e", "inject=execve:signal=SIGKILL:when=1"]);
     assert_eq!(outcome.status.code(), Some(137), "{outcome}");
     assert!(outcome.stderr.contains("sh ended before it was ready"), "{outcome}");

@@ -132,7 +132,7 @@ fn is_number(word: &OsString) -> bool {
     Endpoint::from_os(word).is_ok_and(|endpoint| matches!(endpoint.port, AskedPort::Number(_)))
 }
 
-/// An endpoint, and no user either.
+/// Whether `word` is an endpoint and not the name of a user.
 fn is_endpoint(word: &str) -> bool {
     let is_user = || matches!(User::from_name(word), Ok(Some(_)));
     word.parse::<Endpoint>().is_ok_and(|endpoint| match &endpoint.port {

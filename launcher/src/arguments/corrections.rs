@@ -133,7 +133,7 @@ pub(super) fn ports(word: &str) -> Option<RangeInclusive<u16>> {
     range_parts(word).map(|(_, ports, _)| ports)
 }
 
-/// What stands before a range of ports, the range, and what stands behind it.
+/// The address before a range of ports, the range, and the protocol after it.
 fn range_parts(word: &str) -> Option<(&str, RangeInclusive<u16>, &str)> {
     let (word, protocol) = word.split_at(word.find('/').unwrap_or(word.len()));
     let is_address = |at: &usize| format!("{}:80", word.get(..*at).unwrap_or_default()).parse::<Endpoint>().is_ok();

@@ -143,10 +143,10 @@ struct Guarded {
 
 /// Whether the child has become the program.
 enum Execution {
-    /// Not yet, as far as is known. The pipe ends when the program was executed, and has the reason if that failed
+    /// Not yet known. The pipe closes when the program is executed. If execve(2) fails, the pipe has the reason
     Awaited(File),
     Done,
-    /// The child was killed before
+    /// The child was killed before execve(2)
     Killed,
 }
 
@@ -278,7 +278,8 @@ impl Guarded {
         }
     }
 
-    /// Whether the child still has its own name. execve(2) gives it the program's. Without /proc the program counts as executed.
+    /// Whether the child still has the name [`child::NAME`], which execve(2) replaces. Without /proc the program counts
+    /// as executed.
     fn is_before_its_program(&self) -> bool {
         let name = fs::read(format!("/proc/{}/comm", self.pid));
         name.is_ok_and(|name| name.trim_ascii_end() == child::NAME.to_bytes())
@@ -317,7 +318,7 @@ impl Guarded {
     }
 }
 
-/// If it cannot be asked (RLIMIT_NOFILE is 0), nothing is waited for.
+/// If poll(2) fails (RLIMIT_NOFILE is 0), the descriptor counts as readable.
 fn is_readable(fd: &OwnedFd) -> bool {
     match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&Timespec::default())) {
         Ok(count) => count > 0,
