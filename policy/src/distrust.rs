@@ -74,15 +74,15 @@ impl fmt::Display for Distrust {
     }
 }
 
-/// `path` as a word that can be pasted into a shell. If it has a quote or an unprintable byte, it can only be read.
+/// `path` as a word that can be pasted into a shell. If it has a backslash or an unprintable byte, it can only be read.
 #[must_use]
 pub fn shell_word(path: &[u8]) -> String {
     let shown = portgrant_protocol::text::printable(path);
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte);
-    if shown.bytes().all(is_plain) || shown.bytes().any(|byte| matches!(byte, b'\\' | b'\'')) {
+    if shown.bytes().all(is_plain) || shown.contains('\\') {
         return shown;
     }
-    format!("'{shown}'")
+    format!("'{}'", shown.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -95,6 +95,7 @@ mod tests {
             (Distrust::Unreadable, "/etc/portgrant.conf", "as root: chmod 0644 /etc/portgrant.conf"),
             (Distrust::Closed, "/etc/portgrant.d", "as root: chmod 0755 /etc/portgrant.d"),
             (Distrust::Unreadable, "/etc/portgrant.d/a b.conf", "as root: chmod 0644 '/etc/portgrant.d/a b.conf'"),
+            (Distrust::Closed, "/etc/portgrant.d/a'b", r"as root: chmod 0755 '/etc/portgrant.d/a'\''b'"),
             (Distrust::Unreadable, "/etc/portgrant.d/a\n.conf", "as root: chmod 0644 /etc/portgrant.d/a\\x0a.conf"),
         ] {
             assert_eq!(why.fix(path.as_bytes()), fix);

@@ -12,6 +12,7 @@ use nix::libc::SIGCHLD;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use portgrant_protocol::program::Unfit;
+use portgrant_protocol::unprivileged_ports;
 use portgrant_sys::process::{self, Disposition, Fork};
 use portgrant_sys::seccomp::{self, Wait};
 use portgrant_sys::{OnlyThread, netns_cookie};
@@ -108,13 +109,12 @@ pub(crate) fn prepare(
     renounce(effective)?;
     let (listener, wait) = receive(program.as_fd())?;
     let memory = File::from(rustix::fs::memfd_create("portgrant", MemfdFlags::CLOEXEC)?);
-    let start = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
     let supervisor = Supervisor {
         listener,
         wait,
         helper: asked.helper.clone(),
         refusals: asked.refusals.clone(),
-        unprivileged: start.trim().parse().unwrap_or(1024).max(1024),
+        unprivileged: unprivileged_ports::start().max(1024),
         verbose: asked.verbose,
         only_thread: asked.only_thread,
         memory,

@@ -48,7 +48,7 @@ pub(crate) struct Supervisor {
     /// Where refusals are kept
     pub(crate) refusals: Option<PathBuf>,
     /// Only ports below this one are handled
-    pub(crate) unprivileged: u16,
+    pub(crate) unprivileged: u32,
     /// Whether each step is printed
     pub(crate) verbose: bool,
     /// For fork(2)
@@ -250,7 +250,7 @@ impl Supervisor {
             }
         };
         // No IP address, port 0 and high ports need no help.
-        let needs_help = call.port().is_some_and(|port| port != 0 && port < self.unprivileged);
+        let needs_help = call.port().is_some_and(|port| port != 0 && u32::from(port) < self.unprivileged);
         let Some(endpoint) = call.endpoint(socket.as_fd()).filter(|_| needs_help) else {
             return Decision::Answer(Answer::Continue);
         };

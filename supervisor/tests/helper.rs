@@ -95,7 +95,9 @@ fn the_helper_is_waited_for_without_spinning_if_poll_fails() {
     let _alone = alone();
     let folder = Folder::new("poll");
     let go = folder.join("go");
-    let body = format!("while [ ! -e '{}' ]; do sleep 0.01; done; echo a word >&2; sleep 2", go.display());
+    // A process that goes on after SIGSTOP calls poll(2) again, without returning from it.
+    let body =
+        format!("while [ ! -e '{}' ]; do sleep 0.01; done; kill -STOP $PPID; kill -CONT $PPID; sleep 2", go.display());
     let (helper, starts) = noting(&folder, &body);
     let limit = getrlimit(Resource::Nofile);
     let (before, socket) = (processor_time(), udp());
@@ -110,9 +112,10 @@ fn the_helper_is_waited_for_without_spinning_if_poll_fails() {
         setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).expect("lowered");
         // mkdir(2) needs no descriptor.
         fs::create_dir(&go).expect("made");
+        thread::sleep(Duration::from_secs(1));
+        setrlimit(Resource::Nofile, limit).expect("as before");
         asked.join().expect("no panic")
     });
-    setrlimit(Resource::Nofile, limit).expect("as before");
     let spent = processor_time() - before;
     assert_eq!(asked, Ok(()));
     assert!(spent < Duration::from_millis(500), "it spins: {spent:?} of 2 s");
