@@ -52,9 +52,10 @@ def record(suite, outcomes, keep):
     if keep and path.exists():
         known = {(r["server"], r["way"]): r for r in map(json.loads, path.read_text().splitlines())}
     for outcome in outcomes:
-        key = (outcome["server"], outcome["way"])
+        refuses = outcome.get("start", {}).get("result") == "refuses"
+        key = (outcome["server"], "refuses" if refuses else outcome["way"])
         known.pop(key, None)
-        if outcome.get("start", {}).get("result") == "refuses":
+        if refuses:
             known[key] = {"server": outcome["server"], "suite": suite, "version": outcome["version"], "way": "refuses"}
         elif "by" in outcome.get("start", {}):
             line = {"server": outcome["server"], "suite": suite, "version": outcome["version"], "way": outcome["way"]}
