@@ -10,12 +10,13 @@ use std::time::Duration;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use portgrant_protocol::record::Reply;
 use portgrant_protocol::transfer;
-use portgrant_tests::{BINDER, Caller, Outcome, Stopped, World, both_installs, injected};
+use portgrant_tests::{BINDER, Caller, Install, Outcome, Stopped, World, both_installs, injected};
 
 both_installs![
     a_call_that_fails_grants_nothing_more,
     a_helper_that_is_killed_leaves_nothing,
     a_removed_rule_permits_nothing_at_any_stop_of_the_helper,
+    a_drop_that_only_seems_to_succeed_is_noticed,
 ];
 
 /// Errors of each call (section 2 of the manual). What is not here cannot fail, or not in a way that the helper could see.
@@ -263,4 +264,38 @@ fn a_removed_rule_permits_nothing_at_any_stop_of_the_helper(world: &World) {
         });
     }
     injected(faults);
+}
+
+/// PG-2. strace makes nothing of these calls, but returns success. So they do what they say or not at all, and the helper must
+/// ask what is true.
+fn a_drop_that_only_seems_to_succeed_is_noticed(world: &World) {
+    world.policy("permit alice 80\n");
+    let ids = "the ids are not the caller's after setresuid";
+    let capabilities = "the capabilities are not what capset set";
+    // The first call of each pair belongs to the drop, the second to the end, when the last capability is given up. capset is
+    // called for the drop (1), to regain (2), before and after bind (3, 4), to give all up (5), and to regain (6, 7).
+    let lies = [
+        ("setresuid", 1, ids),
+        ("capset", 1, capabilities),
+        ("setuid", 1, "uid 0 could be regained"),
+        ("setgid", 1, "gid 0 could be regained"),
+        ("capset", 2, "a capability could be regained"),
+        ("capset", 5, capabilities),
+        ("setuid", 2, "uid 0 could be regained"),
+        ("setgid", 2, "gid 0 could be regained"),
+        ("capset", 6, "a capability could be regained"),
+        ("capset", 7, "a capability could be regained"),
+    ];
+    for (call, nth, message) in lies {
+        // With a file capability the helper begins with the caller's ids and this capability alone: nothing is to be dropped.
+        let is_drop = nth == 1 && ["setresuid", "capset"].contains(&call);
+        if is_drop && matches!(world.install(), Install::FileCapability) {
+            continue;
+        }
+        let run = run(world, Verb::Exec, &["-e", &format!("inject={call}:retval=0:when={nth}")]);
+        assert!(run.outcome.stderr.contains(message), "{call} {nth}: {}", run.outcome);
+        assert!(run.outcome.status.code() == Some(71) && !run.has_the_port(), "{call} {nth}: {}", run.outcome);
+        assert_eq!(world.listening(), [], "{call} {nth}");
+    }
+    injected(lies.len());
 }
