@@ -101,7 +101,7 @@ impl Error {
                 Kind::NotThere,
                 format!("{endpoint} cannot be bound"),
                 format_args!("this kernel has no {}", protocol.word()),
-                format!("as root, modprobe {}, or enable it (sysctl)", protocol.word()),
+                format!("as root: modprobe {}; or enable it (sysctl)", protocol.word()),
             ),
             Error::NoIpv6 { endpoint, port } => message(
                 Kind::NotThere,

@@ -128,7 +128,7 @@ impl MissingPrivilege {
             ),
             MissingPrivilege::NoFilePrivilege => (
                 "the helper got no privilege: it has neither cap_net_bind_service=p nor root's setuid bit",
-                "as root, setcap cap_net_bind_service=p HELPER   (or chown root HELPER; chmod 4755 HELPER)",
+                "as root: setcap cap_net_bind_service=p HELPER; or as root: chown root HELPER && chmod 4755 HELPER",
             ),
             MissingPrivilege::NoSuid => (
                 "the helper got no privilege: its file system is mounted nosuid",

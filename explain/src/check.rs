@@ -321,5 +321,8 @@ fn width(wrong: &Wrong) -> Option<usize> {
     if let Wrong::Typography { bytes, .. } = wrong {
         return Some(*bytes);
     }
+    if let Wrong::TwoWords(first, second) = wrong {
+        return Some(first.len() + 1 + second.len());
+    }
     matches!(wrong, Wrong::Character(_) | Wrong::CarriageReturn { .. }).then_some(1)
 }

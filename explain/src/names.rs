@@ -42,7 +42,7 @@ impl<'a> Hints<'a> {
             Some(Listed::Group) => {
                 Some(format!("{word} is a group: a rule has one subject, so write a rule for :{word}"))
             }
-            Some(Listed::EveryPort) => Some("every port is written any".to_owned()),
+            Some(Listed::EveryPort) => Some("did you mean any?".to_owned()),
             None => self.near(word, self.names.services().ok()?.names()).map(|near| format!("did you mean {near}?")),
         }
     }
@@ -52,14 +52,14 @@ impl<'a> Hints<'a> {
         let is_user = |word: &str| self.names.user(word).is_ok_and(|user| user.is_some());
         let group = |word: &str| self.names.group(word).ok().flatten().map(|_| format!(":{word}"));
         match Form::of(subject) {
-            Form::Everybody => Some("everybody is written any".to_owned()),
+            Form::Everybody => Some("did you mean any?".to_owned()),
             Form::Several(parts) => {
                 Some(format!("a rule has one subject: write a rule for each of {}", parts.join(" and ")))
             }
             Form::Group(word) => group(word).or_else(|| is_user(word).then(|| word.to_owned())).map_or_else(
                 || {
                     if is_everybody(word) {
-                        return Some("everybody is written any".to_owned());
+                        return Some("did you mean any?".to_owned());
                     }
                     let near = self.near(word, self.names.group_names().ok()?)?;
                     did_you_mean(format!(":{near}"))
@@ -119,9 +119,9 @@ mod tests {
             ("@wheelers", Some("did you mean :wheelers?")),
             ("%wheelers", Some("did you mean :wheelers?")),
             (":wheleers", Some("did you mean :wheelers?")),
-            ("*", Some("everybody is written any")),
-            ("all", Some("everybody is written any")),
-            ("@all", Some("everybody is written any")),
+            ("*", Some("did you mean any?")),
+            ("all", Some("did you mean any?")),
+            ("@all", Some("did you mean any?")),
             ("ALYCE", Some("did you mean alyce?")),
             (":alyce,", Some("did you mean alyce?")),
             ("alyce,", Some("did you mean alyce?")),

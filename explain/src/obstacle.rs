@@ -33,7 +33,7 @@ pub(crate) fn of(endpoint: &Resolved) -> Option<Obstacle> {
         let word = protocol.word();
         return Some((
             format!("this kernel has no {word}"),
-            format!("as root, modprobe {word}, or enable it (sysctl)"),
+            format!("as root: modprobe {word}; or enable it (sysctl)"),
         ));
     }
     match bound(family, address, endpoint).err()? {

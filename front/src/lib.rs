@@ -51,7 +51,7 @@ pub fn run(arguments: &[Word<'_>], environment: &[Word<'_>]) -> u8 {
     };
     let path = printable(path.as_bytes());
     let fix = match (errno, path.rsplit_once('/')) {
-        (Errno::ACCESS, Some((folder, _))) => format!("as root, chmod 0755 {folder} {path}"),
+        (Errno::ACCESS, Some((folder, _))) => format!("as root: chmod 0755 {folder} {path}"),
         _ => "as root, install portgrant again (packaging/install, or its package)".to_owned(),
     };
     let what = "the launcher cannot be executed";

@@ -70,7 +70,7 @@ impl Error {
                 Kind::NotThere,
                 "there is no cgroup to attach to",
                 "no cgroup2 file system is mounted",
-                "as root, mount -t cgroup2 none /sys/fs/cgroup, or on a host with cgroup v1 /sys/fs/cgroup/unified",
+                "as root: mount -t cgroup2 none /sys/fs/cgroup; or on a host with cgroup v1, as root: mount -t cgroup2 none /sys/fs/cgroup/unified",
             ),
             Error::Cgroup { path, errno } => message(
                 Kind::NotThere,
@@ -91,7 +91,7 @@ impl Error {
                 Kind::NotThere,
                 format!("no BPF file system is mounted at {}", shown(&path)),
                 "portgrant-kernel pins the policy there",
-                format!("as root, mount -t bpf -o mode=0700 bpf {}", shown(&path)),
+                format!("as root: mount -t bpf -o mode=0700 bpf {}", shown(&path)),
             ),
             Error::Foreign { path, why } => message(
                 Kind::BrokenPolicy,
@@ -109,7 +109,7 @@ impl Error {
                 Kind::NotThere,
                 "no policy is loaded in the kernel",
                 "no files of a policy are pinned",
-                "as root, portgrant-kernel load, or systemctl start portgrant-kernel",
+                "as root: portgrant-kernel load; or as root: systemctl start portgrant-kernel",
             ),
             Error::Interrupted => message(
                 Kind::BrokenPolicy,

@@ -244,7 +244,7 @@ impl Error {
             }
             Error::Policy { path, source } => Message::new(format!("cannot run {}", shown(path)))
                 .why(source.to_string())
-                .fix(format!("as root, chmod 0755 {}", shown(path))),
+                .fix(format!("as root: chmod 0755 {}", shown(path))),
             Error::Usage(message) => message.as_ref().clone(),
             Error::Program(unfit) => {
                 let endpoint = Endpoint::from_os(OsStr::from_bytes(&unfit.program))
@@ -252,14 +252,14 @@ impl Error {
                     .filter(|_| unfit.why == Why::NotAlongPath);
                 let is_number = |endpoint: &Endpoint| matches!(endpoint.port, AskedPort::Number(_));
                 let fix = match endpoint.filter(is_number) {
-                    Some(endpoint) => format!("write -l before each endpoint, here -l {endpoint}"),
+                    Some(endpoint) => format!("write -l {endpoint} (-l stands before each endpoint)"),
                     None => unfit.fix(),
                 };
                 Message::new(unfit.to_string()).why(unfit.why.to_string()).fix(fix)
             }
             Error::Place(PlaceError::Occupied(number)) => Message::new(format!("descriptor {number} is open already"))
                 .why("a socket must have this number, and portgrant does not close the caller's descriptors")
-                .fix(format!("close it for this command, in a shell with {number}>&-")),
+                .fix(format!("add {number}>&- at the end (a shell closes it so, for this command)")),
             Error::Place(PlaceError::System(errno)) => Message::new("the sockets could not be put in their places")
                 .why(errno.to_string())
                 .fix("raise the limit of open files (ulimit -n)"),
@@ -332,7 +332,11 @@ impl Error {
                 let program = printable(program.as_os_str().as_encoded_bytes());
                 Message::new(format!("{option} cannot be used with this grant"))
                     .why(format!("the rule is for {program}, which the helper must execute at once"))
-                    .fix(format!("leave out {option}, or remove exec from the rule"))
+                    .fix(match *option {
+                        // Without it what was passed is in the way.
+                        "--keep-listen" => "as root, remove exec from the rule".to_owned(),
+                        option => format!("leave out {option}; or as root, remove exec from the rule"),
+                    })
             }
             Error::NotPassed { to, source } => {
                 let to = printable(to.as_os_str().as_encoded_bytes());
@@ -349,7 +353,7 @@ impl Error {
                 let program = refusal.program.as_deref().unwrap_or_default();
                 let why =
                     format!("the rule is for {program}, which the helper executes once; --accept starts it many times");
-                message.why(why).fix("leave out --accept, or remove exec from the rule")
+                message.why(why).fix("leave out --accept; or as root, remove exec from the rule")
             }
             Error::NotBeside { refusal, free } => {
                 let program = refusal.program.as_deref().unwrap_or_default();
@@ -358,7 +362,7 @@ impl Error {
                     "the rule is for {program}, which the helper executes with what it binds; {free} needs no rule, so \
                      portgrant binds that itself"
                 );
-                let fix = format!("leave out -l {free}: the program can bind it; or remove exec from the rule");
+                let fix = format!("leave out -l {free} (the program can bind it); or as root, remove exec from the rule");
                 refusal.as_ref().clone().why(why).fix(fix)
             }
             Error::Accepting(error) => Message::new("connections cannot be accepted")

@@ -167,7 +167,7 @@ pub(crate) fn names_to_follow() -> PossibleValuesParser {
 pub(crate) fn no_recipe(word: &str) -> Message {
     let message = Message::new(format!("there is no recipe for '{word}'"));
     match nearest(word) {
-        Some(name) => message.fix(format!("write portgrant recipe {name}; without a name, portgrant recipe lists the servers")),
+        Some(name) => message.fix(format!("write {name}; or see portgrant recipe for the list")),
         None => message.why("portgrant recipe lists the servers that it knows").fix(
             "try portgrant run if the server binds its port itself; portgrant exec --accept if a connection is its standard \
              input; portgrant recipe systemd, inetd or python for what other servers take; or portgrant-kernel(8), under \
@@ -182,7 +182,9 @@ pub(crate) fn unknown(word: &str) -> Message {
     let message = Message::new(format!("'{word}' is not a server that portgrant knows")).why(known);
     match nearest(word) {
         Some(name) => message.fix(format!("write --as {name}")),
-        None => message.fix("leave --as out for a server that takes LISTEN_FDS; see portgrant recipe"),
+        None => {
+            message.fix("leave out --as (for a server that takes LISTEN_FDS); or see portgrant recipe for the list")
+        }
     }
 }
 

@@ -49,7 +49,7 @@ fn a_wrong_command_line_exits_with_64_and_names_the_word() {
         (&["exec", "-l", "80", "--"], "no program", "PROGRAM [ARG...]"),
         (&["exec", "--", "true"], "no endpoint", "-l ENDPOINT"),
         (&["exec", "-l", "80", "--quick", "--", "true"], "'--quick' is not an option here", "--help"),
-        (&["exec", "-l", "80", "--inetd", "--inetd", "--", "true"], "--inetd is given twice", "once"),
+        (&["exec", "-l", "80", "--inetd", "--inetd", "--", "true"], "--inetd is given twice", "leave out one --inetd"),
         (&["exec", "-l", "80", "-l", "81", "--inetd", "--", "true"], "one -l ENDPOINT, not 2", "descriptor 0"),
         (&["exec", "-l", "each:69/udp", "--inetd", "--", "true"], "'each'", "one socket"),
         (&["explain"], "no endpoint", "expected ENDPOINT"),

@@ -154,7 +154,7 @@ fn each_answer_of_the_server_is_reported() {
 fn a_wrong_word_is_a_usage_error() {
     let nowhere = Path::new("/nonexistent");
     for (words, expected) in [
-        (&["pass", "-l", "80"][..], "expected --to PATH"),
+        (&["pass", "-l", "80"][..], "add --to PATH"),
         (&["pass", "--to", "/tmp/x"], "-l ENDPOINT"),
         (&["pass", "-l", "0", "--to", "/tmp/x"], "'0' is not a valid port"),
     ] {

@@ -96,6 +96,15 @@ fn address_alone(word: &str) -> Option<String> {
     Some(format!("PORT on {}", address(word).or_else(|| correct(word))?))
 }
 
+/// `udp 53`, `10.0.0.0/8 80`
+pub(crate) fn two(first: &str, port: &str) -> Option<String> {
+    is_port(port).then_some(())?;
+    match protocol(first) {
+        Some(protocol) => Some(format!("{port}/{protocol}")),
+        None => Some(format!("{port} on {}", address(first).or_else(|| correct(first))?)),
+    }
+}
+
 /// `80,443`, `80;`
 fn several(word: &str) -> Option<String> {
     let parts: Vec<&str> = word.split([',', ';']).filter(|part| !part.is_empty()).collect();

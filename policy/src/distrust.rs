@@ -36,17 +36,18 @@ impl Distrust {
     pub fn fix(self, path: &[u8]) -> String {
         let path = shell_word(path);
         match self {
+            Distrust::Missing if path.ends_with(".conf") => format!("as root: echo '# no rule yet' >>{path}"),
             Distrust::Missing => format!("as root, create {path}"),
-            Distrust::Owner(_) => format!("as root, check its content, then: chown root {path}"),
+            Distrust::Owner(_) => format!("check its content, then as root: chown root {path}"),
             Distrust::Unmapped => {
                 "run it outside of the user namespace, or install it inside as that namespace's root".to_owned()
             }
-            Distrust::Writable(_) => format!("as root, check its content, then: chmod go-w {path}"),
+            Distrust::Writable(_) => format!("check its content, then as root: chmod go-w {path}"),
             Distrust::Symlink => format!("as root, put the file itself at {path}"),
             Distrust::NotAFile | Distrust::NotAFolder | Distrust::Loop => format!("as root, look at {path}"),
             Distrust::Unreadable => format!("as root: chmod 0644 {path}"),
             Distrust::Closed => format!("as root: chmod 0755 {path}"),
-            Distrust::Empty => format!("as root, write rules into {path}; a comment will do where there are none"),
+            Distrust::Empty => format!("as root: echo '# no rule yet' >>{path}"),
             Distrust::TooLarge => format!("as root, divide {path} into files below 16 MiB"),
             Distrust::System(Errno::MFILE) => "raise RLIMIT_NOFILE (ulimit -n)".to_owned(),
             Distrust::System(_) => format!("look at {path}"),

@@ -38,7 +38,7 @@ impl Error {
                 Kind::Usage,
                 "the endpoint is not valid",
                 error,
-                "write [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...], as in 80, https=[::]:443 or 127.0.0.1:53/udp",
+                "expected [NAME=][ADDRESS:]PORT[/PROTOCOL][,OPTION...] (80, https=[::]:443, 127.0.0.1:53/udp)",
             ),
             Error::UnknownUser(name) => message(
                 Kind::Usage,
@@ -55,7 +55,7 @@ impl Error {
                     format_args!(
                         "{file} is missing or has no entries, and {rule} denies a group: its members are unknown"
                     ),
-                    format!("as root, restore the file: cp -p {file}- {file}"),
+                    format!("restore the file, as root: cp -p {file}- {file}"),
                 )
             },
             Error::Malformed { policy, problems } => malformed(&policy, &problems),
@@ -90,13 +90,13 @@ fn malformed(policy: &Policy, problems: &[Problem]) -> Message {
     };
     let fix = match problems.first() {
         Some(Problem { wrong: Wrong::CutOff { path, .. }, .. }) => {
-            format!("as root, read that line, and if it is complete: echo >> {path}")
+            format!("read that line, and if it is complete, as root: echo >>{path}")
         }
         Some(Problem { wrong: Wrong::CarriageReturn { path }, .. }) => format!("as root: sed -i 's/\\r$//' {path}"),
         Some(Problem { wrong: Wrong::ByteOrderMark { path }, .. }) => {
             format!("as root: sed -i '1s/^\\xEF\\xBB\\xBF//' {path}")
         }
-        _ => "as root, correct it; portgrant check shows every malformed line".to_owned(),
+        _ => "see portgrant check, and correct each line that it shows".to_owned(),
     };
     message(
         Kind::BrokenPolicy,

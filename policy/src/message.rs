@@ -60,7 +60,7 @@ pub fn lacks_group(rule: &Rule, caller: &Caller, policy: &Policy, names: &Names)
             "{account}'s account is in {group}, this process is not, and the rule at {} is for that group",
             place(policy, rule)
         ),
-        format!("log in again, or in this shell: newgrp {group}"),
+        format!("log in again; or in this shell, run: newgrp {group}"),
     )
 }
 
@@ -75,7 +75,7 @@ fn misnamed(rule: &Rule, subject: &str, meant: &str, policy: &Policy) -> (String
             _ if matches!(Form::of(&subject), Form::Several(_)) => {
                 "as root, write one rule for each of these names in its place".to_owned()
             }
-            "any" => format!("as root, write any instead of {subject} in that rule, if everybody is meant"),
+            "any" => format!("as root, write any instead of {subject} in that rule (if everybody is meant)"),
             _ => format!("as root, write {meant} instead of {subject} in that rule"),
         },
     )
@@ -86,19 +86,19 @@ fn not_a_service(word: &str, listed: Option<Listed>, rule: &Rule, policy: &Polic
     let (is, fix) = match listed {
         Some(Listed::User) => (
             format!("'{word}' is a user, and a rule has one subject"),
-            format!("as root, take {word} out of that rule, and write one rule for each user"),
+            format!("as root, remove {word} from that rule, and add the same rule for {word}"),
         ),
         Some(Listed::Group) => (
             format!("'{word}' is a group, and a rule has one subject"),
-            format!("as root, take {word} out of that rule, and write a rule for :{word}"),
+            format!("as root, remove {word} from that rule, and add the same rule for :{word}"),
         ),
         Some(Listed::EveryPort) => (
             format!("'{word}' is not a service in /etc/services"),
-            format!("as root, write any instead of {word} in that rule, if every port is meant"),
+            format!("as root, write any reserved instead of {word} in that rule (if every port is meant)"),
         ),
         None => (
             format!("'{word}' is not a service in /etc/services"),
-            format!("as root, write a number for '{word}' in that rule, or take the word out"),
+            format!("as root, write PORT instead of {word} in that rule; or as root, remove {word} from that rule"),
         ),
     };
     (format!("{is}, so nothing is permitted by the rule at {}", place(policy, rule)), fix)

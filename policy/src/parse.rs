@@ -286,7 +286,7 @@ impl<'a> Parser<'a> {
             }
             count += 1;
             any = count == 1 && word.text == "any";
-            let by_name = self.port(rule, &word)?;
+            let by_name = self.port(rule, &word).map_err(|stop| self.with_the_next_word(stop, &word))?;
             let needs_word = |ports: &Ports| {
                 let single_name = by_name && !RSH.contains(&ports.first.get());
                 ports.first.get() <= *TRUSTED.end() && ports.last.get() >= *TRUSTED.start() && !single_name
@@ -299,6 +299,20 @@ impl<'a> Parser<'a> {
             return Err((next.map_or(self.words.end(), |clause| clause.1), Wrong::NoPorts).into());
         }
         Ok((trusted, next))
+    }
+
+    /// Of `udp 53` and `10.0.0.0/8 80` both words are meant otherwise.
+    fn with_the_next_word(&mut self, stop: Stop, word: &Word<'a>) -> Stop {
+        match (stop, self.words.next()) {
+            (Stop::Malformed(column, Wrong::Port(_) | Wrong::ProtocolAlone(_)), Ok(Some(next)))
+                if next.column == column + word.text.len() + 1
+                    && Clause::of(next.text).is_none()
+                    && corrections::two(word.text, next.text).is_some() =>
+            {
+                Stop::Malformed(column, Wrong::TwoWords(word.text.to_owned(), next.text.to_owned()))
+            }
+            (stop, _) => stop,
+        }
     }
 
     /// Adds the ports of one word. Returns whether the word is a service's name.

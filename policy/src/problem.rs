@@ -40,6 +40,7 @@ pub enum Wrong {
     Range(String),
     Protocol(String),
     ProtocolAlone(String),
+    TwoWords(String, String),
     UnknownService(String),
     ServiceProtocol(String, Protocol),
     Reserved(String),
@@ -71,7 +72,7 @@ impl fmt::Display for Wrong {
             Wrong::Typography { what, instead, .. } => write!(f, "{what} stands here; write {instead}"),
             Wrong::CutOff { line, path } => write!(
                 f,
-                "'{line}' has no line feed at its end, so it may be cut off; if it is complete, run: echo >> {path}"
+                "'{line}' has no line feed at its end, so it may be cut off; if it is complete, as root: echo >>{path}"
             ),
             Wrong::Effect(word) => match corrections::effect(word) {
                 Some(instead) => write!(f, "'{word}' is not the start of a rule; write {instead}"),
@@ -97,6 +98,10 @@ impl fmt::Display for Wrong {
                 Some(instead) => write!(f, "'{word}' is not a valid protocol; write {instead}"),
                 None => write!(f, "'{word}' is not a valid protocol; expected tcp (which is mptcp too), udp or sctp"),
             },
+            Wrong::TwoWords(first, second) => {
+                let instead = corrections::two(first, second).unwrap_or_default();
+                write!(f, "'{first} {second}' is in the wrong order; write {instead}")
+            }
             Wrong::ProtocolAlone(word) => {
                 write!(f, "'{word}' is a protocol, not a port; expected both in one word, as in 53/{word}")
             }
@@ -107,11 +112,11 @@ impl fmt::Display for Wrong {
                 )
             }
             Wrong::ServiceProtocol(word, known) => {
-                write!(f, "'{word}' has no tcp entry in /etc/services; expected {word}/{}", known.word())
+                write!(f, "'{word}' has no tcp entry in /etc/services; write {word}/{}", known.word())
             }
             Wrong::Reserved(word) => write!(
                 f,
-                "'{word}' overlaps 512-1023, which rsh and NFS trust as source ports; expected the word reserved \
+                "'{word}' overlaps 512-1023, which rsh and NFS trust as source ports; add the word reserved \
                  (a single port from 515 on does not need it if it is written as a service)"
             ),
             Wrong::NoAddress => f.write_str("'on' has no address; expected IPv4[/LEN] or [IPv6][/LEN]"),
@@ -127,7 +132,7 @@ impl fmt::Display for Wrong {
                 ),
             },
             Wrong::HostBits(word, network) => {
-                write!(f, "'{word}' has bits beyond its prefix length; expected {network}")
+                write!(f, "'{word}' has bits beyond its prefix length; write {network}")
             }
             Wrong::Device(word) => write!(f, "'{word}' is not a valid interface; expected a name of 1 to 15 bytes"),
             Wrong::DatagramAddress => f.write_str(
@@ -138,7 +143,7 @@ impl fmt::Display for Wrong {
                 "'dev' does not restrict udp: the holder of the socket can remove it by connect(2) with AF_UNSPEC; \
                  expected a separate user for each service that must be isolated",
             ),
-            Wrong::Twice(word) => write!(f, "'{word}' is given twice"),
+            Wrong::Twice(word) => write!(f, "'{word}' is given twice; remove it"),
             Wrong::Order(word) => {
                 write!(
                     f,
@@ -146,7 +151,7 @@ impl fmt::Display for Wrong {
                 )
             }
             Wrong::OnlyInPermit(word) => {
-                write!(f, "'{word}' is for permit; a deny refuses the endpoint however it is asked for")
+                write!(f, "'{word}' is for permit (a deny refuses the endpoint however it is asked for); remove it")
             }
             Wrong::Path(word) => write!(f, "'{word}' is not a valid path; expected one that begins with /"),
         }

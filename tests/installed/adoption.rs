@@ -93,7 +93,7 @@ fn an_unresolvable_placeholder_is_an_error_before_anything_is_bound(world: &Worl
     let cases: [(&[&str], &str); 5] = [
         (&["-l", "80", "-l", "81", "--", "true", "{fd}"], "{fd} needs exactly one socket, and there are 2"),
         (&["-l", "web=80", "--", "true", "{fd:80/tcp}"], "the names of the sockets are web"),
-        (&["--as", "ngnix", "-l", "80", "--", "true"], "did you mean nginx?"),
+        (&["--as", "ngnix", "-l", "80", "--", "true"], "write --as nginx"),
         (&["--as", "inetd", "--inetd", "-l", "80", "--", "true"], "--inetd cannot be used with --as inetd"),
         (&["--setenv", "LISTEN_FDS=1", "-l", "80", "--", "true"], "LISTEN_FDS cannot be set"),
     ];

@@ -73,7 +73,7 @@ fn check_warns_of_untrusted_programs_and_interpreters(world: &World) {
         .prints("/etc/portgrant.conf:2:1: warning: the rule cannot be used: /no: it does not exist")
         .prints("/etc/portgrant.conf:4:1: warning: the rule cannot be used: /home/alice: it belongs to uid 1000")
         .prints("/etc/portgrant.conf:5:1: warning: the rule cannot be used: /usr/local/lib/open: its mode is 0777")
-        .prints("as root, check its content, then: chmod go-w /usr/local/lib/open")
+        .prints("check its content, then as root: chmod go-w /usr/local/lib/open")
         .prints("4 warnings");
 }
 

@@ -100,17 +100,21 @@ fn doctor_finds_a_helper_without_privilege_and_its_fix_works(world: &World) {
     let has_neither = "it has neither cap_net_bind_service=p nor root's setuid bit";
     chmod(BINDER, 0o755);
     let _ = world.as_root().run(["setcap", "-r", BINDER]);
-    broken(world.as_user("alice"), has_neither, &format!("as root, setcap cap_net_bind_service=p {BINDER}   (or "));
+    broken(
+        world.as_user("alice"),
+        has_neither,
+        &format!("as root: setcap cap_net_bind_service=p {BINDER}; or as root: "),
+    );
     world.as_user("alice").run([LAUNCHER, "exec", "-l", "80", "--", "true"]).exits(78);
     // Another owner's bit, another capability.
     world.as_root().run(["chown", "bob", BINDER]).succeeds();
     chmod(BINDER, 0o4755);
-    broken(world.as_user("alice"), has_neither, "as root, setcap");
-    broken(world.as_user("alice"), &format!("{BINDER} belongs to uid 1001"), &format!("as root, chown root {BINDER}"));
+    broken(world.as_user("alice"), has_neither, "as root: setcap");
+    broken(world.as_user("alice"), &format!("{BINDER} belongs to uid 1001"), &format!("as root: chown root {BINDER}"));
     world.as_root().run(["chown", "root", BINDER]).succeeds();
     chmod(BINDER, 0o755);
     world.as_root().run(["setcap", "cap_net_raw=p", BINDER]).succeeds();
-    broken(world.as_user("alice"), has_neither, "as root, setcap");
+    broken(world.as_user("alice"), has_neither, "as root: setcap");
     for (capability, warning) in [
         ("cap_net_bind_service=ep", "cap_net_bind_service=ep: if the bounding set lacks it"),
         ("cap_net_bind_service,cap_net_raw=p", "other capabilities that it does not need"),
@@ -119,7 +123,7 @@ fn doctor_finds_a_helper_without_privilege_and_its_fix_works(world: &World) {
         doctor(world)
             .succeeds()
             .prints(warning)
-            .prints(&format!("fix: as root, setcap cap_net_bind_service=p {BINDER}\n"));
+            .prints(&format!("fix: as root: setcap cap_net_bind_service=p {BINDER}\n"));
     }
     world.as_root().run(["setcap", "cap_net_bind_service=p", BINDER]).succeeds();
     doctor(world).succeeds();
@@ -133,18 +137,18 @@ fn a_helper_that_others_can_change_is_found(world: &World) {
     well(world);
     for place in ["/usr/libexec", "/usr/libexec/portgrant"] {
         chmod(place, 0o777);
-        broken(world.as_user("alice"), &format!("{place} has mode 0777"), &format!("as root, chmod go-w {place}"));
+        broken(world.as_user("alice"), &format!("{place} has mode 0777"), &format!("as root: chmod go-w {place}"));
         chmod(place, 0o755);
     }
     world.as_root().run(["chown", "bob", "/usr/libexec/portgrant"]).succeeds();
     broken(
         world.as_user("alice"),
         "/usr/libexec/portgrant belongs to uid 1001",
-        "as root, chown root /usr/libexec/portgrant",
+        "as root: chown root /usr/libexec/portgrant",
     );
     world.as_root().run(["chown", "root", "/usr/libexec/portgrant"]).succeeds();
     chmod(POLICY, 0o757);
-    broken(world.as_user("alice"), &format!("{POLICY} has mode 0757"), &format!("as root, chmod go-w {POLICY}"));
+    broken(world.as_user("alice"), &format!("{POLICY} has mode 0757"), &format!("as root: chmod go-w {POLICY}"));
     chmod(POLICY, 0o755);
     doctor(world).succeeds();
 }
@@ -155,18 +159,18 @@ fn doctor_and_errors_report_a_missing_or_unreachable_helper(world: &World) {
     chmod("/usr/libexec/portgrant", 0o700);
     // Nor can the launcher be reached then, which would tell.
     for outcome in [exec(world.as_user("alice")), world.as_user("alice").run([LAUNCHER, "doctor"])] {
-        outcome.exits(78).complains("Permission denied").complains("as root, chmod 0755 /usr/libexec/portgrant ");
+        outcome.exits(78).complains("Permission denied").complains("as root: chmod 0755 /usr/libexec/portgrant ");
     }
     chmod("/usr/libexec/portgrant", 0o755);
     world.folder("/closed", "root", 0o700);
     let elsewhere = || world.as_user("alice").env("PORTGRANT_BINDER", "/closed/helper");
-    let (text, fix) = ("cannot be reached: you may not enter /closed", "as root, chmod 0755 /closed");
+    let (text, fix) = ("cannot be reached: you may not enter /closed", "as root: chmod 0755 /closed");
     broken(elsewhere(), text, fix);
     exec(elsewhere()).exits(78).complains(text).complains(fix);
     let mode = fs::metadata(BINDER).expect("installed").permissions().mode();
     chmod(BINDER, 0o700);
     let text = format!("you may not execute {BINDER}");
-    broken(world.as_user("alice"), &text, &format!("as root, chmod a+x {BINDER}"));
+    broken(world.as_user("alice"), &text, &format!("as root: chmod a+x {BINDER}"));
     exec(world.as_user("alice")).exits(78).complains(&format!("doctor: {text}")).complains("chmod a+x");
     chmod(BINDER, mode);
     let own = || world.as_user("alice").env("PORTGRANT_BINDER", "/no/such/helper");
@@ -236,7 +240,11 @@ fn doctor_reports_what_keeps_this_process_from_gaining_privilege(world: &World) 
 }
 
 fn a_policy_that_cannot_be_believed_is_found(world: &World) {
-    broken(world.as_user("alice"), "/etc/portgrant.conf: it does not exist", "as root, create /etc/portgrant.conf");
+    broken(
+        world.as_user("alice"),
+        "/etc/portgrant.conf: it does not exist",
+        "as root: echo '# no rule yet' >>/etc/portgrant.conf",
+    );
     well(world);
     world.policy_file("a.conf", "permit alice 81\n");
     for (path, mode, mended) in [
@@ -249,7 +257,7 @@ fn a_policy_that_cannot_be_believed_is_found(world: &World) {
         broken(
             world.as_user("alice"),
             &format!("{path}: its mode is {mode:04o}"),
-            &format!("as root, check its content, then: chmod go-w {path}"),
+            &format!("check its content, then as root: chmod go-w {path}"),
         );
         chmod(path, mended);
     }
@@ -281,7 +289,7 @@ fn tables_of_names_that_others_can_change_are_found(world: &World) {
         broken(
             world.as_user("alice"),
             &format!("names      {table}: its mode is 0666"),
-            &format!("as root, check its content, then: chmod go-w {table}"),
+            &format!("check its content, then as root: chmod go-w {table}"),
         );
         chmod(table, 0o644);
     }
@@ -304,7 +312,7 @@ fn doctor_warns_of_settings_that_may_be_unintended(world: &World) {
     warns("nfs        /etc/portgrant.conf:2:1: NFS with sec=sys is exported by /etc/exports", "sec=krb5");
     for (start, text) in [("0", "every user can bind every port"), ("80", "every user can bind ports from 80 on")] {
         fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", start).expect("the world's own sysctl");
-        warns(text, "fix: as root, sysctl net.ipv4.ip_unprivileged_port_start=1024");
+        warns(text, "as root: sysctl net.ipv4.ip_unprivileged_port_start=1024");
     }
     fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "2000").expect("the world's own sysctl");
     doctor(world).succeeds().prints("note    ports      ports below 2000 need a rule");
@@ -322,6 +330,6 @@ fn findings_are_readable_by_programs(world: &World) {
         said = json.loads(sys.argv[1])\n\
         assert (said['broken'], said['warnings']) == (1, 1), said\n\
         bad = [one for one in said['findings'] if one['state'] == 'broken']\n\
-        assert [(one['about'], one['fix']) for one in bad] == [('names', 'as root, check its content, then: chmod go-w /etc/services')], said\n";
+        assert [(one['about'], one['fix']) for one in bad] == [('names', 'check its content, then as root: chmod go-w /etc/services')], said\n";
     world.as_user("alice").run(["python3", "-c", script, &json.exits(78).stdout]).succeeds();
 }

@@ -230,7 +230,7 @@ fn a_deny_for_a_group_needs_passwd_and_group(world: &World) {
                     outcome.complains(&format!(
                         "{file} is missing or has no entries, and /etc/portgrant.conf:2 denies a group"
                     ));
-                    outcome.complains(&format!("fix: as root, restore the file: cp -p {file}- {file}"));
+                    outcome.complains(&format!("fix: restore the file, as root: cp -p {file}- {file}"));
                 }
             }
         }
@@ -256,7 +256,7 @@ fn a_last_line_without_its_line_feed_is_refused_and_named(world: &World) {
         let outcome = ask(world);
         if !text.contains("mallory") {
             outcome.exits(78).complains(&format!("{place}: {quoted}"));
-            outcome.complains(&format!("fix: as root, read that line, and if it is complete: echo >> {path}"));
+            outcome.complains(&format!("fix: read that line, and if it is complete, as root: echo >>{path}"));
         }
         let check = world.as_user("alice").run([LAUNCHER, "check"]);
         check.exits(78).prints(&format!("{place}: error: {quoted}")).prints(": invalid");
@@ -292,7 +292,7 @@ fn a_service_in_a_deny_is_every_port_that_the_name_has(world: &World) {
 fn an_unknown_service_makes_its_permit_permit_nothing(world: &World) {
     world.policy("permit alice gopherd 80\n");
     let why = "'gopherd' is not a service in /etc/services, so nothing is permitted by the rule at /etc/portgrant.conf:1  permit";
-    ask(world).exits(77).complains(why).complains("write a number for 'gopherd'");
+    ask(world).exits(77).complains(why).complains("write PORT instead of gopherd in that rule");
     let check = world.as_user("alice").run([LAUNCHER, "check"]);
     check.succeeds().prints("'gopherd' is not a service in /etc/services").prints("1 warning: well-formed");
     world.policy_file("more.conf", "permit alice 80\n");

@@ -68,7 +68,7 @@ fn who_shows_the_program_to_its_owner_and_root_and_the_user_to_everybody(world: 
     let bobs = who(world, "bob", &["80/tcp"]);
     bobs.succeeds()
         .prints("127.0.0.1:80 listens, the socket is alice's")
-        .prints("some programs are not shown to you: as root, portgrant who 80/tcp\n");
+        .prints("some programs are not shown to you: as root: portgrant who 80/tcp\n");
     assert!(!bobs.stdout.contains("sleep") && !bobs.stdout.contains(&server.pid().to_string()), "{bobs}");
     // Another address, another protocol: nobody is in the way.
     for free in ["127.0.0.2:80/tcp", "[::1]:80/tcp", "80/udp"] {

@@ -29,13 +29,13 @@ pub(super) fn check(asked: &Exec, adoption: Adoption, option: &str) -> Result<()
     let why =
         "it adds to the sockets that LISTEN_FDS announces, and the program must read LISTEN_FDS in this very process";
     let fix = format!(
-        "leave out {other} if something passes sockets to portgrant, such as a socket unit; else --keep-listen"
+        "leave out {other} (if something passes sockets to portgrant, such as a socket unit); or leave out --keep-listen"
     );
     usage(message.why(why).fix(fix))
 }
 
 /// What to do if the announcement is for another process.
-const FOR_THIS_PROCESS: &str = "start portgrant as the main process of the service, or leave out --keep-listen";
+const FOR_THIS_PROCESS: &str = "start portgrant as the main process of the service; or leave out --keep-listen";
 
 /// The names of the descriptors that the environment announces to this process. Fails if `count` more would be too
 /// many.
@@ -50,7 +50,7 @@ pub(super) fn names(environment: &[CString], count: usize) -> Result<Vec<String>
                 AnnouncementError::ForAnother { .. } | AnnouncementError::Stale { .. } => FOR_THIS_PROCESS,
                 AnnouncementError::Variable { .. }
                 | AnnouncementError::TooMany { .. }
-                | AnnouncementError::Names { .. } => "correct the variable, or leave out --keep-listen",
+                | AnnouncementError::Names { .. } => "correct the variable; or leave out --keep-listen",
             };
             return wrong(error.to_string(), fix);
         }
@@ -74,7 +74,7 @@ pub(super) fn place_in_use(error: PlaceError, environment: &[CString]) -> Error 
         Ok(Some(announced)) if is_announced(announced.names.len()) => {
             let names = announced.names.iter().map(|name| printable(name.as_bytes())).collect::<Vec<_>>().join(", ");
             let why = format!("LISTEN_FDS announces it ({names}): a socket unit or a descriptor store passed it");
-            what.why(why).fix("add --keep-listen: the program then gets these first, and the sockets after them")
+            what.why(why).fix("add --keep-listen (the program gets these first, and the sockets after them)")
         }
         Err(AnnouncementError::ForAnother { pid, own }) => what
             .why(format!("LISTEN_FDS announces descriptors to process {pid}, and this is process {own}"))

@@ -81,7 +81,7 @@ impl<'a> Wanted<'a> {
             None => "--inetd".to_owned(),
         };
         if asked.accept.accept && (server.is_some() || asked.inetd) {
-            let fix = format!("leave {option} out: with --accept each connection is descriptor 0 and 1 of a program");
+            let fix = format!("leave out {option} (with --accept each connection is descriptor 0 and 1 of a program)");
             return usage(Message::new(format!("{option} cannot be used with --accept")).fix(fix));
         }
         if let Some(number) = asked.first_fd.filter(|_| asked.accept.accept || server.is_some() || asked.inetd) {
@@ -90,12 +90,12 @@ impl<'a> Wanted<'a> {
             return usage(
                 message
                     .why(format!("{other} says which numbers the sockets have, not {number}"))
-                    .fix("leave one of them out"),
+                    .fix(format!("leave out --first-fd {number}; or leave out {other}")),
             );
         }
         let adoption = match server {
             Some(_) if asked.inetd => {
-                let fix = "--inetd means --as inetd; leave one of them out";
+                let fix = format!("leave out --inetd (it means --as inetd); or leave out {option}");
                 return usage(Message::new(format!("--inetd cannot be used with {option}")).fix(fix));
             }
             Some(server) => helped(server, &asked.listen)?,

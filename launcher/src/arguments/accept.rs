@@ -71,7 +71,7 @@ impl Accept {
 
     /// Checks what clap cannot: which options go together.
     pub(super) fn check(&self, listen: &[Endpoint]) -> Result<(), Error> {
-        let usage = |what: String, fix: &str| Err(Error::Usage(Box::new(Message::new(what).fix(fix))));
+        let usage = |what: String, fix: String| Err(Error::Usage(Box::new(Message::new(what).fix(fix))));
         let given = [
             ("--max-conns", self.max_conns.is_some()),
             ("--max-per-source", self.max_per_source.is_some()),
@@ -86,19 +86,19 @@ impl Accept {
         if let Some((option, _)) = given.iter().find(|(_, given)| *given && !self.accept) {
             return usage(
                 format!("{option} needs --accept"),
-                "add --accept, which starts a program for each connection",
+                "add --accept (it starts a program for each connection)".to_owned(),
             );
         }
         let udp = listen.iter().find(|endpoint| !endpoint.protocol.is_stream());
         let of_clients = given.iter().find(|(option, given)| *given && OF_CLIENTS.contains(option));
         if let (Some((option, _)), Some(endpoint)) = (of_clients, udp) {
             let what = format!("{option} cannot be used with {endpoint}");
-            return usage(what, "leave it out: the program itself reads datagrams from all senders");
+            return usage(what, format!("leave out {option} (the program itself reads datagrams from all senders)"));
         }
         let sctp = listen.iter().find(|endpoint| endpoint.protocol == Protocol::Sctp);
         if let (Some(_), Some(endpoint)) = (self.idle_timeout, sctp) {
             let what = format!("--idle-timeout cannot be used with {endpoint}");
-            return usage(what, "leave it out: the kernel reports idle time only for tcp");
+            return usage(what, "leave out --idle-timeout (the kernel reports idle time only for tcp)".to_owned());
         }
         Ok(())
     }

@@ -20,8 +20,12 @@ pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Message 
     match error.kind() {
         ErrorKind::ValueValidation if !word.contains("ENDPOINT") && !word.contains("PORT") => {
             let option = word.split(['[', '=', ' ']).next().unwrap_or_default();
-            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-            Message::new(format!("'{value}' is not a valid value for {option}")).fix(why)
+            let expected = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            let expected = match expected.split_once(" is not in ") {
+                Some((_, range)) => format!("expected {}", range.replace("..=", " to ")),
+                None => expected,
+            };
+            Message::new(format!("'{value}' is not a valid value for {option}")).fix(expected)
         }
         ErrorKind::ValueValidation => {
             let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
@@ -35,11 +39,15 @@ pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Message 
                     format!("write {}", found.join(" "))
                 }
                 None => match corrections::port_of_host(&raw) {
-                    Some(port) => format!("write {before}{port} for every address, or an address that ip addr prints"),
-                    None if corrections::ports(&raw).is_some() => {
-                        format!("an endpoint has one port: write {before}PORT for each port that the program uses")
+                    Some(port) => {
+                        format!("write {before}{port} (every address); or name an address that ip addr prints")
                     }
-                    None => "portgrant exec --help lists the valid forms".to_owned(),
+                    None if corrections::ports(&raw).is_some() => {
+                        format!(
+                            "write {before}PORT (an endpoint has one port: write it for each that the program uses)"
+                        )
+                    }
+                    None => "see portgrant exec --help for the valid forms".to_owned(),
                 },
             };
             Message::new(format!("{shown} is not a valid endpoint")).why(why).fix(fix)
@@ -50,15 +58,16 @@ pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Message 
         ErrorKind::MissingRequiredArgument if word.contains("--daemon") => {
             Message::new("--pid-file, --notify and --log need --daemon").fix("add --daemon, or leave them out")
         }
-        ErrorKind::MissingRequiredArgument if word.contains("SERVER") => Message::new("no server is given")
-            .fix("expected portgrant recipe --write FOLDER SERVER; portgrant recipe lists the servers"),
+        ErrorKind::MissingRequiredArgument if word.contains("SERVER") => {
+            Message::new("no server is given").fix("add SERVER at the end; or see portgrant recipe for the list")
+        }
         ErrorKind::MissingRequiredArgument if word.contains("FROM") => Message::new("nothing to import is given")
             .fix("expected authbind, inetd, xinetd, tcpserver or systemd, and the files"),
         ErrorKind::MissingRequiredArgument if word.contains("--to") => {
-            Message::new("no server is given").fix("expected --to PATH, the server's own Unix socket")
+            Message::new("no server is given").fix("add --to PATH (the server's own Unix socket)")
         }
         ErrorKind::MissingRequiredArgument if word.contains("PROGRAM") => {
-            Message::new("no program is given").fix("expected PROGRAM [ARG...] at the end")
+            Message::new("no program is given").fix("add PROGRAM [ARG...] at the end")
         }
         ErrorKind::MissingRequiredArgument if word.contains("PORT") => {
             Message::new("no port is given").fix("expected PORT, as in 80, 53/udp, 127.0.0.1:25 or nntp")
@@ -71,9 +80,9 @@ pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Message 
         }
         ErrorKind::UnknownArgument => {
             Message::new(format!("'{word}' is not expected here")).fix(match command_of(arguments) {
-                "list" if is_endpoint(&word) => format!("to ask about an endpoint, write portgrant explain {word}"),
-                "list" => format!("write portgrant list --as-user {}", shell_word(&word)),
-                "pass" => "put -l before an endpoint".to_owned(),
+                "list" if is_endpoint(&word) => format!("to ask about an endpoint, run: portgrant explain {word}"),
+                "list" => format!("write --as-user {}", shell_word(&word)),
+                "pass" => format!("write -l {word}"),
                 command => format!("see portgrant {command} --help"),
             })
         }
@@ -114,13 +123,14 @@ fn without_endpoint(arguments: &[OsString]) -> String {
     let bare =
         arguments.get(2..).filter(|words| words.first().is_some_and(|word| !is_option(word))).unwrap_or_default();
     if let Some(endpoint) = bare.first().filter(|word| is_number(word)) {
-        return format!("put -l before it: -l {}", printable(endpoint.as_encoded_bytes()));
+        let endpoint = printable(endpoint.as_encoded_bytes());
+        return format!("write -l {endpoint} instead of {endpoint}");
     }
     let program = if dashed.is_empty() { bare } else { dashed };
     if program.is_empty() || command_of(arguments) != "exec" {
         return EXPECTED.to_owned();
     }
-    format!("{EXPECTED}; if the program binds its port itself: portgrant run -- {}", shell_words(program))
+    format!("{EXPECTED}; or, if the program binds its port itself, run: portgrant run -- {}", shell_words(program))
 }
 
 fn is_option(word: &OsString) -> bool {
@@ -158,15 +168,15 @@ fn other_option(word: &str, arguments: &[OsString]) -> String {
         [short, long].contains(&Some(option.to_owned()))
     };
     if command.is_none() && of_exec.any(is_of_exec) {
-        return format!("write portgrant exec {}", shell_words(arguments.get(1..).unwrap_or_default()));
+        return format!("run: portgrant exec {}", shell_words(arguments.get(1..).unwrap_or_default()));
     }
     let near = || option.strip_prefix("--").and_then(|long| nearest(long, known())).map(|near| format!("--{near}"));
     match corrections::option(name, word).map(str::to_owned).or_else(near) {
         Some(other) => format!("write {other} instead"),
         None if ["exec", "run"].contains(&name) => {
-            format!("see portgrant {name} --help; the program's own options stand behind the program")
+            format!("see portgrant {name} --help (the program's own options stand behind the program)")
         }
-        None => "see --help for the options".to_owned(),
+        None => format!("see portgrant {name} --help for the options"),
     }
 }
 
@@ -180,13 +190,15 @@ fn other_command(word: &str, arguments: &[OsString]) -> String {
     let rest = arguments.iter().position(|argument| printable(argument.as_encoded_bytes()) == word);
     let rest = rest.and_then(|at| arguments.get(at..)).unwrap_or_default();
     if rest.first().is_some_and(|name| !word.is_empty() && program::find(name, &path()).is_ok()) {
-        return format!("write portgrant run -- {}", shell_words(rest));
+        return format!("run: portgrant run -- {}", shell_words(rest));
     }
     if let Some(command) = nearest(word, known) {
         return format!("write portgrant {command}");
     }
     if rest.first().is_some_and(is_number) {
-        return format!("write portgrant exec -l {word} -- PROGRAM");
+        let program = rest.iter().skip(1).skip_while(|word| *word == "--").cloned().collect::<Vec<_>>();
+        let program = if program.is_empty() { "PROGRAM".to_owned() } else { shell_words(&program) };
+        return format!("run: portgrant exec -l {word} -- {program}");
     }
     format!("expected {}", commands())
 }
@@ -220,8 +232,8 @@ fn conflict(error: &clap::Error, word: &str) -> Message {
     };
     match others.iter().find(|other| *other != word) {
         Some(other) => Message::new(format!("{word} cannot be used with {}", printable(other.as_bytes())))
-            .fix("leave one of them out"),
-        None => Message::new(format!("{word} is given twice")).fix("expected it once"),
+            .fix(format!("leave out {word}; or leave out {}", printable(other.as_bytes()))),
+        None => Message::new(format!("{word} is given twice")).fix(format!("leave out one {word}")),
     }
 }
 

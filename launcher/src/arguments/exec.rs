@@ -36,7 +36,7 @@ pub struct Exec {
     pub keep_listen: bool,
     /// Pass the sockets as descriptors N, N+1 and so on, for a program with a fixed number; N is 3 to 1023, and LISTEN_FDS
     /// is not set unless N is 3
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(3..1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(3..=1023))]
     pub first_fd: Option<RawFd>,
     /// Give the program NAME as its own name (argv0), as argv0(1) does; programs such as tcpd act by it
     #[arg(long, value_name = "NAME")]
@@ -65,7 +65,9 @@ impl Exec {
         if self.accept.accept
             && let Some(option) = self.life.of_one_program()
         {
-            let fix = "leave one of them out: --accept starts one program for each connection";
+            let fix = format!(
+                "leave out {option} (it is about one program); or leave out --accept (it starts one for each connection)"
+            );
             return Err(Error::Usage(Box::new(
                 Message::new(format!("{option} cannot be used with --accept")).fix(fix),
             )));

@@ -86,7 +86,9 @@ impl Life {
         };
         let what = format!("{reason} cannot be used with --wait and --daemon together");
         let message = Message::new(what).why("the command ends before the first connection starts the program");
-        Err(Error::Usage(Box::new(message.fix("leave one of them out"))))
+        Err(Error::Usage(Box::new(
+            message.fix(format!("leave out {reason}; or leave out --daemon; or leave out --wait")),
+        )))
     }
 
     /// The first given option that only works for a single program.

@@ -192,7 +192,7 @@ fn distinct(listen: &[Endpoint]) -> Result<(), Error> {
     let port = |at: usize| numbered.get(at).map(|asked| &asked.port);
     let service = listen.iter().enumerate().find(|(other, asked)| port(*other) == port(at) && is_named(asked));
     let asked = listen.get(at).map(ToString::to_string).unwrap_or_default();
-    let message = Message::new(format!("-l {asked} is given twice")).fix("leave one of them out");
+    let message = Message::new(format!("-l {asked} is given twice")).fix(format!("leave out one -l {asked}"));
     usage(match (service.map(|(_, asked)| &asked.port), port(at)) {
         (Some(AskedPort::Service(name)), Some(AskedPort::Number(port))) => {
             message.why(format!("{name} is port {port}"))

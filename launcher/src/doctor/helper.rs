@@ -24,7 +24,7 @@ pub(super) fn findings(path: Option<&Path>) -> Vec<Finding> {
     let mut findings = place::judge(ABOUT, path);
     if access(path, Access::EXEC_OK).is_err() {
         let text = format!("you may not execute {}", shown(path));
-        let fix = format!("as root, chmod a+x {} (or join the group that may)", shown(path));
+        let fix = format!("as root: chmod a+x {}; or join the group that may", shown(path));
         findings.push(Finding::new(State::Broken, ABOUT, text).fix(fix));
     } else {
         findings.push(version(ABOUT, path));
@@ -65,7 +65,7 @@ pub(super) fn misplaced() -> Option<Finding> {
                 let folder = shown(place.ancestors().find(closed).unwrap_or(&place));
                 return Some(
                     broken(format!("{name} cannot be reached: you may not enter {folder}"))
-                        .fix(format!("as root, chmod 0755 {folder}")),
+                        .fix(format!("as root: chmod 0755 {folder}")),
                 );
             }
             Err(_) => {}
@@ -124,7 +124,8 @@ pub(super) fn output_of(program: &Path, words: &[&str]) -> io::Result<(Vec<u8>, 
 fn privilege(path: &Path) -> Finding {
     const ABOUT: &str = "privilege";
     let name = shown(path);
-    let give = format!("as root, setcap cap_net_bind_service=p {name}   (or chown root {name}; chmod 4755 {name})");
+    let give =
+        format!("as root: setcap cap_net_bind_service=p {name}; or as root: chown root {name} && chmod 4755 {name}");
     let finding = |state, text: &str| Finding::new(state, ABOUT, text);
     let setuid_root = fs::metadata(path).is_ok_and(|found| found.mode() & 0o4000 != 0 && found.uid() == 0);
     match capability(path) {
@@ -134,13 +135,13 @@ fn privilege(path: &Path) -> Finding {
         }
         Some(Capability::Here { binds: true, more: true, .. }) => {
             finding(State::Warning, "it has cap_net_bind_service, and other capabilities that it does not need")
-                .fix(format!("as root, setcap cap_net_bind_service=p {name}"))
+                .fix(format!("as root: setcap cap_net_bind_service=p {name}"))
         }
         Some(Capability::Here { binds: true, effective: true, .. }) => finding(
             State::Warning,
             "cap_net_bind_service=ep: if the bounding set lacks it, the helper cannot start and report this",
         )
-        .fix(format!("as root, setcap cap_net_bind_service=p {name}")),
+        .fix(format!("as root: setcap cap_net_bind_service=p {name}")),
         Some(Capability::Here { binds: true, .. }) => finding(State::Fine, "cap_net_bind_service=p"),
         Some(Capability::Here { binds: false, .. }) | None => {
             finding(State::Broken, "it has neither cap_net_bind_service=p nor root's setuid bit").fix(give)

@@ -38,14 +38,14 @@ fn wrong(about: &'static str, place: &Path) -> Option<Finding> {
     }
     if found.uid() != 0 {
         let text = format!("{name} belongs to uid {}, who can put anything there", found.uid());
-        return Some(broken(text).fix(format!("as root, chown root {name}")));
+        return Some(broken(text).fix(format!("as root: chown root {name}")));
     }
     if found.mode() & 0o022 != 0 {
         let text = format!("{name} has mode {:04o}: users other than root can change it", found.mode() & 0o7777);
         // A sticky folder is writable for everybody on purpose.
         let shared = found.is_dir() && found.mode() & 0o1000 != 0;
-        let mend = if shared { "install it outside of" } else { "chmod go-w" };
-        return Some(broken(text).fix(format!("as root, {mend} {name}")));
+        let mend = if shared { ", install it outside of" } else { ": chmod go-w" };
+        return Some(broken(text).fix(format!("as root{mend} {name}")));
     }
     None
 }

@@ -48,7 +48,7 @@ fn ports() -> Finding {
         statvfs(unprivileged_ports::PATH).is_ok_and(|place| place.f_flag.contains(StatVfsMountFlags::RDONLY));
     let fix = match is_fixed {
         true => format!("start the container with it: docker run --sysctl {WHERE}=1024, or podman run --sysctl"),
-        false => format!("as root, sysctl {WHERE}=1024 (and see /etc/sysctl.d)"),
+        false => format!("change it in /etc/sysctl.d too; as root: sysctl {WHERE}=1024"),
     };
     match unprivileged_ports::read_start().ok_or(()) {
         Ok(1024) => Finding::new(State::Fine, ABOUT, "ports below 1024 need a rule; every user can bind the others"),

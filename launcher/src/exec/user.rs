@@ -77,7 +77,7 @@ fn keep_apart(user: &User, life: &Life) -> Result<(), Error> {
     if let Some(number) = descriptors::io_uring() {
         let message = Message::new(format!("descriptor {number} is an io_uring instance"))
             .why(format!("{name} could use it with the credentials of the process that made it"))
-            .fix(format!("close it for this command, in a shell with {number}>&-"));
+            .fix(format!("add {number}>&- at the end (a shell closes it so, for this command)"));
         return Err(Error::Usage(Box::new(message)));
     }
     // With these bits, a setuid program of the user would keep its capabilities after it gave up its uid. A locked bit

@@ -136,7 +136,7 @@ impl Answer {
             let _ = writeln!(out, "  TIME_WAIT: {count}, for {seconds} seconds at most");
         }
         if self.is_hidden() {
-            let _ = writeln!(out, "  some programs are not shown to you: as root, portgrant who {}", self.asked);
+            let _ = writeln!(out, "  some programs are not shown to you: as root: portgrant who {}", self.asked);
         }
         out
     }

@@ -117,7 +117,7 @@ fn a_deny_for_a_group_needs_entries_in_passwd_and_group() {
         );
         assert_eq!(
             report.fix.as_deref().unwrap_or_default(),
-            format!("as root, restore the file: cp -p {missing}- {missing}")
+            format!("restore the file, as root: cp -p {missing}- {missing}")
         );
         // Other rules do not need the tables.
         let policy = self::policy("permit any 80\ndeny uid:1002 any");

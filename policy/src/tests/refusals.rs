@@ -134,7 +134,7 @@ fn a_refusal_near_a_rule_with_an_unknown_service_names_the_rule_and_the_word() {
             report.why.as_deref().unwrap_or_default()
         );
         assert_eq!(
-            report.fix.as_deref().unwrap_or_default().contains("write a number for 'gopher'"),
+            report.fix.as_deref().unwrap_or_default().contains("write PORT instead of gopher in that rule"),
             is_named,
             "{}",
             report.fix.as_deref().unwrap_or_default()
@@ -271,7 +271,7 @@ fn a_refusal_names_a_group_that_the_process_lacks() {
                 "bob's account is in web, this process is not, and the rule at /etc/portgrant.conf:1  permit :web 80 is \
                  for that group"
             ),
-            Some("log in again, or in this shell: newgrp web"),
+            Some("log in again; or in this shell, run: newgrp web"),
             77
         )
     );
@@ -292,7 +292,7 @@ fn a_refusal_names_a_rule_with_a_misspelt_subject() {
         ("alice", "80", Some(("user 'alcie'", 1, "write alice instead of alcie in that rule"))),
         ("bob", "81", Some(("user '@web'", 2, "write :web instead of @web in that rule"))),
         ("bob", "82", Some(("user 'web'", 3, "write :web instead of web in that rule"))),
-        ("bob", "83", Some(("user '*'", 4, "write any instead of * in that rule, if everybody is meant"))),
+        ("bob", "83", Some(("user '*'", 4, "write any instead of * in that rule (if everybody is meant)"))),
         ("bob", "84", Some(("user 'alice,bob'", 5, "write one rule for each of these names in its place"))),
         ("mallory", "85", Some(("user 'mallroy'", 6, "write mallory instead of mallroy in that rule"))),
         ("bob", "80", None),
@@ -321,7 +321,7 @@ fn a_refusal_names_a_rule_that_lists_the_caller_among_its_ports() {
         "permit alice bob mallory 80\npermit alice web 81\npermit alice all 82\npermit alice, bob 83\npermit alice gopherd 84",
     );
     const ONE: &str = "is a user, and a rule has one subject";
-    let each = |word: &str| format!("take {word} out of that rule, and write one rule for each user");
+    let each = |word: &str| format!("remove {word} from that rule, and add the same rule for {word}");
     for (who, endpoint, word, is, fix) in [
         ("bob", "80", "bob", ONE, each("bob")),
         ("mallory", "80", "mallory", ONE, each("mallory")),
@@ -331,14 +331,14 @@ fn a_refusal_names_a_rule_that_lists_the_caller_among_its_ports() {
             "81",
             "web",
             "is a group, and a rule has one subject",
-            "take web out of that rule, and write a rule for :web".to_owned(),
+            "remove web from that rule, and add the same rule for :web".to_owned(),
         ),
         (
             "alice",
             "82",
             "all",
             "is not a service in /etc/services",
-            "write any instead of all in that rule, if every port is meant".to_owned(),
+            "write any reserved instead of all in that rule (if every port is meant)".to_owned(),
         ),
         ("bob", "83", "bob", ONE, each("bob")),
         ("alice", "83", "alice,", "does not exist", "write alice instead of alice, in that rule".to_owned()),
@@ -347,7 +347,7 @@ fn a_refusal_names_a_rule_that_lists_the_caller_among_its_ports() {
             "84",
             "gopherd",
             "is not a service in /etc/services",
-            "write a number for 'gopherd' in that rule, or take the word out".to_owned(),
+            "write PORT instead of gopherd in that rule; or as root, remove gopherd from that rule".to_owned(),
         ),
     ] {
         let report = refused(&policy, &caller(who), asked(endpoint));

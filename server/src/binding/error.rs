@@ -83,7 +83,7 @@ impl BindError {
                 .status(status::UNAVAILABLE),
             BindError::NoProtocol { endpoint, protocol } => cannot_be_bound(endpoint)
                 .why(format!("this kernel has no {}", protocol.word()))
-                .fix(format!("as root, modprobe {0}, or enable it (sysctl)", protocol.word()))
+                .fix(format!("as root: modprobe {0}; or enable it (sysctl)", protocol.word()))
                 .status(status::UNAVAILABLE),
             BindError::Privileged { endpoint } if is_usually_open(endpoint) => cannot_be_bound(endpoint)
                 .why("a security module such as Landlock forbids it, or net.ipv4.ip_unprivileged_port_start was raised")

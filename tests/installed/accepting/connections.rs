@@ -283,7 +283,7 @@ fn a_rule_bound_to_a_program_is_refused(world: &World) {
     world.policy("permit alice 80 exec /usr/bin/cat\n");
     let outcome = world.as_user("alice").run(accepting(&["-l", "80"], &["/usr/bin/cat"]));
     outcome.exits(77).complains("80/tcp is refused for alice").complains("the rule is for /usr/bin/cat");
-    outcome.complains("fix: leave out --accept, or remove exec from the rule");
+    outcome.complains("fix: leave out --accept; or as root, remove exec from the rule");
     assert_eq!(world.listening(), []);
 }
 

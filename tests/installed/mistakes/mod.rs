@@ -11,22 +11,25 @@
 //!   fix: as root: chmod 0644 /etc/portgrant.conf
 //! status 78
 //! fix
-//! alice$ portgrant exec -l 80 -- true
 //! ```
 //! * `== TITLE` begins a row. `%` begins a comment.
 //! * `# COMMAND` is executed by root and `USER$ COMMAND` by that user, as if logged in, by sh.
 //! * The lines below are all that it prints: standard output, then standard error. `…` stands for any characters, and a line
 //!   of it alone for any lines.
 //! * `status N` is its exit status. It is 0 where no such line stands.
-//! * `fix` does what the last message says: it executes the command of `fix: as root: COMMAND` or `fix: run: COMMAND`, or
-//!   puts the rule of `as root, add  RULE  to FILE` there. Where root has to look at a file first, that is done.
+//! * `fix` does what the last message with a fix says, and then tries again: the same command, or the one that the fix leads to.
+//!   The lines below are what that prints. `or` does the next fix of the same message.
 //!
+//! A row does every fix that it shows. `fix.rs` knows how, and which fixes no test can do. A fix of another form fails the test.
 //! A new subject needs a file, and its name below.
 
-use std::fs;
+mod fix;
+
+use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::str::Lines;
 
+use fix::Message;
 use portgrant_tests::{Install, Outcome, World};
 
 /// How many rows there are at least, in all.
@@ -50,14 +53,15 @@ fn no_row_was_lost() {
     assert!(rows >= FEWEST, "only {rows} rows are left");
 }
 
-/// A title, and the lines below it.
+/// A title, and the lines below it. What stands before the first row begins each row.
 fn rows(text: &'static str) -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut rows: Vec<(&str, Vec<&str>)> = Vec::new();
+    let (mut start, mut rows) = (Vec::new(), Vec::<(&str, Vec<&str>)>::new());
     for line in text.lines().filter(|line| !line.starts_with('%')) {
         match (line.strip_prefix("== "), rows.last_mut()) {
-            (Some(title), _) => rows.push((title, Vec::new())),
+            (Some(title), _) => rows.push((title, start.clone())),
             (None, Some(row)) => row.1.push(line),
-            (None, None) => assert_eq!(line, "", "stands before the first row"),
+            (None, None) if line.is_empty() => {}
+            (None, None) => start.push(line),
         }
     }
     for row in &mut rows {
@@ -69,35 +73,56 @@ fn rows(text: &'static str) -> Vec<(&'static str, Vec<&'static str>)> {
 
 /// Each row in a world of its own. All rows are played, and then all that are wrong are shown.
 fn play(text: &'static str) {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut fixes) = (Vec::new(), 0);
     for (title, lines) in rows(text) {
         let (told, said) = std::sync::mpsc::channel();
         World::with(Install::FileCapability, move |world| {
             let _ = told.send(session(world, &lines));
         });
-        if let Err(what) = said.recv().expect("the row was played") {
-            wrong.push(format!("== {title}\n{what}\n"));
+        match said.recv().expect("the row was played") {
+            Ok(done) => fixes += done,
+            Err(what) => wrong.push(format!("== {title}\n{what}\n")),
         }
     }
+    println!("{fixes} fixes were done");
     assert!(wrong.is_empty(), "{} of the rows do not fit:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-fn session(world: &World, lines: &[&str]) -> Result<(), String> {
+/// Plays a row, and returns how many fixes it did.
+fn session(world: &World, lines: &[&str]) -> Result<usize, String> {
     let text = lines.join("\n");
     let mut lines = text.lines().peekable();
-    let mut last: Option<(String, Outcome)> = None;
+    let (mut last, mut mended) = (None, None);
+    let (mut shown, mut done) = (BTreeSet::new(), BTreeSet::new());
     while let Some(line) = lines.next() {
-        if line == "fix" {
-            let (user, outcome) = last.as_ref().ok_or("there was no message yet")?;
-            mend(world, user, outcome)?;
-            continue;
+        let (user, command) = if let "fix" | "or" = line {
+            let mut message: Message =
+                if line == "fix" { last.take() } else { mended.take() }.ok_or("no message has a fix")?;
+            let fix = message.fixes.pop_front().ok_or("the message has no other fix")?;
+            let command = fix.apply(world, &message).map_err(|why| format!("{}: {why}", fix.text))?;
+            done.insert(fix.text);
+            let user = message.user.clone();
+            mended = Some(message);
+            (user, command)
+        } else {
+            let (user, command) = prompt(line).ok_or_else(|| format!("neither a command nor its output: {line}"))?;
+            (user.to_owned(), command.to_owned())
+        };
+        let outcome = world.as_user(&user).run(["sh", "-c", &command]);
+        let said = format!("{}{}", outcome.stdout, outcome.stderr);
+        compare(&format!("{line}: {user}$ {command}"), &mut lines, &outcome, &said)?;
+        let message = Message::of(user, command, &said)?;
+        if !["fix", "or"].contains(&line) {
+            shown.extend(message.fixes.iter().map(|fix| fix.text.clone()));
         }
-        let (user, command) = prompt(line).ok_or_else(|| format!("neither a command nor its output: {line}"))?;
-        let outcome = world.as_user(user).run(["sh", "-c", command]);
-        compare(line, &mut lines, &outcome)?;
-        last = Some((user.to_owned(), outcome));
+        if !message.fixes.is_empty() {
+            last = Some(message);
+        }
     }
-    Ok(())
+    match shown.difference(&done).next() {
+        Some(fix) => Err(format!("the row shows this fix and does not do it: {fix}")),
+        None => Ok(done.len()),
+    }
 }
 
 fn prompt(line: &str) -> Option<(&str, &str)> {
@@ -108,16 +133,15 @@ fn prompt(line: &str) -> Option<(&str, &str)> {
     user.bytes().all(|byte| byte.is_ascii_lowercase()).then_some((user, command))
 }
 
-fn compare(line: &str, lines: &mut Peekable<Lines<'_>>, outcome: &Outcome) -> Result<(), String> {
+fn compare(line: &str, lines: &mut Peekable<Lines<'_>>, outcome: &Outcome, said: &str) -> Result<(), String> {
     let mut expected: Vec<&str> = Vec::new();
     let mut status = "0";
-    while let Some(next) = lines.next_if(|next| *next != "fix" && prompt(next).is_none()) {
+    while let Some(next) = lines.next_if(|next| !["fix", "or"].contains(next) && prompt(next).is_none()) {
         match next.strip_prefix("status ") {
             Some(number) => status = number,
             None => expected.push(next),
         }
     }
-    let said = format!("{}{}", outcome.stdout, outcome.stderr);
     let said: Vec<&str> = said.lines().collect();
     let ended = outcome.status.code().map_or_else(|| "a signal".to_owned(), |code| code.to_string());
     if ended == status && fits(&expected, &said) {
@@ -144,25 +168,4 @@ fn line_fits(expected: &str, said: &str) -> bool {
             rest.char_indices().map(|(at, _)| at).chain([rest.len()]).any(|at| line_fits(after, &rest[at..]))
         }),
     }
-}
-
-/// Does what the last fix of a message says.
-fn mend(world: &World, user: &str, outcome: &Outcome) -> Result<(), String> {
-    let said = format!("{}{}", outcome.stdout, outcome.stderr);
-    let fix = said.lines().filter_map(|line| line.trim_start().strip_prefix("fix: ")).next_back();
-    let fix = fix.ok_or_else(|| format!("it names no fix: {said}"))?;
-    let add = fix.split_once("as root, add  ").and_then(|(_, words)| words.split_once("  to "));
-    if let Some((rule, file)) = add {
-        let folder = file.rsplit_once('/').map_or("/", |(folder, _)| folder);
-        fs::create_dir_all(folder).map_err(|error| format!("mkdir {folder}: {error}"))?;
-        let text = fs::read_to_string(file).unwrap_or_default();
-        return fs::write(file, format!("{text}{rule}\n")).map_err(|error| format!("{file}: {error}"));
-    }
-    let as_root = ["as root: ", "as root, check its content, then: "];
-    let as_root = as_root.into_iter().find_map(|words| fix.strip_prefix(words)).map(|command| ("root", command));
-    let (user, command) = as_root
-        .or_else(|| fix.strip_prefix("run: ").map(|command| (user, command)))
-        .ok_or_else(|| format!("not a command: {fix}"))?;
-    let done = world.as_user(user).run(["sh", "-c", command]);
-    if done.status.success() { Ok(()) } else { Err(format!("the fix failed: {done}")) }
 }

@@ -102,7 +102,7 @@ impl AccessFile {
         }
         let rules = Rules::parse(&text).map_err(|(line, why)| {
             let message = Message::new(format!("line {line} of {} is not a rule", shown(path))).why(why);
-            Box::new(message.fix("expected ADDRESS:allow or ADDRESS:deny, as in 10.0.0.0/8:allow"))
+            Box::new(message.fix("correct that line: ADDRESS:allow or ADDRESS:deny, as in 10.0.0.0/8:allow"))
         })?;
         Ok(AccessFile { path: path.to_owned(), stamp, rules })
     }

@@ -161,7 +161,7 @@ pub(super) fn not_reached(given: &Given, why: &str) -> Message {
     }
     Message::new(format!("--verify could not try {}", given.name))
         .why(why)
-        .fix("check the interface and its addresses (ip addr) and the packet filter (nft list ruleset), or leave out --verify")
+        .fix("check the interface and its addresses (ip addr) and the packet filter (nft list ruleset); or leave out --verify")
 }
 
 /// The message if the program has replaced the backlog that the caller asked for.
