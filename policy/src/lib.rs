@@ -12,6 +12,7 @@ extern crate alloc;
 mod address;
 pub mod audit;
 mod caller;
+mod clause;
 mod corrections;
 mod decide;
 mod distrust;

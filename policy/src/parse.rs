@@ -15,69 +15,25 @@ use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::str::{Utf8Error, from_utf8};
 
 use portgrant_protocol::endpoint::{is_interface, is_service};
 use portgrant_protocol::text::{printable, written};
 use portgrant_protocol::{Port, Protocol};
 
 use crate::address::{AddressError, AddressSet};
+use crate::clause::Clause;
 use crate::corrections;
 use crate::error::Error;
 use crate::names::{Names, id};
 use crate::problem::{Problem, Wrong};
 use crate::rule::{Effect, Policy, Ports, Protocols, Rule, Source, Subject, UnknownService};
-use crate::scan::{line_feeds, split_once};
+use crate::scan::{line_feeds, split_once, valid_utf8};
 use crate::words::{Word, Words};
 
 /// Ports that rsh and NFS trust as source ports: a rule that touches them must say `reserved`.
 const TRUSTED: core::ops::RangeInclusive<u16> = 512..=1023;
 /// exec, login and shell: they need the word even if they are written as services.
 const RSH: core::ops::RangeInclusive<u16> = 512..=514;
-
-/// The clause that a word after the ports begins.
-#[derive(Clone, Copy, PartialEq, PartialOrd)]
-enum Clause {
-    On,
-    Dev,
-    Reserved,
-    Reuseport,
-    Freebind,
-    Exec,
-}
-
-impl Clause {
-    fn of(word: &str) -> Option<Clause> {
-        Some(match word {
-            "on" => Clause::On,
-            "dev" => Clause::Dev,
-            "reserved" => Clause::Reserved,
-            "reuseport" => Clause::Reuseport,
-            "freebind" => Clause::Freebind,
-            "exec" => Clause::Exec,
-            _ => return None,
-        })
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Clause::On => "on",
-            Clause::Dev => "dev",
-            Clause::Reserved => "reserved",
-            Clause::Reuseport => "reuseport",
-            Clause::Freebind => "freebind",
-            Clause::Exec => "exec",
-        }
-    }
-
-    /// Its place after the ports; the words share that of the first.
-    fn place(self) -> Clause {
-        match self {
-            Clause::Reuseport | Clause::Freebind => Clause::Reserved,
-            Clause::On | Clause::Dev | Clause::Reserved | Clause::Exec => self,
-        }
-    }
-}
 
 /// A clause, and the column of its first word.
 type NextClause = Option<(Clause, usize)>;
@@ -120,11 +76,11 @@ fn parse(
     let mut rule = Rule::blank();
     let whole = source.text.ends_with(b"\n");
     let text = source.text.as_slice();
-    let valid = valid(text);
+    let valid = valid_utf8(text);
     let mut start = 0;
     for (index, end) in line_feeds(text).chain([text.len()]).enumerate() {
         let line = text.get(start..end).unwrap_or_default();
-        let line_text = valid.get(start..end).unwrap_or_else(|| self::valid(line));
+        let line_text = valid.get(start..end).unwrap_or_else(|| valid_utf8(line));
         start = end + 1;
         rule.clear();
         let words = Words::of(line, line_text, index == 0, &source.path);
@@ -150,12 +106,6 @@ fn parse(
         policy.warnings.extend(parser.warnings.into_iter().map(at));
     }
     Ok(())
-}
-
-/// `bytes` up to the first byte that is not UTF-8.
-fn valid(bytes: &[u8]) -> &str {
-    let up_to = |error: Utf8Error| bytes.get(..error.valid_up_to()).map(from_utf8);
-    from_utf8(bytes).or_else(|error| up_to(error).unwrap_or(Ok(""))).unwrap_or_default()
 }
 
 /// Whether `line` is neither blank nor a comment.
@@ -184,32 +134,6 @@ struct Parser<'a> {
     words: Words<'a>,
     names: &'a Names,
     warnings: Vec<(usize, Wrong)>,
-}
-
-impl Rule {
-    fn blank() -> Rule {
-        Rule {
-            effect: Effect::Permit,
-            subject: Subject::Nobody,
-            ports: Vec::new(),
-            unknown_service: None,
-            addresses: Vec::new(),
-            dev: None,
-            reuseport: false,
-            freebind: false,
-            program: None,
-            file: 0,
-            line: 0,
-        }
-    }
-
-    /// Makes the rule blank again, and keeps the memory of its lists.
-    fn clear(&mut self) {
-        let (mut ports, mut addresses) = (core::mem::take(&mut self.ports), core::mem::take(&mut self.addresses));
-        ports.clear();
-        addresses.clear();
-        *self = Rule { ports, addresses, ..Rule::blank() };
-    }
 }
 
 impl<'a> Parser<'a> {
@@ -474,13 +398,6 @@ impl<'a> Parser<'a> {
         }
         rule.program = Some(path.to_vec());
         Ok(())
-    }
-}
-
-impl Rule {
-    /// Whether the rule has any port of udp.
-    pub fn has_udp(&self) -> bool {
-        self.ports.iter().any(|ports| ports.protocols.contains(Protocol::Udp))
     }
 }
 

@@ -126,6 +126,38 @@ pub struct Rule {
     pub line: usize,
 }
 
+impl Rule {
+    /// The rule that an empty line would be.
+    pub(crate) fn blank() -> Rule {
+        Rule {
+            effect: Effect::Permit,
+            subject: Subject::Nobody,
+            ports: Vec::new(),
+            unknown_service: None,
+            addresses: Vec::new(),
+            dev: None,
+            reuseport: false,
+            freebind: false,
+            program: None,
+            file: 0,
+            line: 0,
+        }
+    }
+
+    /// Makes the rule blank again, and keeps the memory of its lists.
+    pub(crate) fn clear(&mut self) {
+        let (mut ports, mut addresses) = (core::mem::take(&mut self.ports), core::mem::take(&mut self.addresses));
+        ports.clear();
+        addresses.clear();
+        *self = Rule { ports, addresses, ..Rule::blank() };
+    }
+
+    /// Whether the rule has any port of udp.
+    pub fn has_udp(&self) -> bool {
+        self.ports.iter().any(|ports| ports.protocols.contains(Protocol::Udp))
+    }
+}
+
 /// A file of the policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {

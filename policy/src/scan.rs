@@ -1,5 +1,7 @@
 //! Byte searches that are faster than core's, for short words and for the line feeds of long texts.
 
+use core::str::{Utf8Error, from_utf8};
+
 /// Eight bytes with the same value. The searches test eight bytes of a text at once: the highest bit of each byte is
 /// set in the result if it matches. A carry or a borrow out of a match affects only the bytes after it.
 const fn eight(byte: u8) -> u64 {
@@ -35,6 +37,12 @@ fn first(text: &[u8], found: impl Fn(u64) -> u64, is_it: impl Fn(u8) -> bool) ->
         }
     }
     rest.iter().position(|byte| is_it(*byte)).map(|at| chunks.len() * 8 + at)
+}
+
+/// `bytes` up to the first byte that is not UTF-8.
+pub(crate) fn valid_utf8(bytes: &[u8]) -> &str {
+    let up_to = |error: Utf8Error| bytes.get(..error.valid_up_to()).map(from_utf8);
+    from_utf8(bytes).or_else(|error| up_to(error).unwrap_or(Ok(""))).unwrap_or_default()
 }
 
 /// The parts before and after the first `byte`, which must be ASCII. Faster than std's for short words.
