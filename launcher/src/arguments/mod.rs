@@ -183,6 +183,9 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, Error> {
 
 /// Refuses two sockets with the same address and port, unless they share it. A service counts as its number.
 fn distinct(listen: &[Endpoint]) -> Result<(), Error> {
+    if listen.len() < 2 {
+        return Ok(());
+    }
     let is_named = |asked: &Endpoint| matches!(asked.port, AskedPort::Service(_));
     // What cannot be read is reported where it is needed.
     let services =
