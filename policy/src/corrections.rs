@@ -86,6 +86,8 @@ fn is_range(word: &str) -> bool {
 fn address_and_port(word: &str) -> Option<String> {
     let (address, port) = word.rsplit_once(':').filter(|(_, port)| is_port(port) || is_range(port))?;
     match address {
+        // `:web` is a group, and would be a service.
+        "" if is_service(port) => None,
         "*" | "" => Some(port.to_string()),
         _ => Some(format!("{port} on {}", self::address(address).or_else(|| correct(address))?)),
     }
@@ -189,6 +191,7 @@ mod tests {
         ("::1:80", "80 on [::1]"),
         ("*:80", "80"),
         (":80", "80"),
+        (":80-90", "80-90"),
         ("10.0.0.0/8", "PORT on 10.0.0.0/8"),
         ("80,443", "80 443"),
         ("80,http,", "80 http"),
@@ -215,6 +218,7 @@ mod tests {
         for (word, instead) in PORTS {
             assert_eq!(port(word).as_deref(), Some(*instead), "{word}");
         }
+        assert_eq!(port(":web"), None);
         for (word, instead) in ADDRESSES {
             assert_eq!(address(word).as_deref(), Some(*instead), "{word}");
         }
